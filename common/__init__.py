@@ -1,0 +1,1 @@
+"""What every package may use and which knows none of them: errors, registries, files."""

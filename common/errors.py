@@ -1,0 +1,21 @@
+"""Errors that a user can cause and mend.
+
+The command line prints their message as one line and exits with ``exit_code``; every other
+exception is a defect of ours and keeps its traceback.
+"""
+
+
+class UserError(Exception):
+    """Work that failed for a reason the user can mend. The message names what, where and how."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """A wrong option, name or configuration: nothing was started."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A file of a data set or of weights that is missing, unreadable or wrong."""

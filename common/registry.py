@@ -1,0 +1,73 @@
+"""Names to implementations, filled by the modules of one package."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+from common.errors import UsageError
+
+T = TypeVar("T")
+
+
+def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
+    """The ``count`` of ``names`` that look most like ``name``, best first."""
+    names = list(names)
+    lowered = {candidate.lower(): candidate for candidate in names}
+    close = difflib.get_close_matches(name.lower(), lowered, n=count, cutoff=0.5)
+    return [lowered[candidate] for candidate in close]
+
+
+def unknown_name(kind: str, name: str, names: Iterable[str], listing: str) -> UsageError:
+    """The error for a ``name`` that is none of ``names``: near matches, or where to list them."""
+    close = nearest(name, names)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"see {listing}"
+    return UsageError(f"unknown {kind} '{name}': {hint}")
+
+
+class Registry(Generic[T]):
+    """Implementations by name. The modules of ``package`` are imported on the first look-up.
+
+    A module of the package calls ``@REGISTRY.register("name")``; nothing else must be edited to
+    add an implementation.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._entries: dict[str, T] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that enters what it decorates under ``name``.
+
+        Raises ValueError if the name is taken by something else.
+        """
+
+        def enter(entry: T) -> T:
+            if self._entries.setdefault(name, entry) is not entry:
+                raise ValueError(f"{self.kind} '{name}' is registered twice")
+            return entry
+
+        return enter
+
+    def _load(self) -> None:
+        if not self._loaded:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self.package}.{module.name}")
+            self._loaded = True
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        self._load()
+        return sorted(self._entries)
+
+    def get(self, name: str) -> T:
+        """What is registered under ``name``. Raises UsageError that lists the close matches."""
+        self._load()
+        if name not in self._entries:
+            listing = f"python cli.py list {self.kind.replace(' ', '')}s"
+            raise unknown_name(self.kind, name, self._entries, listing)
+        return self._entries[name]

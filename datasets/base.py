@@ -1,0 +1,82 @@
+"""What every data set hands out and tells of itself."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from common.registry import Registry
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its ground truth, at the resolution of the files.
+
+    image: uint8 [3, H, W], RGB. targets, each [H, W], by name:
+
+    - ``segmentation``: uint8 class index, 255 = ignore
+    - ``depth``: float32 metres along the optical axis, 0 = no reading
+    - ``saliency``: uint8, 1 = salient object, 0 = background
+    - ``edges``: uint8, 1 = boundary, 0 = none
+    """
+
+    image: Tensor
+    targets: dict[str, Tensor]
+    name: str
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Declared facts about a data set; known without touching its files.
+
+    tasks: target name → keyword arguments of the task (classes, depth range, crop).
+    splits: split name → published count, None where it is the user's own.
+    defaults: RunConfig fields that suit this data set, used where the user gives none.
+    generic: the user's own files in a known layout, so that the folder is part of a run's identity.
+    """
+
+    name: str
+    title: str
+    tasks: Mapping[str, Mapping[str, Any]]
+    splits: Mapping[str, int | None]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    palette: tuple[tuple[int, int, int], ...] = ()
+    licence: str = ""
+    citation: str = ""
+    homepage: str = ""
+    built_in: bool = False
+    generic: bool = False
+
+
+class DenseDataset(ABC):
+    """One split of a data set. Random access, picklable, the same sample for the same index."""
+
+    info: ClassVar[DatasetInfo]
+
+    @abstractmethod
+    def __init__(self, root: Path | None, split: str, task: str) -> None:
+        """Open ``split``; only what ``task`` needs must be there.
+
+        Raises DataError that names the missing folder, list or file.
+        """
+
+    @classmethod
+    def available_splits(cls, root: Path | None) -> list[str]:  # noqa: ARG003
+        """The splits that can be opened under ``root``; the declared ones unless files decide."""
+        return list(cls.info.splits)
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Short hexadecimal digest that changes when the split's files change."""
+
+
+DATASETS: Registry[type[DenseDataset]] = Registry("dataset", "datasets")

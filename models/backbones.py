@@ -1,0 +1,276 @@
+"""timm backbones as a list of feature maps. Nothing else about a backbone is known elsewhere.
+
+MobileNet and EfficientNet families (the timm models whose ``forward_intermediates`` knows
+``extra_blocks``) give every stage: stem, all block stages and, where there is one, the 1×1 head
+convolution; MobileNetV2 has nine. All others give the last map of each stride.
+"""
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from common.errors import DataError, UsageError, UserError
+from common.registry import unknown_name
+
+MIN_STRIDES = 4
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One feature map: its channels and its declared stride (input pixels per map pixel)."""
+
+    channels: int
+    stride: int
+
+
+class Backbone(nn.Module):
+    """A timm network that returns feature maps.
+
+    Input: normalised images [B, 3, H, W]; ``size_divisor`` must divide H and W, and where
+    ``fixed_size`` is set, (H, W) must equal it. Output: one map [B, C_i, h_i, w_i] for each of
+    ``features``, from the highest resolution to the lowest.
+    """
+
+    def __init__(self, net: nn.Module, staged: bool) -> None:
+        super().__init__()
+        self.net = net
+        self.staged = staged
+        self.channels_last_maps = _is_channels_last(net)
+        # a map at the input's own resolution (VGG) costs more than it gives a decoder
+        self.skip = 0 if staged else sum(s < 2 for s in net.feature_info.reduction())  # type: ignore[union-attr,operator]
+        self.fixed_size: tuple[int, int] | None = None
+        self.size_divisor = 1
+        self.features: tuple[FeatureSpec, ...] = ()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        if self.staged:
+            final, maps = self.net.forward_intermediates(x, extra_blocks=True)  # type: ignore[operator]
+            # with a head convolution the final map is one of its own, else the last block's
+            return [*maps, final] if hasattr(self.net, "bn2") else list(maps)
+        maps = self.net(x)[self.skip :]
+        return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last_maps else list(maps)
+
+
+def backbone_names(pattern: str = "") -> list[str]:
+    """timm's model names that contain ``pattern``, a substring or a wildcard."""
+    wildcard = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
+    return list(timm.list_models(wildcard))
+
+
+def create_backbone(
+    name: str,
+    arguments: Mapping[str, Any] | None = None,
+    weights: Path | None = None,
+    pretrained: bool = False,
+) -> Backbone:
+    """The timm model ``name`` as a Backbone.
+
+    arguments: passed to ``timm.create_model``. weights: a ``.safetensors`` or ``.pth`` file of
+    this architecture; pretrained: timm's own weights, from its hub.
+
+    Raises UsageError for an unknown name or argument and for single-scale models, DataError for
+    weights that do not fit.
+    """
+    if not timm.is_model(name.split(".")[0]):
+        raise unknown_name("backbone", name, timm.list_models(), "python cli.py list backbones")
+    arguments = dict(arguments or {})
+    full = _create(name, arguments, pretrained, num_classes=0)
+    if weights is not None:
+        _load_weights(full, name, weights)
+    if "extra_blocks" in inspect.signature(_intermediates(full)).parameters:
+        for unused in ("conv_head", "norm_head") if not hasattr(full, "bn2") else ():
+            if hasattr(full, unused):  # MobileNetV3 convolves after pooling, for the classifier
+                setattr(full, unused, nn.Identity())
+        backbone = Backbone(full, staged=True)
+    else:
+        net = _create(name, arguments, False, features_only=True)
+        _copy_tensors(full, net)
+        backbone = Backbone(net, staged=False)
+    _probe(backbone, name, getattr(full, "pretrained_cfg", {}), arguments)
+    return backbone
+
+
+def input_statistics(
+    name: str, weights: Path | None
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and std of the RGB input in 0…1: the weight file's own, else timm's for the model."""
+    config = timm.get_pretrained_cfg(name)
+    mean = tuple(config.mean) if config else (0.485, 0.456, 0.406)
+    std = tuple(config.std) if config else (0.229, 0.224, 0.225)
+    if weights is not None and weights.suffix == ".safetensors":
+        metadata = _safetensors_metadata(weights)
+        mean = _three(metadata.get("mean"), mean)
+        std = _three(metadata.get("std"), std)
+    return mean, std
+
+
+def _three(text: str | None, default: tuple[float, ...]) -> Any:
+    if text is None:
+        return default
+    numbers = tuple(float(part) for part in text.strip("[]() ").split(","))
+    return numbers * 3 if len(numbers) == 1 else numbers
+
+
+def _create(name: str, arguments: Mapping[str, Any], pretrained: bool, **kwargs: Any) -> nn.Module:
+    try:
+        # lets Swin and its kin take other sizes than the one they were trained at
+        net: nn.Module = timm.create_model(
+            name, pretrained=pretrained, **{"strict_img_size": False, **arguments}, **kwargs
+        )
+        return net
+    except (TypeError, RuntimeError):  # most models know no such argument
+        pass
+    try:
+        net = timm.create_model(name, pretrained=pretrained, **arguments, **kwargs)
+    except (TypeError, ValueError, AssertionError, KeyError, AttributeError, IndexError) as error:
+        if arguments:
+            given = " ".join(f"--backbone-arg {k}={v}" for k, v in arguments.items())
+            raise UsageError(f"backbone {name} does not take {given}: {error}") from error
+        if kwargs.get("features_only"):
+            raise UsageError(f"backbone {name} gives no feature maps in timm: {error}") from error
+        raise
+    except (OSError, RuntimeError) as error:
+        if pretrained:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"backbone {name}: its pretrained weights could not be had ({reason}); "
+                "without network, give a file with --weights"
+            ) from error
+        raise
+    return net
+
+
+def _intermediates(net: nn.Module) -> Any:
+    return getattr(net, "forward_intermediates", lambda x: x)
+
+
+def _is_channels_last(net: nn.Module) -> bool:
+    output = getattr(net, "output_fmt", "NCHW")
+    return bool(getattr(output, "value", output) == "NHWC")
+
+
+def _safetensors_metadata(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except Exception as error:  # safetensors raises its own type, not exported everywhere
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    if not path.is_file():
+        return DataError(f"{path}: no such weights file: check --weights")
+    reason = str(error).splitlines()[0]
+    return DataError(f"{path}: not a readable weights file ({reason}): give .safetensors or .pth")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise _unreadable(path, ValueError("no dictionary of tensors in it"))
+    return state
+
+
+def _load_weights(full: nn.Module, name: str, path: Path) -> None:
+    """Load all of ``full`` from ``path``; only a classifier may be left over."""
+    state = _read_weights(path)
+    config = getattr(full, "pretrained_cfg", None) or {}
+    classifier = config.get("classifier") or ()
+    classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    state = {k: v for k, v in state.items() if not any(k.startswith(f"{c}.") for c in classifiers)}
+    wanted = full.state_dict()
+    missing = [k for k in wanted if k not in state]
+    foreign = [k for k in state if k not in wanted]
+    shapes = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    if missing or foreign or shapes:
+        if missing:
+            first = f"lacks {missing[0]}"
+        elif shapes:
+            key = shapes[0]
+            first = f"{key} is {tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
+        else:
+            first = f"has {foreign[0]} besides"
+        raise DataError(
+            f"{path}: not weights of {name}: {len(missing)} tensors missing, {len(shapes)} of "
+            f"another shape, {len(foreign)} unknown ({first}): check --backbone and --backbone-arg"
+        )
+    full.load_state_dict(state)
+
+
+def _copy_tensors(full: nn.Module, features: nn.Module) -> None:
+    """Copy a whole model's tensors into its ``features_only`` twin.
+
+    timm renames on the way (``stages.0`` → ``stages_0``, or a ``model.`` prefix).
+    """
+    source = {k.replace(".", "_"): v for k, v in full.state_dict().items()}
+    target = features.state_dict()
+    for key in target:
+        flat = key.replace(".", "_")
+        found = source.get(flat, source.get(flat.removeprefix("model_")))
+        if found is not None and found.shape == target[key].shape:
+            target[key] = found
+        elif not key.endswith("num_batches_tracked"):
+            raise DataError(f"timm's features of this backbone have {key}, the model has not")
+    features.load_state_dict(target)
+
+
+def _probe(
+    backbone: Backbone, name: str, config: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> None:
+    """Set ``features``, ``size_divisor`` and ``fixed_size`` from forwards on the meta device."""
+    twin = copy.deepcopy(backbone).to("meta").eval()
+
+    def shapes(height: int, width: int) -> list[tuple[int, ...]] | None:
+        with torch.no_grad():
+            try:
+                return [
+                    tuple(m.shape) for m in twin(torch.empty(1, 3, height, width, device="meta"))
+                ]
+            except (RuntimeError, AssertionError, ValueError):
+                return None
+
+    given = arguments.get("img_size")
+    own = (given, given) if isinstance(given, int) else given
+    own = tuple(own or tuple(config.get("input_size") or (3, 224, 224))[-2:])
+    size: tuple[int, ...] = (256, 256)
+    maps = shapes(256, 256)
+    if maps is not None and shapes(160, 224) is not None:
+        # 97×131 and 65×95 leave different remainders at every stride
+        odd = shapes(97, 131) is not None and shapes(65, 95) is not None
+        backbone.size_divisor = 1 if odd else 32
+    else:
+        size, maps = own, shapes(*own)
+        if maps is None:
+            raise UsageError(f"backbone {name} runs neither at 256×256 nor at {own[0]}×{own[1]}")
+        backbone.fixed_size = (own[0], own[1])
+    if backbone.staged:
+        strides: Sequence[int] = [round(size[0] / shape[2]) for shape in maps]
+    else:
+        strides = backbone.net.feature_info.reduction()[backbone.skip :]  # type: ignore[union-attr,operator]
+    distinct = sorted(set(strides))
+    if len(distinct) < MIN_STRIDES:
+        raise UsageError(
+            f"backbone {name} is single-scale or nearly so: its maps have "
+            f"stride {', '.join(map(str, distinct))} only, and the decoders need at least "
+            f"{MIN_STRIDES} different strides; see python cli.py list backbones"
+        )
+    backbone.features = tuple(
+        FeatureSpec(shape[1], stride) for shape, stride in zip(maps, strides, strict=True)
+    )

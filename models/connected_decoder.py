@@ -1,0 +1,105 @@
+"""The decoder that a Connectivity wires: U-Net's connections and SparseMask's differ in data only.
+
+A derived stage of the paper is D_l = BN(Σ_t up(conv1x1(relu6(t)))). Two facts make it cheap and
+leave the result as it is: all 1×1 convolutions that read one source are one convolution with more
+output channels, and bilinear upsampling is linear, so that everything that reaches a stage from
+sources of one size is summed before a single upsampling.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones import FeatureSpec
+from models.connectivity import GLOBAL, Connectivity, preset
+from models.decoders.base import Decoder, DecoderInfo
+
+PAPER = "Wu, Zhang, Huang: SparseMask, ICCV 2019"
+
+
+class ConnectedDecoder(Decoder):
+    """Maps [B, C_i, h_i, w_i] → relu6(D_1) [B, width, h_1, w_1], wired by ``connectivity``."""
+
+    info = DecoderInfo("connected", PAPER)
+
+    def __init__(
+        self, features: Sequence[FeatureSpec], connectivity: Connectivity, width: int = 64
+    ) -> None:
+        super().__init__(features)
+        self.connectivity = connectivity.alive()
+        self.out_channels = self.width = width
+        self.strides = [f.stride for f in features]
+        stages = self.connectivity.stages
+        self.order = sorted(stages, reverse=True)
+        self.consumers: dict[str, list[int]] = {}
+        for stage in self.order:
+            for source in stages[stage]:
+                self.consumers.setdefault(source, []).append(stage)
+
+        def channels(source: str) -> int:
+            if source == GLOBAL:
+                return features[-1].channels
+            return features[int(source[1:]) - 1].channels if source[0] == "E" else width
+
+        self.convs = nn.ModuleDict(
+            {
+                source: nn.Conv2d(channels(source), width * len(users), 1, bias=False)
+                for source, users in self.consumers.items()
+            }
+        )
+        self.norms = nn.ModuleDict({f"D{stage}": nn.BatchNorm2d(width) for stage in self.order})
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        # what waits for a stage: one sum for each stride (0 stands for the 1×1 global average)
+        waiting: dict[int, dict[int, Tensor]] = {stage: {} for stage in self.order}
+
+        def hand_out(source: str, x: Tensor, stride: int) -> None:
+            parts = self.convs[source](F.relu6(x)).split(self.width, dim=1)
+            for stage, part in zip(self.consumers[source], parts, strict=True):
+                sums = waiting[stage]
+                sums[stride] = sums[stride] + part if stride in sums else part
+
+        for source in self.consumers:
+            if source[0] == "E":
+                index = int(source[1:]) - 1
+                hand_out(source, features[index], self.strides[index])
+            elif source == GLOBAL:
+                hand_out(source, features[-1].mean((2, 3), keepdim=True), 0)
+        out = features[-1]
+        for stage in self.order:
+            size = features[stage - 1].shape[-2:]
+            # finest first, so that a full-size sum takes up the 1×1 map by broadcasting
+            parts = [
+                part if stride == self.strides[stage - 1] else _upsample(part, size, stride)
+                for stride, part in sorted(waiting.pop(stage).items(), key=_coarse_last)
+            ]
+            total = parts[0]
+            for part in parts[1:]:
+                total = total + part
+            if total.shape[-2:] != size:  # a stage with the global average alone
+                total = total.expand(-1, -1, *size)
+            out = self.norms[f"D{stage}"](total)
+            if f"D{stage}" in self.consumers:
+                hand_out(f"D{stage}", out, self.strides[stage - 1])
+        return F.relu6(out)
+
+
+def _coarse_last(item: tuple[int, Tensor]) -> float:
+    return item[0] or float("inf")
+
+
+def _upsample(x: Tensor, size: Sequence[int], stride: int) -> Tensor:
+    if stride == 0:  # 1×1 broadcasts
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+class PresetDecoder(ConnectedDecoder):
+    """A ConnectedDecoder whose wiring is the preset ``name``, fitted to the backbone's strides."""
+
+    name: ClassVar[str]
+
+    def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:
+        super().__init__(features, preset(self.name, [f.stride for f in features]), width)

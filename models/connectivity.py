@@ -1,0 +1,183 @@
+"""Connectivity: which features feed which decoder stage. Plain data; the decoder is built from it.
+
+Names: encoder features E1 (highest resolution) … EL (lowest), G (global average of EL), decoder
+stages D1 … DL. Stage l has the spatial size of E_l and may take E_i with i ≥ l, D_i with i > l
+and G. D1 is the output. Source: Wu, Zhang, Huang, ICCV 2019, section 3.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import DataError, UsageError
+from common.registry import unknown_name
+
+ARCHITECTURES = Path(__file__).parent / "architectures"
+GLOBAL = "G"
+
+
+def candidates(stage: int, stages: int) -> list[str]:
+    """All inputs that stage ``stage`` of ``stages`` may take: 2(L − l + 1) names."""
+    encoder = [f"E{i}" for i in range(stages, stage - 1, -1)]
+    decoder = [f"D{i}" for i in range(stages, stage, -1)]
+    return [*encoder, GLOBAL, *decoder]
+
+
+@dataclass(frozen=True)
+class Connectivity:
+    """A wiring. stages: stage number → names of its inputs; strides: of E1 … EL."""
+
+    name: str
+    strides: tuple[int, ...]
+    stages: Mapping[int, tuple[str, ...]]
+    backbone: str = ""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a stage or an input that cannot be, naming it."""
+        count = len(self.strides)
+        if 1 not in self.stages or not self.stages[1]:
+            raise UsageError(f"connectivity {self.name}: stage 1, the output, has no input")
+        for stage, inputs in self.stages.items():
+            if not 1 <= stage <= count:
+                raise UsageError(
+                    f"connectivity {self.name}: stage {stage} of an encoder with {count} features"
+                )
+            allowed = candidates(stage, count)
+            for source in inputs:
+                if source not in allowed:
+                    raise UsageError(
+                        f"connectivity {self.name}: stage {stage} cannot take {source}; "
+                        f"it may take {', '.join(allowed)}"
+                    )
+                if source[0] == "D" and int(source[1:]) not in self.stages:
+                    raise UsageError(
+                        f"connectivity {self.name}: stage {stage} takes {source}, "
+                        "but that stage has no input"
+                    )
+            if len(set(inputs)) != len(inputs):
+                raise UsageError(f"connectivity {self.name}: stage {stage} has an input twice")
+
+    @property
+    def connections(self) -> int:
+        """Number of connections."""
+        return sum(len(inputs) for inputs in self.stages.values())
+
+    def alive(self) -> "Connectivity":
+        """Without stages that have no input or that nobody uses; D1 is always used."""
+        stages = {stage: tuple(inputs) for stage, inputs in self.stages.items()}
+        while True:
+            used = {source for inputs in stages.values() for source in inputs}
+            kept = {s: i for s, i in stages.items() if i and (s == 1 or f"D{s}" in used)}
+            kept = {
+                s: tuple(x for x in i if x[0] != "D" or int(x[1:]) in kept) for s, i in kept.items()
+            }
+            if kept == stages:
+                return Connectivity(self.name, self.strides, kept, self.backbone, self.origin)
+            stages = kept
+
+    def transfer(self, strides: Sequence[int], backbone: str = "") -> "Connectivity":
+        """The same wiring on a backbone with features of ``strides`` (paper, section 4.3).
+
+        Features are matched by stride. Where both sides have several of one stride they are
+        matched in order from the deepest; surplus ones of the source share the shallowest match,
+        so that nothing they carried is lost. Where the backbone has no feature of a stride, the
+        stage and its connections are dropped. The output D1 stays the highest resolution.
+        """
+        strides = tuple(strides)
+        if strides == self.strides:
+            return Connectivity(self.name, strides, self.stages, backbone, self.origin)
+        partner: dict[int, int] = {}
+        for stride in set(self.strides):
+            ours = [i for i, s in enumerate(self.strides, 1) if s == stride]
+            theirs = [i for i, s in enumerate(strides, 1) if s == stride]
+            for depth, index in enumerate(reversed(ours)):
+                if theirs:
+                    partner[index] = theirs[max(len(theirs) - 1 - depth, 0)]
+
+        def renamed(source: str) -> str | None:
+            if source == GLOBAL:
+                return source
+            index = partner.get(int(source[1:]))
+            return None if index is None else f"{source[0]}{index}"
+
+        stages: dict[int, dict[str, None]] = {}  # a dict keeps order and drops repeats
+        for stage, inputs in self.stages.items():
+            target = 1 if stage == 1 else partner.get(stage)
+            if target is None:
+                continue
+            names = stages.setdefault(target, {})
+            names.update({n: None for n in map(renamed, inputs) if n and n != f"D{target}"})
+        allowed = {stage: candidates(stage, len(strides)) for stage in stages}
+        fitting = {
+            stage: tuple(
+                n for n in names if n in allowed[stage] and (n[0] != "D" or int(n[1:]) in stages)
+            )
+            for stage, names in stages.items()
+        }
+        fitting[1] = fitting[1] or (f"E{len(strides)}",)
+        return Connectivity(self.name, strides, fitting, backbone, self.origin).alive()
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of an architecture file."""
+        return {
+            "format": 1,
+            "name": self.name,
+            "encoder": {"backbone": self.backbone, "strides": list(self.strides)},
+            "stages": {str(s): list(i) for s, i in sorted(self.stages.items(), reverse=True)},
+            "origin": dict(self.origin),
+        }
+
+    @classmethod
+    def load(cls, path: Path) -> "Connectivity":
+        """Read an architecture file. Raises DataError that names the file and what is wrong."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such connectivity file") from None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: not a readable connectivity file ({error})") from error
+        known = {"format", "name", "encoder", "stages", "origin"}
+        unknown = sorted(set(content) - known) if isinstance(content, dict) else ["(no object)"]
+        if unknown or content.get("format") != 1:
+            wrong = f"unknown key {unknown[0]}" if unknown else "not format 1"
+            raise DataError(f"{path}: {wrong}; the keys are {', '.join(sorted(known))}")
+        try:
+            return cls(
+                name=str(content["name"]),
+                strides=tuple(int(s) for s in content["encoder"]["strides"]),
+                stages={int(s): tuple(map(str, i)) for s, i in content["stages"].items()},
+                backbone=str(content["encoder"].get("backbone", "")),
+                origin=dict(content.get("origin", {})),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{path}: not a connectivity: {error!r}") from error
+        except UsageError as error:
+            raise DataError(f"{path}: {error}") from error
+
+
+def unet(strides: Sequence[int]) -> Connectivity:
+    """D_l ← E_l, D_{l+1}: the connections of U-Net (without G)."""
+    count = len(strides)
+    stages = {s: (f"E{s}", f"D{s + 1}") if s < count else (f"E{s}",) for s in range(1, count + 1)}
+    return Connectivity("unet-connectivity", tuple(strides), stages)
+
+
+def sparsemask(strides: Sequence[int]) -> Connectivity:
+    """The wiring that the authors found for MobileNetV2 on VOC 2012, transferred."""
+    return Connectivity.load(ARCHITECTURES / "sparsemask-voc2012.json").transfer(strides)
+
+
+PRESETS: dict[str, Callable[[Sequence[int]], Connectivity]] = {
+    "sparsemask": sparsemask,
+    "unet-connectivity": unet,
+}
+
+
+def preset(name: str, strides: Sequence[int]) -> Connectivity:
+    """The connectivity called ``name`` on features of ``strides``."""
+    if name not in PRESETS:
+        raise unknown_name("connectivity", name, PRESETS, "python cli.py list decoders")
+    return PRESETS[name](strides)

@@ -1,0 +1,12 @@
+"""SparseMask: the wiring that the authors' search found."""
+
+from models.connected_decoder import PAPER, PresetDecoder
+from models.decoders.base import DECODERS, DecoderInfo
+
+
+@DECODERS.register("sparsemask")
+class SparseMask(PresetDecoder):
+    """The authors' wiring for MobileNetV2, transferred by stride to other backbones."""
+
+    name = "sparsemask"
+    info = DecoderInfo("SparseMask (the authors' wiring)", PAPER)

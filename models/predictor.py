@@ -1,0 +1,72 @@
+"""DensePredictor: backbone, decoder and a head for each task, as one network."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.errors import UsageError
+from models.backbones import Backbone
+from models.decoders.base import DECODERS, Decoder
+
+
+class DensePredictor(nn.Module):
+    """Images [B, 3, H, W] in 0…1 → logits by task, each [B, channels, H, W].
+
+    Normalisation by ``mean`` and ``std``, padding to what backbone and decoder take, and the
+    bilinear resizing to the input size are part of the network, so that what is timed is what is
+    used.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoder: Decoder,
+        heads: Mapping[str, int],
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = decoder
+        self.heads = nn.ModuleDict(
+            {task: nn.Conv2d(decoder.out_channels, channels, 1) for task, channels in heads.items()}
+        )
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.size_divisor = math.lcm(backbone.size_divisor, decoder.info.size_divisor)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        height, width = images.shape[-2:]
+        x = (images - self.mean) / self.std
+        padded = [-size % self.size_divisor for size in (height, width)]
+        if any(padded):
+            x = F.pad(x, (0, padded[1], 0, padded[0]))
+        size = x.shape[-2:]
+        features = self.decoder(self.backbone(x))
+        logits = {}
+        for task, head in self.heads.items():
+            y = head(features)
+            if y.shape[-2:] != size:
+                y = F.interpolate(y, size=size, mode="bilinear", align_corners=True)
+            logits[task] = y[..., :height, :width]
+        return logits
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises UsageError if the backbone cannot take images of this size."""
+        fixed = self.backbone.fixed_size
+        if fixed is not None and fixed != (height, width):
+            raise UsageError(
+                f"the backbone takes images of {fixed[0]}×{fixed[1]} only, not {height}×{width}: "
+                f"use --image-size {fixed[0]}x{fixed[1]} or --backbone-arg img_size=…"
+            )
+
+
+def build_decoder(name: str, backbone: Backbone) -> Decoder:
+    """The decoder called ``name`` for ``backbone``'s features."""
+    return DECODERS.get(name)(backbone.features)
