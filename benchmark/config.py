@@ -1,0 +1,174 @@
+"""RunConfig: everything that determines a result. Its hash names the run.
+
+Imports nothing heavy, so that the command line can build its options from the fields.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from common.errors import DataError, UsageError
+from common.registry import nearest
+
+Size = tuple[int, int]
+Triple = tuple[float, float, float]
+
+
+class RunConfig(BaseModel):
+    """One run: a network, the data that it is trained and scored on, and how.
+
+    A field that is None here and has a value in the data set's ``defaults`` takes that value, then
+    the value in ``FALLBACKS``; ``benchmark.plan.resolve`` does so before a run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str = Field("depth", description="What to predict.")
+    dataset: str = Field("scenes", description="Data set; see `list datasets`.")
+    data: Path | None = Field(None, description="Folder of the data set.")
+    limit: int | None = Field(None, ge=1, description="Use only the first N images of each split.")
+
+    backbone: str | None = Field(None, description="timm model with at least four strides.")
+    backbone_args: dict[str, Any] = Field(
+        default_factory=dict, description="KEY=VALUE passed to timm.create_model."
+    )
+    weights: Path | None = Field(None, description="Backbone weights: .safetensors or .pth.")
+    weights_sha256: str | None = Field(None, description="Filled in from the weights file.")
+    pretrained: bool = Field(False, description="Download timm's own weights.")
+    mean: Triple | None = Field(None, description="Input mean in 0…1: one number or R,G,B.")
+    std: Triple | None = Field(None, description="Input standard deviation, likewise.")
+    decoder: str = Field("sparsemask", description="Decoder; see `list decoders`.")
+
+    seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
+    image_size: Size | None = Field(None, description="Images are resized to HxW.")
+    crop_size: Size | None = Field(None, description="Training crops, HxW; default: no crop.")
+    zoom: tuple[float, float] | None = Field(None, description="Random zoom in training: LOW,HIGH.")
+    flip: bool = Field(True, description="Random left-right flip in training.")
+    colour: float | None = Field(None, ge=0, le=1, description="Strength of colour jitter, 0…1.")
+
+    epochs: int | None = Field(None, ge=1, description="Passes over the training split.")
+    batch_size: int | None = Field(None, ge=1, description="Images in a training step.")
+    optimizer: Literal["sgd", "adamw"] | None = Field(None, description="Optimiser.")
+    lr: float | None = Field(None, gt=0, description="Learning rate of the backbone.")
+    decoder_lr_factor: float | None = Field(
+        None, gt=0, description="Learning rate of decoder and heads, as a multiple of --lr."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
+    weight_decay: float | None = Field(None, ge=0, description="Weight decay.")
+    schedule: Literal["poly", "cosine"] = Field("poly", description="Decay of the learning rate.")
+    warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps that warm up linearly.")
+    clip_grad: float | None = Field(None, gt=0, description="Clip the gradient's norm.")
+    ema: float | None = Field(None, gt=0, lt=1, description="Decay of averaged weights; off.")
+    amp: bool = Field(False, description="Mixed precision in training and scoring.")
+    loss: str | None = Field(None, description="Sum of terms, as in ce+0.5*dice.")
+    score: Literal["last", "best"] = Field(
+        "last", description="Score the last epoch's weights or the best validated ones."
+    )
+    validate_every: int = Field(1, ge=1, description="Epochs between validations.")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N.")
+    workers: int = Field(0, ge=0, description="Processes that read images.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores.")
+
+    @field_validator("image_size", "crop_size", mode="before")
+    @classmethod
+    def _parse_size(cls, value: Any) -> Any:
+        """HxW or one number for a square, as text or as numbers."""
+        if isinstance(value, int):
+            return (value, value)
+        if isinstance(value, str):
+            parts = value.lower().replace("×", "x").split("x")
+            return tuple(parts * 2 if len(parts) == 1 else parts)
+        return value
+
+    @field_validator("zoom", "mean", "std", mode="before")
+    @classmethod
+    def _parse_numbers(cls, value: Any) -> Any:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _parse_triple(cls, value: Any) -> Any:
+        numbers = (value,) if isinstance(value, int | float) else value
+        if isinstance(numbers, tuple | list) and len(numbers) == 1:
+            return tuple(numbers) * 3
+        return numbers
+
+    @model_validator(mode="after")
+    def _check(self) -> "RunConfig":
+        for name in ("image_size", "crop_size"):
+            size = getattr(self, name)
+            if size is not None and min(size) < 32:
+                raise ValueError(f"{name}: {size[0]}x{size[1]} is smaller than 32x32")
+        if self.zoom is not None and not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"zoom: {self.zoom[0]},{self.zoom[1]} is not 0 < LOW ≤ HIGH")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError("std: must be positive")
+        if self.weights is not None and self.pretrained:
+            raise ValueError("pretrained: give either weights or pretrained, not both")
+        return self
+
+    def key(self, data_is_identity: bool) -> str:
+        """Ten hexadecimal digits over everything that determines the result.
+
+        Where a file lies does not: weights count by content, and the data folder only if the data
+        set is the user's own (``data_is_identity``).
+        """
+        content = self.model_dump(
+            mode="json", exclude={"weights", "workers"} | set(() if data_is_identity else ("data",))
+        )
+        if data_is_identity and self.data is not None:
+            content["data"] = str(self.data.expanduser().resolve())
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+FALLBACKS: Mapping[str, Any] = {
+    "backbone": "mobilenetv2_100",
+    "image_size": (256, 256),
+    "zoom": (1.0, 1.5),
+    "colour": 0.2,
+    "epochs": 8,
+    "batch_size": 8,
+    "optimizer": "sgd",
+    "lr": 0.01,
+    "decoder_lr_factor": 10.0,
+    "weight_decay": 4e-5,
+}
+
+
+def make_config(values: Mapping[str, Any], where: str = "options") -> RunConfig:
+    """A RunConfig from ``values``. Raises UsageError naming the key, the value and the remedy."""
+    unknown = [key for key in values if key not in RunConfig.model_fields]
+    if unknown:
+        close = nearest(unknown[0], RunConfig.model_fields, 1)
+        hint = f"did you mean {close[0]}?" if close else "see python cli.py run --help"
+        raise UsageError(f"{where}: unknown key '{unknown[0]}': {hint}")
+    try:
+        return RunConfig(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        seen = f" (got {first['input']!r})" if key else ""
+        label = f"--{str(first['loc'][0]).replace('_', '-')}: " if key else ""
+        raise UsageError(f"{where}: {label}{message}{seen}") from error
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file with the names of the options (dashes or underscores)."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a readable YAML file ({reason})") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected 'option: value' lines")
+    return {str(key).replace("-", "_"): value for key, value in content.items()}

@@ -1,0 +1,57 @@
+"""What a result was made with: versions, machine, commit."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "timm", "kornia", "segmentation-models-pytorch", "numpy")
+ROOT = Path(__file__).parent.parent
+
+
+def cpu_name() -> str:
+    """The processor's name as its maker gives it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def device_name(device: str) -> str:
+    """Name of the hardware behind a torch device string."""
+    if torch.device(device).type == "cuda":
+        return str(torch.cuda.get_device_name(torch.device(device)))
+    return f"{cpu_name()} ({os.cpu_count()} cores)"
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, hardware and commit, for a result's record."""
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+    }
+    if torch.device(device).type == "cuda":
+        facts["cuda"] = torch.version.cuda
+        facts["tf32"] = torch.backends.cuda.matmul.allow_tf32
+    return facts

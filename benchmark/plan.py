@@ -1,0 +1,85 @@
+"""From options to the list of runs: products, defaults of the data set, names checked."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmark.config import FALLBACKS, RunConfig, make_config
+from common.errors import DataError, UsageError
+from common.files import sha256_of
+from datasets.base import DATASETS
+from models.backbones import input_statistics
+from models.decoders.base import DECODERS
+from tasks.base import TASKS, Task
+
+AXES = ("backbone", "decoder", "seed")
+DEFAULT_DECODERS = ("sparsemask", "unet-connectivity", "fcn", "deeplabv3-light", "smp-fpn")
+
+
+def make_task(config: RunConfig) -> Task:
+    """The task of a run, told the data set's facts."""
+    task = TASKS.get(config.task)
+    info = DATASETS.get(config.dataset).info
+    if config.task not in info.tasks:
+        raise UsageError(
+            f"data set {config.dataset} has no {config.task}: it has {', '.join(info.tasks)}"
+        )
+    return task(**info.tasks[config.task], loss=config.loss)
+
+
+def run_key(config: RunConfig) -> str:
+    """The key that names a resolved run."""
+    return config.key(DATASETS.get(config.dataset).info.generic)
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """``config`` with every open field filled from the data set, the weights and the fallbacks.
+
+    Raises UsageError for unknown names, DataError for a missing weights file.
+    """
+    make_task(config)
+    DECODERS.get(config.decoder)
+    defaults = {**FALLBACKS, **DATASETS.get(config.dataset).info.defaults}
+    values: dict[str, Any] = {
+        name: value for name, value in defaults.items() if getattr(config, name) is None
+    }
+    if config.weights is not None:
+        if not config.weights.is_file():
+            raise DataError(f"{config.weights}: no such weights file: check --weights")
+        values["weights_sha256"] = sha256_of(config.weights)
+    filled = config.model_copy(update=values)
+    assert filled.backbone is not None
+    mean, std = input_statistics(filled.backbone, filled.weights)
+    values["mean"], values["std"] = config.mean or mean, config.std or std
+    return make_config({**config.model_dump(), **values})
+
+
+def plan(values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[RunConfig]:
+    """The resolved runs of ``values`` for every combination of ``axes``, in order, once each."""
+    names = [name for name in AXES if axes.get(name)]
+    runs: dict[str, RunConfig] = {}
+    for choice in itertools.product(*(axes[name] for name in names)):
+        config = resolve(make_config({**values, **dict(zip(names, choice, strict=True))}))
+        runs.setdefault(run_key(config), config)
+    return list(runs.values())
+
+
+def command_of(config: RunConfig) -> str:
+    """The command that repeats a run."""
+    parts = ["python cli.py run"]
+    for name, value in config.model_dump(mode="json", exclude={"weights_sha256"}).items():
+        option = f"--{name.replace('_', '-')}"
+        default = RunConfig.model_fields[name].get_default(call_default_factory=True)
+        if name == "backbone_args":
+            parts += [f"--backbone-arg {key}={item}" for key, item in value.items()]
+        elif value is None or (value == default and name not in ("task", "dataset", "decoder")):
+            continue
+        elif isinstance(value, bool):
+            parts.append(option if value else f"--no-{name.replace('_', '-')}")
+        elif isinstance(value, list):
+            separator = "x" if name.endswith("_size") else ","
+            parts.append(f"{option} {separator.join(str(item) for item in value)}")
+        else:
+            text = str(value)
+            parts.append(f"{option} '{text}'" if " " in text else f"{option} {text}")
+    return " ".join(parts)

@@ -1,0 +1,82 @@
+"""One JSON file a run: written atomically, read, filtered."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmark.config import RunConfig
+from common.files import write_atomic
+
+FILE = "result.json"
+
+
+class Result(BaseModel):
+    """All that is needed to rank a run and to repeat it.
+
+    metrics and intervals: the test split's (95 % bootstrap over images). columns: the metrics that
+    a table shows, the ranking one first; higher_is_better: for each of them. constant: the best
+    constant prediction's scores, the floor. speed is None until the run has been timed.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    key: str
+    status: Literal["finished", "failed"]
+    error: str | None = None
+    config: RunConfig
+    protocol: str = ""
+    columns: list[str] = Field(default_factory=list)
+    higher_is_better: dict[str, bool] = Field(default_factory=dict)
+    units: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    counts: dict[str, int] = Field(default_factory=dict)
+    constant: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, int] = Field(default_factory=dict)
+    macs: dict[str, int] = Field(default_factory=dict)
+    macs_exclude: str = ""
+    speed: dict[str, Any] | None = None
+    seconds: dict[str, float] = Field(default_factory=dict)
+    history: list[dict[str, float]] = Field(default_factory=list)
+    best_epoch: int = 0
+    steps: int = 0
+    data: dict[str, Any] = Field(default_factory=dict)
+    environment: dict[str, Any] = Field(default_factory=dict)
+    command: str = ""
+
+
+def folder_of(results: Path, config: RunConfig, key: str) -> Path:
+    """The folder of a run, named for people and made unique by the key."""
+    parts = (config.task, config.dataset, config.backbone, config.decoder, f"seed{config.seed}")
+    name = "_".join(str(part).replace("/", "-") for part in parts)
+    return results / f"{name}_{key}"
+
+
+def save(folder: Path, result: Result) -> None:
+    """Write ``result`` into its folder."""
+    write_atomic(folder / FILE, result.model_dump_json(indent=1) + "\n")
+
+
+def load(folder: Path) -> Result | None:
+    """The result in ``folder``; None where there is none, or (with a warning) an unreadable one."""
+    path = folder / FILE
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()
+        warnings.warn(f"{path}: left out: {' '.join(reason[:3])}", stacklevel=2)
+        return None
+
+
+def read_all(results: Path) -> Iterator[Result]:
+    """Every readable result under ``results``, in order of folder names."""
+    for path in sorted(results.glob(f"*/{FILE}")):
+        result = load(path.parent)
+        if result is not None:
+            yield result

@@ -1,0 +1,268 @@
+"""Runs: each is trained, scored and written; then all of a comparison are timed in turns."""
+
+import json
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import nn
+
+from benchmark.config import RunConfig
+from benchmark.environment import environment
+from benchmark.evaluation import Scores, evaluate, metrics_of, protocol_id, score_constant
+from benchmark.events import Listener, Silent
+from benchmark.plan import command_of, make_task, run_key
+from benchmark.results import Result, folder_of, load, save
+from benchmark.speed import (
+    NOT_COUNTED,
+    count_macs,
+    count_parameters,
+    speed_record,
+    time_models,
+)
+from benchmark.training import seed_everything, train
+from common.errors import DataError, UsageError, UserError
+from common.files import check_writable, write_atomic
+from datasets.pipeline import Resized, open_splits
+from models.backbones import create_backbone
+from models.predictor import DensePredictor, build_decoder
+from tasks.base import Task
+
+CHECKPOINT = "{which}.safetensors"
+
+
+def build_model(config: RunConfig, task: Task) -> DensePredictor:
+    """The network of a run, initialised from its seed, on the CPU."""
+    assert config.backbone is not None
+    assert config.image_size is not None
+    assert config.mean is not None
+    assert config.std is not None
+    seed_everything(config.seed)
+    backbone = create_backbone(
+        config.backbone, config.backbone_args, config.weights, config.pretrained
+    )
+    decoder = build_decoder(config.decoder, backbone)
+    model = DensePredictor(backbone, decoder, {task.name: task.channels}, config.mean, config.std)
+    for size in (config.image_size, config.crop_size or config.image_size):
+        model.check_size(*size)
+    return model
+
+
+@dataclass
+class Data:
+    """The splits of a data set at one size, shared by the runs of a comparison."""
+
+    train: Resized
+    val: Resized
+    test: Resized
+    facts: dict[str, Any]
+    constant: dict[str, Any]
+
+    @classmethod
+    def open(cls, config: RunConfig, task: Task, listener: Listener) -> "Data":
+        """Open all splits, read what fits into memory and score the best constant."""
+        assert config.image_size is not None
+        splits = open_splits(
+            config.dataset, config.data, config.task, config.image_size, config.limit
+        )
+        resized = {
+            name: Resized(split, config.image_size, task.target, targets=name == "train")
+            for name, split in splits.items()
+        }
+        for name, part in resized.items():
+            if part.cached and config.workers == 0:
+                listener.begin(f"read {config.dataset} {name}", len(part))
+                for index in range(len(part)):
+                    listener.step(part[index].name)
+        facts = {
+            name: {
+                "images": len(split),
+                "from": split.name,
+                "fingerprint": split.data.fingerprint(),
+            }
+            for name, split in splits.items()
+        }
+        constant = score_constant(task, resized["train"], resized["test"])
+        return cls(resized["train"], resized["val"], resized["test"], facts, constant)
+
+
+@dataclass
+class Runner:
+    """Executes a plan. skipped: runs that were finished before."""
+
+    results: Path
+    overwrite: bool = False
+    listener: Listener = field(default_factory=Silent)
+    min_time: float = 2.0
+    verbose: bool = False
+    skipped: list[str] = field(default_factory=list)
+
+    def run(self, plan: Sequence[RunConfig]) -> list[Result]:
+        """The results of ``plan``, in order. Failed runs are among them, with their reason.
+
+        Raises UserError before anything starts if the results folder cannot be written, and
+        DataError for unusable data; what was finished before stays.
+        """
+        check_writable(self.results)
+        done: dict[str, Result] = {}
+        for config in plan:
+            key = run_key(config)
+            found = None if self.overwrite else load(folder_of(self.results, config, key))
+            if found is not None and found.status == "finished":
+                done[key] = found
+                self.skipped.append(key)
+        data: dict[tuple[Any, ...], Data] = {}
+        for config in plan:
+            key = run_key(config)
+            if key not in done:
+                done[key] = self._one(config, key, data)
+        for group in _comparable(plan):
+            self._time(group, done)
+        return [done[run_key(config)] for config in plan]
+
+    def _one(self, config: RunConfig, key: str, data: dict[tuple[Any, ...], Data]) -> Result:
+        folder = folder_of(self.results, config, key)
+        check_writable(folder)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        result = Result(key=key, status="failed", config=config, command=command_of(config))
+        begin = time.perf_counter()
+        try:
+            _check_device(config.device)
+            task = make_task(config)
+            result.environment = environment(config.device)
+            model = build_model(config, task)
+            self._measure_size(config, model, result)
+            shared = (config.task, config.dataset, config.data, config.image_size, config.limit)
+            if shared not in data:
+                start = time.perf_counter()
+                data[shared] = Data.open(config, task, self.listener)
+                result.seconds["data"] = time.perf_counter() - start
+                begin += result.seconds["data"]  # shared by the runs that follow: not this run's
+            self._train_and_score(config, task, model, data[shared], result, folder)
+            result.status = "finished"
+        except UserError as error:
+            result.error = str(error)
+            if isinstance(error, DataError | UsageError) and not result.history:
+                self._finish(result, folder, begin)
+                raise
+        except (RuntimeError, ValueError, ArithmeticError) as error:
+            # a defect, or memory that ran out: the other runs go on, the trace is kept
+            result.error = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            write_atomic(folder / "traceback.txt", traceback.format_exc())
+        self._finish(result, folder, begin)
+        if result.error is not None:
+            self.listener.message(f"failed: {config.decoder}: {result.error}")
+        return result
+
+    @staticmethod
+    def _finish(result: Result, folder: Path, begin: float) -> None:
+        result.seconds["total"] = time.perf_counter() - begin
+        save(folder, result)
+
+    @staticmethod
+    def _measure_size(config: RunConfig, model: DensePredictor, result: Result) -> None:
+        assert config.image_size is not None
+        result.params = count_parameters(model)
+        result.macs = count_macs(model, config.image_size)
+        result.macs_exclude = NOT_COUNTED
+
+    def _train_and_score(
+        self,
+        config: RunConfig,
+        task: Task,
+        model: DensePredictor,
+        data: Data,
+        result: Result,
+        folder: Path,
+    ) -> None:
+        def checkpoint(which: str, network: nn.Module, row: dict[str, Any]) -> None:
+            _save_checkpoint(folder, which, network, {"key": result.key, "epoch": row})
+
+        def validate(network: nn.Module) -> dict[str, float]:
+            scores = metrics_of(evaluate(config, network, task, data.val))
+            return {name: value for name, value in scores.items() if "/" not in name}
+
+        result.protocol = protocol_id(config, task)
+        result.data, result.constant = data.facts, data.constant
+        start = time.perf_counter()
+        history = train(config, model, task, data.train, validate, checkpoint, self.listener)
+        result.seconds["train"] = time.perf_counter() - start
+        result.history = history.epochs
+        result.best_epoch, result.steps = history.best_epoch, history.steps
+        if config.score == "best":
+            load_checkpoint(folder, "best", model)
+        start = time.perf_counter()
+        accumulator = evaluate(config, model, task, data.test, self.listener)
+        scores = Scores.of(accumulator, task.main)
+        result.seconds["score"] = time.perf_counter() - start
+        result.metrics, result.intervals = scores.metrics, scores.intervals
+        result.counts = scores.counts
+        result.columns = [accumulator.key(name) for name in task.columns]
+        for name in result.columns:
+            info = task.metric_info(name)
+            result.higher_is_better[name], result.units[name] = info.higher_is_better, info.unit
+
+    def _time(self, group: Sequence[RunConfig], done: dict[str, Result]) -> None:
+        """Time the finished runs of ``group`` in turns, unless all of them have been timed."""
+        finished = [c for c in group if done[run_key(c)].status == "finished"]
+        if all(done[run_key(c)].speed is not None for c in finished):
+            return
+        models: dict[str, nn.Module] = {}
+        for config in finished:
+            folder = folder_of(self.results, config, run_key(config))
+            if (folder / CHECKPOINT.format(which=config.score)).is_file():
+                model = build_model(config, make_task(config))
+                load_checkpoint(folder, config.score, model)
+                models[run_key(config)] = model
+        first = finished[0]
+        assert first.image_size is not None
+        self.listener.begin("time in turns", 1)
+        names = [done[key].config.decoder for key in models]
+        latencies = time_models(models, first.image_size, first.device, min_time=self.min_time)
+        for key, latency in latencies.items():
+            result = done[key]
+            others = sorted({name for name in names if name != result.config.decoder})
+            result.speed = speed_record(latency, first.image_size, first.device, 1, others)
+            save(folder_of(self.results, result.config, key), result)
+        self.listener.step()
+
+
+def _comparable(plan: Sequence[RunConfig]) -> list[list[RunConfig]]:
+    """Runs that are timed together: one task, size and device. One seed of each network is enough
+    for a timing, but each keeps its own."""
+    groups: dict[tuple[Any, ...], list[RunConfig]] = {}
+    for config in plan:
+        key = (config.task, config.dataset, config.image_size, config.device, config.threads)
+        groups.setdefault(key, []).append(config)
+    return list(groups.values())
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"--device {device}: use cpu, cuda or cuda:N") from None
+    if kind.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device}: use cpu, cuda or cuda:N")
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+
+
+def _save_checkpoint(folder: Path, which: str, model: nn.Module, facts: dict[str, Any]) -> None:
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    write_atomic(folder / CHECKPOINT.format(which=which), to_bytes(tensors))
+    write_atomic(folder / f"{which}.json", json.dumps(facts, indent=1) + "\n")
+
+
+def load_checkpoint(folder: Path, which: str, model: nn.Module) -> None:
+    """Load ``best`` or ``last`` weights of a run into its network."""
+    model.load_state_dict(load_file(folder / CHECKPOINT.format(which=which)))

@@ -1,0 +1,144 @@
+"""Latency, parameters and multiply-accumulates, measured alike for every decoder.
+
+What is timed is ``model(images)`` in ``eval()`` and ``inference_mode``: normalisation, backbone,
+decoder, head and the resizing to the input size. Compared models are timed in turns in one
+process, because on a shared machine only ratios hold.
+"""
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+PARTS = ("backbone", "decoder", "head")
+NOT_COUNTED = "interpolation, normalisation and element-wise operations"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one forward. fps: images per second, batch / median."""
+
+    median_ms: float
+    p5_ms: float
+    p95_ms: float
+    iqr_ms: float
+    fps: float
+    calls: int
+    warmup_calls: int
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Parameters of backbone, decoder and head(s)."""
+    counts = dict.fromkeys(PARTS, 0)
+    for name, parameter in model.named_parameters():
+        counts[name.split(".")[0].removesuffix("s")] += parameter.numel()
+    return counts
+
+
+def count_macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
+    """Multiply-accumulates of convolutions and matrix products for one image of ``size``.
+
+    Counted on the meta device by torch's FlopCounterMode, which counts two operations each.
+    """
+    twin = copy.deepcopy(model).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        twin(torch.empty(1, 3, *size, device="meta"))
+    counts = dict.fromkeys(PARTS, 0)
+    for name, operations in counter.get_flop_counts().items():
+        parts = name.split(".")
+        if len(parts) == 2 and parts[1].removesuffix("s") in counts:
+            counts[parts[1].removesuffix("s")] += sum(operations.values()) // 2
+    return counts
+
+
+def _summary(seconds: list[float], batch: int, warmup: int) -> Latency:
+    p5, p25, median, p75, p95 = np.percentile(np.array(seconds) * 1000, [5, 25, 50, 75, 95])
+    return Latency(
+        float(median),
+        float(p5),
+        float(p95),
+        float(p75 - p25),
+        1000 * batch / float(median),
+        len(seconds),
+        warmup,
+    )
+
+
+@torch.inference_mode()
+def time_models(
+    models: Mapping[str, nn.Module],
+    size: tuple[int, int],
+    device: str = "cpu",
+    batch: int = 1,
+    min_time: float = 2.0,
+    min_calls: int = 20,
+    warmup_time: float = 0.3,
+    block: float = 0.1,
+) -> dict[str, Latency]:
+    """Time ``models`` in turns on random images [batch, 3, *size].
+
+    Each is warmed up for ``warmup_time`` seconds and at least three calls. Then blocks of about
+    ``block`` seconds alternate (A B C, B C A, …), the first call of a block not counted, until each
+    model has ``min_time`` seconds and ``min_calls`` calls.
+    """
+    kind = torch.device(device)
+    x = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(
+        kind, memory_format=torch.channels_last
+    )
+    for model in models.values():
+        model.eval()
+        model.to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def call(model: nn.Module) -> float:
+        if kind.type == "cuda":
+            torch.cuda.synchronize(kind)
+        start = time.perf_counter()
+        model(x)
+        if kind.type == "cuda":
+            torch.cuda.synchronize(kind)
+        return time.perf_counter() - start
+
+    warmup: dict[str, int] = {}
+    for name, model in models.items():
+        spent, calls = 0.0, 0
+        while spent < warmup_time or calls < 3:
+            spent += call(model)
+            calls += 1
+        warmup[name] = calls
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    order = list(models)
+    while any(sum(s) < min_time or len(s) < min_calls for s in seconds.values()):
+        for name in order:
+            call(models[name])
+            spent = 0.0
+            while spent < block:
+                seconds[name].append(call(models[name]))
+                spent += seconds[name][-1]
+        order = order[1:] + order[:1]
+    return {name: _summary(s, batch, warmup[name]) for name, s in seconds.items()}
+
+
+def speed_record(
+    latency: Latency, size: tuple[int, int], device: str, batch: int, interleaved_with: list[str]
+) -> dict[str, Any]:
+    """A timing with everything that says what was timed."""
+    return {
+        **asdict(latency),
+        "batch": batch,
+        "size": list(size),
+        "dtype": "float32",
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "memory_format": "channels_last",
+        "fused": False,
+        "compiled": False,
+        "amp": False,
+        "covers": "normalisation, backbone, decoder, head, resizing to the input size",
+        "interleaved_with": interleaved_with,
+    }

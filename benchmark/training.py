@@ -1,0 +1,187 @@
+"""The training loop: one for all tasks."""
+
+import contextlib
+import copy
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from benchmark.config import RunConfig
+from benchmark.events import Listener
+from common.errors import UserError
+from datasets.augment import Augment
+from datasets.pipeline import Resized, collate
+from tasks.base import Task
+
+Validate = Callable[[nn.Module], dict[str, float]]
+Save = Callable[[str, nn.Module, dict[str, Any]], None]
+
+
+class NotFinite(UserError):
+    """The loss became NaN or infinite: the run cannot go on."""
+
+
+@dataclass
+class History:
+    """What training tells afterwards: one row an epoch, and the best of them."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    steps: int = 0
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries that use the old generator)
+    torch.manual_seed(seed)
+
+
+def autocast(config: RunConfig) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision where the run asks for it: float16 on CUDA, bfloat16 on the CPU."""
+    if not config.amp:
+        return contextlib.nullcontext()
+    kind = torch.device(config.device).type
+    return torch.autocast(kind, torch.float16 if kind == "cuda" else torch.bfloat16)
+
+
+def make_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW with two learning rates: backbone, and decoder with heads.
+
+    Biases and normalisation parameters get no weight decay.
+    """
+    assert config.lr is not None
+    assert config.decoder_lr_factor is not None
+    rates = {True: config.lr, False: config.lr * config.decoder_lr_factor}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = (name.startswith("backbone."), parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
+    options = [
+        {"params": p, "lr": rates[backbone], "weight_decay": config.weight_decay if decays else 0.0}
+        for (backbone, decays), p in groups.items()
+    ]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(options)
+    return torch.optim.SGD(options, momentum=config.momentum)
+
+
+def rate(config: RunConfig, step: int, steps: int) -> float:
+    """Factor on the learning rates at ``step`` of ``steps``: linear warm-up, then the decay."""
+    warmup = config.warmup * steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(steps - warmup, 1)
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return float((1 - done) ** 0.9)
+
+
+def _batches(
+    loader: Iterable[tuple[Tensor, list[dict[str, Tensor]]]], target: str, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for images, targets in loader:
+        stacked = torch.stack([t[target] for t in targets])
+        yield images.to(device, non_blocking=True), stacked.to(device, non_blocking=True)
+
+
+def train(
+    config: RunConfig,
+    model: nn.Module,
+    task: Task,
+    data: Resized,
+    validate: Validate,
+    save: Save,
+    listener: Listener,
+) -> History:
+    """Train ``model`` in place (with EMA: it ends as the averaged model).
+
+    data: images and targets of one size. validate: scores a model, called after epochs; the main
+    metric among its numbers chooses the best epoch. save: called as save("best" | "last", model,
+    facts). Raises NotFinite when the loss is not finite.
+    """
+    assert config.epochs is not None
+    assert config.batch_size is not None
+    assert config.image_size is not None
+    assert config.zoom is not None
+    device = torch.device(config.device)
+    augment = Augment(
+        config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0
+    )
+    loader = DataLoader(
+        data,
+        batch_size=min(config.batch_size, len(data)),
+        shuffle=True,
+        drop_last=True,
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+        collate_fn=collate,
+        generator=torch.Generator().manual_seed(config.seed),
+        pin_memory=device.type == "cuda",
+    )
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(config, model)
+    initial = [group["lr"] for group in optimizer.param_groups]
+    scaler = torch.amp.GradScaler(device.type, enabled=config.amp and device.type == "cuda")
+    average = (
+        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)  # type: ignore[no-untyped-call]
+        if config.ema is not None
+        else None
+    )
+    higher = task.metric_info(task.main).higher_is_better
+    history = History()
+    steps = config.epochs * len(loader)
+    best = -math.inf
+    listener.begin(f"train {config.decoder}", steps)
+    for epoch in range(1, config.epochs + 1):
+        model.train()
+        losses: list[float] = []
+        for images, target in _batches(loader, task.target, device):
+            factor = rate(config, history.steps, steps)
+            for group, lr in zip(optimizer.param_groups, initial, strict=True):
+                group["lr"] = lr * factor
+            images, targets = augment(images, {task.target: target})
+            with autocast(config):
+                logits = model(images.contiguous(memory_format=torch.channels_last))[task.name]
+            loss = task.loss(logits, targets[task.target])
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise NotFinite(
+                    f"the loss is {value} at step {history.steps + 1} (epoch {epoch}): "
+                    f"try a smaller --lr than {config.lr:g} or --clip-grad 1"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            if config.clip_grad is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
+            scaler.step(optimizer)
+            scaler.update()
+            if average is not None:
+                average.update_parameters(model)
+            losses.append(value)
+            history.steps += 1
+            listener.step(f"loss {sum(losses[-20:]) / len(losses[-20:]):.3f}")
+        row = {"epoch": float(epoch), "loss": sum(losses) / len(losses), "lr": initial[0] * factor}
+        scored = average.module if average is not None else model
+        if epoch % config.validate_every == 0 or epoch == config.epochs:
+            scores = validate(scored)
+            row |= {f"val/{name}": value for name, value in scores.items()}
+            goodness = scores[task.main] if higher else -scores[task.main]
+            if goodness > best:
+                best, history.best_epoch = goodness, epoch
+                save("best", scored, row)
+        history.epochs.append(row)
+    if average is not None:
+        model.load_state_dict(copy.deepcopy(average.module.state_dict()))
+    save("last", model, history.epochs[-1])
+    return history

@@ -1,0 +1,272 @@
+"""The command line: parses, calls benchmark/, prints. Heavy imports stay inside the commands."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from benchmark.config import RunConfig, read_config_file
+from common.errors import UsageError, UserError
+
+SEVERAL = ("backbone", "decoder", "seed")
+
+
+class Application(click.Group):
+    """A user's mistake ends in one line and its exit code, never in a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo(
+                "\nstopped: finished runs are saved; the same command goes on with the rest",
+                err=True,
+            )
+            ctx.exit(130)
+
+
+@click.group(cls=Application, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Train, score and time decoders for dense prediction on timm backbones.
+
+    Start with:  python cli.py run --task depth
+    """
+
+
+def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for every field of RunConfig; texts are checked by RunConfig itself."""
+    for name, field in reversed(RunConfig.model_fields.items()):
+        if name == "weights_sha256":
+            continue
+        option = f"--{name.replace('_', '-')}"
+        text = field.description or ""
+        choices = [
+            choice
+            for part in (field.annotation, *get_args(field.annotation))
+            if get_origin(part) is Literal
+            for choice in get_args(part)
+        ]
+        default = field.get_default(call_default_factory=True)
+        if choices:
+            text += f" One of {', '.join(choices)}."
+        if default not in (None, {}) and name != "decoder":
+            text += f" [default: {default}]"
+        if field.annotation is bool:
+            decorate = click.option(f"{option}/--no-{option[2:]}", name, default=None, help=text)
+        elif name == "backbone_args":
+            decorate = click.option(
+                "--backbone-arg", name, multiple=True, metavar="KEY=VALUE", help=text
+            )
+        elif name in SEVERAL:
+            decorate = click.option(
+                option, name, multiple=True, metavar="…", help=f"{text} May be repeated."
+            )
+        else:
+            decorate = click.option(option, name, default=None, metavar="…", help=text)
+        command = decorate(command)
+    return command
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that the user gave, with ``KEY=VALUE`` pairs as a dictionary."""
+    import yaml
+
+    pairs = options.pop("backbone_args")
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if pairs:
+        arguments = {}
+        for pair in pairs:
+            key, separator, value = pair.partition("=")
+            if not separator or not key:
+                raise UsageError(f"--backbone-arg {pair}: expected KEY=VALUE")
+            arguments[key] = yaml.safe_load(value)
+        given["backbone_args"] = arguments
+    return given
+
+
+@contextmanager
+def progress() -> Iterator[Any]:
+    """A listener that draws a bar on a terminal and prints nothing but messages elsewhere."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+
+        class Messages:
+            def begin(self, title: str, steps: int) -> None: ...
+
+            def step(self, note: str = "") -> None: ...
+
+            def message(self, text: str) -> None:
+                click.echo(text, err=True)
+
+        yield Messages()
+        return
+    bar = Progress(
+        TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console,
+    )  # fmt: skip
+
+    class Bars:
+        task: Any = None
+
+        def begin(self, title: str, steps: int) -> None:
+            if self.task is not None:
+                bar.update(self.task, visible=False)
+            self.task = bar.add_task(title, total=steps, note="")
+
+        def step(self, note: str = "") -> None:
+            bar.update(self.task, advance=1, note=note)
+
+        def message(self, text: str) -> None:
+            console.print(text, markup=False)
+
+    with bar:
+        yield Bars()
+
+
+@main.command()
+@config_options
+@click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE.yaml",
+              help="Options from a file; those on the command line win.")  # fmt: skip
+@click.option("--results", type=click.Path(path_type=Path), default="runs", show_default=True,
+              help="Folder of the results, one sub-folder a run.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Repeat runs that are finished.")
+@click.option("--dry-run", is_flag=True, help="Print the plan with the runs' keys; do nothing.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more: warnings, versions, every epoch.")
+def run(
+    config_file: Path | None, results: Path, overwrite: bool, dry_run: bool, verbose: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Train and measure decoders on a task; end in a table.
+
+    Without options: depth on the built-in rooms, five decoders, in a few minutes on two cores.
+    """
+    values = {**(read_config_file(config_file) if config_file else {}), **_given(options)}
+    if not verbose:
+        _quiet()
+    from benchmark.plan import DEFAULT_DECODERS, plan
+
+    axes: dict[str, Any] = {"decoder": DEFAULT_DECODERS}
+    for name in SEVERAL:
+        if name in values:
+            value = values.pop(name)
+            axes[name] = list(value) if isinstance(value, list | tuple) else [value]
+    runs = plan(values, axes)
+    if dry_run:
+        _print_plan(runs, results)
+        return
+    from rich.console import Console
+
+    from benchmark.leaderboard import boards
+    from benchmark.report.tables import rich_table
+    from benchmark.runner import Runner
+
+    with progress() as listener:
+        runner = Runner(results, overwrite, listener, verbose=verbose)
+        done = runner.run(runs)
+    for key in runner.skipped:
+        click.echo(f"already finished, not run again (--overwrite repeats it): {key}", err=True)
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    for board in boards(done):
+        console.print(rich_table(board))
+    failed = [result for result in done if result.status == "failed"]
+    for result in failed:
+        click.echo(f"failed: {result.config.decoder}: {result.error}", err=True)
+    click.echo(f"results: {results}", err=True)
+    if failed:
+        raise SystemExit(1)
+
+
+def _print_plan(runs: list[RunConfig], results: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from benchmark.plan import run_key
+    from benchmark.results import folder_of, load
+
+    table = Table(title=f"{len(runs)} runs")
+    for title in ("key", "task", "dataset", "backbone", "decoder", "seed", "size", "epochs", "now"):
+        table.add_column(title)
+    for config in runs:
+        found = load(folder_of(results, config, run_key(config)))
+        size = "x".join(map(str, config.image_size or ()))
+        table.add_row(
+            run_key(config), config.task, config.dataset, config.backbone, config.decoder,
+            str(config.seed), size, str(config.epochs), found.status if found else "to do",
+        )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@main.command()
+@click.option("--results", type=click.Path(path_type=Path), default="runs", show_default=True,
+              help="Folder of the results.")  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path), default=None,
+              help="Folder of the files; default: the results folder.")  # fmt: skip
+def report(results: Path, output: Path | None) -> None:
+    """Print the leaderboard; write leaderboard.md, .csv and .json."""
+    from rich.console import Console
+
+    from benchmark.leaderboard import boards
+    from benchmark.report.tables import rich_table, write_reports
+    from benchmark.results import read_all
+
+    if not results.is_dir():
+        raise UsageError(f"{results}: no such folder: run something first, or give --results")
+    found = list(read_all(results))
+    if not found:
+        raise UserError(f"{results}: no result in it: run something first, or give --results")
+    tables = boards(found)
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    for board in tables:
+        console.print(rich_table(board))
+    for path in write_reports(tables, output or results):
+        click.echo(f"wrote {path}", err=True)
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(["backbones", "decoders", "tasks", "datasets"]))
+@click.argument("pattern", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(kind: str, pattern: str, as_json: bool) -> None:
+    """List what can be named: backbones, decoders, tasks, datasets; PATTERN narrows it."""
+    import json
+
+    from benchmark.listing import describe
+
+    rows = describe(kind, pattern)
+    if not rows:
+        raise UsageError(f"no {kind} match '{pattern}'")
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        about = row.get("title", "")
+        click.echo(f"{row['name']:<{width}}  {about}".rstrip())
+
+
+def _quiet() -> None:
+    """Keep libraries' chatter away; ours goes through messages."""
+    import warnings
+
+    warnings.filterwarnings("ignore", module="timm|kornia|torch")
+    logging.getLogger("timm").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    main()

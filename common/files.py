@@ -1,0 +1,57 @@
+"""Files that are either whole or not there."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from common.errors import UserError
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write ``path`` so that a reader, or a crash, sees the old content or the new, never half.
+
+    Raises UserError that names the path and the reason if it cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The error for a path that cannot be written."""
+    reason = error.strerror or str(error)
+    return UserError(f"{path}: cannot be written ({reason}): choose another folder with --results")
+
+
+def check_writable(folder: Path) -> None:
+    """Make ``folder``. Raises UserError unless files can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,111 @@
+"""Augmentation of a training batch by kornia: zoom, crop, flip, colour.
+
+One affine map per image takes image and targets along. Targets are shifted so that 0 means
+"nothing known", which is what warping leaves outside the image; depth is divided by the zoom,
+because an object that looks twice as large through the same lens is half as far away.
+"""
+
+from dataclasses import dataclass
+
+import kornia
+import torch
+from kornia import augmentation as K
+from torch import Tensor
+
+from common.errors import UsageError
+
+IGNORE = {"segmentation": 255, "saliency": 255, "edges": 255, "depth": 0}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Zoom, shift and flip of each image of a batch. matrix: [B, 2, 3], source → output pixels."""
+
+    matrix: Tensor
+    zoom: Tensor
+    size: tuple[int, int]
+
+
+class Augment:
+    """Images [B, 3, H, W] in 0…1 with targets [B, H, W] → the same, of ``crop`` size.
+
+    Random numbers come from torch's global generator: seed it. zoom: range of the magnification;
+    below 1 the surroundings are black and ignored. colour: relative change of brightness, contrast
+    and saturation.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        crop: tuple[int, int] | None = None,
+        zoom: tuple[float, float] = (1.0, 1.0),
+        flip: bool = True,
+        colour: float = 0.0,
+    ) -> None:
+        """Raises UsageError if the crop does not fit into an image at the smallest zoom ≥ 1."""
+        crop = crop or size
+        if crop[0] > size[0] or crop[1] > size[1]:
+            raise UsageError(
+                f"--crop-size: {crop[0]}x{crop[1]} is larger than the image, {size[0]}x{size[1]}"
+            )
+        self.size, self.crop, self.zoom, self.flip = size, crop, zoom, flip
+        span = (1 - colour, 1 + colour)
+        self.colour = (
+            K.ImageSequential(
+                K.RandomBrightness(span, p=0.8),
+                K.RandomContrast(span, p=0.8),
+                K.RandomSaturation(span, p=0.5),
+            )
+            if colour > 0
+            else None
+        )
+
+    def sample(self, count: int) -> Geometry:
+        """Random geometry for ``count`` images."""
+        (height, width), (h, w) = self.size, self.crop
+        low, high = self.zoom
+        zoom = low + (high - low) * torch.rand(count)
+        # the crop's window in the zoomed image; where it is smaller, the image moves in the crop
+        top = torch.rand(count) * (zoom * height - h)
+        left = torch.rand(count) * (zoom * width - w)
+        mirrored = (torch.rand(count) < 0.5) & self.flip
+        matrix = torch.zeros(count, 2, 3)
+        sign = torch.where(mirrored, -1.0, 1.0)
+        # pixel centres lie at half-integers: x' + ½ = zoom · (x + ½) − left
+        matrix[:, 0, 0] = sign * zoom
+        matrix[:, 1, 1] = zoom
+        shift = 0.5 * zoom - left - 0.5
+        matrix[:, 0, 2] = torch.where(mirrored, w - 1 - shift, shift)
+        matrix[:, 1, 2] = 0.5 * zoom - top - 0.5
+        return Geometry(matrix, zoom, (h, w))
+
+    def warp(self, geometry: Geometry, images: Tensor) -> Tensor:
+        """Images [B, C, H, W], bilinear, zero outside."""
+        return _warp(geometry, images, "bilinear")
+
+    def warp_target(self, geometry: Geometry, name: str, target: Tensor) -> Tensor:
+        """Targets [B, H, W], nearest, the target's ignore value outside."""
+        ignore = IGNORE[name]
+        if name == "depth":
+            moved = _warp(geometry, target[:, None], "nearest")[:, 0]
+            return moved / geometry.zoom.to(target.device)[:, None, None]
+        shifted = torch.where(target == ignore, 0, target.float() + 1)[:, None]
+        moved = _warp(geometry, shifted, "nearest")[:, 0].round()
+        return torch.where(moved == 0, float(ignore), moved - 1).to(target.dtype)
+
+    def __call__(
+        self, images: Tensor, targets: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        geometry = self.sample(len(images))
+        moved = {name: self.warp_target(geometry, name, t) for name, t in targets.items()}
+        images = self.warp(geometry, images)
+        if self.colour is not None:
+            images = self.colour(images).clamp(0, 1)
+        return images, moved
+
+
+def _warp(geometry: Geometry, x: Tensor, mode: str) -> Tensor:
+    moved: Tensor = kornia.geometry.transform.warp_affine(
+        x, geometry.matrix.to(x.device), geometry.size, mode=mode, align_corners=True
+    )
+    return moved

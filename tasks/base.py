@@ -1,0 +1,84 @@
+"""What every task is: how logits become a loss, a prediction and a score."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.registry import Registry
+from tasks.losses.base import Loss, Term
+from tasks.metrics.base import Accumulator, MetricInfo
+
+
+class Task(ABC):
+    """One kind of dense prediction. Holds no state but its settings.
+
+    A subclass takes the data set's facts as keyword arguments (classes, depth range, crop) and
+    ``loss``, the text of its training loss (None: ``default_loss``).
+
+    target: the key of a sample's ground truth. main: the metric that ranks, unprefixed. columns:
+    the metrics that a table shows, main first. ignore: the target value of a pixel that counts
+    nowhere. channels: of the logits.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    target: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+    ignore: ClassVar[int]
+    default_loss: ClassVar[str]
+    channels: int
+
+    def __init__(self, loss: str | None) -> None:
+        self.loss_text = loss or self.default_loss
+        self._loss = Loss(self.loss_text, self.loss_terms())
+
+    @abstractmethod
+    def loss_terms(self) -> Mapping[str, Term]:
+        """The names that ``--loss`` may use."""
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Training loss, scalar. logits: [B, channels, H, W] float; target: [B, H, W]."""
+        return self._loss(logits.float(), target)
+
+    @abstractmethod
+    def predict(self, logits: Tensor) -> Tensor:
+        """Logits [B, channels, H, W] → prediction [B, H, W] in the target's unit."""
+
+    def predict_at(self, logits: Tensor, height: int, width: int) -> Tensor:
+        """Prediction [H, W] of one image from its logits [channels, h, w], upsampled first."""
+        batch = logits[None].float()
+        if batch.shape[-2:] != (height, width):
+            batch = F.interpolate(batch, (height, width), mode="bilinear", align_corners=False)
+        return self.predict(batch)[0]
+
+    def truth(self, target: Tensor) -> Tensor:
+        """A sample's target [H, W] as this task's metrics take it."""
+        return target
+
+    @abstractmethod
+    def accumulator(self) -> Accumulator:
+        """A fresh accumulator of this task's metrics."""
+
+    @abstractmethod
+    def best_constant(self, targets: Iterable[Tensor]) -> float:
+        """The value that, predicted everywhere, does best on ``targets`` (maps [H, W])."""
+
+    def constant(self, value: float, target: Tensor) -> Tensor:
+        """The prediction [H, W] that has ``value`` everywhere."""
+        return torch.full(target.shape, value)
+
+    @property
+    def main(self) -> str:
+        """Key of the ranking metric in a result, with the protocol it depends on."""
+        return self.accumulator().key(self.columns[0])
+
+    def metric_info(self, key: str) -> MetricInfo:
+        """Declared metadata of a result's metric."""
+        return type(self.accumulator()).info(key)
+
+
+TASKS: Registry[type[Task]] = Registry("task", "tasks")

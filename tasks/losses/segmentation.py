@@ -1,0 +1,32 @@
+"""Losses for class maps. logits: [B, C, H, W]; target: class indices [B, H, W].
+
+Pixels of ``ignore_index`` count nowhere.
+"""
+
+import segmentation_models_pytorch as smp
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
+    """Mean over labelled pixels; 0 where a batch has none."""
+    total = F.cross_entropy(logits, target.long(), ignore_index=ignore_index, reduction="sum")
+    return total / (target != ignore_index).sum().clamp(min=1)
+
+
+def lovasz(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
+    """Lovász-softmax, by segmentation-models-pytorch. Berman et al., CVPR 2018."""
+    if bool((target == ignore_index).all()):
+        return logits.sum() * 0
+    loss: Tensor = smp.losses.LovaszLoss("multiclass", ignore_index=ignore_index)(
+        logits, target.long()
+    )
+    return loss
+
+
+def dice(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
+    """Soft Dice over the classes that occur, by segmentation-models-pytorch."""
+    loss: Tensor = smp.losses.DiceLoss("multiclass", ignore_index=ignore_index)(
+        logits, target.long()
+    )
+    return loss
