@@ -148,10 +148,12 @@ class Runner:
             self._train_and_score(config, task, model, data[shared], result, folder)
             result.status = "finished"
         except UserError as error:
-            result.error = str(error)
-            if isinstance(error, DataError | UsageError) and not result.history:
+            lines = str(error).strip().splitlines()
+            # a loader's worker wraps the message in its own traceback
+            result.error = lines[0] if len(lines) == 1 else lines[-1].partition("Error: ")[2]
+            if isinstance(error, DataError | UsageError):  # the other runs would meet it too
                 self._finish(result, folder, begin)
-                raise
+                raise type(error)(result.error) from error
         except (RuntimeError, ValueError, ArithmeticError) as error:
             # a defect, or memory that ran out: the other runs go on, the trace is kept
             result.error = f"{type(error).__name__}: {str(error).splitlines()[0]}"

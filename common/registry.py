@@ -56,7 +56,8 @@ class Registry(Generic[T]):
         if not self._loaded:
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{self.package}.{module.name}")
+                if not module.name.startswith("_"):
+                    importlib.import_module(f"{self.package}.{module.name}")
             self._loaded = True
 
     def names(self) -> list[str]:

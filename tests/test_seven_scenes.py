@@ -1,0 +1,150 @@
+"""7-Scenes with frame lists, and as it is published."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.errors import DataError, UsageError
+from datasets.base import DATASETS
+from datasets.seven_scenes import SevenScenes
+
+H, W = 24, 32
+RAW = np.resize(np.array([0, 65535, 100, 1234, 3456], np.uint16), (H, W))
+
+
+def write_frame(stem: Path, suffix: str = ".jpg") -> None:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
+    Image.fromarray(image).save(f"{stem}.color{suffix}")
+    Image.fromarray(RAW).save(f"{stem}.depth.png")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "seven_scenes"
+    for split, numbers in {"train": (0, 4), "test": (720,)}.items():
+        names = [f"frame-{number:06d}" for number in numbers]
+        for name in names:
+            write_frame(root / name)
+        (root / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    return root
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    root = tmp_path / "7scenes"
+    for scene, train, test in (("chess", (1, 2), 3), ("stairs", (2,), 1)):
+        for sequence in (*train, test):
+            for frame in (0, 1):
+                write_frame(root / scene / f"seq-{sequence:02d}" / f"frame-{frame:06d}", ".png")
+        lines = "".join(f"sequence{sequence}\r\n" for sequence in train)
+        (root / scene / "TrainSplit.txt").write_text(lines)
+        (root / scene / "TestSplit.txt").write_text(f"sequence{test}\r\n")
+    return root
+
+
+def failure(root: Path, split: str = "train") -> str:
+    with pytest.raises(DataError) as caught:
+        SevenScenes(root, split, "depth")[0]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_samples(root: Path) -> None:
+    data = SevenScenes(root, "train", "depth")
+    assert DATASETS.get("seven-scenes") is SevenScenes
+    assert SevenScenes.available_splits(root) == ["train", "test"]
+    assert [sample.name for sample in data] == ["frame-000000", "frame-000004"]
+    assert len(SevenScenes(root, "test", "depth")) == 1
+    sample = pickle.loads(pickle.dumps(data))[0]
+    image = np.array(Image.open(root / "frame-000000.color.jpg"))
+    assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), image)
+    depth = sample.targets["depth"]
+    assert (depth.dtype, depth.shape) == (torch.float32, (H, W))
+    expected = torch.tensor([0, 0, 0.1, 1.234, 3.456])
+    assert torch.equal(depth.flatten()[:5], expected)
+
+
+def test_published_folder(published: Path) -> None:
+    chess = [f"seq-{sequence:02d}/frame-{frame:06d}" for sequence in (1, 2) for frame in (0, 1)]
+    data = SevenScenes(published / "chess", "train", "depth")
+    assert [sample.name for sample in data] == chess
+    names = [sample.name for sample in SevenScenes(published, "test", "depth")]
+    assert names[0] == "chess/seq-03/frame-000000"
+    assert names[-1] == "stairs/seq-01/frame-000001"
+    assert len(names) == 4
+
+
+def test_published_folder_with_frame_lists(published: Path) -> None:
+    (published / "train.txt").write_text("stairs/seq-02/frame-000001\n")
+    data = SevenScenes(published, "train", "depth")
+    assert [sample.name for sample in data] == ["stairs/seq-02/frame-000001"]
+
+
+def test_published_folder_that_is_incomplete(published: Path) -> None:
+    chess = published / "chess"
+    for path in (chess / "seq-02").iterdir():
+        path.unlink()
+    expected = f"{chess / 'seq-02'}: no .depth.png of {chess / 'TrainSplit.txt'}:2: unpack seq-02"
+    assert failure(chess).startswith(expected)
+    (chess / "TrainSplit.txt").write_text("sequence1\nseq-02\n")
+    assert failure(chess).startswith(f"{chess / 'TrainSplit.txt'}:2: 'seq-02' is no sequence")
+    (chess / "seq-03" / "frame-000001.color.png").unlink()
+    expected = f"{chess / 'seq-03' / 'frame-000001.color.png'}: image is missing"
+    assert failure(chess, "test").startswith(expected)
+
+
+def test_name_with_spaces_and_other_letters(root: Path) -> None:
+    write_frame(root / "küche 1" / "frame 日本")
+    (root / "train.txt").write_text("küche 1/frame 日本\n", encoding="utf-8")
+    assert SevenScenes(root, "train", "depth")[0].name == "küche 1/frame 日本"
+
+
+def test_wrong_usage(root: Path) -> None:
+    with pytest.raises(UsageError, match=r"seven-scenes needs --data DIR.*https://"):
+        SevenScenes(None, "train", "depth")
+    with pytest.raises(UsageError, match="no split 'val': choose train or test"):
+        SevenScenes(root, "val", "depth")
+    with pytest.raises(UsageError, match="no task 'edges': choose depth"):
+        SevenScenes(root, "train", "edges")
+
+
+def test_missing_folder_lists_and_files(root: Path) -> None:
+    assert failure(root / "no").startswith(f"{root / 'no'}: does not exist: --data must name")
+    (root / "frame-000004.depth.png").unlink()
+    text = failure(root)
+    assert text.startswith(f"{root / 'frame-000004.depth.png'}: depth map is missing")
+    assert f"{root / 'train.txt'}:2" in text
+    (root / "train.txt").write_text("../frame-000000\n")
+    assert failure(root).startswith(f"{root / 'train.txt'}:1: ../frame-000000 leads out of")
+    (root / "train.txt").write_text("frame-000008\n")
+    assert failure(root).startswith(f"{root / 'frame-000008.color.png'}: image is missing")
+    (root / "train.txt").write_text("")
+    assert failure(root).startswith(f"{root / 'train.txt'}: list is empty")
+    (root / "train.txt").unlink()
+    assert failure(root).startswith(f"{root / 'train.txt'}: list is missing: write one frame")
+
+
+def test_bad_depth(root: Path) -> None:
+    path = root / "frame-000000.depth.png"
+    Image.fromarray((RAW // 256).astype(np.uint8)).save(path)
+    assert failure(root).startswith(f"{path}: 8 bits a channel (mode L) where 16-bit depth")
+    Image.fromarray(np.where(RAW > 0, 65535, 0).astype(np.uint16)).save(path)
+    assert failure(root).startswith(f"{path}: no pixel has a depth within 0.1…10 m")
+    Image.fromarray(RAW[:-1]).save(path)
+    assert failure(root).startswith(f"{path}: depth map of 32×23 pixels but its image ")
+    path.write_bytes(path.read_bytes()[:60])
+    assert failure(root).startswith(f"{path}: cannot be read")
+
+
+def test_fingerprint(root: Path) -> None:
+    data = SevenScenes(root, "train", "depth")
+    first = data.fingerprint()
+    assert first == SevenScenes(root, "train", "depth").fingerprint()
+    assert first != SevenScenes(root, "test", "depth").fingerprint()
+    Image.fromarray(RAW[:-1]).save(root / "frame-000004.depth.png", compress_level=0)
+    assert data.fingerprint() != first
