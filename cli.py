@@ -92,7 +92,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def progress() -> Iterator[Any]:
+def progress(verbose: bool = False) -> Iterator[Any]:
     """A listener that draws a bar on a terminal and prints nothing but messages elsewhere."""
     from rich.console import Console
     from rich.progress import (
@@ -113,6 +113,10 @@ def progress() -> Iterator[Any]:
 
             def message(self, text: str) -> None:
                 click.echo(text, err=True)
+
+            def detail(self, text: str) -> None:
+                if verbose:
+                    click.echo(text, err=True)
 
         yield Messages()
         return
@@ -135,6 +139,10 @@ def progress() -> Iterator[Any]:
         def message(self, text: str) -> None:
             console.print(text, markup=False)
 
+        def detail(self, text: str) -> None:
+            if verbose:
+                console.print(text, markup=False, highlight=False)
+
     with bar:
         yield Bars()
 
@@ -147,7 +155,7 @@ def progress() -> Iterator[Any]:
               help="Folder of the results, one sub-folder a run.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Repeat runs that are finished.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with the runs' keys; do nothing.")
-@click.option("-v", "--verbose", is_flag=True, help="Say more: warnings, versions, every epoch.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more: every epoch, libraries' warnings.")
 def run(
     config_file: Path | None, results: Path, overwrite: bool, dry_run: bool, verbose: bool,
     **options: Any,
@@ -176,8 +184,8 @@ def run(
     from benchmark.report.tables import rich_table
     from benchmark.runner import Runner
 
-    with progress() as listener:
-        runner = Runner(results, overwrite, listener, verbose=verbose)
+    with progress(verbose) as listener:
+        runner = Runner(results, overwrite, listener)
         done = runner.run(runs)
     for key in runner.skipped:
         click.echo(f"already finished, not run again (--overwrite repeats it): {key}", err=True)
@@ -258,6 +266,44 @@ def list_(kind: str, pattern: str, as_json: bool) -> None:
     for row in rows:
         about = row.get("title", "")
         click.echo(f"{row['name']:<{width}}  {about}".rstrip())
+
+
+@main.group()
+def data() -> None:
+    """Look at data sets."""
+
+
+@data.command()
+@click.argument("dataset")
+@click.option("--data", "folder", type=click.Path(path_type=Path), default=None,
+              help="Folder of the data set.")  # fmt: skip
+@click.option("--task", default=None, help="Whose target to show; default: the first one.")
+@click.option("--target", "targets", multiple=True,
+              help="Show these targets, without augmentation. May be repeated.")  # fmt: skip
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="train",
+              show_default=True, help="Split to show.")  # fmt: skip
+@click.option("--image-size", default=None, metavar="HxW", help="Size of a tile.")
+@click.option("--count", type=click.IntRange(1, 64), default=8, show_default=True,
+              help="Number of samples.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), default="preview.png",
+              show_default=True, help="PNG to write.")  # fmt: skip
+def preview(
+    dataset: str, folder: Path | None, task: str | None, targets: tuple[str, ...], split: str,
+    image_size: str | None, count: int, output: Path,
+) -> None:  # fmt: skip
+    """Draw a contact sheet: image, coloured target, both after augmentation."""
+    _quiet()
+    from benchmark.config import make_config
+    from benchmark.plan import resolve
+    from benchmark.preview import contact_sheet
+    from common.files import write_atomic
+    from datasets.base import DATASETS
+
+    task = task or next(iter(DATASETS.get(dataset).info.tasks))
+    values = {"task": task, "dataset": dataset, "data": folder, "image_size": image_size}
+    config = resolve(make_config(values))
+    write_atomic(output, contact_sheet(config, split, count, targets))
+    click.echo(f"wrote {output}", err=True)
 
 
 def _quiet() -> None:

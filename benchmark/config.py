@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from common.errors import DataError, UsageError
 from common.registry import nearest
@@ -86,14 +94,11 @@ class RunConfig(BaseModel):
 
     @field_validator("zoom", "mean", "std", mode="before")
     @classmethod
-    def _parse_numbers(cls, value: Any) -> Any:
-        return tuple(value.split(",")) if isinstance(value, str) else value
-
-    @field_validator("mean", "std", mode="before")
-    @classmethod
-    def _parse_triple(cls, value: Any) -> Any:
-        numbers = (value,) if isinstance(value, int | float) else value
-        if isinstance(numbers, tuple | list) and len(numbers) == 1:
+    def _parse_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Numbers with commas between; one number stands for all channels."""
+        numbers = value.split(",") if isinstance(value, str) else value
+        numbers = [numbers] if isinstance(numbers, int | float) else numbers
+        if info.field_name != "zoom" and isinstance(numbers, list) and len(numbers) == 1:
             return tuple(numbers) * 3
         return numbers
 
@@ -102,13 +107,14 @@ class RunConfig(BaseModel):
         for name in ("image_size", "crop_size"):
             size = getattr(self, name)
             if size is not None and min(size) < 32:
-                raise ValueError(f"{name}: {size[0]}x{size[1]} is smaller than 32x32")
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option}: {size[0]}x{size[1]} is smaller than 32x32")
         if self.zoom is not None and not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"zoom: {self.zoom[0]},{self.zoom[1]} is not 0 < LOW ≤ HIGH")
+            raise ValueError(f"--zoom: {self.zoom[0]},{self.zoom[1]} is not 0 < LOW ≤ HIGH")
         if self.std is not None and min(self.std) <= 0:
-            raise ValueError("std: must be positive")
+            raise ValueError("--std: must be positive")
         if self.weights is not None and self.pretrained:
-            raise ValueError("pretrained: give either weights or pretrained, not both")
+            raise ValueError("--pretrained: give it or --weights, not both")
         return self
 
     def key(self, data_is_identity: bool) -> str:
@@ -140,13 +146,13 @@ FALLBACKS: Mapping[str, Any] = {
 }
 
 
-def make_config(values: Mapping[str, Any], where: str = "options") -> RunConfig:
+def make_config(values: Mapping[str, Any]) -> RunConfig:
     """A RunConfig from ``values``. Raises UsageError naming the key, the value and the remedy."""
     unknown = [key for key in values if key not in RunConfig.model_fields]
     if unknown:
         close = nearest(unknown[0], RunConfig.model_fields, 1)
         hint = f"did you mean {close[0]}?" if close else "see python cli.py run --help"
-        raise UsageError(f"{where}: unknown key '{unknown[0]}': {hint}")
+        raise UsageError(f"unknown option '{unknown[0]}': {hint}")
     try:
         return RunConfig(**values)
     except ValidationError as error:
@@ -155,7 +161,7 @@ def make_config(values: Mapping[str, Any], where: str = "options") -> RunConfig:
         message = first["msg"].removeprefix("Value error, ")
         seen = f" (got {first['input']!r})" if key else ""
         label = f"--{str(first['loc'][0]).replace('_', '-')}: " if key else ""
-        raise UsageError(f"{where}: {label}{message}{seen}") from error
+        raise UsageError(f"{label}{message}{seen}") from error
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

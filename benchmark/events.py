@@ -15,6 +15,9 @@ class Listener(Protocol):
     def message(self, text: str) -> None:
         """A line worth keeping on the screen."""
 
+    def detail(self, text: str) -> None:
+        """A line for those who asked for more."""
+
 
 class Silent:
     """Tells nobody."""
@@ -26,4 +29,7 @@ class Silent:
         pass
 
     def message(self, text: str) -> None:
+        pass
+
+    def detail(self, text: str) -> None:
         pass

@@ -97,13 +97,17 @@ def boards(results: Iterable[Result]) -> list[Board]:
         board.rows.sort(key=lambda r: r.metrics[main], reverse=board.higher_is_better[main])
         for rank, row in enumerate(board.rows, 1):
             row.rank = rank
-        board.rows += [
-            _failed(result)
-            for result in results
-            if result.status == "failed"
-            and f"{result.config.task} on {result.config.dataset}" == board.title
-        ]
-    return [tables[place] for place in sorted(tables)]
+    ranked = [tables[place] for place in sorted(tables)]
+    for result in results:
+        if result.status == "failed":
+            title = f"{result.config.task} on {result.config.dataset}"
+            places = [board for board in ranked if board.title == title]
+            if not places:
+                places = [Board(title, "no finished run", [], {})]
+                ranked += places
+            for board in places:
+                board.rows.append(_failed(result))
+    return ranked
 
 
 def _row(group: list[Result], columns: list[str]) -> Row:

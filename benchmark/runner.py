@@ -100,7 +100,6 @@ class Runner:
     overwrite: bool = False
     listener: Listener = field(default_factory=Silent)
     min_time: float = 2.0
-    verbose: bool = False
     skipped: list[str] = field(default_factory=list)
 
     def run(self, plan: Sequence[RunConfig]) -> list[Result]:

@@ -51,9 +51,12 @@ def count_macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
         twin(torch.empty(1, 3, *size, device="meta"))
     counts = dict.fromkeys(PARTS, 0)
     for name, operations in counter.get_flop_counts().items():
-        parts = name.split(".")
-        if len(parts) == 2 and parts[1].removesuffix("s") in counts:
-            counts[parts[1].removesuffix("s")] += sum(operations.values()) // 2
+        part, *rest = name.split(".")[1:] or [""]
+        # the container of heads is never called: its members are counted
+        if part in counts and not rest:
+            counts[part] += sum(operations.values()) // 2
+        elif part == "heads" and len(rest) == 1:
+            counts["head"] += sum(operations.values()) // 2
     return counts
 
 

@@ -181,6 +181,7 @@ def train(
                 best, history.best_epoch = goodness, epoch
                 save("best", scored, row)
         history.epochs.append(row)
+        listener.detail(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
     if average is not None:
         model.load_state_dict(copy.deepcopy(average.module.state_dict()))
     save("last", model, history.epochs[-1])

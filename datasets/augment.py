@@ -50,9 +50,11 @@ class Augment:
             )
         self.size, self.crop, self.zoom, self.flip = size, crop, zoom, flip
         span = (1 - colour, 1 + colour)
+        # kornia's brightness adds, its contrast multiplies: added black would hide dark scenes
+        shift = (1 - colour / 4, 1 + colour / 4)
         self.colour = (
             K.ImageSequential(
-                K.RandomBrightness(span, p=0.8),
+                K.RandomBrightness(shift, p=0.8),
                 K.RandomContrast(span, p=0.8),
                 K.RandomSaturation(span, p=0.5),
             )

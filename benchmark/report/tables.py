@@ -22,7 +22,7 @@ def header(board: Board) -> list[str]:
         f"{NAMES.get(name.partition('@')[0], name)} {'↑' if board.higher_is_better[name] else '↓'}"
         for name in board.columns
     ]
-    shown = [metrics[0], "95 % interval or ± sd", *metrics[1:]]
+    shown = [*metrics[:1], "95 % interval or ± sd", *metrics[1:]]
     return [
         "", "decoder", "backbone", *shown, "FPS", "latency ms",
         "params M: backbone + decoder + head", "GMACs", "wall s",
@@ -35,10 +35,10 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def cells(board: Board, row: Row) -> list[str]:
     """The texts of a row."""
-    main = board.columns[0]
     if row.error is not None:
-        metrics = ["failed", "", *("" for _ in board.columns[1:])]
+        metrics = [*("" for _ in board.columns), "failed"]
     else:
+        main = board.columns[0]
         if row.interval is not None:
             spread = f"{row.interval[0]:.3f}–{row.interval[1]:.3f}"
         else:
@@ -52,8 +52,13 @@ def cells(board: Board, row: Row) -> list[str]:
     ]  # fmt: skip
 
 
-def constant_cells(board: Board) -> list[str]:
-    """The row of the best constant prediction: what any network must beat."""
+def table_rows(board: Board) -> list[list[str]]:
+    """All rows' texts; the last is the best constant prediction, what any network must beat."""
+    rows = [cells(board, row) for row in board.rows]
+    return [*rows, _constant_cells(board)] if board.columns else rows
+
+
+def _constant_cells(board: Board) -> list[str]:
     main, *others = board.columns
     values = [_number(board.constant[main]), "", *(_number(board.constant[n]) for n in others)]
     return ["", "best constant", "", *values, "", "", "", "", ""]
@@ -61,14 +66,15 @@ def constant_cells(board: Board) -> list[str]:
 
 def notes(board: Board) -> list[str]:
     """What a reader must know to read the table, and why rows failed."""
-    lines = [
+    failed = [f"{r.decoder} on {r.backbone} failed: {r.error}" for r in board.rows if r.error]
+    if not board.columns:
+        return failed
+    return [
         f"{board.test_images} test images. Latency: median of one image, network and resizing to "
         "the input size, the decoders timed in turns in one process. MACs leave out "
         "interpolation, normalisation and element-wise work. Interval: 95 % bootstrap over test "
         "images of one run; ± is the standard deviation over seeds.",
-    ]
-    return lines + [
-        f"{row.decoder} on {row.backbone} failed: {row.error}" for row in board.rows if row.error
+        *failed,
     ]
 
 
@@ -79,8 +85,7 @@ def markdown(tables: Sequence[Board]) -> str:
         titles = header(board)
         parts += [f"## {board.title}", "", f"`{board.protocol}`", ""]
         parts += ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
-        rows = [*(cells(board, row) for row in board.rows), constant_cells(board)]
-        parts += ["| " + " | ".join(row) + " |" for row in rows]
+        parts += ["| " + " | ".join(row) + " |" for row in table_rows(board)]
         parts += ["", *(f"{note}\n" for note in notes(board))]
     return "\n".join(parts)
 
@@ -91,10 +96,8 @@ def rich_table(board: Board) -> Table:
     for title in header(board):
         left = title in ("decoder", "backbone")
         table.add_column(title, justify="left" if left else "right", overflow="fold")
-    for row in board.rows:
-        table.add_row(*cells(board, row))
-    table.add_section()
-    table.add_row(*constant_cells(board))
+    for row in table_rows(board):
+        table.add_row(*row)
     return table
 
 

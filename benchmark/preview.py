@@ -1,0 +1,83 @@
+"""A contact sheet of a data set: images, their coloured targets, and both after augmentation."""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmark.config import RunConfig
+from benchmark.training import seed_everything
+from datasets.augment import IGNORE, Augment
+from datasets.base import DATASETS
+from datasets.pipeline import open_splits, resize_image, resize_target
+
+GAP = 4
+FALLBACK_PALETTE = "tab20"
+
+
+def colour_target(
+    name: str, target: Tensor, palette: Sequence[tuple[int, int, int]] = ()
+) -> np.ndarray:
+    """A target [H, W] as RGB uint8 [H, W, 3]; ignored pixels are black.
+
+    Depth: near is bright, each map stretched to its own range. Masks and edges: white on grey.
+    """
+    values = target.numpy()
+    known = values != IGNORE[name]
+    if name == "segmentation":
+        if not palette:
+            table = matplotlib.colormaps[FALLBACK_PALETTE](np.arange(256) % 20)[:, :3] * 255
+        else:
+            table = np.array([*palette, *[(0, 0, 0)] * (256 - len(palette))])
+        picture = table[values]
+    elif name == "depth":
+        log = np.log(np.where(known, values, 1.0))
+        low, high = (log[known].min(), log[known].max()) if known.any() else (0.0, 1.0)
+        nearness = 1 - (log - low) / max(high - low, 1e-6)
+        picture = matplotlib.colormaps["magma"](nearness)[..., :3] * 255
+    else:
+        picture = np.where(values == 1, 255, 60)[..., None].repeat(3, axis=2)
+    return np.where(known[..., None], picture, 0).astype(np.uint8)
+
+
+def contact_sheet(config: RunConfig, split: str, count: int, targets: Sequence[str] = ()) -> bytes:
+    """A PNG: a row for each sample, with its image, targets, and both after augmentation.
+
+    config: resolved. targets: their names; default: the task's own. Without augmentation if
+    several targets are asked for.
+    """
+    assert config.image_size is not None
+    assert config.zoom is not None
+    part = open_splits(config.dataset, config.data, config.task, config.image_size)[split]
+    names = list(targets) or [config.task]
+    palette = DATASETS.get(config.dataset).info.palette
+    augment = Augment(
+        config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0
+    )
+    seed_everything(config.seed)
+    step = max(1, len(part) // count)
+    rows = []
+    for index in range(0, min(len(part), step * count), step):
+        sample = part[index]
+        image = resize_image(sample.image, config.image_size)
+        maps = {n: resize_target(sample.targets[n], config.image_size) for n in names}
+        tiles = [image.permute(1, 2, 0).numpy()]
+        tiles += [colour_target(n, m, palette) for n, m in maps.items()]
+        if len(names) == 1:
+            moved, changed = augment(image[None].float() / 255, {n: maps[n][None] for n in names})
+            tiles.append((moved[0].permute(1, 2, 0) * 255).to(torch.uint8).numpy())
+            tiles += [colour_target(n, m[0], palette) for n, m in changed.items()]
+        rows.append(tiles)
+    height = max(tile.shape[0] for tiles in rows for tile in tiles) + GAP
+    widths = [max(tiles[i].shape[1] for tiles in rows) + GAP for i in range(len(rows[0]))]
+    sheet = Image.new("RGB", (sum(widths) - GAP, height * len(rows) - GAP), "white")
+    for y, tiles in enumerate(rows):
+        for x, tile in enumerate(tiles):
+            sheet.paste(Image.fromarray(tile), (sum(widths[:x]), y * height))
+    out = io.BytesIO()
+    sheet.save(out, "PNG", optimize=True)
+    return out.getvalue()

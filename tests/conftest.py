@@ -1,0 +1,45 @@
+"""Small data sets in their on-disk layout, and a way to call the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    """CamVid's layout: 6 train, 2 val, 3 test images of 64×48 with a class for each half."""
+    root = tmp_path / "camvid"
+    random = np.random.default_rng(0)
+    for split, count in {"train": 6, "val": 2, "test": 3}.items():
+        lines = []
+        for folder in (split, f"{split}annot"):
+            (root / folder).mkdir(parents=True)
+        for index in range(count):
+            labels = np.full((48, 64), index % 11, np.uint8)
+            labels[:, 32:] = 3
+            labels[:2] = 11
+            image = np.repeat(labels[..., None] * 20, 3, axis=2)
+            image = (image + random.integers(0, 20, image.shape)).astype(np.uint8)
+            Image.fromarray(image).save(root / split / f"{index}.png")
+            Image.fromarray(labels).save(root / f"{split}annot" / f"{index}.png")
+            lines.append(f"{split}/{index}.png {split}annot/{index}.png")
+        (root / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture
+def cli() -> Callable[..., Result]:
+    """Calls ``python cli.py …`` in this process; an exception that is no exit is raised."""
+    from cli import main
+
+    def call(*arguments: object) -> Result:
+        result = CliRunner().invoke(main, [str(a) for a in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return call

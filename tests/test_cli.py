@@ -1,0 +1,255 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from support import ROOT, TINY
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*samples in.*")
+
+RUN = ("run", "--task", "segmentation", "--dataset", "camvid", "--image-size", "32x64",
+       "--crop-size", "32x32", "--epochs", "1", "--batch-size", "3", "--decoder", "fcn",
+       *TINY)  # fmt: skip
+
+
+def line(result) -> str:
+    """The one line that a user's mistake ends in."""
+    text = result.stderr.strip()
+    assert "Traceback" not in text
+    assert text.startswith("error: "), text
+    assert "\n" not in text, text
+    return text
+
+
+def test_help_is_there_for_every_command():
+    for command in ((), ("run",), ("report",), ("list",), ("data", "preview")):
+        done = subprocess.run(
+            [sys.executable, "cli.py", *command, "--help"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0
+        assert "Usage" in done.stdout
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, cli; from click.testing import CliRunner; "
+        "CliRunner().invoke(cli.main, ['run', '--help']); "
+        "print([m for m in ('torch', 'timm', 'kornia', 'numpy') if m in sys.modules])"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", time.perf_counter() - start
+
+
+def test_run_report_and_skip(cli, camvid, tmp_path):
+    results = tmp_path / "runs"
+    arguments = (*RUN, "--data", camvid, "--results", results)
+    first = cli(*arguments)
+    assert first.exit_code == 0, first.stderr
+    assert "fcn" in first.stdout
+    assert "best constant" in first.stdout
+    assert "3 test images" in " ".join(first.stdout.split())
+    again = cli(*arguments)
+    assert "already finished" in again.stderr
+    assert again.exit_code == 0
+    report = cli("report", "--results", results)
+    assert report.exit_code == 0
+    rows = json.loads((results / "leaderboard.json").read_text())
+    assert [row["decoder"] for row in rows] == ["fcn"]
+    assert (results / "leaderboard.md").exists()
+    assert (results / "leaderboard.csv").exists()
+
+
+def test_dry_run_prints_the_plan_and_does_nothing(cli, tmp_path):
+    results = tmp_path / "runs"
+    done = cli("run", "--dry-run", "--seed", "0", "--seed", "1", "--results", results)
+    assert done.exit_code == 0
+    assert done.stdout.count("to do") == 10
+    assert "10 runs" in done.stdout
+    assert not results.exists()
+
+
+def test_config_file_and_command_line(cli, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("decoder: [fcn, smp-fpn]\nepochs: 3\nbackbone: resnet18\n")
+    done = cli("run", "--config", path, "--epochs", "7", "--dry-run")
+    assert done.stdout.count("resnet18") == 2
+    assert done.stdout.count(" 7 ") == 2
+    path.write_text("decoders: fcn\n")
+    assert "did you mean decoder?" in line(cli("run", "--config", path))
+
+
+@pytest.mark.parametrize("kind", ["backbones", "decoders", "tasks", "datasets"])
+def test_list(cli, kind):
+    rows = json.loads(cli("list", kind, "--json").stdout)
+    assert len(rows) >= 3
+    assert all(row["name"] for row in rows)
+    text = cli("list", kind).stdout
+    assert len(text.splitlines()) == len(rows)
+
+
+def test_list_narrows(cli):
+    assert "mobilenetv2_100" in cli("list", "backbones", "mobilenetv2").stdout
+    assert "resnet18" not in cli("list", "backbones", "mobilenetv2").stdout
+    assert "match" in line(cli("list", "decoders", "zzz"))
+    assert [r["name"] for r in json.loads(cli("list", "decoders", "smp-*", "--json").stdout)] == [
+        "smp-fpn", "smp-unet",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (("--task", "segmentaton"), 2, "did you mean segmentation"),
+        (("--dataset", "camvit"), 2, "did you mean camvid"),
+        (("--decoder", "sparsmask"), 2, "did you mean sparsemask"),
+        (("--backbone", "mobilnetv2_100"), 2, "did you mean mobilenetv2_100"),
+        (("--task", "depth"), 2, "data set camvid has no depth"),
+        (("--epochs", "some"), 2, "--epochs"),
+        (("--backbone-arg", "pad_type"), 2, "expected KEY=VALUE"),
+        (("--backbone-arg", "pad_typo=same"), 2, "--backbone-arg pad_typo=same"),
+        (("--backbone", "vit_tiny_patch16_224"), 2, "single-scale"),
+        (("--image-size", "24x24"), 2, "--image-size"),
+        (("--crop-size", "64x64"), 2, "--crop-size"),
+        (("--loss", "ce+hinge"), 2, "no term 'hinge'"),
+        (("--config", "nowhere.yaml"), 2, "nowhere.yaml: no such"),
+        (("--device", "cuda:99"), 2, "--device cuda:99"),
+        (("--weights", "nowhere.safetensors"), 1, "nowhere.safetensors: no such weights file"),
+        (("--data", "nowhere"), 1, "nowhere: does not exist"),
+    ],
+)
+def test_wrong_options(cli, camvid, tmp_path, arguments, code, part):
+    done = cli(*RUN, "--data", camvid, "--results", tmp_path / "runs", *arguments)
+    assert part in line(done)
+    assert done.exit_code == code
+
+
+def test_data_set_without_folder(cli, tmp_path):
+    done = cli(*RUN, "--results", tmp_path / "runs")
+    assert "needs --data DIR" in line(done)
+    assert done.exit_code == 2
+
+
+def break_data(camvid, how):
+    from PIL import Image
+
+    if how == "missing list":
+        (camvid / "test.txt").unlink()
+    elif how == "list names a missing file":
+        (camvid / "train.txt").write_text(
+            "train/0.png trainannot/0.png\ntrain/x.png trainannot/x.png"
+        )
+    elif how == "image without label":
+        (camvid / "trainannot" / "2.png").unlink()
+    elif how == "truncated image":
+        path = camvid / "train" / "2.png"
+        path.write_bytes(path.read_bytes()[:80])
+    elif how == "unreadable image":
+        (camvid / "train" / "2.png").write_text("this is no picture")
+    elif how == "label out of range":
+        Image.new("L", (64, 48), 37).save(camvid / "trainannot" / "2.png")
+    elif how == "sizes differ":
+        Image.new("L", (60, 48), 3).save(camvid / "trainannot" / "2.png")
+    elif how == "empty split":
+        (camvid / "val.txt").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("how", "part"),
+    [
+        ("missing list", "test.txt: list is missing"),
+        ("list names a missing file", "train.txt:2"),
+        ("image without label", "trainannot/2.png: label map is missing"),
+        ("truncated image", "train/2.png"),
+        ("unreadable image", "train/2.png: is not an image"),
+        ("label out of range", "trainannot/2.png: label 37 is outside 0…10"),
+        ("sizes differ", "60×48"),
+        ("empty split", "val.txt: list is empty"),
+    ],
+)
+def test_bad_data_is_one_line_and_loses_nothing(cli, camvid, tmp_path, how, part):
+    results = tmp_path / "runs"
+    arguments = (*RUN, "--data", camvid, "--results", results)
+    assert cli(*arguments, "--seed", "7").exit_code == 0
+    before = {p: p.read_bytes() for p in results.glob("*seed7*/*")}
+    assert before
+    break_data(camvid, how)
+    done = cli(*arguments)
+    assert part in line(done)
+    assert done.exit_code == 1
+    assert {p: p.read_bytes() for p in results.glob("*seed7*/*")} == before
+
+
+def test_depth_map_without_a_valid_pixel(cli, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    root = tmp_path / "seven"
+    root.mkdir()
+    for split, frames in {"train": range(4), "test": range(4, 6)}.items():
+        (root / f"{split}.txt").write_text("\n".join(f"frame-{i:06d}" for i in frames))
+        for i in frames:
+            Image.new("RGB", (64, 48), (i * 20, 90, 30)).save(root / f"frame-{i:06d}.color.png")
+            depth = np.full((48, 64), 0 if i == 5 else 1500, np.uint16)
+            Image.fromarray(depth).save(root / f"frame-{i:06d}.depth.png")
+    done = cli("run", "--task", "depth", "--dataset", "seven-scenes", "--data", root, "--epochs",
+               "1", "--image-size", "32x64", "--crop-size", "32x64", "--decoder", "fcn", *TINY,
+               "--results", tmp_path / "runs")  # fmt: skip
+    assert "frame-000005.depth.png: no pixel has a depth" in line(done)
+    assert done.exit_code == 1
+
+
+def test_weights_of_another_architecture(cli, camvid, tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"conv.weight": torch.zeros(3)}, path)
+    done = cli(*RUN, "--data", camvid, "--results", tmp_path / "runs", "--weights", path)
+    assert "other.safetensors: not weights of test_efficientnet" in line(done)
+    assert done.exit_code == 1
+    path.write_bytes(b"no weights")
+    done = cli(*RUN, "--data", camvid, "--results", tmp_path / "runs", "--weights", path)
+    assert "not a readable weights file" in line(done)
+
+
+def test_results_folder_that_cannot_be_written(cli, camvid, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    done = cli(*RUN, "--data", camvid, "--results", tmp_path / "file")
+    assert "cannot be written" in line(done)
+    assert done.exit_code == 1
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_report_without_results(cli, tmp_path):
+    assert cli("report", "--results", tmp_path / "none").exit_code == 2
+    (tmp_path / "empty").mkdir()
+    done = cli("report", "--results", tmp_path / "empty")
+    assert "no result in it" in line(done)
+    assert done.exit_code == 1
+
+
+def test_preview(cli, camvid, tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "sheet.png"
+    done = cli("data", "preview", "camvid", "--data", camvid, "--count", "3", "--image-size",
+               "48x64", "-o", path)  # fmt: skip
+    # the data set's default crop is larger than the tiles asked for
+    assert "--crop-size" in line(done)
+    done = cli("data", "preview", "camvid", "--data", camvid, "--count", "2", "-o", path)
+    assert done.exit_code == 0, done.stderr
+    with Image.open(path) as sheet:
+        assert sheet.size == (320 + 4 + 320 + 4 + 256 + 4 + 256, 240 * 2 + 4)
+
+
+def test_interrupt_says_how_to_go_on(cli, camvid, tmp_path, monkeypatch):
+    from benchmark import runner
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "train", interrupted)
+    done = cli(*RUN, "--data", camvid, "--results", tmp_path / "runs")
+    assert done.exit_code == 130
+    assert "finished runs are saved" in done.stderr

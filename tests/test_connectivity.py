@@ -1,0 +1,318 @@
+"""Wirings: what is refused, what a file holds, and how they move to other backbones."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import DataError, UsageError
+from models.connectivity import ARCHITECTURES, Connectivity, candidates, preset, unet
+
+MOBILENETV2 = (2, 2, 4, 8, 16, 16, 32, 32, 32)
+# the list in the paper's figure 3
+SPARSEMASK = {
+    8: {"E9", "G"},
+    7: {"E7", "G"},
+    6: {"E6", "G"},
+    1: {"E9", "G", "E8", "E7", "D8", "E6", "D7", "D6", "E1"},
+}
+
+
+def wiring(stages: Mapping[int, tuple[str, ...]], strides: tuple[int, ...] = (2, 4, 8, 16, 32)):
+    return Connectivity("test", strides, stages)
+
+
+def as_sets(connectivity: Connectivity) -> dict[int, set[str]]:
+    return {stage: set(inputs) for stage, inputs in connectivity.stages.items()}
+
+
+@st.composite
+def stride_lists(draw: st.DrawFn) -> tuple[int, ...]:
+    strides = draw(st.lists(st.sampled_from([1, 2, 4, 8, 16, 32, 64]), min_size=1, max_size=9))
+    return tuple(sorted(strides))
+
+
+@st.composite
+def wirings(draw: st.DrawFn) -> Connectivity:
+    strides = draw(stride_lists())
+    stages: dict[int, tuple[str, ...]] = {}
+    for stage in range(len(strides), 0, -1):
+        if stage == 1 or draw(st.booleans()):
+            allowed = [
+                name
+                for name in candidates(stage, len(strides))
+                if name[0] != "D" or int(name[1:]) in stages
+            ]
+            chosen = draw(st.lists(st.sampled_from(allowed), min_size=1, unique=True))
+            stages[stage] = tuple(chosen)
+    return Connectivity("drawn", strides, stages)
+
+
+# --- what a stage may take -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_candidates_are_the_papers(count: int) -> None:
+    for stage in range(1, count + 1):
+        names = candidates(stage, count)
+        assert len(names) == len(set(names)) == 2 * (count - stage + 1)
+        encoder = {f"E{i}" for i in range(1, count + 1) if i >= stage}
+        decoder = {f"D{i}" for i in range(1, count + 1) if i > stage}
+        assert set(names) == encoder | decoder | {"G"}
+    assert sum(len(candidates(s, count)) for s in range(1, count + 1)) == count * (count + 1)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ({}, "stage 1, the output, has no input"),
+        ({1: ()}, "stage 1, the output, has no input"),
+        ({2: ("E2",)}, "stage 1, the output, has no input"),
+        ({1: ("E1",), 6: ("E5",)}, "stage 6 of an encoder with 5 features"),
+        ({1: ("E1",), 0: ("E5",)}, "stage 0 of an encoder with 5 features"),
+        ({1: ("E6",)}, "stage 1 cannot take E6"),
+        ({1: ("E0",)}, "stage 1 cannot take E0"),
+        ({1: ("X1",)}, "stage 1 cannot take X1"),
+        ({1: ("",)}, "stage 1 cannot take "),
+        ({1: ("G1",)}, "stage 1 cannot take G1"),
+        ({1: ("E1",), 3: ("E2",)}, "stage 3 cannot take E2; it may take E5, E4, E3, G, D5, D4"),
+        ({1: ("D2",)}, "stage 1 takes D2, but that stage has no input"),
+        ({1: ("E1", "G", "E1")}, "stage 1 has an input twice"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(
+    stages: dict[int, tuple[str, ...]], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        wiring(stages)
+    assert str(caught.value).startswith(f"connectivity test: {message}")
+
+
+@pytest.mark.parametrize("source", ["D1", "D2", "D3"])
+def test_a_cycle_is_impossible(source: str) -> None:
+    """Every stage takes stages above it only, so that no wiring that is accepted has a cycle."""
+    with pytest.raises(UsageError, match=f"stage 3 cannot take {source}"):
+        wiring({1: ("D3",), 2: ("D3",), 3: ("E3", source)})
+
+
+# --- presets -------------------------------------------------------------------------------------
+
+
+def test_unet_connects_each_stage_with_its_feature_and_the_stage_above() -> None:
+    connectivity = unet(MOBILENETV2)
+    assert connectivity.connections == 17
+    assert as_sets(connectivity) == {9: {"E9"}} | {i: {f"E{i}", f"D{i + 1}"} for i in range(1, 9)}
+    assert as_sets(unet((4,))) == {1: {"E1"}}
+
+
+def test_the_shipped_architecture_is_the_papers() -> None:
+    shipped = Connectivity.load(ARCHITECTURES / "sparsemask-voc2012.json")
+    assert as_sets(shipped) == SPARSEMASK
+    assert shipped.connections == 15
+    assert shipped.strides == MOBILENETV2
+    assert shipped.backbone == "mobilenetv2_100"
+    assert as_sets(shipped.alive()) == SPARSEMASK  # every stage is used
+    assert as_sets(preset("sparsemask", MOBILENETV2)) == SPARSEMASK
+
+
+def test_an_unknown_preset_lists_near_matches() -> None:
+    with pytest.raises(UsageError, match="unknown connectivity 'sparsmask': did you mean sparse"):
+        preset("sparsmask", MOBILENETV2)
+
+
+# --- alive ---------------------------------------------------------------------------------------
+
+
+def test_alive_drops_what_is_empty_or_unused_to_a_fixed_point() -> None:
+    connectivity = wiring(
+        {
+            5: ("E5",),  # used by D4 only, which nobody uses
+            4: ("D5", "E4"),
+            3: (),  # has no input
+            2: ("D3", "E2"),  # goes on without D3
+            1: ("D2", "D3", "E1"),
+        }
+    )
+    assert as_sets(connectivity.alive()) == {2: {"E2"}, 1: {"D2", "E1"}}
+    chain = wiring({5: (), 4: ("D5",), 3: ("D4",), 2: ("D3", "E2"), 1: ("D2",)})
+    assert as_sets(chain.alive()) == {2: {"E2"}, 1: {"D2"}}
+
+
+def test_alive_refuses_an_output_that_nothing_reaches() -> None:
+    with pytest.raises(UsageError, match="stage 1, the output, has no input"):
+        wiring({3: (), 2: ("D3",), 1: ("D2",)}).alive()
+
+
+@given(wirings())
+@settings(max_examples=60, deadline=None)
+def test_alive_keeps_exactly_what_reaches_the_output(connectivity: Connectivity) -> None:
+    reached, todo = {1}, [1]
+    while todo:
+        for name in connectivity.stages[todo.pop()]:
+            if name[0] == "D" and int(name[1:]) not in reached:
+                reached.add(int(name[1:]))
+                todo.append(int(name[1:]))
+    alive = connectivity.alive()
+    assert dict(alive.stages) == {s: i for s, i in connectivity.stages.items() if s in reached}
+    assert alive.alive() == alive
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@given(wirings())
+@settings(max_examples=30, deadline=None)
+def test_a_file_gives_back_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, connectivity: Connectivity
+) -> None:
+    path = tmp_path_factory.mktemp("wiring") / "found.json"
+    path.write_text(json.dumps(connectivity.to_json()))
+    assert Connectivity.load(path) == connectivity
+
+
+def test_a_file_keeps_backbone_and_origin(tmp_path: Path) -> None:
+    origin = {"threshold": 0.001, "seed": 3}
+    connectivity = Connectivity("x", (2, 4), {1: ("E2", "G")}, "resnet10t", origin)
+    (tmp_path / "x.json").write_text(json.dumps(connectivity.to_json()))
+    loaded = Connectivity.load(tmp_path / "x.json")
+    assert (loaded.name, loaded.backbone, loaded.origin) == ("x", "resnet10t", origin)
+
+
+VALID: dict[str, Any] = {
+    "format": 1,
+    "name": "x",
+    "encoder": {"backbone": "b", "strides": [2, 4]},
+    "stages": {"1": ["E1", "E2"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages": {"1": ["E3"]}}, "stage 1 cannot take E3"),
+        ({"stages": {"1": []}}, "stage 1, the output, has no input"),
+        ({"stages": {"one": ["E1"]}}, "'one'"),
+        ({"stages": ["E1"]}, "not a connectivity"),
+        ({"stages": {"1": 5}}, "not a connectivity"),
+        ({"encoder": {"backbone": "b"}}, "strides"),
+        ({"encoder": 3}, "not a connectivity"),
+        ({"encoder": {"strides": ["two"]}}, "two"),
+        ({"format": 2}, "not format 1"),
+        ({"fromat": 1}, "unknown key fromat; the keys are encoder, format, name, origin, stages"),
+    ],
+)
+def test_a_wrong_file_is_named_with_what_is_wrong(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "wrong.json"
+    path.write_text(json.dumps(VALID | change))
+    with pytest.raises(DataError) as caught:
+        Connectivity.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["format", "name", "encoder", "stages"])
+def test_a_missing_key_is_an_error(tmp_path: Path, missing: str) -> None:
+    path = tmp_path / "wrong.json"
+    path.write_text(json.dumps({k: v for k, v in VALID.items() if k != missing}))
+    with pytest.raises(DataError, match="wrong.json.*" + ("format 1" if missing == "format" else missing)):
+        Connectivity.load(path)
+
+
+@pytest.mark.parametrize("content", [json.dumps(VALID)[:-9], "", "[1, 2]", "7", "\udcff"])
+def test_a_truncated_file_and_one_without_an_object_are_errors(
+    tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "wrong.json"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(DataError) as caught:
+        Connectivity.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no\.json: no such connectivity file"):
+        Connectivity.load(tmp_path / "no.json")
+    with pytest.raises(DataError, match="not a readable connectivity file"):
+        Connectivity.load(tmp_path)
+
+
+# --- transfer ------------------------------------------------------------------------------------
+
+
+def test_transfer_to_the_same_strides_changes_nothing() -> None:
+    connectivity = preset("sparsemask", MOBILENETV2)
+    moved = connectivity.transfer(MOBILENETV2, "another")
+    assert moved.stages == connectivity.stages
+    assert moved.backbone == "another"
+
+
+def test_transfer_to_a_map_a_stride_merges_the_stages_of_one_stride() -> None:
+    # ResNet: E9, E8 and E7 all become E5, and so D8 and D7 become D5; E6 → E4, D6 → D4; E1 → E1
+    moved = preset("sparsemask", (2, 4, 8, 16, 32))
+    assert as_sets(moved) == {
+        5: {"E5", "G"},
+        4: {"E4", "G"},
+        1: {"E5", "G", "D5", "E4", "D4", "E1"},
+    }
+
+
+def test_transfer_drops_the_stride_that_the_backbone_lacks() -> None:
+    # ConvNeXt has no stride 2: E1 is gone, and D1 has the size of stride 4
+    moved = preset("sparsemask", (4, 8, 16, 32))
+    assert as_sets(moved) == {
+        4: {"E4", "G"},
+        3: {"E3", "G"},
+        1: {"E4", "G", "D4", "E3", "D3"},
+    }
+
+
+def test_transfer_to_more_maps_a_stride_matches_from_the_deepest() -> None:
+    moved = preset("sparsemask", (2, 2, 2, 4, 8, 16, 16, 16, 32, 32, 32, 32))
+    # E9, E8, E7 → E12, E11, E10; E6 → E8; E1, the second of stride 2 from below, → E2
+    assert as_sets(moved) == {
+        11: {"E12", "G"},
+        10: {"E10", "G"},
+        8: {"E8", "G"},
+        1: {"E12", "G", "E11", "E10", "D11", "E8", "D10", "D8", "E2"},
+    }
+
+
+def test_transfer_leaves_something_to_read_where_no_stride_fits() -> None:
+    moved = wiring({1: ("E1", "D2"), 2: ("E2",)}, (2, 4)).transfer((8, 16))
+    assert as_sets(moved) == {1: {"E2"}}
+
+
+@given(wirings(), stride_lists())
+@settings(max_examples=150, deadline=None)
+def test_transfer_gives_a_valid_wiring_that_adds_nothing(
+    connectivity: Connectivity, strides: tuple[int, ...]
+) -> None:
+    moved = connectivity.transfer(strides)
+    assert moved.strides == strides
+    assert moved.stages[1]
+    assert Connectivity("again", strides, moved.stages).connections == moved.connections
+    if strides == connectivity.strides:
+        assert moved.stages == connectivity.stages
+        return
+    assert moved.alive() == moved
+    assert moved.connections <= connectivity.connections
+
+    def kinds(c: Connectivity) -> set[tuple[int, str, int]]:
+        """Stride of the stage (0: the output), kind and stride of its input."""
+        return {
+            (0 if s == 1 else c.strides[s - 1], n[0], 0 if n == "G" else c.strides[int(n[1:]) - 1])
+            for s, inputs in c.stages.items()
+            for n in inputs
+        }
+
+    # a stage of the source may become the output where the backbone has no finer map
+    known = kinds(connectivity) | {(0, kind, stride) for _, kind, stride in kinds(connectivity)}
+    fallback = {(0, "E", strides[-1])}
+    assert kinds(moved) <= known | (fallback if moved.connections == 1 else set())

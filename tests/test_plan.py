@@ -1,0 +1,75 @@
+import shlex
+
+import pytest
+
+from benchmark.config import make_config
+from benchmark.plan import DEFAULT_DECODERS, command_of, plan, resolve, run_key
+from cli import main
+from common.errors import DataError, UsageError
+from datasets.base import DATASETS
+
+
+def test_product_without_repeats():
+    runs = plan({"dataset": "scenes"}, {"decoder": ["fcn", "fcn", "sparsemask"], "seed": [0, 1]})
+    assert [(r.decoder, r.seed) for r in runs] == [
+        ("fcn", 0), ("fcn", 1), ("sparsemask", 0), ("sparsemask", 1),
+    ]  # fmt: skip
+    assert len({run_key(run) for run in runs}) == 4
+
+
+def test_defaults_of_the_data_set_fill_what_is_open():
+    config = resolve(make_config({"task": "segmentation", "dataset": "camvid"}))
+    assert config.image_size == DATASETS.get("camvid").info.defaults["image_size"]
+    assert config.mean == (0.485, 0.456, 0.406)
+    assert config.epochs is not None
+    given = resolve(
+        make_config({"task": "segmentation", "dataset": "camvid", "image_size": "64", "mean": 0.5})
+    )
+    assert given.image_size == (64, 64)
+    assert given.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ({"task": "segmentaton"}, "segmentation"),
+        ({"dataset": "scene"}, "scenes"),
+        ({"decoder": "sparsmask"}, "sparsemask"),
+        ({"task": "depth", "dataset": "camvid"}, "it has segmentation"),
+        ({"loss": "silogg"}, "silog"),
+    ],
+)
+def test_unknown_names_get_the_nearest(values, part):
+    with pytest.raises(UsageError, match=part):
+        resolve(make_config(values))
+
+
+def test_missing_weights(tmp_path):
+    with pytest.raises(DataError, match=r"none\.safetensors"):
+        resolve(make_config({"weights": tmp_path / "none.safetensors"}))
+
+
+def test_default_decoders_exist():
+    for name in DEFAULT_DECODERS:
+        resolve(make_config({"decoder": name}))
+
+
+def test_command_repeats_the_run():
+    """The printed command, parsed by the command line itself, plans the very same run."""
+    values = {
+        "task": "segmentation", "dataset": "camvid", "image_size": "64x96", "lr": 0.02,
+        "zoom": "0.5,2", "flip": False, "amp": True, "seed": 3, "ema": 0.9,
+        "backbone_args": {"pad_type": "same"}, "decoder": "fcn",
+    }  # fmt: skip
+    config = resolve(make_config(values))
+    words = shlex.split(command_of(config))
+    assert words[:3] == ["python", "cli.py", "run"]
+    run = main.commands["run"]
+    options = run.make_context("run", words[3:]).params
+    from cli import _given
+
+    for name in ("config_file", "results", "overwrite", "dry_run", "verbose"):
+        options.pop(name)
+    given = _given(options)
+    given = {k: v[0] if isinstance(v, tuple) else v for k, v in given.items()}
+    assert run_key(resolve(make_config(given))) == run_key(config)

@@ -1,0 +1,188 @@
+import json
+import os
+import warnings
+
+import pytest
+import torch
+
+from benchmark import runner as runner_module
+from benchmark.config import make_config
+from benchmark.plan import make_task, plan, run_key
+from benchmark.results import folder_of, load, read_all
+from benchmark.runner import Runner, build_model, load_checkpoint
+from common.errors import DataError, UserError
+
+VALUES = {
+    "task": "segmentation", "dataset": "camvid", "image_size": "32x64", "crop_size": "32x32",
+    "epochs": 1, "batch_size": 3, "backbone": "test_efficientnet",
+}  # fmt: skip
+
+
+def runs_of(camvid, decoders=("fcn", "sparsemask"), **values):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return plan({**VALUES, "data": camvid, **values}, {"decoder": list(decoders)})
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Counts of a tiny fixture are not the published ones; timing needs no two seconds here."""
+    warnings.filterwarnings("ignore", message=".*samples in.*")
+    monkeypatch.setattr(Runner, "min_time", 0.01)
+
+
+def test_a_result_says_everything(camvid, tmp_path):
+    results = tmp_path / "runs"
+    runs = runs_of(camvid)
+    done = Runner(results, min_time=0.01).run(runs)
+    assert [result.status for result in done] == ["finished", "finished"]
+    for config, result in zip(runs, done, strict=True):
+        folder = folder_of(results, config, run_key(config))
+        assert {path.name for path in folder.iterdir()} == {
+            "result.json", "best.json", "best.safetensors", "last.json", "last.safetensors",
+        }  # fmt: skip
+        stored = json.loads((folder / "result.json").read_text())
+        assert stored == json.loads(result.model_dump_json())
+        assert set(result.columns) <= set(result.metrics)
+        low, high = result.intervals["miou"]
+        assert low <= result.metrics["miou"] <= high
+        assert result.protocol == "camvid/segmentation/test/miou/32x64"
+        assert result.params.keys() == result.macs.keys() == {"backbone", "decoder", "head"}
+        assert result.speed["size"] == [32, 64]
+        assert result.speed["batch"] == 1
+        assert result.speed["calls"] >= 20
+        assert result.data["train"]["images"] == 6
+        assert len(result.data["test"]["fingerprint"]) >= 8
+        assert result.environment["versions"]["torch"] == torch.__version__.split("+")[0]
+        assert {"train", "score", "total"} <= result.seconds.keys()
+        assert result.history[0]["epoch"] == 1
+        assert "miou" in result.constant["metrics"]
+        assert config.decoder in result.command
+    assert done[0].speed["interleaved_with"] == ["sparsemask"]
+
+
+def test_finished_runs_are_skipped_before_data_is_opened(camvid, tmp_path, monkeypatch):
+    runs = runs_of(camvid, ["fcn"])
+    Runner(tmp_path / "runs", min_time=0.01).run(runs)
+
+    def never(*_):
+        raise AssertionError("data was opened")
+
+    monkeypatch.setattr(runner_module.Data, "open", never)
+    again = Runner(tmp_path / "runs", min_time=0.01)
+    assert again.run(runs)[0].status == "finished"
+    assert again.skipped == [run_key(runs[0])]
+    with pytest.raises(AssertionError, match="opened"):
+        Runner(tmp_path / "runs", overwrite=True).run(runs)
+
+
+def test_a_failed_run_is_a_result_and_the_others_go_on(camvid, tmp_path, monkeypatch):
+    train = runner_module.train
+
+    def diverging(config, *rest):
+        if config.decoder == "fcn":
+            raise runner_module.UserError("the loss is nan at step 1")
+        return train(config, *rest)
+
+    monkeypatch.setattr(runner_module, "train", diverging)
+    runs = runs_of(camvid)
+    done = Runner(tmp_path / "runs", min_time=0.01).run(runs)
+    assert [result.status for result in done] == ["failed", "finished"]
+    assert done[0].error == "the loss is nan at step 1"
+    stored = load(folder_of(tmp_path / "runs", runs[0], run_key(runs[0])))
+    assert stored.status == "failed"
+    monkeypatch.setattr(runner_module, "train", train)
+    assert Runner(tmp_path / "runs", min_time=0.01).run(runs)[0].status == "finished"
+
+
+def test_a_defect_keeps_its_trace(camvid, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("shapes do not fit\nat all")
+
+    monkeypatch.setattr(runner_module, "train", broken)
+    runs = runs_of(camvid, ["fcn"])
+    result = Runner(tmp_path / "runs").run(runs)[0]
+    assert result.error == "RuntimeError: shapes do not fit"
+    trace = folder_of(tmp_path / "runs", runs[0], run_key(runs[0])) / "traceback.txt"
+    assert "in broken" in trace.read_text()
+
+
+def test_bad_data_stops_the_plan_and_keeps_what_is_done(camvid, tmp_path):
+    good = runs_of(camvid, ["fcn"])
+    Runner(tmp_path / "runs", min_time=0.01).run(good)
+    (camvid / "testannot" / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"testannot/1\.png"):
+        Runner(tmp_path / "runs").run(runs_of(camvid))
+    stored = {result.config.decoder: result.status for result in read_all(tmp_path / "runs")}
+    assert stored == {"fcn": "finished", "sparsemask": "failed"}
+
+
+def test_a_worker_s_error_is_one_line(camvid, tmp_path):
+    runs = runs_of(camvid, ["fcn"], workers=1)
+    path = camvid / "train" / "3.png"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"3\.png") as caught:
+        Runner(tmp_path / "runs").run(runs)
+    assert "\n" not in str(caught.value)
+
+
+def test_results_that_cannot_be_written(camvid, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/runs: cannot be written .* --results"):
+        Runner(tmp_path / "file" / "runs").run(runs_of(camvid, ["fcn"]))
+
+
+def test_an_unreadable_result_is_told_and_run_again(camvid, tmp_path):
+    runs = runs_of(camvid, ["fcn"])
+    results = tmp_path / "runs"
+    Runner(results, min_time=0.01).run(runs)
+    path = folder_of(results, runs[0], run_key(runs[0])) / "result.json"
+    path.write_text(path.read_text()[:200])
+    with pytest.warns(UserWarning, match="left out"):
+        assert Runner(results, min_time=0.01).run(runs)[0].status == "finished"
+    assert load(path.parent).status == "finished"
+
+
+def test_what_is_timed_is_what_was_scored(camvid, tmp_path, monkeypatch):
+    timed = {}
+
+    def spy(models, *args, **kwargs):
+        timed.update(
+            {k: {n: t.clone() for n, t in m.state_dict().items()} for k, m in models.items()}
+        )
+        return original(models, *args, **kwargs)
+
+    original = runner_module.time_models
+    monkeypatch.setattr(runner_module, "time_models", spy)
+    runs = runs_of(camvid, ["fcn"])
+    Runner(tmp_path / "runs", min_time=0.01).run(runs)
+    config, key = runs[0], run_key(runs[0])
+    model = build_model(config, make_task(config))
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    load_checkpoint(folder_of(tmp_path / "runs", config, key), "last", model)
+    trained = model.state_dict()
+    assert all(torch.equal(timed[key][name], tensor) for name, tensor in trained.items())
+    assert any(not torch.equal(fresh[name], tensor) for name, tensor in trained.items())
+
+
+def test_same_command_same_metrics(camvid, tmp_path):
+    runs = runs_of(camvid, ["sparsemask"])
+    first = Runner(tmp_path / "a", min_time=0.01).run(runs)[0]
+    second = Runner(tmp_path / "b", min_time=0.01).run(runs)[0]
+    assert first.metrics == second.metrics
+    assert first.history == second.history
+
+
+def test_unknown_device(camvid, tmp_path):
+    with pytest.raises(UserError, match="--device"):
+        Runner(tmp_path / "runs").run(runs_of(camvid, ["fcn"], device="tpu"))
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="0 CUDA devices"):
+            Runner(tmp_path / "runs").run(runs_of(camvid, ["fcn"], device="cuda"))
+
+
+def test_config_is_complete_in_the_result(camvid, tmp_path):
+    runs = runs_of(camvid, ["fcn"])
+    result = Runner(tmp_path / "runs", min_time=0.01).run(runs)[0]
+    assert make_config(result.config.model_dump()) == runs[0]
+    assert os.fspath(camvid) == os.fspath(result.config.data)

@@ -1,0 +1,79 @@
+import itertools
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from benchmark.speed import Latency, count_macs, count_parameters, time_models
+from models.backbones import create_backbone
+from models.predictor import DensePredictor, build_decoder
+
+
+class Parts(nn.Module):
+    """Known sizes: 3→4 3×3 at full size, 4→8 1×1 at full size, 8→2 1×1 with bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+        self.decoder = nn.Conv2d(4, 8, 1, bias=False)
+        self.heads = nn.ModuleDict({"depth": nn.Conv2d(8, 2, 1)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.heads["depth"](self.decoder(self.backbone(x)))
+
+
+def test_parameters_by_hand():
+    assert count_parameters(Parts()) == {"backbone": 108, "decoder": 32, "head": 18}
+
+
+def test_macs_by_hand():
+    pixels = 10 * 12
+    expected = {"backbone": 108 * pixels, "decoder": 32 * pixels, "head": 16 * pixels}
+    assert count_macs(Parts(), (10, 12)) == expected
+
+
+def test_counts_leave_the_model_as_it_is():
+    model = Parts().train()
+    before = model.backbone.weight.clone()
+    count_macs(model, (8, 8))
+    assert model.training
+    assert torch.equal(model.backbone.weight, before)
+    assert model.backbone.weight.device.type == "cpu"
+
+
+def test_mobilenet_macs_match_the_literature():
+    """MobileNetV2: 300 M multiply-accumulates at 224×224, of which the classifier is 1.28 M."""
+    backbone = create_backbone("mobilenetv2_100")
+    model = DensePredictor(backbone, build_decoder("fcn", backbone), {"x": 1})
+    assert count_macs(model, (224, 224))["backbone"] == pytest.approx(299.5e6, rel=0.01)
+
+
+class Sleeper(nn.Module):
+    def __init__(self, seconds: float, log: list[float]) -> None:
+        super().__init__()
+        self.seconds, self.log = seconds, log
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        assert torch.is_inference_mode_enabled()
+        self.log.append(self.seconds)
+        time.sleep(self.seconds)
+        return x
+
+
+def test_models_are_timed_in_turns():
+    log: list[float] = []
+    models = {"a": Sleeper(0.002, log), "b": Sleeper(0.004, log)}
+    timed = time_models(models, (8, 8), min_time=0.05, warmup_time=0.0, block=0.01)
+    changes = sum(x != y for x, y in itertools.pairwise(log))
+    assert changes >= 6
+    assert set(timed) == {"a", "b"}
+    for latency in timed.values():
+        assert isinstance(latency, Latency)
+        assert latency.calls >= 20
+        assert latency.warmup_calls >= 3
+        assert latency.p5_ms <= latency.median_ms <= latency.p95_ms
+        assert latency.fps == pytest.approx(1000 / latency.median_ms)
+    assert timed["a"].p5_ms >= 2
+    assert timed["b"].p5_ms >= 4
