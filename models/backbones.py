@@ -100,51 +100,64 @@ def create_backbone(
 def input_statistics(
     name: str, weights: Path | None
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and std of the RGB input in 0…1: the weight file's own, else timm's for the model."""
+    """Mean and std of the RGB input in 0…1: the weight file's own, else timm's for the model.
+
+    Raises DataError for a ``.safetensors`` file that cannot be read or has other than numbers.
+    """
     config = timm.get_pretrained_cfg(name)
     mean = tuple(config.mean) if config else (0.485, 0.456, 0.406)
     std = tuple(config.std) if config else (0.229, 0.224, 0.225)
     if weights is not None and weights.suffix == ".safetensors":
         metadata = _safetensors_metadata(weights)
-        mean = _three(metadata.get("mean"), mean)
-        std = _three(metadata.get("std"), std)
+        mean = _three(weights, "mean", metadata.get("mean"), mean)
+        std = _three(weights, "std", metadata.get("std"), std)
     return mean, std
 
 
-def _three(text: str | None, default: tuple[float, ...]) -> Any:
+def _three(path: Path, key: str, text: str | None, default: tuple[float, ...]) -> Any:
     if text is None:
         return default
-    numbers = tuple(float(part) for part in text.strip("[]() ").split(","))
+    try:
+        numbers = tuple(float(part) for part in text.strip("[]() ").split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 3):
+        raise DataError(f"{path}: {key} '{text}' in its metadata is neither one number nor three")
     return numbers * 3 if len(numbers) == 1 else numbers
 
 
 def _create(name: str, arguments: Mapping[str, Any], pretrained: bool, **kwargs: Any) -> nn.Module:
-    try:
-        # lets Swin and its kin take other sizes than the one they were trained at
+    def attempt(**more: Any) -> nn.Module:
         net: nn.Module = timm.create_model(
-            name, pretrained=pretrained, **{"strict_img_size": False, **arguments}, **kwargs
+            name, pretrained=pretrained, **{**more, **arguments}, **kwargs
         )
         return net
-    except (TypeError, RuntimeError):  # most models know no such argument
-        pass
+
     try:
-        net = timm.create_model(name, pretrained=pretrained, **arguments, **kwargs)
-    except (TypeError, ValueError, AssertionError, KeyError, AttributeError, IndexError) as error:
-        if arguments:
-            given = " ".join(f"--backbone-arg {k}={v}" for k, v in arguments.items())
-            raise UsageError(f"backbone {name} does not take {given}: {error}") from error
-        if kwargs.get("features_only"):
-            raise UsageError(f"backbone {name} gives no feature maps in timm: {error}") from error
-        raise
-    except (OSError, RuntimeError) as error:
-        if pretrained:
-            reason = str(error).splitlines()[0]
+        try:
+            # lets Swin and its kin take other sizes than the one they were trained at
+            return attempt(strict_img_size=False)
+        except (TypeError, RuntimeError):  # most models know no such argument
+            return attempt()
+    except Exception as error:  # what an argument does not suit raises almost anything
+        if pretrained and isinstance(error, (OSError, RuntimeError)):
             raise UserError(
-                f"backbone {name}: its pretrained weights could not be had ({reason}); "
+                f"backbone {name}: its pretrained weights could not be had ({_reason(error)}); "
                 "without network, give a file with --weights"
             ) from error
+        if arguments:
+            given = " ".join(f"--backbone-arg {k}={v}" for k, v in arguments.items())
+            raise UsageError(f"backbone {name} does not take {given}: {_reason(error)}") from error
+        if kwargs.get("features_only"):
+            raise UsageError(
+                f"backbone {name} gives no feature maps in timm: {_reason(error)}"
+            ) from error
         raise
-    return net
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error's text; its type where it has none."""
+    return next(filter(None, str(error).splitlines()), type(error).__name__)
 
 
 def _intermediates(net: nn.Module) -> Any:
@@ -169,8 +182,9 @@ def _safetensors_metadata(path: Path) -> dict[str, str]:
 def _unreadable(path: Path, error: Exception) -> DataError:
     if not path.is_file():
         return DataError(f"{path}: no such weights file: check --weights")
-    reason = str(error).splitlines()[0]
-    return DataError(f"{path}: not a readable weights file ({reason}): give .safetensors or .pth")
+    return DataError(
+        f"{path}: not a readable weights file ({_reason(error)}): give .safetensors or .pth"
+    )
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -56,11 +56,16 @@ class Depth(Task):
         return DepthMetrics(self.min_depth, self.max_depth, self.crop)
 
     def best_constant(self, targets: Iterable[Tensor]) -> float:
-        """The constant of least mean |g − c| / g: the median of the depths weighted by 1 / g."""
-        samples = []
+        """The constant of least mean |g − c| / g: the median of the depths weighted by 1 / g.
+
+        As in the metric, every image counts the same, however many of its pixels are valid.
+        """
+        samples, weights = [], []
         for target in targets:
-            values = target[self._valid(target)]
-            samples.append(values[:: max(1, values.numel() // 2000)])
-        depths = torch.cat(samples).double().sort().values
-        weight = (1 / depths).cumsum(0)
+            values = target[self._valid(target)].double()
+            values = values[:: max(1, values.numel() // 2000)]
+            samples.append(values)
+            weights.append(1 / (values * len(values)))
+        depths, order = torch.cat(samples).sort()
+        weight = torch.cat(weights)[order].cumsum(0)
         return float(depths[torch.searchsorted(weight, weight[-1] / 2)])

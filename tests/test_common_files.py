@@ -10,6 +10,10 @@ from common.errors import UserError
 from common.files import check_writable, sha256_of, write_atomic
 
 
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 @pytest.mark.parametrize(
     ("content", "stored"), [("möbius\n", b"m\xc3\xb6bius\n"), (b"\x00\xff", b"\x00\xff"), ("", b"")]
 )
@@ -19,7 +23,7 @@ def test_write_atomic_stores_text_as_utf8_and_bytes_as_they_are(
     path = tmp_path / "new" / "folder" / "result.json"
     write_atomic(path, content)
     assert path.read_bytes() == stored
-    assert os.listdir(path.parent) == ["result.json"]  # nothing temporary is left
+    assert names(path.parent) == ["result.json"]  # nothing temporary is left
     assert path.stat().st_mode & 0o777 == 0o644  # mkstemp's own is 0600
 
 
@@ -28,7 +32,7 @@ def test_write_atomic_replaces_old_content(tmp_path: Path) -> None:
     write_atomic(path, "a longer first version")
     write_atomic(path, "short")
     assert path.read_text() == "short"
-    assert os.listdir(tmp_path) == ["result.json"]
+    assert names(tmp_path) == ["result.json"]
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -47,7 +51,7 @@ def test_old_content_survives_a_failed_write(
     assert str(caught.value).startswith(f"{path}: cannot be written (No space left on device)")
     assert caught.value.exit_code == 1
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["result.json"]
+    assert names(tmp_path) == ["result.json"]
 
 
 def test_what_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:
@@ -64,7 +68,7 @@ def test_what_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None
         assert str(tmp_path) in str(caught.value)
         assert "choose another folder with --results" in str(caught.value)
         assert "\n" not in str(caught.value)
-    assert os.listdir(tmp_path) == ["file"]
+    assert names(tmp_path) == ["file"]
 
 
 def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path: Path) -> None:
@@ -72,7 +76,7 @@ def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path: Path) -> 
     check_writable(folder)
     check_writable(folder)
     assert folder.is_dir()
-    assert os.listdir(folder) == []
+    assert names(folder) == []
 
 
 def test_sha256_reads_files_longer_than_one_block(tmp_path: Path) -> None:

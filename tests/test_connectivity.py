@@ -220,7 +220,9 @@ def test_a_wrong_file_is_named_with_what_is_wrong(
 def test_a_missing_key_is_an_error(tmp_path: Path, missing: str) -> None:
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps({k: v for k, v in VALID.items() if k != missing}))
-    with pytest.raises(DataError, match="wrong.json.*" + ("format 1" if missing == "format" else missing)):
+    with pytest.raises(
+        DataError, match="wrong.json.*" + ("format 1" if missing == "format" else missing)
+    ):
         Connectivity.load(path)
 
 

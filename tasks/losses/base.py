@@ -1,5 +1,6 @@
 """A training loss written as a sum of named terms: ``ce``, ``ce+lovasz``, ``bce+0.5*ssim``."""
 
+import math
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
@@ -17,7 +18,7 @@ class Loss:
         """Raises UsageError for an unknown term and for a weight that is no number."""
         self.terms: list[tuple[float, Term]] = []
         for part in text.replace(" ", "").split("+"):
-            weight, _, name = part.rpartition("*")
+            weight, star, name = part.rpartition("*")
             if name not in terms:
                 close = nearest(name, terms, 1)
                 hint = f"did you mean {close[0]}? " if close else ""
@@ -25,9 +26,11 @@ class Loss:
                     f"--loss {text}: no term '{name}': {hint}terms: {', '.join(terms)}"
                 )
             try:
-                factor = float(weight) if weight else 1.0
+                factor = float(weight) if star else 1.0
             except ValueError:
-                raise UsageError(f"--loss {text}: the weight '{weight}' is no number") from None
+                factor = math.nan
+            if not math.isfinite(factor):
+                raise UsageError(f"--loss {text}: the weight '{weight}' is no number")
             self.terms.append((factor, terms[name]))
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:

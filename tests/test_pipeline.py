@@ -1,0 +1,249 @@
+"""From a data set's samples to batches."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from common.errors import DataError, UsageError
+from common.registry import Registry
+from datasets import pipeline
+from datasets.base import DatasetInfo, DenseDataset, Sample
+from datasets.image_masks import ImageMasks
+from datasets.pipeline import Resized, Split, collate, open_splits, resize_image, resize_target
+
+H, W = 10, 14
+
+
+class Counted(DenseDataset):
+    """In memory; each image carries its index. Counts how often each sample is read."""
+
+    info = DatasetInfo("counted", "test", {"depth": {}}, {"train": 25, "val": 3, "test": 4})
+    lengths: ClassVar[dict[str, int]] = {"train": 25, "val": 3, "test": 4}
+
+    def __init__(self, root: Path | None, split: str, task: str, **facts: Any) -> None:
+        self.split, self.task, self.facts = split, task, facts
+        self.reads: list[int] = []
+
+    def __len__(self) -> int:
+        return self.lengths[self.split]
+
+    def __getitem__(self, index: int) -> Sample:
+        self.reads.append(index)
+        random = torch.Generator().manual_seed(index)
+        image = torch.randint(0, 256, (3, H, W), generator=random, dtype=torch.uint8)
+        depth = torch.rand(H, W, generator=random)
+        return Sample(image, {"depth": depth, "other": depth}, f"{self.split}/{index}")
+
+    def fingerprint(self) -> str:
+        return "0"
+
+
+class WithoutVal(Counted):
+    info = DatasetInfo("no val", "test", {"depth": {}}, {"train": 25, "test": 4}, built_in=True)
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries: Registry[type[DenseDataset]] = Registry("dataset", "datasets")
+    entries.register("counted")(Counted)
+    entries.register("without-val")(WithoutVal)
+    entries.register("image-masks")(ImageMasks)
+    monkeypatch.setattr(pipeline, "DATASETS", entries)
+
+
+def names(samples: Iterable[Sample]) -> list[str]:
+    return [sample.name for sample in samples]
+
+
+# --- splits --------------------------------------------------------------------------------------
+
+
+def test_declared_splits_are_whole() -> None:
+    splits = open_splits("counted", None, "depth", (8, 8))
+    assert {name: len(split) for name, split in splits.items()} == Counted.lengths
+    assert splits["val"].name == "val"
+    assert splits["val"][2].name == "val/2"
+    data: Any = splits["train"].data
+    assert data.facts == {}  # files have a size of their own
+
+
+def test_the_last_tenth_of_train_is_held_out_where_val_is_missing() -> None:
+    splits = open_splits("without-val", None, "depth", (8, 9))
+    assert len(splits["train"]) == 23  # 10 % of 25, rounded
+    assert names(splits["val"][i] for i in range(2)) == ["train/23", "train/24"]
+    assert splits["val"].name == "held out of train"
+    assert len(splits["val"]) == 2
+    assert len(splits["test"]) == 4
+    data: Any = splits["test"].data
+    assert data.facts == {"size": (8, 9)}  # a built-in data set is made at the asked size
+
+
+@pytest.mark.parametrize(("train", "kept"), [(2, 1), (9, 8), (10, 9), (367, 330)])
+def test_at_least_one_image_is_held_out(
+    monkeypatch: pytest.MonkeyPatch, train: int, kept: int
+) -> None:
+    monkeypatch.setattr(WithoutVal, "lengths", {"train": train, "test": 1})
+    splits = open_splits("without-val", None, "depth", (8, 8))
+    assert (len(splits["train"]), len(splits["val"])) == (kept, train - kept)
+    assert set(splits["train"].indices).isdisjoint(splits["val"].indices)
+
+
+def test_limit_keeps_the_first_of_each() -> None:
+    splits = open_splits("without-val", None, "depth", (8, 8), limit=3)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 3, "val": 2, "test": 3}
+    assert names(splits["train"][i] for i in range(3)) == ["train/0", "train/1", "train/2"]
+    assert splits["val"][0].name == "train/23"  # still none that is trained on
+
+
+@pytest.mark.parametrize(
+    ("lengths", "empty"),
+    [({"train": 1, "test": 1}, "train"), ({"train": 5, "test": 0}, "test")],
+)
+def test_an_empty_split_is_named(
+    monkeypatch: pytest.MonkeyPatch, lengths: dict[str, int], empty: str
+) -> None:
+    monkeypatch.setattr(WithoutVal, "lengths", lengths)
+    with pytest.raises(DataError, match=f"without-val: the {empty} split is empty"):
+        open_splits("without-val", None, "depth", (8, 8))
+
+
+def test_an_unknown_data_set_lists_near_matches() -> None:
+    with pytest.raises(UsageError, match="unknown dataset 'cuonted': did you mean counted"):
+        open_splits("cuonted", None, "depth", (8, 8))
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+
+def test_images_are_averaged_not_sampled() -> None:
+    stripes = torch.zeros(3, 16, 32, dtype=torch.uint8)
+    stripes[:, :, ::4] = 255  # which samples taken at the new pixels' centres would all miss
+    small = resize_image(stripes, (4, 8))
+    assert small.shape == (3, 4, 8)
+    assert small.dtype == torch.uint8
+    assert (small[:, :, 1:-1] == 64).all()  # a quarter of 255, rounded
+    assert (small[:, :, [0, -1]] > 32).all()
+
+
+def test_a_whole_resize_keeps_constant_colours_and_the_extremes() -> None:
+    image = torch.zeros(3, 7, 9, dtype=torch.uint8)
+    image[0], image[1] = 255, 13
+    for size in ((5, 5), (20, 31), (7, 9)):
+        resized = resize_image(image, size)
+        assert resized.shape == (3, *size)
+        for channel, colour in enumerate((255, 13, 0)):
+            assert (resized[channel] == colour).all()
+
+
+@pytest.mark.parametrize("size", [(5, 7), (20, 28), (13, 3), (10, 14), (1, 1)])
+def test_labels_are_taken_never_mixed(size: tuple[int, int]) -> None:
+    random = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0, 3, 255])[torch.randint(0, 3, (H, W), generator=random)]
+    labels = labels.to(torch.uint8)
+    resized = resize_target(labels, size)
+    assert resized.dtype == torch.uint8
+    assert resized.shape == size
+    # nearest: the source pixel in which the centre of the new pixel lies
+    rows = ((torch.arange(size[0]) + 0.5) * H / size[0]).floor().long()
+    columns = ((torch.arange(size[1]) + 0.5) * W / size[1]).floor().long()
+    assert torch.equal(resized, labels[rows][:, columns])
+
+
+def test_depth_keeps_its_metres_and_its_holes() -> None:
+    depth = torch.rand(H, W, generator=torch.Generator().manual_seed(0)) * 9 + 1
+    depth[2:5] = 0
+    resized = resize_target(depth, (23, 31))
+    assert resized.dtype == torch.float32
+    assert set(resized.unique().tolist()) == set(depth.unique().tolist())
+    whole = resize_target(torch.full((4, 4), 70_000, dtype=torch.int32), (2, 2))
+    assert whole.dtype == torch.int32
+    assert (whole == 70_000).all()
+
+
+# --- samples of one size -------------------------------------------------------------------------
+
+
+def resized(targets: bool = True, indices: range = range(5)) -> Resized:
+    data = Counted(None, "train", "depth")
+    return Resized(Split(data, indices, "train"), (6, 8), "depth", targets)
+
+
+def test_targets_are_resized_for_training_and_left_for_scoring() -> None:
+    for targets, shape in ((True, (6, 8)), (False, (H, W))):
+        sample = resized(targets)[1]
+        assert sample.image.shape == (3, 6, 8)
+        assert sample.targets["depth"].shape == shape
+        assert set(sample.targets) == {"depth"}  # what no task reads is dropped
+        assert sample.name == "train/1"
+
+
+def test_the_cache_reads_each_sample_once_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cached = resized(indices=range(20, 25))
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 5 * (3 * 6 * 8 + 4 * 6 * 8) - 1)  # one too few
+    uncached = resized(indices=range(20, 25))
+    assert (cached.cached, uncached.cached) == (True, False)
+    for _ in range(2):
+        for index in range(5):
+            a, b = cached[index], uncached[index]
+            assert a.name == b.name == f"train/{20 + index}"
+            assert torch.equal(a.image, b.image)
+            assert torch.equal(a.targets["depth"], b.targets["depth"])
+    reads = [source.source.data.reads for source in (cached, uncached)]  # type: ignore[attr-defined]
+    assert sorted(reads[0]) == list(range(20, 25))
+    assert sorted(reads[1]) == sorted([20, *range(20, 25), *range(20, 25)])
+
+
+def test_collate_scales_to_one_and_keeps_targets_of_any_size() -> None:
+    image = torch.zeros(3, 2, 2, dtype=torch.uint8)
+    image[0], image[1] = 255, 51
+    targets = [{"depth": torch.rand(4, 5)}, {"depth": torch.rand(6, 7)}]
+    images, collated = collate([Sample(image, t, "x") for t in targets])
+    assert images.dtype == torch.float32
+    assert images.shape == (2, 3, 2, 2)
+    assert images[0, :, 0, 0].tolist() == pytest.approx([1.0, 0.2, 0.0])
+    assert all(c is t for c, t in zip(collated, targets, strict=True))
+
+
+# --- workers -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A small data set on disk: a spawned worker has to find its class by import."""
+    random = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for index in range(5):
+        pixels = random.integers(0, 256, (H, W, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
+        mask = np.where(pixels[..., 0] > 100, 255, 0).astype(np.uint8)
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{index}.png")
+    (tmp_path / "train.txt").write_text("0\n1\n2\n3\n")
+    (tmp_path / "test.txt").write_text("4\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_give_what_one_process_gives(files: Path, method: str) -> None:
+    split = open_splits("image-masks", files, "saliency", (6, 8))["train"]
+    data = Resized(split, (6, 8), "saliency", targets=True)
+
+    def batches(**options: Any) -> list[tuple[Tensor, list[dict[str, Tensor]]]]:
+        return list(DataLoader(data, batch_size=2, collate_fn=collate, **options))
+
+    alone = batches()
+    shared = batches(num_workers=2, multiprocessing_context=method)
+    assert [len(images) for images, _ in shared] == [2, 1]
+    for (images, targets), (other_images, other_targets) in zip(alone, shared, strict=True):
+        assert torch.equal(images, other_images)
+        for one, other in zip(targets, other_targets, strict=True):
+            assert torch.equal(one["saliency"], other["saliency"])
