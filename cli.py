@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from benchmark.config import RunConfig, read_config_file
+from benchmark.config import FALLBACKS, RunConfig, read_config_file
 from common.errors import UsageError, UserError
 
 SEVERAL = ("backbone", "decoder", "seed")
@@ -56,7 +56,9 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default = field.get_default(call_default_factory=True)
         if choices:
             text += f" One of {', '.join(choices)}."
-        if default not in (None, {}) and name != "decoder":
+        if name in FALLBACKS:
+            text += f" [default: the data set's own, else {_shown(FALLBACKS[name])}]"
+        elif default not in (None, {}) and name != "decoder":
             text += f" [default: {default}]"
         if field.annotation is bool:
             decorate = click.option(f"{option}/--no-{option[2:]}", name, default=None, help=text)
@@ -72,6 +74,10 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
             decorate = click.option(option, name, default=None, metavar="…", help=text)
         command = decorate(command)
     return command
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -67,8 +67,12 @@ class RunConfig(BaseModel):
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float | None = Field(None, ge=0, description="Weight decay.")
-    schedule: Literal["poly", "cosine"] = Field("poly", description="Decay of the learning rate.")
-    warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps that warm up linearly.")
+    schedule: Literal["poly", "cosine"] | None = Field(
+        None, description="Decay of the learning rate."
+    )
+    warmup: float | None = Field(
+        None, ge=0, lt=1, description="Share of the steps that warm up linearly."
+    )
     clip_grad: float | None = Field(None, gt=0, description="Clip the gradient's norm.")
     ema: float | None = Field(None, gt=0, lt=1, description="Decay of averaged weights; off.")
     amp: bool = Field(False, description="Mixed precision in training and scoring.")
@@ -143,6 +147,8 @@ FALLBACKS: Mapping[str, Any] = {
     "lr": 0.01,
     "decoder_lr_factor": 10.0,
     "weight_decay": 4e-5,
+    "schedule": "poly",
+    "warmup": 0.0,
 }
 
 

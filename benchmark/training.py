@@ -77,7 +77,7 @@ def make_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer
 
 def rate(config: RunConfig, step: int, steps: int) -> float:
     """Factor on the learning rates at ``step`` of ``steps``: linear warm-up, then the decay."""
-    warmup = config.warmup * steps
+    warmup = (config.warmup or 0.0) * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = (step - warmup) / max(steps - warmup, 1)

@@ -67,16 +67,8 @@ class Connectivity:
 
     def alive(self) -> "Connectivity":
         """Without stages that have no input or that nobody uses; D1 is always used."""
-        stages = {stage: tuple(inputs) for stage, inputs in self.stages.items()}
-        while True:
-            used = {source for inputs in stages.values() for source in inputs}
-            kept = {s: i for s, i in stages.items() if i and (s == 1 or f"D{s}" in used)}
-            kept = {
-                s: tuple(x for x in i if x[0] != "D" or int(x[1:]) in kept) for s, i in kept.items()
-            }
-            if kept == stages:
-                return Connectivity(self.name, self.strides, kept, self.backbone, self.origin)
-            stages = kept
+        kept = _alive(self.stages)
+        return Connectivity(self.name, self.strides, kept, self.backbone, self.origin)
 
     def transfer(self, strides: Sequence[int], backbone: str = "") -> "Connectivity":
         """The same wiring on a backbone with features of ``strides`` (paper, section 4.3).
@@ -84,7 +76,8 @@ class Connectivity:
         Features are matched by stride. Where both sides have several of one stride they are
         matched in order from the deepest; surplus ones of the source share the shallowest match,
         so that nothing they carried is lost. Where the backbone has no feature of a stride, the
-        stage and its connections are dropped. The output D1 stays the highest resolution.
+        stage and its connections are dropped. The output D1 stays the highest resolution; if
+        nothing is left for it, it takes the deepest feature.
         """
         strides = tuple(strides)
         if strides == self.strides:
@@ -117,8 +110,8 @@ class Connectivity:
             )
             for stage, names in stages.items()
         }
-        fitting[1] = fitting[1] or (f"E{len(strides)}",)
-        return Connectivity(self.name, strides, fitting, backbone, self.origin).alive()
+        kept = _alive(fitting) or {1: (f"E{len(strides)}",)}
+        return Connectivity(self.name, strides, kept, backbone, self.origin)
 
     def to_json(self) -> dict[str, Any]:
         """The content of an architecture file."""
@@ -156,6 +149,20 @@ class Connectivity:
             raise DataError(f"{path}: not a connectivity: {error!r}") from error
         except UsageError as error:
             raise DataError(f"{path}: {error}") from error
+
+
+def _alive(stages: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+    """The stages that have an input and reach D1; none where D1 has none."""
+    kept = {stage: tuple(inputs) for stage, inputs in stages.items()}
+    while True:
+        used = {source for inputs in kept.values() for source in inputs}
+        fewer = {s: i for s, i in kept.items() if i and (s == 1 or f"D{s}" in used)}
+        fewer = {
+            s: tuple(x for x in i if x[0] != "D" or int(x[1:]) in fewer) for s, i in fewer.items()
+        }
+        if fewer == kept:
+            return kept
+        kept = fewer
 
 
 def unet(strides: Sequence[int]) -> Connectivity:

@@ -289,6 +289,9 @@ def test_transfer_to_more_maps_a_stride_matches_from_the_deepest() -> None:
 def test_transfer_leaves_something_to_read_where_no_stride_fits() -> None:
     moved = wiring({1: ("E1", "D2"), 2: ("E2",)}, (2, 4)).transfer((8, 16))
     assert as_sets(moved) == {1: {"E2"}}
+    # D1 keeps a stage of its stride, but that one has nothing to read
+    chain = wiring({1: ("D2",), 2: ("D3",), 3: ("E4",)}, (2, 4, 8, 16))
+    assert as_sets(chain.transfer((2, 4, 8, 32))) == {1: {"E4"}}
 
 
 @given(wirings(), stride_lists())
