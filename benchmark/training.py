@@ -71,7 +71,7 @@ def make_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer
         for (backbone, decays), p in groups.items()
     ]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(options)
+        return torch.optim.AdamW(options, fused=True)
     return torch.optim.SGD(options, momentum=config.momentum)
 
 

@@ -49,7 +49,7 @@ class Scenes(DenseDataset):
         defaults={
             "backbone": "mobilenetv2_050",
             "image_size": (96, 96),
-            "epochs": 4,
+            "epochs": 3,
             "optimizer": "adamw",
             "lr": 0.02,
             "decoder_lr_factor": 1.0,
