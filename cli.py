@@ -81,15 +81,16 @@ def _shown(value: Any) -> str:
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that the user gave, with ``KEY=VALUE`` pairs as a dictionary."""
+    """The options that were given, with ``KEY=VALUE`` pairs as a dictionary."""
     import yaml
 
-    pairs = options.pop("backbone_args")
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    if pairs:
+    # a configuration file may also hold the pairs as a mapping
+    pairs = given.get("backbone_args", {})
+    if not isinstance(pairs, dict):
         arguments = {}
-        for pair in pairs:
-            key, separator, value = pair.partition("=")
+        for pair in [pairs] if isinstance(pairs, str) else pairs:
+            key, separator, value = str(pair).partition("=")
             if not separator or not key:
                 raise UsageError(f"--backbone-arg {pair}: expected KEY=VALUE")
             arguments[key] = yaml.safe_load(value)
@@ -170,7 +171,7 @@ def run(
 
     Without options: depth on the built-in rooms, five decoders, in a few minutes on two cores.
     """
-    values = {**(read_config_file(config_file) if config_file else {}), **_given(options)}
+    values = _given({**(read_config_file(config_file) if config_file else {}), **_given(options)})
     if not verbose:
         _quiet()
     from benchmark.plan import DEFAULT_DECODERS, plan

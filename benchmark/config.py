@@ -183,4 +183,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not a readable YAML file ({reason})") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected 'option: value' lines")
-    return {str(key).replace("-", "_"): value for key, value in content.items()}
+    values = {str(key).replace("-", "_"): value for key, value in content.items()}
+    if "backbone_arg" in values:  # as the option is called
+        values["backbone_args"] = values.pop("backbone_arg")
+    return values

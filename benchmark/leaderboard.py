@@ -24,6 +24,7 @@ class Row:
     interval: tuple[float, float] | None
     latency_ms: float | None
     fps: float | None
+    sessions: list[str]
     params: dict[str, int]
     macs: int
     train_seconds: float
@@ -48,6 +49,7 @@ class Row:
             values[f"{name} sd over seeds"] = self.spread.get(name)
         values["interval low"], values["interval high"] = self.interval or (None, None)
         values |= {"fps": self.fps, "latency ms": self.latency_ms}
+        values["timing session"] = " ".join(self.sessions)
         values |= {f"params {part}": count for part, count in self.params.items()}
         values |= {"macs": self.macs, "run seconds": self.train_seconds}
         return values | {"error": self.error, "command": self.command}
@@ -131,6 +133,7 @@ def _row(group: list[Result], columns: list[str]) -> Row:
         interval=first.intervals.get(columns[0]) if len(group) == 1 else None,
         latency_ms=statistics.median(s["median_ms"] for s in timed) if timed else None,
         fps=statistics.median(s["fps"] for s in timed) if timed else None,
+        sessions=sorted({s["session"] for s in timed}),
         params=first.params,
         macs=sum(first.macs.values()),
         train_seconds=statistics.fmean(r.seconds["total"] for r in group),
@@ -153,6 +156,7 @@ def _failed(result: Result) -> Row:
         interval=None,
         latency_ms=None,
         fps=None,
+        sessions=[],
         params=result.params,
         macs=sum(result.macs.values()),
         train_seconds=result.seconds.get("total", 0.0),

@@ -3,6 +3,7 @@
 import json
 import time
 import traceback
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from benchmark.speed import (
     speed_record,
     time_models,
 )
-from benchmark.training import seed_everything, train
+from benchmark.training import autocast, seed_everything, train
 from common.errors import DataError, UsageError, UserError
 from common.files import check_writable, write_atomic
 from datasets.pipeline import Resized, open_splits
@@ -225,22 +226,35 @@ class Runner:
         first = finished[0]
         assert first.image_size is not None
         self.listener.begin("time in turns", 1)
+        if first.threads is not None:
+            torch.set_num_threads(first.threads)
         names = [done[key].config.decoder for key in models]
-        latencies = time_models(models, first.image_size, first.device, min_time=self.min_time)
+        session = uuid.uuid4().hex[:8]
+        latencies = time_models(
+            models,
+            first.image_size,
+            first.device,
+            min_time=self.min_time,
+            context=lambda: autocast(first),
+        )
         for key, latency in latencies.items():
             result = done[key]
             others = sorted({name for name in names if name != result.config.decoder})
-            result.speed = speed_record(latency, first.image_size, first.device, 1, others)
+            result.speed = speed_record(
+                latency, first.image_size, first.device, first.amp, others, session
+            )
             save(folder_of(self.results, result.config, key), result)
         self.listener.step()
 
 
 def _comparable(plan: Sequence[RunConfig]) -> list[list[RunConfig]]:
-    """Runs that are timed together: one task, size and device. One seed of each network is enough
-    for a timing, but each keeps its own."""
+    """Runs that are timed together: one task, data set, size, device and precision."""
     groups: dict[tuple[Any, ...], list[RunConfig]] = {}
     for config in plan:
-        key = (config.task, config.dataset, config.image_size, config.device, config.threads)
+        key = (
+            *(config.task, config.dataset, config.image_size),
+            *(config.device, config.threads, config.amp),
+        )
         groups.setdefault(key, []).append(config)
     return list(groups.values())
 

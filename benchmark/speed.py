@@ -7,7 +7,8 @@ process, because on a shared machine only ratios hold.
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -83,12 +84,14 @@ def time_models(
     min_calls: int = 20,
     warmup_time: float = 0.3,
     block: float = 0.1,
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[str, Latency]:
     """Time ``models`` in turns on random images [batch, 3, *size].
 
     Each is warmed up for ``warmup_time`` seconds and at least three calls. Then blocks of about
     ``block`` seconds alternate (A B C, B C A, …), the first call of a block not counted, until each
-    model has ``min_time`` seconds and ``min_calls`` calls.
+    model has ``min_time`` seconds and ``min_calls`` calls. context: entered for each call, for
+    mixed precision.
     """
     kind = torch.device(device)
     x = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(
@@ -102,7 +105,8 @@ def time_models(
         if kind.type == "cuda":
             torch.cuda.synchronize(kind)
         start = time.perf_counter()
-        model(x)
+        with context():
+            model(x)
         if kind.type == "cuda":
             torch.cuda.synchronize(kind)
         return time.perf_counter() - start
@@ -128,20 +132,25 @@ def time_models(
 
 
 def speed_record(
-    latency: Latency, size: tuple[int, int], device: str, batch: int, interleaved_with: list[str]
+    latency: Latency,
+    size: tuple[int, int],
+    device: str,
+    amp: bool,
+    interleaved_with: list[str],
+    session: str,
 ) -> dict[str, Any]:
-    """A timing with everything that says what was timed."""
+    """A timing and all that was timed. session: shared by what was timed in turns."""
     return {
         **asdict(latency),
-        "batch": batch,
+        "batch": 1,
         "size": list(size),
-        "dtype": "float32",
         "device": device,
         "threads": torch.get_num_threads(),
         "memory_format": "channels_last",
         "fused": False,
         "compiled": False,
-        "amp": False,
+        "amp": amp,
         "covers": "normalisation, backbone, decoder, head, resizing to the input size",
         "interleaved_with": interleaved_with,
+        "session": session,
     }

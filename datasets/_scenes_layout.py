@@ -64,7 +64,7 @@ class _Room:
         self.width, self.height, self.length = draw(3.2, 6.0), draw(2.3, 3.0), draw(3.2, 6.0)
         heading = draw(0, 2 * math.pi)
         self.ahead = (math.cos(heading), math.sin(heading))
-        self.focal = max(size) / 2 / math.tan(math.radians(draw(52, 72)) / 2)
+        self.focal = max(size) / 2 / math.tan(math.radians(draw(58, 66)) / 2)
         self.half_view = math.atan(size[1] / 2 / self.focal)  # from the middle to either side
         self.half_rise = math.atan(size[0] / 2 / self.focal)
         # Back from about the middle of the room, so that most of it lies ahead.
@@ -72,7 +72,7 @@ class _Room:
         back = self.wall_ahead(x, z, -self.ahead[0], -self.ahead[1])[0] * draw(0.5, 0.95)
         self.x = min(max(x - back * self.ahead[0], _WALL_GAP), self.width - _WALL_GAP)
         self.z = min(max(z - back * self.ahead[1], _WALL_GAP), self.length - _WALL_GAP)
-        self.eye = draw(0.95, 1.8)
+        self.eye = draw(1.3, 1.6)
         self.labels = [FLOOR, CEILING, WALL, WALL, WALL, WALL]
         self.vivid: list[int] = []
         self.boxes: list[tuple[float, ...]] = []

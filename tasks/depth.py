@@ -25,7 +25,7 @@ class Depth(Task):
     target = "depth"
     columns = ("abs_rel", "rmse", "silog", "delta1", "delta2", "delta3")
     ignore = 0
-    default_loss = "silog"
+    default_loss = "silog+0.5*gradient"
     channels = 1
 
     def __init__(

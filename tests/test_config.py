@@ -84,3 +84,13 @@ def test_fields_are_described():
     for name, field in RunConfig.model_fields.items():
         assert field.description, name
     json.dumps(RunConfig.model_json_schema())
+
+
+def test_config_file_takes_backbone_arguments_as_pairs_or_mapping(tmp_path):
+    path = tmp_path / "run.yaml"
+    for text in ("backbone-arg: pad_type=same", "backbone-arg: [pad_type=same]",
+                 "backbone-arg: {pad_type: same}"):  # fmt: skip
+        path.write_text(text)
+        from cli import _given
+
+        assert _given(read_config_file(path)) == {"backbone_args": {"pad_type": "same"}}

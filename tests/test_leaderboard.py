@@ -25,7 +25,7 @@ def result(decoder="fcn", seed=0, value=0.5, device="cpu A", protocol="p", highe
         "constant": {"value": 1.0, "metrics": {"m": 0.125, "other": 0.2}},
         "params": {"backbone": 2_000_000, "decoder": 500_000, "head": 1_000},
         "macs": {"backbone": 10**9, "decoder": 5 * 10**8, "head": 0},
-        "speed": {"median_ms": 10.0 + seed, "fps": 100.0},
+        "speed": {"median_ms": 10.0 + seed, "fps": 100.0, "session": "s"},
         "seconds": {"total": 60.0},
         "environment": {"device": device, "threads": 2},
         "command": "python cli.py run",
@@ -103,3 +103,26 @@ def test_same_results_same_bytes(tmp_path):
     first = [path.read_bytes() for path in write_reports(boards(runs), tmp_path / "1")]
     second = [path.read_bytes() for path in write_reports(boards(runs), tmp_path / "2")]
     assert first == second
+
+
+def test_timings_of_another_session_are_marked():
+    def timed(decoder, session):
+        return result(decoder, speed={"median_ms": 10.0, "fps": 100.0, "session": session})
+
+    (board,) = boards([timed("a", "s1"), timed("b", "s1"), timed("c", "s2")])
+    marked = {row.decoder: "10.0*" in cells(board, row) for row in board.rows}
+    assert marked == {"a": False, "b": False, "c": True}
+    assert "another session" in markdown([board])
+    (alike,) = boards([timed("a", "s1"), timed("b", "s1")])
+    assert "another session" not in markdown([alike])
+
+
+def test_backbone_is_a_column_only_where_it_differs():
+    other = result("a").config.model_copy(update={"backbone": "c"})
+    (board,) = boards([result("a"), result("b")])
+    assert "backbone" not in header(board)
+    assert "camvid, b" in markdown([board])
+    (board,) = boards([result("a"), result("a", config=other)])
+    assert "backbone" in header(board)
+    for row in board.rows:
+        assert len(cells(board, row)) == len(header(board))

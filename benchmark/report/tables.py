@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,21 @@ from rich.table import Table
 from benchmark.leaderboard import Board, Row
 from common.files import write_atomic
 
+SPREAD = "95 % interval or ± sd"
 NAMES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "delta1": "δ1", "delta2": "δ2",
          "delta3": "δ3", "maxf": "maxF", "meanf": "meanF", "mae": "MAE", "smeasure": "S",
          "maxe": "maxE", "abs_rel": "AbsRel", "rmse": "RMSE", "silog": "SILog"}  # fmt: skip
+
+
+def _one_backbone(board: Board) -> str | None:
+    names = {row.backbone for row in board.rows}
+    return names.pop() if len(names) == 1 else None
+
+
+def heading(board: Board) -> str:
+    """What the board compares; the backbone too where all rows share it."""
+    backbone = _one_backbone(board)
+    return f"{board.title}, {backbone}" if backbone else board.title
 
 
 def header(board: Board) -> list[str]:
@@ -22,11 +35,9 @@ def header(board: Board) -> list[str]:
         f"{NAMES.get(name.partition('@')[0], name)} {'↑' if board.higher_is_better[name] else '↓'}"
         for name in board.columns
     ]
-    shown = [*metrics[:1], "95 % interval or ± sd", *metrics[1:]]
-    return [
-        "", "decoder", "backbone", *shown, "FPS", "latency ms",
-        "params M: backbone + decoder + head", "GMACs", "wall s",
-    ]  # fmt: skip
+    labels = ["", "decoder"] if _one_backbone(board) else ["", "decoder", "backbone"]
+    sizes = ["FPS", "ms", "M params: backbone+decoder+head", "GMACs", "wall s"]
+    return [*labels, *metrics[:1], SPREAD, *metrics[1:], *sizes]
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -35,6 +46,9 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def cells(board: Board, row: Row) -> list[str]:
     """The texts of a row."""
+    labels = [str(row.rank or "–"), row.decoder]
+    if not _one_backbone(board):
+        labels.append(row.backbone)
     if row.error is not None:
         metrics = [*("" for _ in board.columns), "failed"]
     else:
@@ -43,25 +57,33 @@ def cells(board: Board, row: Row) -> list[str]:
             spread = f"{row.interval[0]:.3f}–{row.interval[1]:.3f}"
         else:
             spread = f"± {_number(row.spread[main])} ({len(row.seeds)} seeds)"
-        metrics = [_number(row.metrics[main]), spread]
-        metrics += [_number(row.metrics[name]) for name in board.columns[1:]]
-    params = " + ".join(f"{count / 1e6:.3f}" for count in row.params.values())
-    return [
-        str(row.rank or "–"), row.decoder, row.backbone, *metrics, _number(row.fps, 0),
-        _number(row.latency_ms, 1), params, _number(row.macs / 1e9), _number(row.train_seconds, 0),
-    ]  # fmt: skip
+        others = [_number(row.metrics[name]) for name in board.columns[1:]]
+        metrics = [_number(row.metrics[main]), spread, *others]
+    mark = "*" if row.sessions and row.sessions != _main_sessions(board) else ""
+    sizes = [
+        _number(row.fps, 0) + mark,
+        _number(row.latency_ms, 1) + mark,
+        "+".join(f"{count / 1e6:.3f}" for count in row.params.values()),
+        _number(row.macs / 1e9),
+        _number(row.train_seconds, 0),
+    ]
+    return [*labels, *metrics, *sizes]
+
+
+def _main_sessions(board: Board) -> list[str]:
+    """The timing session(s) of most rows: only they were timed in turns."""
+    common = Counter(tuple(row.sessions) for row in board.rows if row.sessions).most_common(1)
+    return list(common[0][0]) if common else []
 
 
 def table_rows(board: Board) -> list[list[str]]:
     """All rows' texts; the last is the best constant prediction, what any network must beat."""
     rows = [cells(board, row) for row in board.rows]
-    return [*rows, _constant_cells(board)] if board.columns else rows
-
-
-def _constant_cells(board: Board) -> list[str]:
-    main, *others = board.columns
-    values = [_number(board.constant[main]), "", *(_number(board.constant[n]) for n in others)]
-    return ["", "best constant", "", *values, "", "", "", "", ""]
+    if not board.columns:
+        return rows
+    main, *others = (_number(board.constant[name]) for name in board.columns)
+    labels = ["", "best constant"] if _one_backbone(board) else ["", "best constant", ""]
+    return [*rows, [*labels, main, "", *others, "", "", "", "", ""]]
 
 
 def notes(board: Board) -> list[str]:
@@ -69,13 +91,15 @@ def notes(board: Board) -> list[str]:
     failed = [f"{r.decoder} on {r.backbone} failed: {r.error}" for r in board.rows if r.error]
     if not board.columns:
         return failed
-    return [
-        f"{board.test_images} test images. Latency: median of one image, network and resizing to "
-        "the input size, the decoders timed in turns in one process. MACs leave out "
-        "interpolation, normalisation and element-wise work. Interval: 95 % bootstrap over test "
-        "images of one run; ± is the standard deviation over seeds.",
-        *failed,
+    lines = [
+        f"{board.test_images} test images. FPS, ms: median of one image, network and resizing to "
+        "the input size, timed in turns in one process. MACs leave out interpolation, "
+        "normalisation and element-wise work. Interval: 95 % bootstrap over test images of one "
+        "run; ±: standard deviation over seeds."
     ]
+    if any(row.sessions and row.sessions != _main_sessions(board) for row in board.rows):
+        lines.append("* timed in another session than the other rows: not comparable to a few %.")
+    return lines + failed
 
 
 def markdown(tables: Sequence[Board]) -> str:
@@ -83,7 +107,7 @@ def markdown(tables: Sequence[Board]) -> str:
     parts = ["# Leaderboard", ""]
     for board in tables:
         titles = header(board)
-        parts += [f"## {board.title}", "", f"`{board.protocol}`", ""]
+        parts += [f"## {heading(board)}", "", f"`{board.protocol}`", ""]
         parts += ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
         parts += ["| " + " | ".join(row) + " |" for row in table_rows(board)]
         parts += ["", *(f"{note}\n" for note in notes(board))]
@@ -92,10 +116,14 @@ def markdown(tables: Sequence[Board]) -> str:
 
 def rich_table(board: Board) -> Table:
     """One board for the terminal: metrics first, then speed and size."""
-    table = Table(title=f"{board.title} · {board.protocol}", caption=" ".join(notes(board)))
+    table = Table(title=f"{heading(board)} · {board.protocol}", caption=" ".join(notes(board)))
     for title in header(board):
         left = title in ("decoder", "backbone")
-        table.add_column(title, justify="left" if left else "right", overflow="fold")
+        table.add_column(
+            title.replace(": ", ":\n").replace(" or", "\nor"),
+            justify="left" if left else "right",
+            no_wrap=title != SPREAD,
+        )
     for row in table_rows(board):
         table.add_row(*row)
     return table
