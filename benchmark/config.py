@@ -73,7 +73,7 @@ class RunConfig(BaseModel):
     warmup: float | None = Field(
         None, ge=0, lt=1, description="Share of the steps that warm up linearly."
     )
-    clip_grad: float | None = Field(None, gt=0, description="Clip the gradient's norm.")
+    clip_grad: float | None = Field(None, ge=0, description="Clip the gradient's norm; 0: off.")
     ema: float | None = Field(None, gt=0, lt=1, description="Decay of averaged weights; off.")
     amp: bool = Field(False, description="Mixed precision in training and scoring.")
     loss: str | None = Field(None, description="Sum of terms, as in ce+0.5*dice.")

@@ -43,6 +43,8 @@ def resolve(config: RunConfig) -> RunConfig:
     values: dict[str, Any] = {
         name: value for name, value in defaults.items() if getattr(config, name) is None
     }
+    if config.image_size is not None:
+        values.pop("crop_size", None)  # the data set's crop goes with the data set's size
     if config.weights is not None:
         if not config.weights.is_file():
             raise DataError(f"{config.weights}: no such weights file: check --weights")

@@ -26,6 +26,7 @@ def test_defaults_of_the_data_set_fill_what_is_open():
         make_config({"task": "segmentation", "dataset": "camvid", "image_size": "64", "mean": 0.5})
     )
     assert given.image_size == (64, 64)
+    assert given.crop_size is None  # the default crop goes with the default size
     assert given.mean == (0.5, 0.5, 0.5)
 
 
