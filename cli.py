@@ -89,7 +89,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     pairs = given.get("backbone_args", {})
     if not isinstance(pairs, dict):
         arguments = {}
-        for pair in [pairs] if isinstance(pairs, str) else pairs:
+        for pair in pairs if isinstance(pairs, list | tuple) else [pairs]:
             key, separator, value = str(pair).partition("=")
             if not separator or not key:
                 raise UsageError(f"--backbone-arg {pair}: expected KEY=VALUE")
@@ -158,20 +158,26 @@ def progress(verbose: bool = False) -> Iterator[Any]:
 @config_options
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE.yaml",
               help="Options from a file; those on the command line win.")  # fmt: skip
-@click.option("--results", type=click.Path(path_type=Path), default="runs", show_default=True,
-              help="Folder of the results, one sub-folder a run.")  # fmt: skip
+@click.option("--results", type=click.Path(path_type=Path),
+              help="Folder of the results, one sub-folder a run. [default: runs]")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Repeat runs that are finished.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with the runs' keys; do nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more: every epoch, libraries' warnings.")
 def run(
-    config_file: Path | None, results: Path, overwrite: bool, dry_run: bool, verbose: bool,
+    config_file: Path | None, results: Path | None, overwrite: bool, dry_run: bool, verbose: bool,
     **options: Any,
 ) -> None:  # fmt: skip
     """Train and measure decoders on a task; end in a table.
 
     Without options: depth on the built-in rooms, five decoders, in a few minutes on two cores.
     """
-    values = _given({**(read_config_file(config_file) if config_file else {}), **_given(options)})
+    file = read_config_file(config_file) if config_file else {}
+    values = _given({**file, **_given(options)})
+    results = Path(results or values.pop("results", "runs"))
+    overwrite = bool(values.pop("overwrite", False)) or overwrite
+    verbose = bool(values.pop("verbose", False)) or verbose
+    for given in ("results", "overwrite", "verbose"):
+        values.pop(given, None)
     if not verbose:
         _quiet()
     from benchmark.plan import DEFAULT_DECODERS, plan
@@ -199,11 +205,8 @@ def run(
     console = Console(width=None if sys.stdout.isatty() else 180)
     for board in boards(done):
         console.print(rich_table(board))
-    failed = [result for result in done if result.status == "failed"]
-    for result in failed:
-        click.echo(f"failed: {result.config.decoder}: {result.error}", err=True)
     click.echo(f"results: {results}", err=True)
-    if failed:
+    if any(result.status == "failed" for result in done):
         raise SystemExit(1)
 
 

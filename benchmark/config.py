@@ -53,7 +53,9 @@ class RunConfig(BaseModel):
 
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
     image_size: Size | None = Field(None, description="Images are resized to HxW.")
-    crop_size: Size | None = Field(None, description="Training crops, HxW; default: no crop.")
+    crop_size: Size | None = Field(
+        None, description="Training crops, HxW; default: the data set's, else none."
+    )
     zoom: tuple[float, float] | None = Field(None, description="Random zoom in training: LOW,HIGH.")
     flip: bool = Field(True, description="Random left-right flip in training.")
     colour: float | None = Field(None, ge=0, le=1, description="Strength of colour jitter, 0…1.")
@@ -121,17 +123,18 @@ class RunConfig(BaseModel):
             raise ValueError("--pretrained: give it or --weights, not both")
         return self
 
-    def key(self, data_is_identity: bool) -> str:
+    def key(self, data_is_identity: bool, revision: int = 1) -> str:
         """Ten hexadecimal digits over everything that determines the result.
 
         Where a file lies does not: weights count by content, and the data folder only if the data
-        set is the user's own (``data_is_identity``).
+        set is the user's own (``data_is_identity``). revision: of the data set's reader.
         """
         content = self.model_dump(
             mode="json", exclude={"weights", "workers"} | set(() if data_is_identity else ("data",))
         )
         if data_is_identity and self.data is not None:
             content["data"] = str(self.data.expanduser().resolve())
+        content["revision"] = revision
         text = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

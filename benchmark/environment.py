@@ -53,5 +53,8 @@ def environment(device: str) -> dict[str, Any]:
     }
     if torch.device(device).type == "cuda":
         facts["cuda"] = torch.version.cuda
-        facts["tf32"] = torch.backends.cuda.matmul.allow_tf32
+        facts["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        facts["cudnn_benchmark"] = torch.backends.cudnn.benchmark
+        facts["tf32_convolutions"] = torch.backends.cudnn.allow_tf32
+        facts["tf32_matrix_products"] = torch.backends.cuda.matmul.allow_tf32
     return facts

@@ -10,12 +10,18 @@ from benchmark.results import Result
 
 @dataclass
 class Row:
-    """One network under one protocol, over its seeds."""
+    """One network under one protocol, over its seeds.
+
+    spread: standard deviation over seeds, None for one seed. interval: 95 % bootstrap over test
+    images of the ranking metric, its ends averaged over seeds. settings: what sets the row apart
+    from others of the same decoder and backbone.
+    """
 
     task: str
     dataset: str
     backbone: str
     decoder: str
+    settings: str
     device: str
     threads: int
     seeds: list[int]
@@ -40,6 +46,7 @@ class Row:
             "dataset": self.dataset,
             "backbone": self.backbone,
             "decoder": self.decoder,
+            "settings": self.settings,
             "device": self.device,
             "threads": self.threads,
             "seeds": " ".join(map(str, self.seeds)),
@@ -69,36 +76,37 @@ class Board:
 
 
 def boards(results: Iterable[Result]) -> list[Board]:
-    """Group ``results`` by protocol and device, and rank each group by its first column.
+    """Group ``results`` by what must be alike to be compared, and rank each group.
 
-    Failed runs are shown at the end of the board of their data set, unranked.
+    Alike: protocol, test images, device, threads, precision. Rows whose intervals overlap the best
+    one's of their rank share that rank. Failed runs stand at the end of the boards of their data
+    set, unranked.
     """
     results = list(results)
     tables: dict[tuple[Any, ...], Board] = {}
-    runs: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Result]]] = {}
+    runs: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
     for result in results:
         if result.status != "finished":
             continue
         device = result.environment["device"], result.environment["threads"]
-        place = (result.protocol, *device)
+        place = (result.protocol, _images(result, "test"), *device, result.config.amp)
         if place not in tables:
+            precision = ", mixed precision" if result.config.amp else ""
             tables[place] = Board(
                 title=f"{result.config.task} on {result.config.dataset}",
-                protocol=f"{result.protocol}, {device[0]}, {device[1]} threads",
+                protocol=f"{result.protocol}, {device[0]}, {device[1]} threads{precision}",
                 columns=result.columns,
                 higher_is_better=result.higher_is_better,
                 constant=result.constant["metrics"],
                 test_images=result.counts["images"],
             )
         # everything but the seed, so that a changed learning rate is a row of its own
-        network = result.config.model_dump_json(exclude={"seed", "weights", "data", "workers"})
-        runs.setdefault(place, {}).setdefault((network,), []).append(result)
+        network = _images(result, "train") + result.config.model_dump_json(exclude=APART)
+        runs.setdefault(place, {}).setdefault(network, []).append(result)
     for place, board in tables.items():
-        board.rows = [_row(group, board.columns) for group in runs[place].values()]
-        main = board.columns[0]
-        board.rows.sort(key=lambda r: r.metrics[main], reverse=board.higher_is_better[main])
-        for rank, row in enumerate(board.rows, 1):
-            row.rank = rank
+        groups = list(runs[place].values())
+        board.rows = [_row(group, board.columns, _differing(group, groups)) for group in groups]
+        _rank(board)
     ranked = [tables[place] for place in sorted(tables)]
     for result in results:
         if result.status == "failed":
@@ -112,7 +120,47 @@ def boards(results: Iterable[Result]) -> list[Board]:
     return ranked
 
 
-def _row(group: list[Result], columns: list[str]) -> Row:
+# what may differ between the runs of one row
+APART = {"seed", "weights", "data", "workers"}
+
+
+def _images(result: Result, split: str) -> str:
+    return str(result.data.get(split, {}).get("fingerprint", ""))
+
+
+def _differing(group: list[Result], groups: list[list[Result]]) -> str:
+    """What sets a row apart from others of the same decoder and backbone: "epochs=20"."""
+    config = group[0].config
+    alike = [
+        g[0].config
+        for g in groups
+        if (g[0].config.decoder, g[0].config.backbone) == (config.decoder, config.backbone)
+    ]
+    mine = config.model_dump(mode="json", exclude=APART)
+    others = [other.model_dump(mode="json", exclude=APART) for other in alike]
+    return ", ".join(
+        f"{name}={value}"
+        for name, value in mine.items()
+        if any(other[name] != value for other in others)
+    )
+
+
+def _rank(board: Board) -> None:
+    main = board.columns[0]
+    board.rows.sort(key=lambda r: r.metrics[main], reverse=board.higher_is_better[main])
+    best: Row | None = None
+    for place, row in enumerate(board.rows, 1):
+        if best is None or not _overlap(best.interval, row.interval):
+            best, row.rank = row, place
+        else:
+            row.rank = best.rank
+
+
+def _overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> bool:
+    return a is not None and b is not None and a[0] <= b[1] and b[0] <= a[1]
+
+
+def _row(group: list[Result], columns: list[str], settings: str) -> Row:
     first = group[0]
     metrics = {name: statistics.fmean(r.metrics[name] for r in group) for name in columns}
     spread = {
@@ -120,17 +168,24 @@ def _row(group: list[Result], columns: list[str]) -> Row:
         for name in columns
     }
     timed = [r.speed for r in group if r.speed is not None]
+    intervals = [r.intervals[columns[0]] for r in group if columns[0] in r.intervals]
     return Row(
         task=first.config.task,
         dataset=first.config.dataset,
         backbone=first.config.backbone or "",
         decoder=first.config.decoder,
+        settings=settings,
         device=first.environment["device"],
         threads=first.environment["threads"],
         seeds=sorted(r.config.seed for r in group),
         metrics=metrics,
         spread=spread,
-        interval=first.intervals.get(columns[0]) if len(group) == 1 else None,
+        interval=(
+            statistics.fmean(low for low, _ in intervals),
+            statistics.fmean(high for _, high in intervals),
+        )
+        if intervals
+        else None,
         latency_ms=statistics.median(s["median_ms"] for s in timed) if timed else None,
         fps=statistics.median(s["fps"] for s in timed) if timed else None,
         sessions=sorted({s["session"] for s in timed}),
@@ -148,6 +203,7 @@ def _failed(result: Result) -> Row:
         dataset=config.dataset,
         backbone=config.backbone or "",
         decoder=config.decoder,
+        settings="",
         device=result.environment.get("device", ""),
         threads=result.environment.get("threads", 0),
         seeds=[config.seed],

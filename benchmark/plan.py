@@ -1,6 +1,8 @@
 """From options to the list of runs: products, defaults of the data set, names checked."""
 
 import itertools
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +31,8 @@ def make_task(config: RunConfig) -> Task:
 
 def run_key(config: RunConfig) -> str:
     """The key that names a resolved run."""
-    return config.key(DATASETS.get(config.dataset).info.generic)
+    info = DATASETS.get(config.dataset).info
+    return config.key(info.generic, info.revision)
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -43,12 +46,17 @@ def resolve(config: RunConfig) -> RunConfig:
     values: dict[str, Any] = {
         name: value for name, value in defaults.items() if getattr(config, name) is None
     }
-    if config.image_size is not None:
-        values.pop("crop_size", None)  # the data set's crop goes with the data set's size
+    crop, size = values.get("crop_size"), config.image_size
+    if crop is not None and size is not None and (crop[0] > size[0] or crop[1] > size[1]):
+        del values["crop_size"]  # meant for the data set's own size
     if config.weights is not None:
-        if not config.weights.is_file():
-            raise DataError(f"{config.weights}: no such weights file: check --weights")
-        values["weights_sha256"] = sha256_of(config.weights)
+        try:
+            values["weights_sha256"] = sha256_of(config.weights)
+        except FileNotFoundError:
+            raise DataError(f"{config.weights}: no such weights file: check --weights") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise DataError(f"{config.weights}: cannot be read ({reason})") from error
     filled = config.model_copy(update=values)
     assert filled.backbone is not None
     mean, std = input_statistics(filled.backbone, filled.weights)
@@ -68,20 +76,20 @@ def plan(values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[R
 
 def command_of(config: RunConfig) -> str:
     """The command that repeats a run."""
-    parts = ["python cli.py run"]
+    parts = ["python", "cli.py", "run"]
     for name, value in config.model_dump(mode="json", exclude={"weights_sha256"}).items():
         option = f"--{name.replace('_', '-')}"
         default = RunConfig.model_fields[name].get_default(call_default_factory=True)
         if name == "backbone_args":
-            parts += [f"--backbone-arg {key}={item}" for key, item in value.items()]
+            for key, item in value.items():
+                parts += ["--backbone-arg", f"{key}={json.dumps(item)}"]
         elif value is None or (value == default and name not in ("task", "dataset", "decoder")):
             continue
         elif isinstance(value, bool):
             parts.append(option if value else f"--no-{name.replace('_', '-')}")
         elif isinstance(value, list):
             separator = "x" if name.endswith("_size") else ","
-            parts.append(f"{option} {separator.join(str(item) for item in value)}")
+            parts += [option, separator.join(str(item) for item in value)]
         else:
-            text = str(value)
-            parts.append(f"{option} '{text}'" if " " in text else f"{option} {text}")
-    return " ".join(parts)
+            parts += [option, str(value)]
+    return shlex.join(parts)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmark.config import RunConfig
 from benchmark.training import seed_everything
+from common.errors import UsageError
 from datasets.augment import IGNORE, Augment
 from datasets.base import DATASETS
 from datasets.pipeline import open_splits, resize_image, resize_target
@@ -54,6 +55,10 @@ def contact_sheet(config: RunConfig, split: str, count: int, targets: Sequence[s
     assert config.zoom is not None
     part = open_splits(config.dataset, config.data, config.task, config.image_size)[split]
     names = list(targets) or [config.task]
+    for name in names:
+        if name not in part[0].targets:
+            has = ", ".join(part[0].targets)
+            raise UsageError(f"--target {name}: data set {config.dataset} has {has}")
     palette = DATASETS.get(config.dataset).info.palette
     augment = Augment(
         config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
@@ -30,6 +31,7 @@ from benchmark.speed import (
 from benchmark.training import autocast, seed_everything, train
 from common.errors import DataError, UsageError, UserError
 from common.files import check_writable, write_atomic
+from datasets.augment import check_crop
 from datasets.pipeline import Resized, open_splits
 from models.backbones import create_backbone
 from models.predictor import DensePredictor, build_decoder
@@ -50,8 +52,10 @@ def build_model(config: RunConfig, task: Task) -> DensePredictor:
     )
     decoder = build_decoder(config.decoder, backbone)
     model = DensePredictor(backbone, decoder, {task.name: task.channels}, config.mean, config.std)
-    for size in (config.image_size, config.crop_size or config.image_size):
+    crop = config.crop_size or config.image_size
+    for size in (config.image_size, crop):
         model.check_size(*size)
+    check_crop(config.image_size, crop)
     return model
 
 
@@ -117,56 +121,79 @@ class Runner:
             if found is not None and found.status == "finished":
                 done[key] = found
                 self.skipped.append(key)
+        impossible = self._check([c for c in plan if run_key(c) not in done])
         data: dict[tuple[Any, ...], Data] = {}
         for config in plan:
             key = run_key(config)
             if key not in done:
-                done[key] = self._one(config, key, data)
+                done[key] = self._one(config, key, data, impossible.get(key))
         for group in _comparable(plan):
-            self._time(group, done)
+            try:
+                self._time(group, done)
+            except (UserError, RuntimeError) as error:  # memory, a damaged checkpoint
+                self.listener.message(f"not timed: {first_line(error)}")
         return [done[run_key(config)] for config in plan]
 
-    def _one(self, config: RunConfig, key: str, data: dict[tuple[Any, ...], Data]) -> Result:
+    @staticmethod
+    def _check(pending: Sequence[RunConfig]) -> dict[str, UserError]:
+        """Why runs are impossible, by key, found before anything starts.
+
+        Raises the first reason if no run is possible: then it is the user's mistake, no result.
+        """
+        errors: dict[str, UserError] = {}
+        for config in pending:
+            try:
+                _check_device(config.device)
+                build_model(config, make_task(config))
+            except UserError as error:
+                errors[run_key(config)] = error
+        if errors and len(errors) == len(pending):
+            raise next(iter(errors.values()))
+        return errors
+
+    def _one(
+        self,
+        config: RunConfig,
+        key: str,
+        data: dict[tuple[Any, ...], Data],
+        impossible: UserError | None,
+    ) -> Result:
         folder = folder_of(self.results, config, key)
         check_writable(folder)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         result = Result(key=key, status="failed", config=config, command=command_of(config))
+        task = make_task(config)
+        shared = (config.task, config.dataset, config.data, config.image_size, config.limit)
+        if impossible is None and shared not in data:
+            start = time.perf_counter()
+            data[shared] = Data.open(config, task, self.listener)
+            result.seconds["data"] = time.perf_counter() - start
         begin = time.perf_counter()
         try:
-            _check_device(config.device)
-            task = make_task(config)
+            if impossible is not None:
+                raise impossible
             result.environment = environment(config.device)
             model = build_model(config, task)
             self._measure_size(config, model, result)
-            shared = (config.task, config.dataset, config.data, config.image_size, config.limit)
-            if shared not in data:
-                start = time.perf_counter()
-                data[shared] = Data.open(config, task, self.listener)
-                result.seconds["data"] = time.perf_counter() - start
-                begin += result.seconds["data"]  # shared by the runs that follow: not this run's
             self._train_and_score(config, task, model, data[shared], result, folder)
             result.status = "finished"
         except UserError as error:
-            lines = str(error).strip().splitlines()
-            # a loader's worker wraps the message in its own traceback
-            result.error = lines[0] if len(lines) == 1 else lines[-1].partition("Error: ")[2]
-            if isinstance(error, DataError | UsageError):  # the other runs would meet it too
-                self._finish(result, folder, begin)
-                raise type(error)(result.error) from error
-        except (RuntimeError, ValueError, ArithmeticError) as error:
-            # a defect, or memory that ran out: the other runs go on, the trace is kept
-            result.error = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            result.error = first_line(error)
+            if isinstance(error, DataError) and error is not impossible:
+                raise DataError(result.error) from error  # the other runs would meet it too
+        except Exception as error:  # a defect, or memory that ran out: the others go on
+            result.error = f"{type(error).__name__}: {first_line(error)}"
             write_atomic(folder / "traceback.txt", traceback.format_exc())
-        self._finish(result, folder, begin)
+        result.seconds["total"] = time.perf_counter() - begin
         if result.error is not None:
             self.listener.message(f"failed: {config.decoder}: {result.error}")
-        return result
-
-    @staticmethod
-    def _finish(result: Result, folder: Path, begin: float) -> None:
-        result.seconds["total"] = time.perf_counter() - begin
+            kept = load(folder)
+            if kept is not None and kept.status == "finished":
+                write_atomic(folder / "failed.json", result.model_dump_json(indent=1) + "\n")
+                return result
         save(folder, result)
+        return result
 
     @staticmethod
     def _measure_size(config: RunConfig, model: DensePredictor, result: Result) -> None:
@@ -184,8 +211,11 @@ class Runner:
         result: Result,
         folder: Path,
     ) -> None:
+        # an earlier result keeps its weights until this run is scored
+        fresh = folder / "training"
+
         def checkpoint(which: str, network: nn.Module, row: dict[str, Any]) -> None:
-            _save_checkpoint(folder, which, network, {"key": result.key, "epoch": row})
+            _save_checkpoint(fresh, which, network, {"key": result.key, "epoch": row})
 
         def validate(network: nn.Module) -> dict[str, float]:
             scores = metrics_of(evaluate(config, network, task, data.val))
@@ -199,7 +229,7 @@ class Runner:
         result.history = history.epochs
         result.best_epoch, result.steps = history.best_epoch, history.steps
         if config.score == "best":
-            load_checkpoint(folder, "best", model)
+            load_checkpoint(fresh, "best", model)
         start = time.perf_counter()
         accumulator = evaluate(config, model, task, data.test, self.listener)
         scores = Scores.of(accumulator, task.main)
@@ -210,6 +240,9 @@ class Runner:
         for name in result.columns:
             info = task.metric_info(name)
             result.higher_is_better[name], result.units[name] = info.higher_is_better, info.unit
+        for path in sorted(fresh.iterdir()):
+            path.replace(folder / path.name)
+        fresh.rmdir()
 
     def _time(self, group: Sequence[RunConfig], done: dict[str, Result]) -> None:
         """Time the finished runs of ``group`` in turns, unless all of them have been timed."""
@@ -230,6 +263,7 @@ class Runner:
             torch.set_num_threads(first.threads)
         names = [done[key].config.decoder for key in models]
         session = uuid.uuid4().hex[:8]
+        start = time.perf_counter()
         latencies = time_models(
             models,
             first.image_size,
@@ -243,6 +277,7 @@ class Runner:
             result.speed = speed_record(
                 latency, first.image_size, first.device, first.amp, others, session
             )
+            result.seconds["time"] = time.perf_counter() - start
             save(folder_of(self.results, result.config, key), result)
         self.listener.step()
 
@@ -280,4 +315,16 @@ def _save_checkpoint(folder: Path, which: str, model: nn.Module, facts: dict[str
 
 def load_checkpoint(folder: Path, which: str, model: nn.Module) -> None:
     """Load ``best`` or ``last`` weights of a run into its network."""
-    model.load_state_dict(load_file(folder / CHECKPOINT.format(which=which)))
+    path = folder / CHECKPOINT.format(which=which)
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path}: not this run's weights ({first_line(error)})") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message; of a loader's worker's, that of the error it met."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if len(lines) > 1 and lines[0].startswith("Caught "):
+        return lines[-1].partition("Error: ")[2] or lines[-1]
+    return lines[0]

@@ -4,14 +4,14 @@ import contextlib
 import copy
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from benchmark.config import RunConfig
@@ -75,6 +75,20 @@ def make_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer
     return torch.optim.SGD(options, momentum=config.momentum)
 
 
+def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Exponential moving average whose decay warms up, so that short runs forget their start."""
+
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        for old, new in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new.to(old.dtype), 1 - now)
+            else:
+                old.copy_(new)
+
+    return update
+
+
 def rate(config: RunConfig, step: int, steps: int) -> float:
     """Factor on the learning rates at ``step`` of ``steps``: linear warm-up, then the decay."""
     warmup = (config.warmup or 0.0) * steps
@@ -133,7 +147,7 @@ def train(
     initial = [group["lr"] for group in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=config.amp and device.type == "cuda")
     average = (
-        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)  # type: ignore[no-untyped-call]
+        AveragedModel(model, multi_avg_fn=_averaging(config.ema), use_buffers=True)
         if config.ema is not None
         else None
     )

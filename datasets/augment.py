@@ -17,6 +17,14 @@ from common.errors import UsageError
 IGNORE = {"segmentation": 255, "saliency": 255, "edges": 255, "depth": 0}
 
 
+def check_crop(size: tuple[int, int], crop: tuple[int, int]) -> None:
+    """Raises UsageError if the crop (height, width) is larger than the image."""
+    if crop[0] > size[0] or crop[1] > size[1]:
+        raise UsageError(
+            f"--crop-size: {crop[0]}x{crop[1]} is larger than the image, {size[0]}x{size[1]}"
+        )
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Zoom, shift and flip of each image of a batch. matrix: [B, 2, 3], source → output pixels."""
@@ -42,12 +50,9 @@ class Augment:
         flip: bool = True,
         colour: float = 0.0,
     ) -> None:
-        """Raises UsageError if the crop does not fit into an image at the smallest zoom ≥ 1."""
+        """Raises UsageError if the crop is larger than the image."""
         crop = crop or size
-        if crop[0] > size[0] or crop[1] > size[1]:
-            raise UsageError(
-                f"--crop-size: {crop[0]}x{crop[1]} is larger than the image, {size[0]}x{size[1]}"
-            )
+        check_crop(size, crop)
         self.size, self.crop, self.zoom, self.flip = size, crop, zoom, flip
         span = (1 - colour, 1 + colour)
         # kornia's brightness adds, its contrast multiplies: added black would hide dark scenes

@@ -35,7 +35,8 @@ class DatasetInfo:
     tasks: target name → keyword arguments of the task (classes, depth range, crop).
     splits: split name → published count, None where it is the user's own.
     defaults: RunConfig fields that suit this data set, used where the user gives none.
-    generic: the user's own files in a known layout, so that the folder is part of a run's identity.
+    generic: what the folder holds is the user's choice, so that it is part of a run's identity.
+    revision: counts up when the same files, or the same seed, give other samples.
     """
 
     name: str
@@ -49,6 +50,7 @@ class DatasetInfo:
     homepage: str = ""
     built_in: bool = False
     generic: bool = False
+    revision: int = 1
 
 
 class DenseDataset(ABC):

@@ -75,6 +75,7 @@ class Scenes(DenseDataset):
         ),
         licence="MIT, part of this project",
         built_in=True,
+        revision=VERSION,
     )
 
     def __init__(

@@ -28,6 +28,7 @@ class SevenScenes(PairedFiles):
         tasks={"depth": {"min_depth": 0.1, "max_depth": 10.0}},
         splits={"train": None, "test": None},
         defaults={"image_size": (240, 320), "crop_size": (192, 256)},
+        generic=True,
         licence="Microsoft Research licence, non-commercial use",
         citation=(
             "Shotton, Glocker, Zach, Izadi, Criminisi, Fitzgibbon: Scene coordinate regression "

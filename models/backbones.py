@@ -64,6 +64,16 @@ def backbone_names(pattern: str = "") -> list[str]:
     return list(timm.list_models(wildcard))
 
 
+def check_name(name: str) -> None:
+    """Raises UsageError unless timm has the model ``name``, and its weight tag if it has one."""
+    model, _, tag = name.partition(".")
+    if not timm.is_model(model):
+        raise unknown_name("backbone", name, timm.list_models(), "python cli.py list backbones")
+    tagged = timm.list_pretrained(f"{model}.*")
+    if tag and name not in tagged:
+        raise unknown_name("backbone", name, tagged, f"python cli.py list backbones {model}")
+
+
 def create_backbone(
     name: str,
     arguments: Mapping[str, Any] | None = None,
@@ -78,8 +88,7 @@ def create_backbone(
     Raises UsageError for an unknown name or argument and for single-scale models, DataError for
     weights that do not fit.
     """
-    if not timm.is_model(name.split(".")[0]):
-        raise unknown_name("backbone", name, timm.list_models(), "python cli.py list backbones")
+    check_name(name)
     arguments = dict(arguments or {})
     full = _create(name, arguments, pretrained, num_classes=0)
     if weights is not None:
@@ -104,6 +113,7 @@ def input_statistics(
 
     Raises DataError for a ``.safetensors`` file that cannot be read or has other than numbers.
     """
+    check_name(name)
     config = timm.get_pretrained_cfg(name)
     mean = tuple(config.mean) if config else (0.485, 0.456, 0.406)
     std = tuple(config.std) if config else (0.229, 0.224, 0.225)

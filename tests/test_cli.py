@@ -78,6 +78,10 @@ def test_config_file_and_command_line(cli, tmp_path):
     done = cli("run", "--config", path, "--epochs", "7", "--dry-run")
     assert done.stdout.count("resnet18") == 2
     assert done.stdout.count(" 7 ") == 2
+    path.write_text(f"results: {tmp_path}/other\ndecoder: fcn\nverbose: true\n")
+    assert cli("run", "--config", path, "--dry-run").exit_code == 0
+    path.write_text("backbone-arg: 5\n")
+    assert "expected KEY=VALUE" in line(cli("run", "--config", path, "--dry-run"))
     path.write_text("decoders: fcn\n")
     assert "did you mean decoder?" in line(cli("run", "--config", path))
 
@@ -111,7 +115,7 @@ def test_list_narrows(cli):
         (("--epochs", "some"), 2, "--epochs"),
         (("--backbone-arg", "pad_type"), 2, "expected KEY=VALUE"),
         (("--backbone-arg", "pad_typo=same"), 2, "--backbone-arg pad_typo=same"),
-        (("--backbone", "vit_tiny_patch16_224"), 2, "single-scale"),
+        (("--backbone", "resnet18.a1_in1kk"), 2, "did you mean resnet18.a1_in1k"),
         (("--image-size", "24x24"), 2, "--image-size"),
         (("--crop-size", "64x64"), 2, "--crop-size"),
         (("--loss", "ce+hinge"), 2, "no term 'hinge'"),
@@ -125,6 +129,12 @@ def test_wrong_options(cli, camvid, tmp_path, arguments, code, part):
     done = cli(*RUN, "--data", camvid, "--results", tmp_path / "runs", *arguments)
     assert part in line(done)
     assert done.exit_code == code
+
+
+def test_single_scale_backbone(cli, tmp_path):
+    done = cli("run", "--backbone", "vit_tiny_patch16_224", "--results", tmp_path / "runs")
+    assert "vit_tiny_patch16_224 is single-scale" in line(done)
+    assert done.exit_code == 2
 
 
 def test_data_set_without_folder(cli, tmp_path):
@@ -238,6 +248,8 @@ def test_preview(cli, camvid, tmp_path):
     assert done.exit_code == 0, done.stderr
     with Image.open(path) as sheet:  # the default crop goes with the default size
         assert sheet.size == (4 * 64 + 3 * 4, 48 * 3 + 2 * 4)
+    done = cli("data", "preview", "camvid", "--data", camvid, "--target", "depth", "-o", path)
+    assert "--target depth: data set camvid has segmentation" in line(done)
     done = cli("data", "preview", "camvid", "--data", camvid, "--count", "2", "-o", path)
     assert done.exit_code == 0, done.stderr
     with Image.open(path) as sheet:

@@ -37,7 +37,13 @@ def test_ranked_by_the_first_column_in_its_direction():
     rising = boards([result("a", value=0.2), result("b", value=0.4), result("c", value=0.3)])
     assert [row.decoder for row in rising[0].rows] == ["b", "c", "a"]
     falling = boards([result("a", value=0.2, higher=False), result("b", value=0.4, higher=False)])
-    assert [(row.rank, row.decoder) for row in falling[0].rows] == [(1, "a"), (2, "b")]
+    assert [row.decoder for row in falling[0].rows] == ["a", "b"]
+
+
+def test_rows_whose_intervals_overlap_share_a_rank():
+    values = {"a": 0.9, "b": 0.75, "c": 0.65, "d": 0.3}  # each ± 0.1
+    (board,) = boards([result(name, value=value) for name, value in values.items()])
+    assert [row.rank for row in board.rows] == [1, 1, 3, 4]
 
 
 def test_seeds_become_one_row_with_mean_and_sd():
@@ -47,9 +53,12 @@ def test_seeds_become_one_row_with_mean_and_sd():
     assert row.metrics["m"] == pytest.approx(0.45)
     assert row.spread["m"] == pytest.approx(0.0707107)
     assert row.latency_ms == 10.5
-    # the interval of one run is not the spread over seeds
-    assert row.interval is None
-    assert "± 0.071 (2 seeds)" in cells(board, row)
+    # the interval over images is not the spread over seeds: each has its column
+    assert row.interval == pytest.approx((0.35, 0.55))
+    assert "0.071 (2)" in cells(board, row)
+    assert "± seeds" in header(board)
+    assert len(cells(board, row)) == len(header(board))
+    assert "± seeds" not in header(boards([result()])[0])
 
 
 def test_other_settings_are_another_row():
@@ -58,10 +67,22 @@ def test_other_settings_are_another_row():
     )
     (board,) = boards([result(), result(seed=1, config=config)])
     assert len(board.rows) == 2
+    assert {row.settings for row in board.rows} == {"lr=None", "lr=0.5"}
+    assert any("fcn (lr=0.5)" in cells(board, row) for row in board.rows)
 
 
 def test_devices_and_protocols_never_mix():
-    assert len(boards([result(), result(device="gpu B"), result(protocol="q")])) == 3
+    other_images = {"test": {"fingerprint": "cd"}, "train": {"fingerprint": "ab"}}
+    amp = result().config.model_copy(update={"amp": True})
+    apart = [result(), result(device="gpu B"), result(protocol="q"), result(config=amp),
+             result(data=other_images)]  # fmt: skip
+    assert len(boards(apart)) == 5
+
+
+def test_other_training_images_are_another_row():
+    data = {"train": {"fingerprint": "cd"}}
+    (board,) = boards([result(), result(data=data)])
+    assert [row.seeds for row in board.rows] == [[0], [0]]
 
 
 def test_failed_runs_are_shown_unranked_with_their_reason():

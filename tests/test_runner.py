@@ -7,8 +7,9 @@ import torch
 
 from benchmark import runner as runner_module
 from benchmark.config import make_config
+from benchmark.events import Silent
 from benchmark.plan import make_task, plan, run_key
-from benchmark.results import folder_of, load, read_all
+from benchmark.results import folder_of, load, read_all, save
 from benchmark.runner import Runner, build_model, load_checkpoint
 from common.errors import DataError, UserError
 
@@ -114,7 +115,7 @@ def test_bad_data_stops_the_plan_and_keeps_what_is_done(camvid, tmp_path):
     with pytest.raises(DataError, match=r"testannot/1\.png"):
         Runner(tmp_path / "runs").run(runs_of(camvid))
     stored = {result.config.decoder: result.status for result in read_all(tmp_path / "runs")}
-    assert stored == {"fcn": "finished", "sparsemask": "failed"}
+    assert stored == {"fcn": "finished"}  # nothing of the other run was started
 
 
 def test_a_worker_s_error_is_one_line(camvid, tmp_path):
@@ -186,3 +187,69 @@ def test_config_is_complete_in_the_result(camvid, tmp_path):
     result = Runner(tmp_path / "runs", min_time=0.01).run(runs)[0]
     assert make_config(result.config.model_dump()) == runs[0]
     assert os.fspath(camvid) == os.fspath(result.config.data)
+
+
+def test_a_failed_repetition_keeps_the_finished_result(camvid, tmp_path, monkeypatch):
+    results = tmp_path / "runs"
+    runs = runs_of(camvid, ["fcn"])
+    Runner(results, min_time=0.01).run(runs)
+    folder = folder_of(results, runs[0], run_key(runs[0]))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    validate = runner_module.evaluate
+
+    def diverging(*arguments):
+        if len(arguments) > 4:  # scoring the test split, after checkpoints were written
+            raise UserError("the loss is nan")
+        return validate(*arguments)
+
+    monkeypatch.setattr(runner_module, "evaluate", diverging)
+    (again,) = Runner(results, overwrite=True, min_time=0.01).run(runs)
+    assert again.status == "failed"
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert after.pop("failed.json")
+    assert after == before
+
+
+def test_one_impossible_run_does_not_stop_the_others(camvid, tmp_path):
+    runs = plan(
+        {**VALUES, "data": camvid, "decoder": "fcn"},
+        {"backbone": ["vit_tiny_patch16_224", "test_efficientnet"]},
+    )
+    done = Runner(tmp_path / "runs", min_time=0.01).run(runs)
+    assert [result.status for result in done] == ["failed", "finished"]
+    assert "single-scale" in done[0].error
+
+
+def test_a_run_that_is_wrong_usage_leaves_no_result(camvid, tmp_path):
+    with pytest.raises(UserError, match="single-scale"):
+        Runner(tmp_path / "runs").run(runs_of(camvid, ["fcn"], backbone="vit_tiny_patch16_224"))
+    assert list(read_all(tmp_path / "runs")) == []
+
+
+def test_a_damaged_checkpoint_is_not_timed_and_said(camvid, tmp_path):
+    results = tmp_path / "runs"
+    runs = runs_of(camvid, ["fcn"])
+    Runner(results, min_time=0.01).run(runs)
+    folder = folder_of(results, runs[0], run_key(runs[0]))
+    stored = load(folder)
+    stored.speed = None
+    save(folder, stored)
+    (folder / "last.safetensors").write_bytes(b"damaged")
+    said = []
+
+    class Ears(Silent):
+        def message(self, text: str) -> None:
+            said.append(text)
+
+    (again,) = Runner(results, listener=Ears(), min_time=0.01).run(runs)
+    assert again.speed is None
+    assert len(said) == 1
+    assert "last.safetensors" in said[0]
+
+
+def test_another_folder_of_the_user_s_choice_is_another_run():
+    keys = {
+        run_key(plan({"dataset": "seven-scenes", "data": folder}, {"decoder": ["fcn"]})[0])
+        for folder in ("chess", "heads")
+    }
+    assert len(keys) == 2

@@ -112,7 +112,7 @@ def test_best_epoch_is_the_best_validated():
 
 
 def test_ema_ends_as_the_average():
-    """With a decay next to 1 the averaged weights hardly leave the initial ones."""
+    """Decay (1 + n) / (10 + n) at first: the average follows, but lies behind the last weights."""
     torch.manual_seed(0)
     initial = Pixelwise()
     weight = initial.decoder.weight.detach().clone()
@@ -120,7 +120,7 @@ def test_ema_ends_as_the_average():
     torch.manual_seed(0)
     plain, _, _ = fit(config_of(), Pixelwise())
     moved = (plain.decoder.weight - weight).norm()
-    assert (averaged.decoder.weight - weight).norm() < 0.2 * moved
+    assert 0.3 * moved < (averaged.decoder.weight - weight).norm() < 0.95 * moved
     assert torch.equal(saved[-1][1]["decoder.weight"], averaged.decoder.weight)
 
 

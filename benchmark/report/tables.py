@@ -12,7 +12,8 @@ from rich.table import Table
 from benchmark.leaderboard import Board, Row
 from common.files import write_atomic
 
-SPREAD = "95 % interval or ± sd"
+INTERVAL = "95 % of images"
+SPREAD = "± seeds"
 NAMES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "delta1": "δ1", "delta2": "δ2",
          "delta3": "δ3", "maxf": "maxF", "meanf": "meanF", "mae": "MAE", "smeasure": "S",
          "maxe": "maxE", "abs_rel": "AbsRel", "rmse": "RMSE", "silog": "SILog"}  # fmt: skip
@@ -37,7 +38,12 @@ def header(board: Board) -> list[str]:
     ]
     labels = ["", "decoder"] if _one_backbone(board) else ["", "decoder", "backbone"]
     sizes = ["FPS", "ms", "M params: backbone+decoder+head", "GMACs", "wall s"]
-    return [*labels, *metrics[:1], SPREAD, *metrics[1:], *sizes]
+    spread = [SPREAD] if _several_seeds(board) else []
+    return [*labels, *metrics[:1], INTERVAL, *spread, *metrics[1:], *sizes]
+
+
+def _several_seeds(board: Board) -> bool:
+    return any(len(row.seeds) > 1 for row in board.rows)
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -46,19 +52,20 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def cells(board: Board, row: Row) -> list[str]:
     """The texts of a row."""
-    labels = [str(row.rank or "–"), row.decoder]
+    name = f"{row.decoder} ({row.settings})" if row.settings else row.decoder
+    labels = [str(row.rank or "–"), name]
     if not _one_backbone(board):
         labels.append(row.backbone)
+    several = _several_seeds(board)
     if row.error is not None:
-        metrics = [*("" for _ in board.columns), "failed"]
+        metrics = [*("" for _ in board.columns), *([""] if several else []), "failed"]
     else:
         main = board.columns[0]
-        if row.interval is not None:
-            spread = f"{row.interval[0]:.3f}–{row.interval[1]:.3f}"
-        else:
-            spread = f"± {_number(row.spread[main])} ({len(row.seeds)} seeds)"
+        low, high = row.interval or (None, None)
+        spread = [f"{_number(row.spread[main])} ({len(row.seeds)})"] if several else []
         others = [_number(row.metrics[name]) for name in board.columns[1:]]
-        metrics = [_number(row.metrics[main]), spread, *others]
+        interval = f"{_number(low)}–{_number(high)}"
+        metrics = [_number(row.metrics[main]), interval, *spread, *others]
     mark = "*" if row.sessions and row.sessions != _main_sessions(board) else ""
     sizes = [
         _number(row.fps, 0) + mark,
@@ -83,7 +90,8 @@ def table_rows(board: Board) -> list[list[str]]:
         return rows
     main, *others = (_number(board.constant[name]) for name in board.columns)
     labels = ["", "best constant"] if _one_backbone(board) else ["", "best constant", ""]
-    return [*rows, [*labels, main, "", *others, "", "", "", "", ""]]
+    spread = [""] if _several_seeds(board) else []
+    return [*rows, [*labels, main, "", *spread, *others, "", "", "", "", ""]]
 
 
 def notes(board: Board) -> list[str]:
@@ -94,8 +102,9 @@ def notes(board: Board) -> list[str]:
     lines = [
         f"{board.test_images} test images. FPS, ms: median of one image, network and resizing to "
         "the input size, timed in turns in one process. MACs leave out interpolation, "
-        "normalisation and element-wise work. Interval: 95 % bootstrap over test images of one "
-        "run; ±: standard deviation over seeds."
+        "normalisation and element-wise work. 95 % of images: bootstrap interval over the test "
+        "images; rows whose intervals overlap share a rank. ± seeds: standard deviation over "
+        "(number of) seeds. wall s: build, train and score one run, without reading the data."
     ]
     if any(row.sessions and row.sessions != _main_sessions(board) for row in board.rows):
         lines.append("* timed in another session than the other rows: not comparable to a few %.")
@@ -120,9 +129,9 @@ def rich_table(board: Board) -> Table:
     for title in header(board):
         left = title in ("decoder", "backbone")
         table.add_column(
-            title.replace(": ", ":\n").replace(" or", "\nor"),
+            title.replace(": ", ":\n").replace(" of", "\nof"),
             justify="left" if left else "right",
-            no_wrap=title != SPREAD,
+            no_wrap=title != "decoder",
         )
     for row in table_rows(board):
         table.add_row(*row)
