@@ -204,7 +204,7 @@ def run(
         click.echo(f"already finished, not run again (--overwrite repeats it): {key}", err=True)
     console = Console(width=None if sys.stdout.isatty() else 180)
     for board in boards(done):
-        console.print(rich_table(board))
+        console.print(rich_table(board, console.width))
     click.echo(f"results: {results}", err=True)
     if any(result.status == "failed" for result in done):
         raise SystemExit(1)
@@ -251,7 +251,7 @@ def report(results: Path, output: Path | None) -> None:
     tables = boards(found)
     console = Console(width=None if sys.stdout.isatty() else 180)
     for board in tables:
-        console.print(rich_table(board))
+        console.print(rich_table(board, console.width))
     for path in write_reports(tables, output or results):
         click.echo(f"wrote {path}", err=True)
 

@@ -91,13 +91,13 @@ def test_failed_runs_are_shown_unranked_with_their_reason():
     assert [(row.rank, row.decoder) for row in board.rows] == [(1, "fcn"), (None, "broken")]
     text = markdown([board])
     assert "broken on b failed: the loss is nan" in text
-    rich_table(board)
+    rich_table(board, 120)
 
 
 def test_all_failed_still_gives_a_board():
     failed = result("broken", status="failed", error="the loss is nan", protocol="", metrics={})
     assert "the loss is nan" in markdown(boards([failed]))
-    rich_table(boards([failed])[0])
+    rich_table(boards([failed])[0], 120)
 
 
 def test_tables_agree(tmp_path):
@@ -147,3 +147,18 @@ def test_backbone_is_a_column_only_where_it_differs():
     assert "backbone" in header(board)
     for row in board.rows:
         assert len(cells(board, row)) == len(header(board))
+
+
+@pytest.mark.parametrize("width", [100, 140])
+def test_a_narrow_terminal_cuts_no_text(width):
+    """Whole metric columns give way; names and numbers stay whole."""
+    from rich.console import Console
+
+    (board,) = boards([result("unet-connectivity", value=0.25), result("sparsemask", value=0.75)])
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(rich_table(board, width))
+    text = console.export_text()
+    assert "…" not in text
+    for word in ("unet-connectivity", "sparsemask", "0.750", "0.650–0.850", "2.000+0.500+0.001"):
+        assert word in text
+    assert ("other" in text) == (width > 100)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from benchmark.leaderboard import Board, Row
@@ -123,18 +124,35 @@ def markdown(tables: Sequence[Board]) -> str:
     return "\n".join(parts)
 
 
-def rich_table(board: Board) -> Table:
-    """One board for the terminal: metrics first, then speed and size."""
-    table = Table(title=f"{heading(board)} · {board.protocol}", caption=" ".join(notes(board)))
-    for title in header(board):
-        left = title in ("decoder", "backbone")
-        table.add_column(
-            title.replace(": ", ":\n").replace(" of", "\nof"),
-            justify="left" if left else "right",
-            no_wrap=title != "decoder",
-        )
-    for row in table_rows(board):
-        table.add_row(*row)
+def rich_table(board: Board, width: int) -> Table:
+    """One board for a terminal of ``width`` columns; without the last metrics if it is narrow."""
+    titles = [
+        t.replace(": ", ":\n").replace("+d", "+\nd").replace(" of", "\nof") for t in header(board)
+    ]
+    rows = table_rows(board)
+    wide = [
+        max(len(line) for text in (title, *(row[i] for row in rows)) for line in text.split("\n"))
+        for i, title in enumerate(titles)
+    ]
+    shown = list(range(len(titles)))
+    first = titles.index(INTERVAL.replace(" of", "\nof")) + 1 + _several_seeds(board)
+    metrics = list(range(first, first + len(board.columns) - 1))
+    while metrics and sum(wide[i] + 3 for i in shown) > width:
+        shown.remove(metrics.pop())
+    hidden = len(titles) - len(shown)
+    more = [f"{hidden} more metrics: python cli.py report, or a wider terminal."] if hidden else []
+    table = Table(
+        title=f"{heading(board)} · {board.protocol}",
+        caption=" ".join([*notes(board), *more]),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 1),
+        pad_edge=False,
+    )
+    for i in shown:
+        left = titles[i] in ("decoder", "backbone")
+        table.add_column(titles[i], justify="left" if left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(row[i] for i in shown))
     return table
 
 
