@@ -1,5 +1,6 @@
 """What every decoder is, and their registry."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -26,7 +27,7 @@ class DecoderInfo:
     exportable: bool = True
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module, ABC):
     """Feature maps → one map [B, ``out_channels``, h, w], which the task heads read.
 
     A subclass takes ``features`` (the specs of the maps that ``forward`` will get, highest
@@ -47,9 +48,9 @@ class Decoder(nn.Module):
                 f"has {', '.join(map(str, sorted(strides)))}"
             )
 
+    @abstractmethod
     def forward(self, features: list[Tensor]) -> Tensor:
         """Maps [B, C_i, h_i, w_i] → [B, out_channels, h, w]."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
 
 
 DECODERS: Registry[type[Decoder]] = Registry("decoder", "models.decoders")
