@@ -43,7 +43,7 @@ def main() -> None:
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """An option for every field of RunConfig; texts are checked by RunConfig itself."""
     for name, field in reversed(RunConfig.model_fields.items()):
-        if name == "weights_sha256":
+        if name in ("weights_sha256", "wiring"):
             continue
         option = f"--{name.replace('_', '-')}"
         text = field.description or ""

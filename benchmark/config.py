@@ -49,7 +49,10 @@ class RunConfig(BaseModel):
     pretrained: bool = Field(False, description="Download timm's own weights.")
     mean: Triple | None = Field(None, description="Input mean in 0…1: one number or R,G,B.")
     std: Triple | None = Field(None, description="Input standard deviation, likewise.")
-    decoder: str = Field("sparsemask", description="Decoder; see `list decoders`.")
+    decoder: str = Field(
+        "sparsemask", description="Decoder, see `list decoders`; or connectivity:FILE.json."
+    )
+    wiring: dict[str, Any] | None = Field(None, description="Filled in from the FILE.json.")
 
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
     image_size: Size | None = Field(None, description="Images are resized to HxW.")
@@ -126,8 +129,8 @@ class RunConfig(BaseModel):
     def key(self, data_is_identity: bool, revision: int = 1) -> str:
         """Ten hexadecimal digits over everything that determines the result.
 
-        Where a file lies does not: weights count by content, and the data folder only if the data
-        set is the user's own (``data_is_identity``). revision: of the data set's reader.
+        Where a file lies does not: weights and wirings count by content, and the data folder only
+        if the data set is the user's own (``data_is_identity``). revision: of its reader.
         """
         content = self.model_dump(
             mode="json", exclude={"weights", "workers"} | set(() if data_is_identity else ("data",))
@@ -135,6 +138,10 @@ class RunConfig(BaseModel):
         if data_is_identity and self.data is not None:
             content["data"] = str(self.data.expanduser().resolve())
         content["revision"] = revision
+        if self.wiring is None:
+            del content["wiring"]
+        else:
+            del content["decoder"]
         text = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

@@ -11,7 +11,9 @@ from common.errors import DataError, UsageError
 from common.files import sha256_of
 from datasets.base import DATASETS
 from models.backbones import input_statistics
+from models.connectivity import Connectivity
 from models.decoders.base import DECODERS
+from models.predictor import wiring_file
 from tasks.base import TASKS, Task
 
 AXES = ("backbone", "decoder", "seed")
@@ -41,7 +43,9 @@ def resolve(config: RunConfig) -> RunConfig:
     Raises UsageError for unknown names, DataError for a missing weights file.
     """
     make_task(config)
-    DECODERS.get(config.decoder)
+    file = wiring_file(config.decoder)
+    if file is None:
+        DECODERS.get(config.decoder)
     defaults = {**FALLBACKS, **DATASETS.get(config.dataset).info.defaults}
     values: dict[str, Any] = {
         name: value for name, value in defaults.items() if getattr(config, name) is None
@@ -57,6 +61,9 @@ def resolve(config: RunConfig) -> RunConfig:
         except OSError as error:
             reason = error.strerror or str(error)
             raise DataError(f"{config.weights}: cannot be read ({reason})") from error
+    if file is not None:
+        wired = Connectivity.load(file).to_json()
+        values["wiring"] = {"strides": wired["encoder"]["strides"], "stages": wired["stages"]}
     filled = config.model_copy(update=values)
     assert filled.backbone is not None
     mean, std = input_statistics(filled.backbone, filled.weights)
@@ -77,7 +84,7 @@ def plan(values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[R
 def command_of(config: RunConfig) -> str:
     """The command that repeats a run."""
     parts = ["python", "cli.py", "run"]
-    for name, value in config.model_dump(mode="json", exclude={"weights_sha256"}).items():
+    for name, value in config.model_dump(mode="json", exclude={"weights_sha256", "wiring"}).items():
         option = f"--{name.replace('_', '-')}"
         default = RunConfig.model_fields[name].get_default(call_default_factory=True)
         if name == "backbone_args":

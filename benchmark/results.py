@@ -51,7 +51,10 @@ class Result(BaseModel):
 
 def folder_of(results: Path, config: RunConfig, key: str) -> Path:
     """The folder of a run, named for people and made unique by the key."""
-    parts = (config.task, config.dataset, config.backbone, config.decoder, f"seed{config.seed}")
+    decoder = config.decoder
+    if config.wiring is not None:  # a file's name will do
+        decoder = f"connectivity-{Path(decoder.partition(':')[2]).stem}"
+    parts = (config.task, config.dataset, config.backbone, decoder, f"seed{config.seed}")
     name = "_".join(str(part).replace("/", "-") for part in parts)
     return results / f"{name}_{key}"
 

@@ -5,13 +5,15 @@ stages D1 … DL. Stage l has the spatial size of E_l and may take E_i with i �
 and G. D1 is the output. Source: Wu, Zhang, Huang, ICCV 2019, section 3.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
-from common.errors import DataError, UsageError
+from common.errors import UsageError
 from common.registry import unknown_name
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -70,6 +72,20 @@ class Connectivity:
         kept = _alive(self.stages)
         return Connectivity(self.name, self.strides, kept, self.backbone, self.origin)
 
+    def pruned(self, merge: bool = True, absorb: bool = True) -> "Connectivity":
+        """``alive``, without stages that repeat others (the reference's last two pruning steps).
+
+        merge: of two stages with the same inputs the deeper one stays, the only one that all
+        consumers of both may take. absorb: a stage goes whose inputs and consumers are all another
+        stage's too. D1 always stays, and nothing merges into it.
+        """
+        stages = _alive(self.stages)
+        while True:
+            fewer = _without_repeats(stages, merge, absorb)
+            if fewer == stages:
+                return Connectivity(self.name, self.strides, stages, self.backbone, self.origin)
+            stages = _alive(fewer)
+
     def transfer(self, strides: Sequence[int], backbone: str = "") -> "Connectivity":
         """The same wiring on a backbone with features of ``strides`` (paper, section 4.3).
 
@@ -125,18 +141,18 @@ class Connectivity:
 
     @classmethod
     def load(cls, path: Path) -> "Connectivity":
-        """Read an architecture file. Raises DataError that names the file and what is wrong."""
+        """Read an architecture file. Raises UsageError that names the file and what is wrong."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise DataError(f"{path}: no such connectivity file") from None
+            raise UsageError(f"{path}: no such connectivity file") from None
         except (OSError, ValueError) as error:
-            raise DataError(f"{path}: not a readable connectivity file ({error})") from error
+            raise UsageError(f"{path}: not a readable connectivity file ({error})") from error
         known = {"format", "name", "encoder", "stages", "origin"}
         unknown = sorted(set(content) - known) if isinstance(content, dict) else ["(no object)"]
         if unknown or content.get("format") != 1:
             wrong = f"unknown key {unknown[0]}" if unknown else "not format 1"
-            raise DataError(f"{path}: {wrong}; the keys are {', '.join(sorted(known))}")
+            raise UsageError(f"{path}: {wrong}; the keys are {', '.join(sorted(known))}")
         try:
             return cls(
                 name=str(content["name"]),
@@ -146,9 +162,9 @@ class Connectivity:
                 origin=dict(content.get("origin", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path}: not a connectivity: {error!r}") from error
+            raise UsageError(f"{path}: not a connectivity: {error!r}") from error
         except UsageError as error:
-            raise DataError(f"{path}: {error}") from error
+            raise UsageError(f"{path}: {error}") from error
 
 
 def _alive(stages: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
@@ -165,6 +181,91 @@ def _alive(stages: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
         kept = fewer
 
 
+def _without_repeats(
+    stages: Mapping[int, tuple[str, ...]], merge: bool, absorb: bool
+) -> dict[int, tuple[str, ...]]:
+    """``stages`` without the first stage that repeats another, or unchanged."""
+    kept = dict(stages)
+    users = {s: {c for c, inputs in kept.items() if f"D{s}" in inputs} for s in kept}
+    for stage, other in itertools.permutations(sorted(set(kept) - {1}), 2):
+        mine, theirs = set(kept[stage]), set(kept[other])
+        if merge and mine == theirs and stage < other:
+            for user in users[stage]:
+                renamed = [f"D{other}" if n == f"D{stage}" else n for n in kept[user]]
+                kept[user] = tuple(dict.fromkeys(renamed))
+        elif not (absorb and mine <= theirs and users[stage] <= users[other]):
+            continue
+        del kept[stage]
+        for user in users[stage]:
+            kept[user] = tuple(n for n in kept[user] if n != f"D{stage}")
+        return kept
+    return kept
+
+
+def fully_dense(strides: Sequence[int]) -> Connectivity:
+    """Every connection that may be: the Fully Dense Network that a search starts from."""
+    count = len(strides)
+    stages = {stage: tuple(candidates(stage, count)) for stage in range(count, 0, -1)}
+    return Connectivity("fully-dense", tuple(strides), stages)
+
+
+def sparse_acn(strides: Sequence[int]) -> Connectivity:
+    """Sparsely aggregated: each D takes what stands 1, 2, 4, 8, 16 places before it, if it may.
+
+    The places are those in E1 … EL, G, DL … D1 (Zhu et al. 2018, as the paper's table 1 counts).
+    """
+    count = len(strides)
+    line = [f"E{i}" for i in range(1, count + 1)] + [GLOBAL]
+    line += [f"D{i}" for i in range(count, 0, -1)]
+    stages = {}
+    for stage in range(count, 0, -1):
+        place = line.index(f"D{stage}")
+        taken = [line[place - back] for back in (1, 2, 4, 8, 16) if back <= place]
+        stages[stage] = tuple(name for name in taken if name in candidates(stage, count))
+    return Connectivity("sparse-acn", tuple(strides), stages)
+
+
+def encoder_sum(strides: Sequence[int]) -> Connectivity:
+    """D1 ← EL … E1: every encoder feature straight into the output, and nothing else."""
+    names = tuple(f"E{i}" for i in range(len(strides), 0, -1))
+    return Connectivity("encoder-sum", tuple(strides), {1: names})
+
+
+def random_wiring(strides: Sequence[int], connections: int, seed: int) -> Connectivity:
+    """A wiring of exactly ``connections`` live connections, drawn at random.
+
+    Grown from a random input of D1: each step adds a connection drawn evenly from those that a
+    stage in use may still take, and a stage that comes into use brings a random input of its own.
+    A draw that overshoots the number starts again. Raises UsageError for an impossible number.
+    """
+    count = len(strides)
+    if not 1 <= connections <= count * (count + 1):
+        raise UsageError(
+            f"a random wiring of {connections} connections: {count} features allow "
+            f"1…{count * (count + 1)}"
+        )
+    random = Random(f"{seed} {connections} {tuple(strides)}")
+    while True:
+        stages: dict[int, list[str]] = {1: []}
+
+        def take(stage: int, source: str, stages: dict[int, list[str]] = stages) -> None:
+            stages[stage].append(source)
+            if source[0] == "D" and int(source[1:]) not in stages:
+                new = int(source[1:])
+                stages[new] = []
+                take(new, random.choice(candidates(new, count)))
+
+        while (taken := sum(map(len, stages.values()))) < connections:
+            free = [(s, n) for s, i in stages.items() for n in candidates(s, count) if n not in i]
+            if not free:
+                break
+            take(*random.choice(free))
+        if taken == connections:
+            wired = {s: tuple(i) for s, i in sorted(stages.items(), reverse=True)}
+            origin = {"source": "random", "seed": seed}
+            return Connectivity(f"random-{connections}-{seed}", tuple(strides), wired, "", origin)
+
+
 def unet(strides: Sequence[int]) -> Connectivity:
     """D_l ← E_l, D_{l+1}: the connections of U-Net (without G)."""
     count = len(strides)
@@ -179,7 +280,10 @@ def sparsemask(strides: Sequence[int]) -> Connectivity:
 
 PRESETS: dict[str, Callable[[Sequence[int]], Connectivity]] = {
     "sparsemask": sparsemask,
+    "fully-dense": fully_dense,
     "unet-connectivity": unet,
+    "sparse-acn": sparse_acn,
+    "encoder-sum": encoder_sum,
 }
 
 
@@ -188,3 +292,14 @@ def preset(name: str, strides: Sequence[int]) -> Connectivity:
     if name not in PRESETS:
         raise unknown_name("connectivity", name, PRESETS, "python cli.py list decoders")
     return PRESETS[name](strides)
+
+
+def find(text: str, strides: Sequence[int]) -> Connectivity:
+    """The preset or the architecture file that ``text`` names, on features of ``strides``.
+
+    Raises UsageError for what is neither and for a file that is no connectivity.
+    """
+    path = Path(text).expanduser()
+    if text in PRESETS or not (path.suffix == ".json" or path.exists()):
+        return preset(text, strides)
+    return Connectivity.load(path).transfer(strides)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,11 @@ from torch import Tensor, nn
 
 from common.errors import UsageError
 from models.backbones import Backbone
+from models.connected_decoder import ConnectedDecoder
+from models.connectivity import Connectivity
 from models.decoders.base import DECODERS, Decoder
+
+WIRED = "connectivity:"
 
 
 class DensePredictor(nn.Module):
@@ -67,6 +72,19 @@ class DensePredictor(nn.Module):
             )
 
 
+def wiring_file(decoder: str) -> Path | None:
+    """The file that ``connectivity:FILE.json`` names; None for a decoder of the registry."""
+    return Path(decoder.removeprefix(WIRED)).expanduser() if decoder.startswith(WIRED) else None
+
+
 def build_decoder(name: str, backbone: Backbone) -> Decoder:
-    """The decoder called ``name`` for ``backbone``'s features."""
-    return DECODERS.get(name)(backbone.features)
+    """The decoder called ``name``, or wired by ``connectivity:FILE.json``, for ``backbone``.
+
+    Raises UsageError for an unknown name, a file that is no connectivity, and features that the
+    decoder cannot use.
+    """
+    file = wiring_file(name)
+    if file is None:
+        return DECODERS.get(name)(backbone.features)
+    strides = [f.stride for f in backbone.features]
+    return ConnectedDecoder(backbone.features, Connectivity.load(file).transfer(strides))

@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import DataError, UsageError
-from models.connectivity import ARCHITECTURES, Connectivity, candidates, preset, unet
+from common.errors import UsageError
+from models.connectivity import (
+    ARCHITECTURES,
+    PRESETS,
+    Connectivity,
+    candidates,
+    find,
+    preset,
+    random_wiring,
+    unet,
+)
 
 MOBILENETV2 = (2, 2, 4, 8, 16, 16, 32, 32, 32)
 # the list in the paper's figure 3
@@ -124,6 +133,101 @@ def test_an_unknown_preset_lists_near_matches() -> None:
         preset("sparsmask", MOBILENETV2)
 
 
+def test_sparse_acn_takes_what_stands_a_power_of_two_before() -> None:
+    # E1 E2 E3 G D3 D2 D1: D2 stands at 5, so that 4, 3 and 1 are D3, G and E2
+    assert as_sets(preset("sparse-acn", (2, 4, 8))) == {
+        3: {"G", "E3"},
+        2: {"D3", "G", "E2"},
+        1: {"D2", "D3", "E3"},
+    }
+
+
+def test_the_encoder_sum_reads_every_feature_once() -> None:
+    assert as_sets(preset("encoder-sum", (4, 8, 16))) == {1: {"E1", "E2", "E3"}}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("strides", [(4,), (2, 4), (4, 8, 16, 32), MOBILENETV2])
+def test_every_preset_is_alive_on_every_backbone(name: str, strides: tuple[int, ...]) -> None:
+    connectivity = preset(name, strides)
+    assert connectivity.strides == strides
+    assert connectivity.alive().stages == connectivity.stages
+
+
+@given(stride_lists(), st.integers(1, 90), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_a_random_wiring_has_as_many_live_connections_as_asked(
+    strides: tuple[int, ...], connections: int, seed: int
+) -> None:
+    most = len(strides) * (len(strides) + 1)
+    if connections > most:
+        with pytest.raises(UsageError, match=f"{connections} connections.*1…{most}"):
+            random_wiring(strides, connections, seed)
+        return
+    wired = random_wiring(strides, connections, seed)
+    assert wired.connections == wired.alive().connections == connections
+    assert random_wiring(strides, connections, seed).stages == wired.stages
+
+
+def test_random_wirings_of_other_seeds_differ() -> None:
+    drawn = {str(as_sets(random_wiring(MOBILENETV2, 10, seed))) for seed in range(10)}
+    assert len(drawn) == 10
+
+
+def test_a_wiring_is_found_by_preset_and_by_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(unet(MOBILENETV2).to_json()))
+    assert find("sparse-acn", (2, 4)).stages == preset("sparse-acn", (2, 4)).stages
+    assert find(str(path), (2, 4)).stages == unet(MOBILENETV2).transfer((2, 4)).stages
+    with pytest.raises(UsageError, match=r"nothing\.json: no such connectivity file"):
+        find(str(tmp_path / "nothing.json"), (2, 4))
+    with pytest.raises(UsageError, match="unknown connectivity 'spars-acn': did you mean"):
+        find("spars-acn", (2, 4))
+
+
+# --- pruned --------------------------------------------------------------------------------------
+
+
+def test_of_two_stages_with_the_same_inputs_the_deeper_stays() -> None:
+    wired = wiring({4: ("E5", "G"), 3: ("E5", "G"), 2: ("D4", "E2"), 1: ("D3", "D4", "D2")})
+    assert as_sets(wired.pruned(absorb=False)) == {
+        4: {"E5", "G"}, 2: {"D4", "E2"}, 1: {"D4", "D2"},
+    }  # fmt: skip
+    handed = wiring({4: ("E5",), 3: ("E5",), 2: ("D4", "E2"), 1: ("D3", "D2")})
+    assert as_sets(handed.pruned(absorb=False)) == {
+        4: {"E5"}, 2: {"D4", "E2"}, 1: {"D4", "D2"},
+    }  # fmt: skip
+
+
+def test_a_stage_within_another_is_absorbed() -> None:
+    wired = wiring({4: ("E5", "G", "E4"), 3: ("E5", "E4"), 1: ("D3", "D4", "E1")})
+    assert as_sets(wired.pruned(merge=False)) == {4: {"E5", "G", "E4"}, 1: {"D4", "E1"}}
+    apart = wiring({4: ("E5", "E4"), 3: ("E5", "E4", "E3"), 2: ("D4", "E2"), 1: ("D3", "D2")})
+    assert apart.pruned().stages == apart.stages  # D3 does not serve D2
+
+
+def test_nothing_merges_into_the_output() -> None:
+    wired = wiring({2: ("E5", "E2"), 1: ("E5", "E2", "D2")})
+    assert wired.pruned().stages == wired.stages
+    twin = wiring({3: ("E5",), 2: ("E5", "D3"), 1: ("E5", "D3", "D2")})
+    assert twin.pruned().stages[1][0] == "E5"
+
+
+@pytest.mark.parametrize(("merge", "absorb"), [(True, True), (True, False), (False, True)])
+@given(wired=wirings())
+@settings(max_examples=60, deadline=None)
+def test_pruned_is_a_fixed_point_without_repeats(
+    wired: Connectivity, merge: bool, absorb: bool
+) -> None:
+    pruned = wired.pruned(merge, absorb)
+    assert pruned.alive() == pruned == pruned.pruned(merge, absorb)
+    assert pruned.connections <= wired.alive().connections
+    inputs = [frozenset(i) for s, i in pruned.stages.items() if s != 1]
+    if merge:
+        assert len(set(inputs)) == len(inputs)
+    assert wired.pruned(merge=False, absorb=False) == wired.alive()
+
+
 # --- alive ---------------------------------------------------------------------------------------
 
 
@@ -210,7 +314,7 @@ def test_a_wrong_file_is_named_with_what_is_wrong(
 ) -> None:
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps(VALID | change))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UsageError) as caught:
         Connectivity.load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
@@ -221,7 +325,7 @@ def test_a_missing_key_is_an_error(tmp_path: Path, missing: str) -> None:
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps({k: v for k, v in VALID.items() if k != missing}))
     with pytest.raises(
-        DataError, match="wrong.json.*" + ("format 1" if missing == "format" else missing)
+        UsageError, match="wrong.json.*" + ("format 1" if missing == "format" else missing)
     ):
         Connectivity.load(path)
 
@@ -232,16 +336,16 @@ def test_a_truncated_file_and_one_without_an_object_are_errors(
 ) -> None:
     path = tmp_path / "wrong.json"
     path.write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UsageError) as caught:
         Connectivity.load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no\.json: no such connectivity file"):
+    with pytest.raises(UsageError, match=r"no\.json: no such connectivity file"):
         Connectivity.load(tmp_path / "no.json")
-    with pytest.raises(DataError, match="not a readable connectivity file"):
+    with pytest.raises(UsageError, match="not a readable connectivity file"):
         Connectivity.load(tmp_path)
 
 

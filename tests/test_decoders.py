@@ -298,9 +298,19 @@ def test_connected_decoders_have_the_papers_weights(
     assert convolution_weights(decoder) == weights
 
 
+@pytest.mark.parametrize("reference", [fully_dense, sparse_acn])
+def test_the_presets_are_the_papers_wirings(reference: Callable[..., Connectivity]) -> None:
+    for strides in (STRIDES, (4, 8, 16, 32)):
+        name = {"fdn": "fully-dense"}.get(reference(strides).name, "sparse-acn")
+        expected = {s: set(i) for s, i in reference(strides).stages.items() if i}
+        assert {s: set(i) for s, i in preset(name, strides).stages.items()} == expected
+
+
 @pytest.mark.parametrize(
     ("name", "head", "weights"),
     [
+        ("fully-dense", False, 1_931_776),
+        ("sparse-acn", False, 719_360),
         ("sparsemask", False, 559_104),
         ("unet-connectivity", False, 162_304),
         ("fcn", True, 26_880),
