@@ -9,10 +9,19 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from benchmark.config import FALLBACKS, RunConfig, read_config_file
+from benchmark.config import (
+    FALLBACKS,
+    PAPER_SEARCH,
+    NetworkConfig,
+    RunConfig,
+    SearchConfig,
+    option_name,
+    read_config_file,
+)
 from common.errors import UsageError, UserError
 
 SEVERAL = ("backbone", "decoder", "seed")
+FILLED_IN = ("weights_sha256", "wiring")
 
 
 class Application(click.Group):
@@ -40,40 +49,47 @@ def main() -> None:
     """
 
 
-def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """An option for every field of RunConfig; texts are checked by RunConfig itself."""
-    for name, field in reversed(RunConfig.model_fields.items()):
-        if name in ("weights_sha256", "wiring"):
-            continue
-        option = f"--{name.replace('_', '-')}"
-        text = field.description or ""
-        choices = [
-            choice
-            for part in (field.annotation, *get_args(field.annotation))
-            if get_origin(part) is Literal
-            for choice in get_args(part)
-        ]
-        default = field.get_default(call_default_factory=True)
-        if choices:
-            text += f" One of {', '.join(choices)}."
-        if name in FALLBACKS:
-            text += f" [default: the data set's own, else {_shown(FALLBACKS[name])}]"
-        elif default not in (None, {}) and name != "decoder":
-            text += f" [default: {default}]"
-        if field.annotation is bool:
-            decorate = click.option(f"{option}/--no-{option[2:]}", name, default=None, help=text)
-        elif name == "backbone_args":
-            decorate = click.option(
-                "--backbone-arg", name, multiple=True, metavar="KEY=VALUE", help=text
-            )
-        elif name in SEVERAL:
-            decorate = click.option(
-                option, name, multiple=True, metavar="…", help=f"{text} May be repeated."
-            )
-        else:
-            decorate = click.option(option, name, default=None, metavar="…", help=text)
-        command = decorate(command)
-    return command
+def config_options(kind: type[NetworkConfig], several: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """An option for every field of ``kind``; texts are checked by ``kind`` itself.
+
+    several: fields whose option may be repeated.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(kind.model_fields):
+            if name not in FILLED_IN:
+                command = _config_option(kind, name, name in several)(command)
+        return command
+
+    return decorate
+
+
+def _config_option(kind: type[NetworkConfig], name: str, several: bool) -> Callable[..., Any]:
+    field = kind.model_fields[name]
+    option = option_name(name)
+    text = field.description or ""
+    choices = [
+        choice
+        for part in (field.annotation, *get_args(field.annotation))
+        if get_origin(part) is Literal
+        for choice in get_args(part)
+    ]
+    default = field.get_default(call_default_factory=True)
+    if choices:
+        text += f" One of {', '.join(choices)}."
+    if name in FALLBACKS:
+        text += f" [default: the data set's own, else {_shown(FALLBACKS[name])}]"
+    elif default not in (None, {}) and name != "decoder":
+        text += f" [default: {_shown(default)}]"
+    if field.annotation is bool:
+        return click.option(f"{option}/--no-{option[2:]}", name, default=None, help=text)
+    if name == "backbone_args":
+        return click.option("--backbone-arg", name, multiple=True, metavar="KEY=VALUE", help=text)
+    if several:
+        return click.option(
+            option, name, multiple=True, metavar="…", help=f"{text} May be repeated."
+        )
+    return click.option(option, name, default=None, metavar="…", help=text)
 
 
 def _shown(value: Any) -> str:
@@ -155,7 +171,7 @@ def progress(verbose: bool = False) -> Iterator[Any]:
 
 
 @main.command()
-@config_options
+@config_options(RunConfig, SEVERAL)
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE.yaml",
               help="Options from a file; those on the command line win.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path),
@@ -228,6 +244,75 @@ def _print_plan(runs: list[RunConfig], results: Path) -> None:
             str(config.seed), size, str(config.epochs), found.status if found else "to do",
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@main.command()
+@config_options(SearchConfig, ("task",))
+@click.option("--preset", type=click.Choice(["paper"]),
+              help="The paper's own settings; options given besides win.")  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path), required=True,
+              help="Folder for found.json and search.json.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace the search that is in --output.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more: libraries' warnings.")
+def search(
+    preset: str | None, output: Path, overwrite: bool, verbose: bool, **options: Any
+) -> None:  # fmt: skip
+    """Search a wiring: train all connections, drop the weak ones.
+
+    Several --task share one wiring. Train what was found:
+    python cli.py run --decoder connectivity:DIR/found.json
+    """
+    if not verbose:
+        _quiet()
+    from benchmark import searching
+    from benchmark.config import make_config
+    from benchmark.plan import resolve
+
+    values = {**(PAPER_SEARCH if preset else {}), **_given(options)}
+    values["task"] = "+".join(values.get("task", ("segmentation",)))
+    config = resolve(make_config(values, SearchConfig))
+    with progress(verbose) as listener:
+        record = searching.search(config, output, overwrite, listener)
+    _print_found(record["found"])
+    click.echo(f"wrote {output / searching.FOUND} and {output / searching.SEARCH}", err=True)
+
+
+@main.command()
+@click.argument("folder", metavar="SEARCH_DIR", type=click.Path(path_type=Path))
+@click.option("--threshold", type=click.FloatRange(0, 1, max_open=True), required=True,
+              help="Connections up to this weight (0…1) are dropped.")  # fmt: skip
+@click.option("--merge/--no-merge", default=None, help="Merge stages with the same inputs.")
+@click.option("--absorb/--no-absorb", default=None, help="Drop stages that another contains.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=None,
+              help="File of the wiring. [default: SEARCH_DIR/found.json]")  # fmt: skip
+def prune(
+    folder: Path, threshold: float, merge: bool | None, absorb: bool | None, output: Path | None
+) -> None:
+    """Prune a search again, with another threshold, without training."""
+    import json
+
+    from benchmark.searching import FOUND, prune, read_search
+    from common.files import write_atomic
+
+    record = {**read_search(folder), "threshold": threshold}
+    for name, value in (("merge", merge), ("absorb", absorb)):
+        record[name] = record.get(name, True) if value is None else value
+    found, facts = prune(record)
+    output = output or folder / FOUND
+    write_atomic(output, json.dumps(found.to_json(), indent=1) + "\n")
+    _print_found(facts)
+    click.echo(f"wrote {output}", err=True)
+
+
+def _print_found(found: dict[str, Any]) -> None:
+    for stage, inputs in found["stages"].items():
+        click.echo(f"D{stage} ← {', '.join(inputs)}")
+    gap = "" if found["gap"] is None else f", {found['gap']:.3g} times as much"
+    click.echo(
+        f"{found['kept']} of {found['candidates']} connections kept, {found['alive']} alive, "
+        f"{found['connections']} after merging; smallest kept {found['smallest_kept']:.3g}, "
+        f"largest dropped {found['largest_dropped']:.3g}{gap}"
+    )
 
 
 @main.command()

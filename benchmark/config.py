@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 from pydantic import (
     BaseModel,
@@ -18,16 +18,18 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import Self
 
 from common.errors import DataError, UsageError
 from common.registry import nearest
 
 Size = tuple[int, int]
 Triple = tuple[float, float, float]
+Config = TypeVar("Config", bound="NetworkConfig")
 
 
-class RunConfig(BaseModel):
-    """One run: a network, the data that it is trained and scored on, and how.
+class NetworkConfig(BaseModel):
+    """The data, the network's backbone and how it is trained: what a run and a search share.
 
     A field that is None here and has a value in the data set's ``defaults`` takes that value, then
     the value in ``FALLBACKS``; ``benchmark.plan.resolve`` does so before a run.
@@ -49,10 +51,6 @@ class RunConfig(BaseModel):
     pretrained: bool = Field(False, description="Download timm's own weights.")
     mean: Triple | None = Field(None, description="Input mean in 0…1: one number or R,G,B.")
     std: Triple | None = Field(None, description="Input standard deviation, likewise.")
-    decoder: str = Field(
-        "sparsemask", description="Decoder, see `list decoders`; or connectivity:FILE.json."
-    )
-    wiring: dict[str, Any] | None = Field(None, description="Filled in from the FILE.json.")
 
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
     image_size: Size | None = Field(None, description="Images are resized to HxW.")
@@ -63,7 +61,6 @@ class RunConfig(BaseModel):
     flip: bool = Field(True, description="Random left-right flip in training.")
     colour: float | None = Field(None, ge=0, le=1, description="Strength of colour jitter, 0…1.")
 
-    epochs: int | None = Field(None, ge=1, description="Passes over the training split.")
     batch_size: int | None = Field(None, ge=1, description="Images in a training step.")
     optimizer: Literal["sgd", "adamw"] | None = Field(None, description="Optimiser.")
     lr: float | None = Field(None, gt=0, description="Learning rate of the backbone.")
@@ -79,13 +76,7 @@ class RunConfig(BaseModel):
         None, ge=0, lt=1, description="Share of the steps that warm up linearly."
     )
     clip_grad: float | None = Field(None, ge=0, description="Clip the gradient's norm; 0: off.")
-    ema: float | None = Field(None, gt=0, lt=1, description="Decay of averaged weights; off.")
     amp: bool = Field(False, description="Mixed precision in training and scoring.")
-    loss: str | None = Field(None, description="Sum of terms, as in ce+0.5*dice.")
-    score: Literal["last", "best"] = Field(
-        "last", description="Score the last epoch's weights or the best validated ones."
-    )
-    validate_every: int = Field(1, ge=1, description="Epochs between validations.")
     device: str = Field("cpu", description="cpu, cuda or cuda:N.")
     workers: int = Field(0, ge=0, description="Processes that read images.")
     threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores.")
@@ -101,18 +92,18 @@ class RunConfig(BaseModel):
             return tuple(parts * 2 if len(parts) == 1 else parts)
         return value
 
-    @field_validator("zoom", "mean", "std", mode="before")
+    @field_validator("zoom", "mean", "std", "ramp", mode="before", check_fields=False)
     @classmethod
     def _parse_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """Numbers with commas between; one number stands for all channels."""
         numbers = value.split(",") if isinstance(value, str) else value
         numbers = [numbers] if isinstance(numbers, int | float) else numbers
-        if info.field_name != "zoom" and isinstance(numbers, list) and len(numbers) == 1:
+        if info.field_name in ("mean", "std") and isinstance(numbers, list) and len(numbers) == 1:
             return tuple(numbers) * 3
         return numbers
 
     @model_validator(mode="after")
-    def _check(self) -> "RunConfig":
+    def _check(self) -> Self:
         for name in ("image_size", "crop_size"):
             size = getattr(self, name)
             if size is not None and min(size) < 32:
@@ -125,6 +116,22 @@ class RunConfig(BaseModel):
         if self.weights is not None and self.pretrained:
             raise ValueError("--pretrained: give it or --weights, not both")
         return self
+
+
+class RunConfig(NetworkConfig):
+    """One run: a network, the data that it is trained and scored on, and how."""
+
+    decoder: str = Field(
+        "sparsemask", description="Decoder, see `list decoders`; or connectivity:FILE.json."
+    )
+    wiring: dict[str, Any] | None = Field(None, description="Filled in from the FILE.json.")
+    epochs: int | None = Field(None, ge=1, description="Passes over the training split.")
+    ema: float | None = Field(None, gt=0, lt=1, description="Decay of averaged weights; off.")
+    loss: str | None = Field(None, description="Sum of terms, as in ce+0.5*dice.")
+    score: Literal["last", "best"] = Field(
+        "last", description="Score the last epoch's weights or the best validated ones."
+    )
+    validate_every: int = Field(1, ge=1, description="Epochs between validations.")
 
     def key(self, data_is_identity: bool, revision: int = 1) -> str:
         """Ten hexadecimal digits over everything that determines the result.
@@ -146,6 +153,51 @@ class RunConfig(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+class SearchConfig(NetworkConfig):
+    """One search for a wiring. ``task`` may join several tasks by ``+``: one wiring for all.
+
+    Learning rates, ramp and number of iterations that decide within minutes: ``docs/search.md``.
+    """
+
+    iterations: int | None = Field(None, ge=1, description="Training steps.")
+    method: Literal["sparsemask", "maskconnect"] = Field(
+        "sparsemask", description="Any number of inputs to a stage, or a fixed one (--inputs)."
+    )
+    inputs: int = Field(2, ge=1, description="Inputs of each stage with maskconnect.")
+    loss: Literal["sparse", "l1"] = Field("sparse", description="What drives weights to 0.")
+    lambda_: float = Field(0.3, ge=0, description="Weight of that loss.")
+    ramp: tuple[float, float] = Field(
+        (0.15, 0.55), description="Its weight grows between these shares of the steps: FROM,TO."
+    )
+    threshold: float = Field(
+        0.001, ge=0, lt=1, description="Connections up to this weight (0…1) are dropped."
+    )
+    noise: float = Field(0.1, ge=0, description="Standard deviation of the noise on weights.")
+    connection_bn: bool = Field(True, description="BatchNorm in every connection.")
+    connection_lr: float | None = Field(
+        0.03, gt=0, description="Adam's rate for the weights; none: the network's optimiser."
+    )
+    width: int = Field(64, ge=1, description="Channels of the decoder's maps.")
+    cost: Literal["latency", "macs", "params"] | None = Field(
+        None, description="A connection's cost, in the loss besides."
+    )
+    cost_weight: float = Field(0.0, ge=0, description="Weight of the cost, 1 for all connections.")
+    merge: bool = Field(True, description="Merge stages with the same inputs.")
+    absorb: bool = Field(True, description="Drop stages that another one contains.")
+
+    @field_validator("connection_lr", mode="before")
+    @classmethod
+    def _parse_none(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
+    @model_validator(mode="after")
+    def _check_search(self) -> Self:
+        start, end = self.ramp
+        if not 0 <= start <= end <= 1:
+            raise ValueError(f"--ramp: {start:g},{end:g} is not 0 ≤ FROM ≤ TO ≤ 1")
+        return self
+
+
 FALLBACKS: Mapping[str, Any] = {
     "backbone": "mobilenetv2_100",
     "image_size": (256, 256),
@@ -162,21 +214,53 @@ FALLBACKS: Mapping[str, Any] = {
 }
 
 
-def make_config(values: Mapping[str, Any]) -> RunConfig:
-    """A RunConfig from ``values``. Raises UsageError naming the key, the value and the remedy."""
-    unknown = [key for key in values if key not in RunConfig.model_fields]
+PAPER_SEARCH: Mapping[str, Any] = {
+    "image_size": (513, 513),
+    "iterations": 33_000,
+    "batch_size": 16,
+    "optimizer": "sgd",
+    "lr": 0.005,
+    "decoder_lr_factor": 10.0,
+    "weight_decay": 4e-5,
+    "schedule": "poly",
+    "warmup": 0.0,
+    "clip_grad": 0.0,
+    "zoom": (0.5, 2.0),
+    "lambda_": 0.01,
+    "ramp": (0.0, 0.0),
+    "connection_lr": "none",
+}
+"""The paper's own search: ``search --preset paper``."""
+
+
+def option_name(field: str) -> str:
+    """The command line's option for a field of a configuration."""
+    return f"--{field.rstrip('_').replace('_', '-')}"
+
+
+@overload
+def make_config(values: Mapping[str, Any]) -> RunConfig: ...
+
+
+@overload
+def make_config(values: Mapping[str, Any], kind: type[Config]) -> Config: ...
+
+
+def make_config(values: Mapping[str, Any], kind: type[NetworkConfig] = RunConfig) -> NetworkConfig:
+    """A configuration from ``values``. Raises UsageError naming the key, value and remedy."""
+    unknown = [key for key in values if key not in kind.model_fields]
     if unknown:
-        close = nearest(unknown[0], RunConfig.model_fields, 1)
-        hint = f"did you mean {close[0]}?" if close else "see python cli.py run --help"
+        close = nearest(unknown[0], kind.model_fields, 1)
+        hint = f"did you mean {close[0]}?" if close else "see the command's --help"
         raise UsageError(f"unknown option '{unknown[0]}': {hint}")
     try:
-        return RunConfig(**values)
+        return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         seen = f" (got {first['input']!r})" if key else ""
-        label = f"--{str(first['loc'][0]).replace('_', '-')}: " if key else ""
+        label = f"{option_name(str(first['loc'][0]))}: " if key else ""
         raise UsageError(f"{label}{message}{seen}") from error
 
 
@@ -194,6 +278,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected 'option: value' lines")
     values = {str(key).replace("-", "_"): value for key, value in content.items()}
-    if "backbone_arg" in values:  # as the option is called
-        values["backbone_args"] = values.pop("backbone_arg")
+    for option, field in (("backbone_arg", "backbone_args"), ("lambda", "lambda_")):
+        if option in values:
+            values[field] = values.pop(option)
     return values

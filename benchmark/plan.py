@@ -6,7 +6,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmark.config import FALLBACKS, RunConfig, make_config
+from benchmark.config import (
+    FALLBACKS,
+    Config,
+    NetworkConfig,
+    RunConfig,
+    make_config,
+    option_name,
+)
 from common.errors import DataError, UsageError
 from common.files import sha256_of
 from datasets.base import DATASETS
@@ -20,15 +27,19 @@ AXES = ("backbone", "decoder", "seed")
 DEFAULT_DECODERS = ("sparsemask", "unet-connectivity", "fcn", "deeplabv3-light", "smp-fpn")
 
 
-def make_task(config: RunConfig) -> Task:
-    """The task of a run, told the data set's facts."""
-    task = TASKS.get(config.task)
+def make_task(config: NetworkConfig, name: str | None = None) -> Task:
+    """The task of a run, or the one called ``name`` of a search, told the data set's facts."""
+    name = name or config.task
+    task = TASKS.get(name)
     info = DATASETS.get(config.dataset).info
-    if config.task not in info.tasks:
-        raise UsageError(
-            f"data set {config.dataset} has no {config.task}: it has {', '.join(info.tasks)}"
-        )
-    return task(**info.tasks[config.task], loss=config.loss)
+    if name not in info.tasks:
+        raise UsageError(f"data set {config.dataset} has no {name}: it has {', '.join(info.tasks)}")
+    return task(**info.tasks[name], loss=config.loss if isinstance(config, RunConfig) else None)
+
+
+def make_tasks(config: NetworkConfig) -> list[Task]:
+    """The tasks that ``a+b`` joins, each once."""
+    return [make_task(config, name) for name in dict.fromkeys(config.task.split("+"))]
 
 
 def run_key(config: RunConfig) -> str:
@@ -37,18 +48,20 @@ def run_key(config: RunConfig) -> str:
     return config.key(info.generic, info.revision)
 
 
-def resolve(config: RunConfig) -> RunConfig:
+def resolve(config: Config) -> Config:
     """``config`` with every open field filled from the data set, the weights and the fallbacks.
 
     Raises UsageError for unknown names, DataError for a missing weights file.
     """
-    make_task(config)
-    file = wiring_file(config.decoder)
-    if file is None:
+    make_tasks(config)
+    file = wiring_file(config.decoder) if isinstance(config, RunConfig) else None
+    if isinstance(config, RunConfig) and file is None:
         DECODERS.get(config.decoder)
     defaults = {**FALLBACKS, **DATASETS.get(config.dataset).info.defaults}
     values: dict[str, Any] = {
-        name: value for name, value in defaults.items() if getattr(config, name) is None
+        name: value
+        for name, value in defaults.items()
+        if name in type(config).model_fields and getattr(config, name) is None
     }
     crop, size = values.get("crop_size"), config.image_size
     if crop is not None and size is not None and (crop[0] > size[0] or crop[1] > size[1]):
@@ -68,7 +81,7 @@ def resolve(config: RunConfig) -> RunConfig:
     assert filled.backbone is not None
     mean, std = input_statistics(filled.backbone, filled.weights)
     values["mean"], values["std"] = config.mean or mean, config.std or std
-    return make_config({**config.model_dump(), **values})
+    return make_config({**config.model_dump(), **values}, type(config))
 
 
 def plan(values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[RunConfig]:
@@ -81,19 +94,25 @@ def plan(values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[R
     return list(runs.values())
 
 
-def command_of(config: RunConfig) -> str:
-    """The command that repeats a run."""
-    parts = ["python", "cli.py", "run"]
+def command_of(config: NetworkConfig, command: str = "run") -> str:
+    """The command that repeats a run or a search."""
+    parts = ["python", "cli.py", command]
     for name, value in config.model_dump(mode="json", exclude={"weights_sha256", "wiring"}).items():
-        option = f"--{name.replace('_', '-')}"
-        default = RunConfig.model_fields[name].get_default(call_default_factory=True)
+        option = option_name(name)
+        default = type(config).model_fields[name].get_default(call_default_factory=True)
         if name == "backbone_args":
             for key, item in value.items():
                 parts += ["--backbone-arg", f"{key}={json.dumps(item)}"]
-        elif value is None or (value == default and name not in ("task", "dataset", "decoder")):
-            continue
+        elif name == "task":
+            for task in value.split("+"):
+                parts += [option, task]
+        elif value == (list(default) if isinstance(default, tuple) else default):
+            if name in ("dataset", "decoder"):
+                parts += [option, str(value)]
+        elif value is None:
+            parts += [option, "none"]
         elif isinstance(value, bool):
-            parts.append(option if value else f"--no-{name.replace('_', '-')}")
+            parts.append(option if value else f"--no-{option[2:]}")
         elif isinstance(value, list):
             separator = "x" if name.endswith("_size") else ","
             parts += [option, separator.join(str(item) for item in value)]

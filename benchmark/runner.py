@@ -4,7 +4,7 @@ import json
 import time
 import traceback
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from benchmark.config import RunConfig
+from benchmark.config import NetworkConfig, RunConfig
 from benchmark.environment import environment
 from benchmark.evaluation import Scores, evaluate, metrics_of, protocol_id, score_constant
 from benchmark.events import Listener, Silent
@@ -33,30 +33,42 @@ from common.errors import DataError, UsageError, UserError
 from common.files import check_writable, write_atomic
 from datasets.augment import check_crop
 from datasets.pipeline import Resized, open_splits
-from models.backbones import create_backbone
+from models.backbones import Backbone, create_backbone
+from models.decoders.base import Decoder
 from models.predictor import DensePredictor, build_decoder
 from tasks.base import Task
 
 CHECKPOINT = "{which}.safetensors"
 
 
-def build_model(config: RunConfig, task: Task) -> DensePredictor:
-    """The network of a run, initialised from its seed, on the CPU."""
+def open_network(
+    config: NetworkConfig, make_decoder: Callable[[Backbone], Decoder], channels: Mapping[str, int]
+) -> DensePredictor:
+    """Backbone, decoder and a head for each of ``channels``, for images of the run's sizes.
+
+    Raises UsageError for sizes that the backbone or the augmentation cannot take.
+    """
     assert config.backbone is not None
     assert config.image_size is not None
     assert config.mean is not None
     assert config.std is not None
-    seed_everything(config.seed)
     backbone = create_backbone(
         config.backbone, config.backbone_args, config.weights, config.pretrained
     )
-    decoder = build_decoder(config.decoder, backbone)
-    model = DensePredictor(backbone, decoder, {task.name: task.channels}, config.mean, config.std)
+    model = DensePredictor(backbone, make_decoder(backbone), channels, config.mean, config.std)
     crop = config.crop_size or config.image_size
     for size in (config.image_size, crop):
         model.check_size(*size)
     check_crop(config.image_size, crop)
     return model
+
+
+def build_model(config: RunConfig, task: Task) -> DensePredictor:
+    """The network of a run, initialised from its seed, on the CPU."""
+    seed_everything(config.seed)
+    return open_network(
+        config, lambda backbone: build_decoder(config.decoder, backbone), {task.name: task.channels}
+    )
 
 
 @dataclass
@@ -143,7 +155,7 @@ class Runner:
         errors: dict[str, UserError] = {}
         for config in pending:
             try:
-                _check_device(config.device)
+                check_device(config.device)
                 build_model(config, make_task(config))
             except UserError as error:
                 errors[run_key(config)] = error
@@ -294,7 +306,8 @@ def _comparable(plan: Sequence[RunConfig]) -> list[list[RunConfig]]:
     return list(groups.values())
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raises UsageError unless ``device`` is a CPU or a CUDA device that this machine has."""
     try:
         kind = torch.device(device)
     except RuntimeError:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 PARTS = ("backbone", "decoder", "head")
+Name = TypeVar("Name")
 NOT_COUNTED = "interpolation, normalisation and element-wise operations"
 
 
@@ -81,51 +82,71 @@ def time_models(
     device: str = "cpu",
     batch: int = 1,
     min_time: float = 2.0,
-    min_calls: int = 20,
-    warmup_time: float = 0.3,
-    block: float = 0.1,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[str, Latency]:
-    """Time ``models`` in turns on random images [batch, 3, *size].
+    """Time ``models`` in turns on random images [batch, 3, *size], as ``time_calls`` does.
 
-    Each is warmed up for ``warmup_time`` seconds and at least three calls. Then blocks of about
-    ``block`` seconds alternate (A B C, B C A, …), the first call of a block not counted, until each
-    model has ``min_time`` seconds and ``min_calls`` calls. context: entered for each call, for
-    mixed precision.
+    context: entered for each call, for mixed precision.
     """
     kind = torch.device(device)
     x = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(
         kind, memory_format=torch.channels_last
     )
-    for model in models.values():
+
+    def forward(model: nn.Module) -> Callable[[], None]:
         model.eval()
         model.to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def call(model: nn.Module) -> float:
-        if kind.type == "cuda":
-            torch.cuda.synchronize(kind)
+        def call() -> None:
+            with context():
+                model(x)
+
+        return call
+
+    calls = {name: forward(model) for name, model in models.items()}
+    return time_calls(calls, kind, batch, min_time)
+
+
+def time_calls(
+    calls: Mapping[Name, Callable[[], object]],
+    device: torch.device,
+    batch: int = 1,
+    min_time: float = 2.0,
+    min_calls: int = 20,
+    warmup_time: float = 0.3,
+    block: float = 0.1,
+) -> dict[Name, Latency]:
+    """Time ``calls``, each the work on ``batch`` images, in turns.
+
+    Each is warmed up for ``warmup_time`` seconds and at least three calls. Then blocks of about
+    ``block`` seconds alternate (A B C, B C A, …), the first call of a block not counted, until each
+    has ``min_time`` seconds and ``min_calls`` calls.
+    """
+
+    def timed(call: Callable[[], object]) -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         start = time.perf_counter()
-        with context():
-            model(x)
-        if kind.type == "cuda":
-            torch.cuda.synchronize(kind)
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    warmup: dict[str, int] = {}
-    for name, model in models.items():
-        spent, calls = 0.0, 0
-        while spent < warmup_time or calls < 3:
-            spent += call(model)
-            calls += 1
-        warmup[name] = calls
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    order = list(models)
+    warmup: dict[Name, int] = {}
+    for name, call in calls.items():
+        spent, count = 0.0, 0
+        while spent < warmup_time or count < 3:
+            spent += timed(call)
+            count += 1
+        warmup[name] = count
+    seconds: dict[Name, list[float]] = {name: [] for name in calls}
+    order = list(calls)
     while any(sum(s) < min_time or len(s) < min_calls for s in seconds.values()):
         for name in order:
-            call(models[name])
+            timed(calls[name])
             spent = 0.0
             while spent < block:
-                seconds[name].append(call(models[name]))
+                seconds[name].append(timed(calls[name]))
                 spent += seconds[name][-1]
         order = order[1:] + order[:1]
     return {name: _summary(s, batch, warmup[name]) for name, s in seconds.items()}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from benchmark.config import RunConfig
+from benchmark.config import NetworkConfig, RunConfig
 from benchmark.events import Listener
 from common.errors import UserError
 from datasets.augment import Augment
@@ -45,7 +45,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def autocast(config: RunConfig) -> contextlib.AbstractContextManager[Any]:
+def autocast(config: NetworkConfig) -> contextlib.AbstractContextManager[Any]:
     """Mixed precision where the run asks for it: float16 on CUDA, bfloat16 on the CPU."""
     if not config.amp:
         return contextlib.nullcontext()
@@ -53,17 +53,19 @@ def autocast(config: RunConfig) -> contextlib.AbstractContextManager[Any]:
     return torch.autocast(kind, torch.float16 if kind == "cuda" else torch.bfloat16)
 
 
-def make_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(
+    config: NetworkConfig, model: nn.Module, apart: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
     """SGD or AdamW with two learning rates: backbone, and decoder with heads.
 
-    Biases and normalisation parameters get no weight decay.
+    Biases and normalisation parameters get no weight decay. apart: parameters to leave out.
     """
     assert config.lr is not None
     assert config.decoder_lr_factor is not None
     rates = {True: config.lr, False: config.lr * config.decoder_lr_factor}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and not any(parameter is p for p in apart):
             key = (name.startswith("backbone."), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
     options = [
@@ -89,7 +91,7 @@ def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-def rate(config: RunConfig, step: int, steps: int) -> float:
+def rate(config: NetworkConfig, step: int, steps: int) -> float:
     """Factor on the learning rates at ``step`` of ``steps``: linear warm-up, then the decay."""
     warmup = (config.warmup or 0.0) * steps
     if step < warmup:

@@ -94,21 +94,28 @@ class Resized(Dataset[Sample]):
     targets: resize them too (training), or leave them at the files' resolution (scoring).
     """
 
-    def __init__(self, source: Split, size: tuple[int, int], target: str, targets: bool) -> None:
-        self.source, self.size, self.target, self.targets = source, size, target, targets
+    def __init__(
+        self, source: Split, size: tuple[int, int], target: str | Sequence[str], targets: bool
+    ) -> None:
+        """target: name(s) of what is read. Raises DataError for what the samples do not have."""
+        self.source, self.size, self.targets = source, size, targets
+        self.names = (target,) if isinstance(target, str) else tuple(target)
         # the first sample tells what the split would take
         sample = self._read(0)
-        target_map = sample.targets[target]
-        taken = sample.image.numel() + target_map.numel() * target_map.element_size()
+        taken = sample.image.numel()
+        taken += sum(t.numel() * t.element_size() for t in sample.targets.values())
         self.cached = taken * len(source) <= CACHE_BYTES
         self._cache: dict[int, Sample] = {0: sample} if self.cached else {}
 
     def _read(self, index: int) -> Sample:
         sample = self.source[index]
-        target = sample.targets[self.target]
+        missing = [name for name in self.names if name not in sample.targets]
+        if missing:
+            raise DataError(f"{sample.name}: no {missing[0]}: only {', '.join(sample.targets)}")
+        targets = {name: sample.targets[name] for name in self.names}
         if self.targets:
-            target = resize_target(target, self.size)
-        return Sample(resize_image(sample.image, self.size), {self.target: target}, sample.name)
+            targets = {name: resize_target(t, self.size) for name, t in targets.items()}
+        return Sample(resize_image(sample.image, self.size), targets, sample.name)
 
     def __len__(self) -> int:
         return len(self.source)

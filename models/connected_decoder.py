@@ -6,9 +6,11 @@ output channels, and bilinear upsampling is linear, so that everything that reac
 sources of one size is summed before a single upsampling.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -51,12 +53,17 @@ class ConnectedDecoder(Decoder):
         )
         self.norms = nn.ModuleDict({f"D{stage}": nn.BatchNorm2d(width) for stage in self.order})
 
+    def convolved(self, source: str, x: Tensor) -> Tensor:
+        """What ``source`` sends to all its consumers, at its own size: [B, width · users, h, w]."""
+        out: Tensor = self.convs[source](x)
+        return out
+
     def forward(self, features: list[Tensor]) -> Tensor:
         # what waits for a stage: one sum for each stride (0 stands for the 1×1 global average)
         waiting: dict[int, dict[int, Tensor]] = {stage: {} for stage in self.order}
 
         def hand_out(source: str, x: Tensor, stride: int) -> None:
-            parts = self.convs[source](F.relu6(x)).split(self.width, dim=1)
+            parts = torch.split(self.convolved(source, F.relu6(x)), self.width, dim=1)
             for stage, part in zip(self.consumers[source], parts, strict=True):
                 sums = waiting[stage]
                 sums[stride] = sums[stride] + part if stride in sums else part
@@ -84,6 +91,37 @@ class ConnectedDecoder(Decoder):
             if f"D{stage}" in self.consumers:
                 hand_out(f"D{stage}", out, self.strides[stage - 1])
         return F.relu6(out)
+
+    @torch.no_grad()
+    def fuse(self) -> "ConnectedDecoder":
+        """A copy for inference, with the stages' BatchNorm folded into the convolutions.
+
+        BatchNorm follows the sum, so that its scale goes to every convolution of the stage, and
+        its shift to one of them: interpolation leaves a constant as it is.
+        """
+        fused = copy.deepcopy(self).eval()
+        shifted: set[int] = set()
+        for source, users in self.consumers.items():
+            old = self.convs[source]
+            assert isinstance(old, nn.Conv2d)
+            scales, shifts = [], []
+            for stage in users:
+                norm = self.norms[f"D{stage}"]
+                assert isinstance(norm, nn.BatchNorm2d)
+                assert norm.running_mean is not None
+                assert norm.running_var is not None
+                scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+                shift = norm.bias - norm.running_mean * scale
+                scales.append(scale)
+                shifts.append(torch.zeros_like(shift) if stage in shifted else shift)
+                shifted.add(stage)
+            new = nn.Conv2d(old.in_channels, old.out_channels, 1, device="meta")
+            new.weight = nn.Parameter(old.weight * torch.cat(scales)[:, None, None, None])
+            new.bias = nn.Parameter(torch.cat(shifts))
+            fused.convs[source] = new
+        for stage in self.order:
+            fused.norms[f"D{stage}"] = nn.Identity()
+        return fused
 
 
 def _coarse_last(item: tuple[int, Tensor]) -> float:

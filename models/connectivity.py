@@ -181,6 +181,33 @@ def _alive(stages: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
         kept = fewer
 
 
+def from_weights(
+    name: str,
+    strides: Sequence[int],
+    weights: Mapping[int, Mapping[str, float]],
+    threshold: float,
+    inputs: int | None = None,
+) -> Connectivity:
+    """The connections whose weight is above ``threshold``, or the ``inputs`` largest of each stage.
+
+    weights: stage → source → weight in 0…1. Stages that are left without input or unused are still
+    there: ``alive`` drops them. Raises UsageError if no connection is left that reaches D1.
+    """
+    kept = {}
+    for stage, row in weights.items():
+        ranked = sorted(row, key=lambda source: -row[source])
+        chosen = ranked[:inputs] if inputs else [s for s in row if row[s] > threshold]
+        kept[stage] = tuple(source for source in row if source in chosen)
+    if 1 not in _alive(kept):
+        largest = max(weight for row in weights.values() for weight in row.values())
+        output = max(weights[1].values(), default=0.0)
+        raise UsageError(
+            f"--threshold {threshold:g} leaves no connection that reaches the output: the largest "
+            f"weight is {largest:.4g}, that of the output's inputs {output:.4g}: use a smaller one"
+        )
+    return Connectivity(name, tuple(strides), kept)
+
+
 def _without_repeats(
     stages: Mapping[int, tuple[str, ...]], merge: bool, absorb: bool
 ) -> dict[int, tuple[str, ...]]:

@@ -1,0 +1,319 @@
+"""The search for a wiring: train a network of all connections, then drop the weak ones."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from benchmark.config import SearchConfig
+from benchmark.costs import connection_costs
+from benchmark.environment import environment
+from benchmark.events import Listener, Silent
+from benchmark.plan import command_of, make_tasks
+from benchmark.runner import check_device, open_network
+from benchmark.training import NotFinite, make_optimizer, rate, seed_everything
+from common.errors import UsageError
+from common.files import check_writable, write_atomic
+from datasets.augment import Augment
+from datasets.pipeline import Resized, collate, open_splits
+from models.connectivity import Connectivity, from_weights
+from models.predictor import DensePredictor
+from models.relaxed_decoder import RelaxedDecoder
+from models.sparse_loss import LOSSES
+from tasks.base import Task
+
+SEARCH, FOUND = "search.json", "found.json"
+ROWS = 500
+"""Most rows of weights that a search's record holds."""
+
+
+def search(
+    config: SearchConfig, output: Path, overwrite: bool = False, listener: Listener | None = None
+) -> dict[str, Any]:
+    """Search a wiring for ``config`` and write ``found.json`` and ``search.json`` into ``output``.
+
+    Returns the content of search.json. Raises UsageError before anything starts for options that
+    do not fit and for a folder that holds another search, and at the end, with search.json written,
+    if the threshold leaves nothing.
+    """
+    listener = listener or Silent()
+    check_device(config.device)
+    _check_free(output, overwrite)
+    check_writable(output)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    tasks = make_tasks(config)
+    model = build_relaxed(config, tasks)
+    assert config.image_size is not None
+    splits = open_splits(
+        config.dataset, config.data, tasks[0].name, config.image_size, config.limit
+    )
+    names = [task.target for task in tasks]
+    data = Resized(splits["train"], config.image_size, names, targets=True)
+    decoder = model.decoder
+    assert isinstance(decoder, RelaxedDecoder)
+    record: dict[str, Any] = {
+        "format": 1,
+        "method": config.method,
+        "task": config.task,
+        "dataset": config.dataset,
+        "backbone": config.backbone,
+        "strides": decoder.strides,
+        "threshold": config.threshold,
+        "merge": config.merge,
+        "absorb": config.absorb,
+        "inputs": config.inputs if config.method == "maskconnect" else None,
+        "connections": [
+            {"stage": stage, "source": source} for stage, source in decoder.connections
+        ],
+        "config": config.model_dump(mode="json"),
+        "command": f"{command_of(config, 'search')} --output {output}",
+        "environment": environment(config.device),
+        "data": {"images": len(data), "fingerprint": splits["train"].data.fingerprint()},
+    }
+    start = time.perf_counter()
+    record |= train_relaxed(config, model, tasks, data, listener)
+    record["seconds"] = time.perf_counter() - start
+    if config.device.startswith("cuda"):
+        record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(config.device)
+    try:
+        found, record["found"] = prune(record)
+    finally:  # what was learned stays, also where the threshold leaves nothing
+        write_atomic(output / SEARCH, json.dumps(record) + "\n")
+    write_atomic(output / FOUND, json.dumps(found.to_json(), indent=1) + "\n")
+    return record
+
+
+def build_relaxed(config: SearchConfig, tasks: list[Task]) -> DensePredictor:
+    """The Fully Dense Network with a head for each task, initialised from the seed, on the CPU."""
+    seed_everything(config.seed)
+    channels = {task.name: task.channels for task in tasks}
+    return open_network(
+        config,
+        lambda backbone: RelaxedDecoder(
+            backbone.features,
+            width=config.width,
+            gate="sampled" if config.method == "maskconnect" else "noisy",
+            noise=config.noise,
+            inputs=config.inputs,
+            connection_bn=config.connection_bn,
+        ),
+        channels,
+    )
+
+
+def _check_free(output: Path, overwrite: bool) -> None:
+    path = output / SEARCH
+    if overwrite or not path.exists():
+        return
+    try:
+        was = read_search(output)
+        about = f"a search of {was['task']} on {was['dataset']} with {was['backbone']}"
+    except UsageError:
+        about = "a file that is no search of this version"
+    raise UsageError(f"{path}: {about} is there: name another --output, or repeat by --overwrite")
+
+
+def train_relaxed(
+    config: SearchConfig,
+    model: DensePredictor,
+    tasks: list[Task],
+    data: Resized,
+    listener: Listener,
+) -> dict[str, Any]:
+    """Train ``model`` and the weights of its connections together.
+
+    Returns ``iterations``, ``weights`` (w/2 of every connection at each of them), ``final`` and
+    ``losses`` (of every iteration). Raises NotFinite when the loss is not finite.
+    """
+    assert config.iterations is not None
+    assert config.batch_size is not None
+    assert config.image_size is not None
+    assert config.zoom is not None
+    decoder = model.decoder
+    assert isinstance(decoder, RelaxedDecoder)
+    device = torch.device(config.device)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.weights is not None or config.pretrained:
+        # trained scales must not take over what the connections' weights are to say; a network
+        # from scratch needs them (ResNet's begin at 0)
+        for module in model.backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.requires_grad_(False)
+    cost = None
+    if config.cost is not None:
+        cost = connection_costs(config.cost, decoder, config.image_size, device).to(device)
+    optimizers = [make_optimizer(config, model, [decoder.raw] if config.connection_lr else [])]
+    if config.connection_lr is not None:
+        optimizers.append(torch.optim.Adam([decoder.raw], lr=config.connection_lr))
+    # the rate of the weights stays: they decide late in the search
+    initial = [group["lr"] for group in optimizers[0].param_groups]
+    augment = Augment(
+        config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0
+    )
+    batches = _endless(config, data, device)
+    every = math.ceil(config.iterations / ROWS)
+    rows: dict[int, list[float]] = {}
+    losses: dict[str, list[float]] = {}
+    sparsity = LOSSES[config.loss] if config.method == "sparsemask" else None
+    listener.begin("search", config.iterations)
+    model.train()
+    for step in range(config.iterations):
+        if step % every == 0:
+            rows[step] = _rounded(decoder.weights)
+        for group, lr in zip(optimizers[0].param_groups, initial, strict=True):
+            group["lr"] = lr * rate(config, step, config.iterations)
+        images, targets = augment(*next(batches))
+        logits = model(images.contiguous(memory_format=torch.channels_last))
+        parts = {task.name: task.loss(logits[task.name], targets[task.target]) for task in tasks}
+        stages = decoder.by_stage(decoder.weights)
+        if sparsity is not None:
+            parts[config.loss] = sparsity(stages)
+        if cost is not None:
+            parts[config.cost or ""] = (cost * decoder.weights).sum()
+        factors: dict[str | None, float] = {
+            config.loss: config.lambda_ * ramp(config, step),
+            config.cost: config.cost_weight,
+        }
+        total = torch.stack([factors.get(name, 1.0) * part for name, part in parts.items()]).sum()
+        if not torch.isfinite(total):
+            raise NotFinite(
+                f"the loss is {float(total)} at iteration {step + 1}: try a smaller --lr than "
+                f"{config.lr:g} or --clip-grad 1"
+            )
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        if config.clip_grad:
+            nn.utils.clip_grad_norm_(
+                [p for p in model.parameters() if p is not decoder.raw], config.clip_grad
+            )
+        for optimizer in optimizers:
+            optimizer.step()
+        decoder.clamp_()
+        for name, part in parts.items():
+            losses.setdefault(name, []).append(float(f"{float(part.detach()):.5g}"))
+        above = int((decoder.weights > config.threshold).sum())
+        task_loss = sum(losses[task.name][-1] for task in tasks)
+        listener.step(f"loss {task_loss:.3f}, {above} of {len(decoder.connections)} connections")
+    rows[config.iterations] = _rounded(decoder.weights)
+    return {
+        "iterations": list(rows),
+        "weights": list(rows.values()),
+        "final": [float(x) for x in decoder.weights.detach().cpu()],
+        "losses": losses,
+    }
+
+
+def ramp(config: SearchConfig, step: int) -> float:
+    """Share of λ at ``step``: 0 before the ramp, 1 after it."""
+    assert config.iterations is not None
+    start, end = (share * config.iterations for share in config.ramp)
+    return (
+        float(step >= end) if end == start else min(max((step - start) / (end - start), 0.0), 1.0)
+    )
+
+
+def _rounded(weights: Tensor) -> list[float]:
+    return [float(f"{x:.4g}") for x in weights.detach().cpu().tolist()]
+
+
+def _endless(
+    config: SearchConfig, data: Resized, device: torch.device
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    assert config.batch_size is not None
+    loader = DataLoader(
+        data,
+        batch_size=min(config.batch_size, len(data)),
+        shuffle=True,
+        drop_last=True,
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+        collate_fn=collate,
+        generator=torch.Generator().manual_seed(config.seed),
+        pin_memory=device.type == "cuda",
+    )
+    while True:
+        for images, targets in loader:
+            stacked = {name: torch.stack([t[name] for t in targets]) for name in targets[0]}
+            yield (
+                images.to(device, non_blocking=True),
+                {name: t.to(device, non_blocking=True) for name, t in stacked.items()},
+            )
+
+
+def read_search(folder: Path) -> dict[str, Any]:
+    """The record of a search. Raises UsageError that names the file and what is wrong."""
+    path = folder / SEARCH
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path}: no such file: name a folder that `python cli.py search` wrote"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not a readable search ({error})") from error
+    wanted = {"format", "method", "task", "dataset", "backbone", "strides", "threshold"}
+    wanted |= {"connections", "final", "iterations", "weights", "config"}
+    missing = sorted(wanted - set(record)) if isinstance(record, dict) else ["(no object)"]
+    if missing:
+        raise UsageError(f"{path}: not a search: {missing[0]} is missing")
+    if record["format"] != 1:
+        raise UsageError(f"{path}: format {record['format']}; this version reads 1")
+    if len(record["final"]) != len(record["connections"]):
+        raise UsageError(
+            f"{path}: {len(record['final'])} weights of {len(record['connections'])} connections"
+        )
+    return record
+
+
+def prune(record: Mapping[str, Any]) -> tuple[Connectivity, dict[str, Any]]:
+    """The wiring that a search's final weights leave, and how it came about.
+
+    Raises UsageError if the threshold leaves nothing.
+    """
+    weights: dict[int, dict[str, float]] = {}
+    for connection, weight in zip(record["connections"], record["final"], strict=True):
+        weights.setdefault(int(connection["stage"]), {})[str(connection["source"])] = weight
+    origin = {
+        "source": f"search ({record['method']})",
+        "task": record["task"],
+        "dataset": record["dataset"],
+        "seed": record["config"]["seed"],
+        "iterations": record["config"]["iterations"],
+        "loss": record["config"]["loss"],
+        "lambda": record["config"]["lambda_"],
+        "threshold": record["threshold"],
+    }
+    name = f"{record['task']}-{record['dataset']}-seed{record['config']['seed']}"
+    kept = from_weights(
+        name,
+        record["strides"],
+        weights,
+        record["threshold"],
+        record["inputs"],
+    )
+    alive = kept.alive()
+    found = alive.pruned(record["merge"], record["absorb"])
+    found = Connectivity(name, found.strides, found.stages, str(record["backbone"]), origin)
+    chosen = {(s, n) for s, inputs in kept.stages.items() for n in inputs}
+    values = {(s, n): w for s, inputs in weights.items() for n, w in inputs.items()}
+    smallest = min(values[c] for c in chosen)
+    largest = max((w for c, w in values.items() if c not in chosen), default=0.0)
+    return found, {
+        "candidates": len(values),
+        "kept": len(chosen),
+        "alive": alive.connections,
+        "connections": found.connections,
+        "smallest_kept": smallest,
+        "largest_dropped": largest,
+        # None: what was dropped is exactly 0
+        "gap": smallest / largest if largest > 0 else None,
+        "stages": found.to_json()["stages"],
+    }

@@ -1,0 +1,165 @@
+"""The connected decoder in a search: every connection has a weight, to be driven to 0 or kept.
+
+A stage is D_l = BN(Σ_t w_l^t · up(bn_l^t(conv1x1_l^t(relu6(t))))), without affine parameters in the
+BatchNorms. Computed connection by connection this holds a full-size map for each connection. Here
+nothing is held for a connection: w and the BatchNorm of a 1×1 convolution are a scale and a shift
+of its output channels, known before the convolution from the mean and the covariance of its input,
+so that a connection's weight, BatchNorm and convolution are one convolution, and what reaches a
+stage from sources of one size is summed before one upsampling.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones import FeatureSpec
+from models.connected_decoder import PAPER, ConnectedDecoder
+from models.connectivity import Connectivity, fully_dense
+from models.decoders.base import DecoderInfo
+
+Gate = Literal["noisy", "sampled"]
+
+
+class RelaxedDecoder(ConnectedDecoder):
+    """Maps [B, C_i, h_i, w_i] → relu6(D_1) [B, width, h_1, w_1], with a weight per connection.
+
+    ``raw`` [connections]: the weights w in 0…2, initially 1, in the order of ``connections``.
+    Weights that training has pushed outside are brought back by ``clamp_``.
+
+    gate: how w acts in training: ``noisy``, as clamp(w + noise · N(0, 1), 0, 2) (SparseMask), or
+    ``sampled``, as 1 for ``inputs`` connections of a stage, drawn in proportion to w, and 0 for the
+    others, with a straight-through gradient (MaskConnect: Ahmed and Torresani, ECCV 2018). In
+    evaluation w acts as it is, or as 1 for the ``inputs`` largest of a stage.
+    """
+
+    info = DecoderInfo("relaxed", PAPER)
+
+    def __init__(
+        self,
+        features: Sequence[FeatureSpec],
+        connectivity: Connectivity | None = None,
+        width: int = 64,
+        *,
+        gate: Gate = "noisy",
+        noise: float = 0.1,
+        inputs: int = 2,
+        connection_bn: bool = True,
+    ) -> None:
+        super().__init__(features, connectivity or fully_dense([f.stride for f in features]), width)
+        self.gate, self.noise, self.inputs = gate, noise, inputs
+        self.connections = [
+            (stage, source) for stage in self.order for source in self.connectivity.stages[stage]
+        ]
+        place = {connection: index for index, connection in enumerate(self.connections)}
+        self.raw = nn.Parameter(torch.ones(len(self.connections)))
+        self.places = {
+            source: [place[stage, source] for stage in users]
+            for source, users in self.consumers.items()
+        }
+        self.norms = nn.ModuleDict(
+            {name: nn.BatchNorm2d(width, affine=False) for name in self.norms}
+        )
+        self.connection_norms = nn.ModuleDict(
+            {
+                source: nn.BatchNorm2d(width * len(users), affine=False)
+                for source, users in self.consumers.items()
+            }
+            if connection_bn
+            else {}
+        )
+        self._gates: Tensor | None = None
+
+    @property
+    def weights(self) -> Tensor:
+        """w/2 of every connection, in 0…1: what the sparse loss and the threshold see."""
+        return self.raw.clamp(0, 2) / 2
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """Bring the stored weights back into 0…2; after each step of the optimiser."""
+        self.raw.clamp_(0, 2)
+
+    def by_stage(self, values: Tensor) -> list[Tensor]:
+        """``values`` [connections], cut into the stages' shares, in the order of ``order``."""
+        counts = [len(self.connectivity.stages[stage]) for stage in self.order]
+        return list(torch.split(values, counts))
+
+    def gates(self) -> Tensor:
+        """What each connection is multiplied with: [connections]."""
+        if self.gate == "sampled":
+            chosen = []
+            for raw in self.by_stage(self.raw.detach()):
+                count = min(self.inputs, len(raw))
+                if self.training:  # a small floor lets a weight of 0 come back
+                    picked = torch.multinomial(raw + 1e-3, count)
+                else:
+                    picked = raw.topk(count).indices
+                chosen.append(torch.zeros_like(raw).index_fill_(0, picked, 1.0))
+            return torch.cat(chosen) + (self.raw - self.raw.detach())
+        raw = self.raw
+        if self.training and self.noise:
+            raw = raw + self.noise * torch.randn_like(raw)
+        return raw.clamp(0, 2)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        # the statistics of a batch want full precision
+        with torch.autocast(features[0].device.type, enabled=False):
+            self._gates = self.gates().to(features[0].dtype)
+            try:
+                return super().forward(
+                    [f if f.dtype == torch.float64 else f.float() for f in features]
+                )
+            finally:
+                self._gates = None
+
+    def convolved(self, source: str, x: Tensor) -> Tensor:
+        conv = self.convs[source]
+        assert isinstance(conv, nn.Conv2d)
+        assert self._gates is not None
+        gates = self._gates[self.places[source]].repeat_interleave(self.width)
+        weight = conv.weight.flatten(1)
+        if source not in self.connection_norms:
+            return F.conv2d(x, (weight * gates[:, None])[:, :, None, None])
+        norm = self.connection_norms[source]
+        assert isinstance(norm, nn.BatchNorm2d)
+        rows, channels = weight.shape
+        if not self.training:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            scale = gates * (norm.running_var + norm.eps).rsqrt()
+            return F.conv2d(
+                x, (weight * scale[:, None])[:, :, None, None], -scale * norm.running_mean
+            )
+        if channels > rows:  # the output is smaller than the input's covariance
+            y = F.conv2d(x, weight[:, :, None, None])
+            variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
+            _track(norm, mean, variance, y.numel() // rows)
+            scale = gates * (variance + norm.eps).rsqrt()
+            return y * scale[:, None, None] - (scale * mean)[:, None, None]
+        # around its mean the input's covariance keeps its digits; a constant shift moves no
+        # gradient
+        centre = x.detach().mean((0, 2, 3))
+        x = x - centre[:, None, None]
+        flat = x.movedim(1, -1).reshape(-1, channels)
+        offset = flat.mean(0)
+        covariance = flat.T @ flat / len(flat) - offset[:, None] * offset
+        mean = weight @ offset
+        variance = ((weight @ covariance) * weight).sum(1).clamp_min(0)
+        _track(norm, mean + weight @ centre, variance, len(flat))
+        scale = gates * (variance + norm.eps).rsqrt()
+        return F.conv2d(x, (weight * scale[:, None])[:, :, None, None], -scale * mean)
+
+
+@torch.no_grad()
+def _track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Update the running statistics as BatchNorm does, the variance without bias."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)
