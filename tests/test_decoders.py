@@ -381,8 +381,8 @@ def literal(decoder: ConnectedDecoder, wiring: Connectivity, features: list[Tens
 
 @st.composite
 def wired_decoders(draw: st.DrawFn) -> tuple[ConnectedDecoder, Connectivity, list[Tensor]]:
-    """A decoder of one to six features, wired at random, with maps of odd and even sizes."""
-    count = draw(st.integers(1, 6))
+    """A decoder of one to nine features, wired at random, with maps of odd and even sizes."""
+    count = draw(st.integers(1, 9))
     strides = sorted(
         draw(st.lists(st.sampled_from([2, 4, 8, 16, 32]), min_size=count, max_size=count))
     )
