@@ -36,6 +36,20 @@ def test_two_whole_inputs_of_many_are_the_least() -> None:
         assert loss(worse) > two + 0.01
 
 
+def test_descent_from_anywhere_ends_decided_with_about_two() -> None:
+    torch.manual_seed(0)
+    p = torch.rand(9).requires_grad_()
+    optimizer = torch.optim.Adam([p], lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        sparse_loss([p.clamp(0, 1)]).backward()
+        optimizer.step()
+        with torch.no_grad():
+            p.clamp_(0, 1)
+    assert not ((p > 0.05) & (p < 0.95)).any()
+    assert int((p > 0.5).sum()) in (2, 3)
+
+
 def test_the_ends_of_the_range_have_finite_gradients() -> None:
     p = torch.tensor([0.0, 1.0, 0.0, 1.0], requires_grad=True)
     for loss in (sparse_loss([p]), l1_loss([p]), sparse_loss([p[:2] * 0])):
