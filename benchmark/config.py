@@ -173,6 +173,9 @@ class SearchConfig(NetworkConfig):
         0.001, ge=0, lt=1, description="Connections up to this weight (0…1) are dropped."
     )
     noise: float = Field(0.1, ge=0, description="Standard deviation of the noise on weights.")
+    settle: float = Field(
+        0.15, ge=0, le=1, description="Share of the steps, at the end, without that noise."
+    )
     connection_bn: bool = Field(True, description="BatchNorm in every connection.")
     connection_lr: float | None = Field(
         0.03, gt=0, description="Adam's rate for the weights; none: the network's optimiser."
@@ -228,6 +231,7 @@ PAPER_SEARCH: Mapping[str, Any] = {
     "zoom": (0.5, 2.0),
     "lambda_": 0.01,
     "ramp": (0.0, 0.0),
+    "settle": 0.0,
     "connection_lr": "none",
 }
 """The paper's own search: ``search --preset paper``."""

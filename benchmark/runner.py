@@ -262,12 +262,18 @@ class Runner:
         if all(done[run_key(c)].speed is not None for c in finished):
             return
         models: dict[str, nn.Module] = {}
+        fused: set[str] = set()
         for config in finished:
             folder = folder_of(self.results, config, run_key(config))
             if (folder / CHECKPOINT.format(which=config.score)).is_file():
                 model = build_model(config, make_task(config))
                 load_checkpoint(folder, config.score, model)
-                models[run_key(config)] = model
+                try:
+                    models[run_key(config)] = model.fuse()
+                    fused.add(run_key(config))
+                except RuntimeError as error:
+                    self.listener.message(f"{config.decoder} is timed unfused: {error}")
+                    models[run_key(config)] = model
         first = finished[0]
         assert first.image_size is not None
         self.listener.begin("time in turns", 1)
@@ -287,7 +293,13 @@ class Runner:
             result = done[key]
             others = sorted({name for name in names if name != result.config.decoder})
             result.speed = speed_record(
-                latency, first.image_size, first.device, first.amp, others, session
+                latency,
+                first.image_size,
+                first.device,
+                first.amp,
+                key in fused,
+                others,
+                session,
             )
             result.seconds["time"] = time.perf_counter() - start
             save(folder_of(self.results, result.config, key), result)

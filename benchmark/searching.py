@@ -169,6 +169,8 @@ def train_relaxed(
             rows[step] = _rounded(decoder.weights)
         for group, lr in zip(optimizers[0].param_groups, initial, strict=True):
             group["lr"] = lr * rate(config, step, config.iterations)
+        if step >= (1 - config.settle) * config.iterations:
+            decoder.noise = 0.0  # noise keeps lifting what has come down to 0
         images, targets = augment(*next(batches))
         logits = model(images.contiguous(memory_format=torch.channels_last))
         parts = {task.name: task.loss(logits[task.name], targets[task.target]) for task in tasks}

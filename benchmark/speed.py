@@ -81,12 +81,12 @@ def time_models(
     size: tuple[int, int],
     device: str = "cpu",
     batch: int = 1,
-    min_time: float = 2.0,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    **protocol: Any,
 ) -> dict[str, Latency]:
     """Time ``models`` in turns on random images [batch, 3, *size], as ``time_calls`` does.
 
-    context: entered for each call, for mixed precision.
+    context: entered for each call, for mixed precision. protocol: arguments of ``time_calls``.
     """
     kind = torch.device(device)
     x = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(
@@ -104,7 +104,7 @@ def time_models(
         return call
 
     calls = {name: forward(model) for name, model in models.items()}
-    return time_calls(calls, kind, batch, min_time)
+    return time_calls(calls, kind, batch, **protocol)
 
 
 def time_calls(
@@ -157,6 +157,7 @@ def speed_record(
     size: tuple[int, int],
     device: str,
     amp: bool,
+    fused: bool,
     interleaved_with: list[str],
     session: str,
 ) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def speed_record(
         "device": device,
         "threads": torch.get_num_threads(),
         "memory_format": "channels_last",
-        "fused": False,
+        "fused": fused,
         "compiled": False,
         "amp": amp,
         "covers": "normalisation, backbone, decoder, head, resizing to the input size",

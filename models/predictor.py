@@ -1,5 +1,6 @@
 """DensePredictor: backbone, decoder and a head for each task, as one network."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from models.backbones import Backbone
 from models.connected_decoder import ConnectedDecoder
 from models.connectivity import Connectivity
 from models.decoders.base import DECODERS, Decoder
+from models.fusion import fold_batch_norms
 
 WIRED = "connectivity:"
 
@@ -61,6 +63,15 @@ class DensePredictor(nn.Module):
                 y = F.interpolate(y, size=size, mode="bilinear", align_corners=True)
             logits[task] = y[..., :height, :width]
         return logits
+
+    @torch.no_grad()
+    def fuse(self) -> "DensePredictor":
+        """A copy for inference, of the same outputs: BatchNorm folded, dead parts gone."""
+        fused = copy.deepcopy(self).eval()
+        fused.decoder = self.decoder.fuse()
+        height, width = self.backbone.fixed_size or (64, 64)
+        fold_batch_norms(fused, torch.rand(1, 3, height, width, device=self.mean.device))
+        return fused
 
     def check_size(self, height: int, width: int) -> None:
         """Raises UsageError if the backbone cannot take images of this size."""

@@ -20,6 +20,8 @@ from models.connected_decoder import PAPER, ConnectedDecoder
 from models.connectivity import Connectivity, fully_dense
 from models.decoders.base import DecoderInfo
 
+FEW = 4
+"""Pixels per channel, up to which a connection's statistics are taken of its output."""
 Gate = Literal["noisy", "sampled"]
 
 
@@ -133,7 +135,8 @@ class RelaxedDecoder(ConnectedDecoder):
             return F.conv2d(
                 x, (weight * scale[:, None])[:, :, None, None], -scale * norm.running_mean
             )
-        if channels > rows:  # the output is smaller than the input's covariance
+        # of few pixels the output is small, and statistics through a covariance lose digits
+        if x.numel() // channels <= FEW * channels or channels > rows:
             y = F.conv2d(x, weight[:, :, None, None])
             variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
             _track(norm, mean, variance, y.numel() // rows)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from oracles.literal_decoder import LiteralDecoder
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ def maps_of(
     """Beyond 0…6 on both sides, so that every relu6 cuts."""
     random = torch.Generator().manual_seed(seed)
     return [
-        3 + 4 * torch.randn(2, f.channels, -(-height // f.stride), -(-width // f.stride),
+        3 + 4 * torch.randn(4, f.channels, -(-height // f.stride), -(-width // f.stride),
                             generator=random)
         for f in features
     ]  # fmt: skip
@@ -68,14 +68,27 @@ def cases(draw: st.DrawFn) -> tuple[ConnectedDecoder, list[Tensor]]:
     return decoder.train(draw(st.booleans())), maps_of(specs, *size)
 
 
-def gradients(net: nn.Module, maps: list[Tensor]) -> tuple[Tensor, list[Tensor], float]:
-    """Output, gradients of the maps, and how near a stage's value comes to relu6's corners."""
-    near = [1.0]
+def gradients(net: nn.Module, maps: list[Tensor]) -> tuple[Tensor, list[Tensor], bool]:
+    """Output, gradients of the maps, and whether single precision can decide the case.
 
-    def watch(module: nn.Module, inputs: object, out: Tensor) -> None:
-        near.append(float(torch.minimum(out.abs(), (out - 6).abs()).min().detach()))
+    Near relu6's corners rounding decides the gradient, and a BatchNorm of next to no variance
+    magnifies it.
+    """
+    fair = [True]
 
-    hooks = [norm.register_forward_hook(watch) for norm in net.norms.values()]
+    def watch_corners(module: nn.Module, inputs: object, out: Tensor) -> None:
+        fair.append(float(torch.minimum(out.abs(), (out - 6).abs()).min().detach()) > 2e-5)
+
+    def watch_variance(module: nn.Module, inputs: tuple[Tensor], out: object) -> None:
+        if module.training:
+            fair.append(float(inputs[0].detach().var((0, 2, 3)).min()) > 1e-2)
+
+    hooks = [norm.register_forward_hook(watch_corners) for norm in net.norms.values()]
+    hooks += [
+        norm.register_forward_hook(watch_variance)
+        for norm in net.modules()
+        if isinstance(norm, nn.BatchNorm2d)
+    ]
     torch.manual_seed(5)  # the noise
     leaves = [m.clone().requires_grad_() for m in maps]
     out = net(leaves)
@@ -83,7 +96,7 @@ def gradients(net: nn.Module, maps: list[Tensor]) -> tuple[Tensor, list[Tensor],
     (out * pull).sum().backward()
     for hook in hooks:
         hook.remove()
-    return out.detach(), [torch.zeros(()) if x.grad is None else x.grad for x in leaves], min(near)
+    return out.detach(), [torch.zeros(()) if x.grad is None else x.grad for x in leaves], all(fair)
 
 
 def assert_close(
@@ -92,8 +105,8 @@ def assert_close(
     """Within 1e-5 of the scale, or as near as the formula's own rounding lets the literal come.
 
     Where large terms cancel (behind a BatchNorm the gradient of a lone weight is 0), nothing in
-    single precision meets 1e-5 of the little that is left: ``scale`` is the size of the terms' sum
-    without such luck.
+    single precision meets 1e-5 of the little that is left: ``scale`` is the size of the largest
+    gradient of its kind.
     """
     largest, noise = float(exact.abs().max()), float((literal - exact).abs().max())
     error = float((seen - exact).abs().max())
@@ -101,31 +114,33 @@ def assert_close(
 
 
 @given(cases())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_grouped_is_literal_in_single_precision(
     case: tuple[ConnectedDecoder, list[Tensor]],
 ) -> None:
     decoder, maps = case
     literal = LiteralDecoder(decoder)
     exact = copy.deepcopy(literal).double()
-    doubles, exact_pulls, near = gradients(exact, [m.double() for m in maps])
-    assume(near > 2e-5)  # at relu6's corners rounding decides the gradient
+    doubles, exact_pulls, fair = gradients(exact, [m.double() for m in maps])
+    assume(fair)
     singles, literal_pulls, _ = gradients(literal, maps)
     seen, pulls, _ = gradients(decoder, maps)
     assert_close(seen, singles, doubles, "output")
+    scale = max(float(g.abs().max()) for g in exact_pulls)
     for index, three in enumerate(zip(pulls, literal_pulls, exact_pulls, strict=True), 1):
-        assert_close(*three, f"gradient of E{index}")
+        assert_close(*three, f"gradient of E{index}", scale)
 
     def part(joint: nn.ModuleDict, key: str, tensor: str) -> Tensor:
         stage, source = key.split()
         at = decoder.consumers[source].index(int(stage)) * decoder.width
         return operator.attrgetter(tensor)(joint[source])[at : at + decoder.width]
 
+    scale = max(float(conv.weight.grad.abs().max()) for conv in exact.convs.values())
     for key in literal.convs:
         three = (part(decoder.convs, key, "weight.grad"), *(
             net.convs[key].weight.grad for net in (literal, exact)
         ))  # fmt: skip
-        assert_close(*three, f"gradient of {key}")
+        assert_close(*three, f"gradient of {key}", scale)
     if isinstance(decoder, RelaxedDecoder):
         three = (decoder.raw.grad, literal.raw.grad, exact.raw.grad)
         # a sum over all output pixels, of both signs

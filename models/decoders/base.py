@@ -1,5 +1,6 @@
 """What every decoder is, and their registry."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,13 @@ class Decoder(nn.Module, ABC):
                 f"decoder {self.info.title} needs features of stride {missing[0]}; the backbone "
                 f"has {', '.join(map(str, sorted(strides)))}"
             )
+
+    def fuse(self) -> "Decoder":
+        """A copy for inference, for which a decoder may rearrange what BatchNorm allows.
+
+        BatchNorms behind a convolution are folded by ``DensePredictor.fuse``, for all alike.
+        """
+        return copy.deepcopy(self).eval()
 
     @abstractmethod
     def forward(self, features: list[Tensor]) -> Tensor:

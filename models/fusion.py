@@ -1,0 +1,83 @@
+"""Folding BatchNorm into the convolutions before it, for inference."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+
+@torch.no_grad()
+def fold_batch_norms(net: nn.Module, example: Tensor) -> int:
+    """Fold every BatchNorm of ``net``, in place, that reads nothing but a convolution's output.
+
+    Which ones do is seen in a forward of ``example``, since no two libraries name their layers
+    alike. timm's BatchNormAct2d leaves its activation behind. Returns how many were folded.
+
+    Raises RuntimeError if the outputs change: other code then reads a convolution's output too.
+    """
+    net.eval()
+    pairs = _pairs(net, example)
+    before = net(example)
+    for conv, norm in pairs.items():
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps,
+            norm.weight, norm.bias,
+        )  # fmt: skip
+    rest = {norm: getattr(norm, "act", nn.Identity()) for norm in pairs.values()}
+    for parent in list(net.modules()):
+        for name, child in parent.named_children():
+            if child in rest:
+                setattr(parent, name, rest[child])  # type: ignore[index]
+    for old, new in zip(_tensors(before), _tensors(net(example)), strict=True):
+        error = float((old - new).abs().max())
+        if error > 1e-3 * float(old.abs().max()) + 1e-6:
+            raise RuntimeError(f"folding BatchNorm changes the output by {error:g}")
+    return len(pairs)
+
+
+def _pairs(net: nn.Module, example: Tensor) -> dict[nn.Conv2d, nn.BatchNorm2d]:
+    """Convolutions and BatchNorms, called once, of which one's output goes into the other only."""
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is held, or its id comes again
+    readers: dict[nn.Conv2d, list[nn.Module]] = {}
+    calls: dict[nn.Module, int] = {}
+    kept: set[int] = set()  # what is handed out in a list, as feature maps are
+
+    def before(module: nn.Module, inputs: tuple[object, ...]) -> None:
+        calls[module] = calls.get(module, 0) + 1
+        found = outputs.get(id(inputs[0])) if inputs else None
+        if found is not None:
+            readers.setdefault(found[0], []).append(module)
+
+    def after(module: nn.Module, _: tuple[object, ...], out: object) -> None:
+        if isinstance(module, nn.Conv2d) and isinstance(out, Tensor):
+            outputs[id(out)] = (module, out)
+        elif isinstance(out, list | tuple):
+            kept.update(map(id, out))
+
+    leaves = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) or not any(m.children())]
+    hooks = [m.register_forward_pre_hook(before) for m in leaves]
+    hooks += [m.register_forward_hook(after) for m in net.modules()]
+    try:
+        net(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for key in kept & set(outputs):
+        readers.pop(outputs[key][0], None)
+    return {
+        conv: users[0]
+        for conv, users in readers.items()
+        if len(users) == 1
+        and isinstance(users[0], nn.BatchNorm2d)
+        and calls[conv] == calls[users[0]] == 1
+        and users[0].running_mean is not None
+        and isinstance(getattr(users[0], "drop", nn.Identity()), nn.Identity)
+    }
+
+
+def _tensors(output: object) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    parts = output.values() if isinstance(output, dict) else output
+    return [tensor for part in parts for tensor in _tensors(part)]  # type: ignore[attr-defined]

@@ -1,0 +1,102 @@
+"""Folding BatchNorm: the same outputs, and only where nothing else reads what goes in."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.backbones import create_backbone
+from models.fusion import fold_batch_norms
+from models.predictor import DensePredictor, build_decoder
+
+
+def norms_of(net: nn.Module) -> list[nn.BatchNorm2d]:
+    return [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def settle(net: nn.Module) -> nn.Module:
+    """Statistics and scales that are not those of a new layer, so that losing them shows."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for norm in norms_of(net):
+            norm.running_mean.normal_(std=0.1)
+            norm.running_var.uniform_(0.7, 1.3)
+            norm.weight.uniform_(0.7, 1.3)
+            norm.bias.normal_(std=0.1)
+    return net.eval()
+
+
+class Wired(nn.Module):
+    """A convolution and a BatchNorm, joined by ``rule(conv, norm, x)``."""
+
+    def __init__(self, rule: Callable[[nn.Module, nn.Module, Tensor], object]) -> None:
+        super().__init__()
+        self.conv, self.norm, self.rule = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), rule
+
+    def forward(self, x: Tensor) -> object:
+        return self.rule(self.conv, self.norm, x)
+
+
+def listed(conv: nn.Module, norm: nn.Module, x: Tensor) -> list[Tensor]:
+    y = conv(x)
+    return [y, norm(y).relu()]
+
+
+def added(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    y = conv(x)
+    return norm(y) + y
+
+
+@torch.no_grad()
+def test_a_convolution_and_its_norm_become_one() -> None:
+    net = settle(Wired(lambda conv, norm, x: norm(conv(x)).relu()))
+    x = torch.randn(2, 3, 8, 8)
+    expected = net(x)
+    assert fold_batch_norms(net, x) == 1
+    assert not norms_of(net)
+    torch.testing.assert_close(net(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        listed,  # a feature map that is handed out before its norm
+        lambda conv, norm, x: norm(conv(x) * 2),
+        lambda conv, norm, x: norm(norm(conv(x))),
+        lambda conv, norm, x: norm(conv(x[:1])) + norm(conv(x[1:])),
+    ],
+)
+@torch.no_grad()
+def test_what_cannot_be_folded_stays(rule: Callable[..., object]) -> None:
+    net = settle(Wired(rule))
+    state = copy.deepcopy(net.state_dict())
+    assert fold_batch_norms(net, torch.randn(2, 3, 8, 8)) == 0
+    assert len(norms_of(net)) == 1
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, state[key])
+
+
+def test_a_reader_that_cannot_be_seen_is_found_by_the_outputs() -> None:
+    with pytest.raises(RuntimeError, match="folding BatchNorm changes the output by"):
+        fold_batch_norms(settle(Wired(added)), torch.randn(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("decoder", ["sparsemask", "deeplabv3-light", "smp-fpn"])
+@pytest.mark.parametrize("backbone", ["mobilenetv2_035", "test_resnet", "ghostnet_050"])
+@torch.no_grad()
+def test_a_fused_network_is_the_network(backbone: str, decoder: str) -> None:
+    body = create_backbone(backbone)
+    model = settle(DensePredictor(body, build_decoder(decoder, body), {"a": 5, "b": 1}))
+    state = copy.deepcopy(model.state_dict())
+    fused = model.fuse()
+    x = torch.rand(2, 3, 97, 131)
+    expected, seen = model(x), fused(x)
+    for task in ("a", "b"):
+        scale = float(expected[task].abs().max())
+        assert float((seen[task] - expected[task]).abs().max()) <= 1e-4 * scale
+    # GhostNet hands out its stem's map before the BatchNorm
+    assert len(norms_of(fused)) == (1 if backbone == "ghostnet_050" else 0)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, state[key]), key
