@@ -31,6 +31,7 @@ def _decoder(name: str) -> dict[str, Any]:
         "needs_strides": list(info.strides),
         "size_divisor": info.size_divisor,
         "exportable": info.exportable,
+        "min_train_batch": info.min_train_batch,
     }
 
 

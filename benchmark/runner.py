@@ -28,7 +28,7 @@ from benchmark.speed import (
     speed_record,
     time_models,
 )
-from benchmark.training import autocast, seed_everything, train
+from benchmark.training import autocast, check_batch, seed_everything, train
 from common.errors import DataError, UsageError, UserError
 from common.files import check_writable, write_atomic
 from datasets.augment import check_crop
@@ -156,7 +156,8 @@ class Runner:
         for config in pending:
             try:
                 check_device(config.device)
-                build_model(config, make_task(config))
+                model = build_model(config, make_task(config))
+                check_batch(config, model.decoder.info, config.limit)
             except UserError as error:
                 errors[run_key(config)] = error
         if errors and len(errors) == len(pending):
@@ -235,8 +236,13 @@ class Runner:
 
         result.protocol = protocol_id(config, task)
         result.data, result.constant = data.facts, data.constant
+        declared = model.decoder.info
+        check_batch(config, declared, len(data.train))
         start = time.perf_counter()
-        history = train(config, model, task, data.train, validate, checkpoint, self.listener)
+        history = train(
+            *(config, model, task, data.train, validate, checkpoint, self.listener),
+            declared.side_weight,
+        )
         result.seconds["train"] = time.perf_counter() - start
         result.history = history.epochs
         result.best_epoch, result.steps = history.best_epoch, history.steps

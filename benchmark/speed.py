@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.predictor import DensePredictor
+
 PARTS = ("backbone", "decoder", "head")
 Name = TypeVar("Name")
 NOT_COUNTED = "interpolation, normalisation and element-wise operations"
@@ -41,6 +43,23 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     for name, parameter in model.named_parameters():
         counts[name.split(".")[0].removesuffix("s")] += parameter.numel()
     return counts
+
+
+def count_decoder_conv_weights(model: DensePredictor) -> int:
+    """Weights of the decoder as SparseMask's tables count them, without BatchNorm and biases.
+
+    Of convolutions and linear layers (which are 1×1 convolutions); with the heads' where the
+    decoder's ``counts_classifier`` says so.
+    """
+    parts: list[nn.Module] = [model.decoder]
+    if model.decoder.info.counts_classifier:
+        parts.append(model.heads)
+    layers = (layer for part in parts for layer in part.modules())
+    return sum(
+        layer.weight.numel()
+        for layer in layers
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    )
 
 
 def count_macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:

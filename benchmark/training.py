@@ -4,7 +4,7 @@ import contextlib
 import copy
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader
 
 from benchmark.config import NetworkConfig, RunConfig
 from benchmark.events import Listener
-from common.errors import UserError
+from common.errors import UsageError, UserError
 from datasets.augment import Augment
 from datasets.pipeline import Resized, collate
+from models.decoders.base import DecoderInfo
 from tasks.base import Task
 
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -110,6 +111,35 @@ def _batches(
         yield images.to(device, non_blocking=True), stacked.to(device, non_blocking=True)
 
 
+def total_loss(
+    task: Task, outputs: Mapping[str, Tensor], target: Tensor, side_weight: float
+) -> Tensor:
+    """Training loss of one task: its logits', and ``side_weight`` times each side output's."""
+    loss = task.loss(outputs[task.name], target)
+    for name, side in outputs.items():
+        if name.startswith(f"{task.name}/"):
+            side_loss = task.presence_loss if side.ndim == 2 else task.loss
+            loss = loss + side_weight * side_loss(side, target)
+    return loss
+
+
+def check_batch(config: RunConfig, info: DecoderInfo, images: int | None) -> None:
+    """Raises UsageError if a training step would have too few images for the decoder.
+
+    images: in the training split, where that is known.
+    """
+    assert config.batch_size is not None
+    if config.batch_size < info.min_train_batch:
+        remedy = f"use --batch-size {info.min_train_batch} or more, not {config.batch_size}"
+    elif images is not None and images < info.min_train_batch:
+        remedy = f"the training split has {images}"
+    else:
+        return
+    raise UsageError(
+        f"decoder {info.title} trains on at least {info.min_train_batch} images at a time: {remedy}"
+    )
+
+
 def train(
     config: RunConfig,
     model: nn.Module,
@@ -118,12 +148,14 @@ def train(
     validate: Validate,
     save: Save,
     listener: Listener,
+    side_weight: float = 1.0,
 ) -> History:
     """Train ``model`` in place (with EMA: it ends as the averaged model).
 
     data: images and targets of one size. validate: scores a model, called after epochs; the main
     metric among its numbers chooses the best epoch. save: called as save("best" | "last", model,
-    facts). Raises NotFinite when the loss is not finite.
+    facts). side_weight: of the loss of each side output. Raises NotFinite when the loss is not
+    finite.
     """
     assert config.epochs is not None
     assert config.batch_size is not None
@@ -167,8 +199,8 @@ def train(
                 group["lr"] = lr * factor
             images, targets = augment(images, {task.target: target})
             with autocast(config):
-                logits = model(images.contiguous(memory_format=torch.channels_last))[task.name]
-            loss = task.loss(logits, targets[task.target])
+                outputs = model(images.contiguous(memory_format=torch.channels_last))
+            loss = total_loss(task, outputs, targets[task.target], side_weight)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise NotFinite(

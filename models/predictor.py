@@ -22,6 +22,9 @@ WIRED = "connectivity:"
 class DensePredictor(nn.Module):
     """Images [B, 3, H, W] in 0…1 → logits by task, each [B, channels, H, W].
 
+    In training, a decoder with deep supervision adds its side outputs as ``TASK/side1``, …, of the
+    same shape, or [B, channels] where a side is about the whole image.
+
     Normalisation by ``mean`` and ``std``, padding to what backbone and decoder take, and the
     bilinear resizing to the input size are part of the network, so that what is timed is what is
     used.
@@ -42,7 +45,7 @@ class DensePredictor(nn.Module):
         self.backbone = backbone
         self.decoder = decoder
         self.heads = nn.ModuleDict(
-            {task: nn.Conv2d(decoder.out_channels, channels, 1) for task, channels in heads.items()}
+            {task: decoder.head(channels) for task, channels in heads.items()}
         )
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
@@ -58,10 +61,15 @@ class DensePredictor(nn.Module):
         features = self.decoder(self.backbone(x))
         logits = {}
         for task, head in self.heads.items():
-            y = head(features)
-            if y.shape[-2:] != size:
-                y = F.interpolate(y, size=size, mode="bilinear", align_corners=True)
-            logits[task] = y[..., :height, :width]
+            out = head(features)
+            final, *sides = out if isinstance(out, list) else [out]
+            logits[task] = final
+            logits |= {f"{task}/side{number}": side for number, side in enumerate(sides, 1)}
+        for name, y in logits.items():
+            if y.ndim == 4:
+                if y.shape[-2:] != size:
+                    y = F.interpolate(y, size=size, mode="bilinear", align_corners=True)
+                logits[name] = y[..., :height, :width]
         return logits
 
     @torch.no_grad()

@@ -44,6 +44,13 @@ class Task(ABC):
         """Training loss, scalar. logits: [B, channels, H, W] float; target: [B, H, W]."""
         return self._loss(logits.float(), target)
 
+    def presence_loss(self, logits: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002
+        """Loss of what a network says about the whole image: which classes it holds.
+
+        logits: [B, channels] float; target: [B, H, W]. 0 for a task without classes.
+        """
+        return logits.new_zeros(())
+
     @abstractmethod
     def predict(self, logits: Tensor) -> Tensor:
         """Logits [B, channels, H, W] → prediction [B, H, W] in the target's unit."""

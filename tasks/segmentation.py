@@ -30,6 +30,9 @@ class Segmentation(Task):
     def loss_terms(self) -> Mapping[str, Term]:
         return {"ce": losses.cross_entropy, "lovasz": losses.lovasz, "dice": losses.dice}
 
+    def presence_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return losses.presence(logits.float(), target, self.ignore)
+
     def predict(self, logits: Tensor) -> Tensor:
         return logits.argmax(1)
 

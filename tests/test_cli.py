@@ -100,7 +100,8 @@ def test_list_narrows(cli):
     assert "resnet18" not in cli("list", "backbones", "mobilenetv2").stdout
     assert "match" in line(cli("list", "decoders", "zzz"))
     assert [r["name"] for r in json.loads(cli("list", "decoders", "smp-*", "--json").stdout)] == [
-        "smp-fpn", "smp-unet",
+        "smp-deeplabv3", "smp-deeplabv3plus", "smp-fpn", "smp-linknet", "smp-pspnet",
+        "smp-segformer", "smp-unet", "smp-upernet",
     ]  # fmt: skip
 
 
@@ -129,6 +130,14 @@ def test_wrong_options(cli, camvid, tmp_path, arguments, code, part):
     done = cli(*RUN, "--data", camvid, "--results", tmp_path / "runs", *arguments)
     assert part in line(done)
     assert done.exit_code == code
+
+
+@pytest.mark.parametrize("few", [("--batch-size", "1"), ("--limit", "1")], ids=lambda few: few[0])
+def test_a_batch_that_the_decoder_cannot_train_on(cli, camvid, tmp_path, few):
+    arguments = ["smp-deeplabv3" if part == "fcn" else part for part in RUN]
+    done = cli(*arguments, "--data", camvid, "--results", tmp_path / "runs", *few)
+    assert "DeepLabV3 (smp) trains on at least 2 images at a time" in line(done)
+    assert done.exit_code == 2
 
 
 def test_single_scale_backbone(cli, tmp_path):

@@ -61,6 +61,18 @@ def predictor_of(backbone: str, make: Make, channels: int = 3) -> DensePredictor
     return DensePredictor(body, make(body.features), {"task": channels})
 
 
+class Network(nn.Module):
+    """A decoder and a head of three channels, of which together the contract is asked."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.head = decoder.head(3)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return self.head(self.decoder(maps))
+
+
 def settle(decoder: nn.Module) -> nn.Module:
     """Give BatchNorm statistics that are not those of a new layer, so that losing them shows."""
     random = torch.Generator().manual_seed(1)
@@ -81,9 +93,9 @@ class DecoderContract:
     """A subclass gives ``make`` and ``backbone`` as fixtures."""
 
     @pytest.fixture
-    def decoder(self, make: Make, backbone: str) -> Decoder:
+    def network(self, make: Make, backbone: str) -> nn.Module:
         torch.manual_seed(0)
-        return settle(make(backbone_of(backbone).features)).eval()  # type: ignore[return-value]
+        return settle(Network(make(backbone_of(backbone).features))).eval()
 
     @pytest.mark.parametrize("size", SIZES)
     def test_logits_have_the_size_of_the_image(
@@ -96,39 +108,40 @@ class DecoderContract:
         assert logits.dtype == torch.float32
         assert logits.isfinite().all()
 
-    def test_the_map_is_what_is_declared(self, decoder: Decoder, backbone: str) -> None:
+    def test_the_map_is_what_is_declared(self, network: nn.Module, backbone: str) -> None:
         maps = fresh_maps(backbone)
         with torch.no_grad():
-            out = decoder(maps)
-            assert out.shape[:2] == (2, decoder.out_channels)
+            out = network(maps)
+            assert out.shape[:2] == (2, 3)
             assert out.ndim == 4
             assert out.dtype == torch.float32
             assert float(out.std()) > 1e-3  # a constant would pass all that follows
-            double = copy.deepcopy(decoder).double()([m.double() for m in maps])
+            double = copy.deepcopy(network).double()([m.double() for m in maps])
         assert double.dtype == torch.float64
         torch.testing.assert_close(double.float(), out, rtol=1e-4, atol=1e-4)
         for given_map, kept in zip(maps, maps_of(backbone, 64, 96), strict=True):
             assert torch.equal(given_map, kept)  # the features are not the decoder's to change
 
     def test_evaluation_repeats_and_treats_each_image_alone(
-        self, decoder: Decoder, backbone: str
+        self, network: nn.Module, backbone: str
     ) -> None:
-        state = copy.deepcopy(decoder.state_dict())
+        state = copy.deepcopy(network.state_dict())
         with torch.no_grad():
-            both = decoder(fresh_maps(backbone))
-            assert torch.equal(decoder(fresh_maps(backbone)), both)
-            alone = decoder([m[1:] for m in fresh_maps(backbone)])
+            both = network(fresh_maps(backbone))
+            assert torch.equal(network(fresh_maps(backbone)), both)
+            alone = network([m[1:] for m in fresh_maps(backbone)])
         torch.testing.assert_close(alone, both[1:], rtol=1e-4, atol=1e-5)
-        for key, value in decoder.state_dict().items():
+        for key, value in network.state_dict().items():
             assert torch.equal(value, state[key]), key
 
-    def test_a_batch_of_one_trains_and_reaches_image_and_parameters(
+    def test_the_smallest_batch_trains_and_reaches_image_and_parameters(
         self, make: Make, backbone: str
     ) -> None:
         torch.manual_seed(0)
         predictor = predictor_of(backbone, make).train()
-        images = images_of(64, 96, 1).clone().requires_grad_()
-        predictor(images)["task"].square().mean().backward()
+        fewest = predictor.decoder.info.min_train_batch
+        images = images_of(64, 96, fewest).clone().requires_grad_()
+        sum(y.square().mean() for y in predictor(images).values()).backward()  # type: ignore
         assert images.grad is not None
         assert images.grad.abs().sum() > 0
         for name, parameter in predictor.named_parameters():
@@ -136,56 +149,74 @@ class DecoderContract:
             assert parameter.grad.isfinite().all(), name
             if not name.startswith("backbone."):
                 assert parameter.grad.abs().sum() > 0, name
+        if fewest > 1:  # declared only where it is needed
+            with pytest.raises(ValueError, match="more than 1 value per channel"):
+                predictor(images_of(64, 96, fewest - 1))
+
+    def test_sides_come_in_training_alone_and_are_maps_or_about_the_image(
+        self, make: Make, backbone: str
+    ) -> None:
+        predictor = predictor_of(backbone, make)
+        with torch.no_grad():
+            final, *sides = predictor.train()(images_of(64, 90)).items()
+            assert list(predictor.eval()(images_of(64, 90))) == ["task"]
+        assert final[0] == "task"
+        assert [name for name, _ in sides] == [f"task/side{i + 1}" for i in range(len(sides))]
+        for name, side in sides:
+            assert side.shape in ((2, 3, 64, 90), (2, 3)), name
+            assert side.isfinite().all(), name
 
     def test_mixed_precision_stays_finite(self, make: Make, backbone: str) -> None:
         predictor = predictor_of(backbone, make).train()
         with torch.autocast("cpu", torch.bfloat16):
-            logits = predictor(images_of(64, 96))["task"]
-        assert logits.is_floating_point()
-        assert logits.isfinite().all()
+            outputs = predictor(images_of(64, 96))
+        for name, y in outputs.items():
+            assert y.is_floating_point(), name
+            assert y.isfinite().all(), name
 
-    def test_saved_and_copied_decoders_are_the_same(
-        self, make: Make, decoder: Decoder, backbone: str
+    def test_saved_and_copied_networks_are_the_same(
+        self, make: Make, network: nn.Module, backbone: str
     ) -> None:
         file = io.BytesIO()
-        torch.save(decoder.state_dict(), file)
+        torch.save(network.state_dict(), file)
         file.seek(0)
         torch.manual_seed(99)
-        loaded = make(backbone_of(backbone).features).eval()
+        loaded = Network(make(backbone_of(backbone).features)).eval()
         loaded.load_state_dict(torch.load(file, weights_only=True))
         with torch.no_grad():
-            expected = decoder(fresh_maps(backbone))
-            for twin in (loaded, copy.deepcopy(decoder), pickle.loads(pickle.dumps(decoder))):
-                assert twin.out_channels == decoder.out_channels
+            expected = network(fresh_maps(backbone))
+            for twin in (loaded, copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
                 assert torch.equal(twin(fresh_maps(backbone)), expected)
 
-    def test_export_is_as_declared(self, decoder: Decoder, backbone: str) -> None:
+    def test_export_is_as_declared(self, network: nn.Module, backbone: str) -> None:
         maps = fresh_maps(backbone)
+        info = network.decoder.info
         try:
-            exported = torch.export.export(decoder, (maps,)).module()
+            exported = torch.export.export(network, (maps,)).module()
         except Exception as error:  # torch.export raises almost anything
-            if decoder.info.exportable:
+            if info.exportable:
                 raise AssertionError("declared exportable") from error
             return
-        assert decoder.info.exportable, "export works: declare it"
+        assert info.exportable, "export works: declare it"
         with torch.no_grad():
-            torch.testing.assert_close(exported(maps), decoder(maps))
+            torch.testing.assert_close(exported(maps), network(maps))
 
     def test_what_is_declared_is_needed_and_enough(
-        self, make: Make, decoder: Decoder, backbone: str
+        self, make: Make, network: nn.Module, backbone: str
     ) -> None:
         features = backbone_of(backbone).features
+        info = network.decoder.info
         # no backbone has fewer than four strides
-        enough = [i for i, f in enumerate(features) if f.stride in (decoder.info.strides or FOUR)]
+        enough = [i for i, f in enumerate(features) if f.stride in (info.strides or FOUR)]
         with torch.no_grad():
-            modest = make([features[i] for i in enough]).eval()
+            modest = Network(make([features[i] for i in enough])).eval()
             out = modest([fresh_maps(backbone)[i] for i in enough])
-        assert out.shape[:2] == (2, modest.out_channels)
-        for stride in decoder.info.strides:
+        assert out.shape[:2] == (2, 3)
+        for stride in info.strides:
             without = [f for f in features if f.stride != stride]
             with pytest.raises(UsageError) as caught:
                 make(without)
-            wanted = f"decoder {decoder.info.title} needs features of stride {stride}; "
+            wanted = f"decoder {info.title} needs features of stride {stride}; "
             has = ", ".join(str(s) for s in sorted({f.stride for f in without}))
             assert str(caught.value) == f"{wanted}the backbone has {has}"
 
@@ -208,7 +239,7 @@ class TestRegistered(DecoderContract):
     @pytest.fixture
     def make(self, pair: tuple[str, str]) -> Make:
         decoder: Any = DECODERS.get(pair[0])
-        return lambda features: decoder(features)
+        return lambda features: decoder(features, width=8)
 
     @pytest.fixture
     def backbone(self, pair: tuple[str, str]) -> str:
@@ -451,22 +482,13 @@ def test_width_is_the_number_of_channels() -> None:
     assert decoder(maps).shape == (1, 7, 6, 6) == (1, decoder.out_channels, 6, 6)
 
 
-@pytest.mark.parametrize("name", ["smp-fpn", "smp-unet"])
-def test_a_library_decoder_gets_what_its_own_encoders_would_give(name: str) -> None:
-    """The image, then the last map of each of the strides 2 to 32."""
-    decoder: Any = settle(DECODERS.get(name)(backbone_of("mobilenetv2_035").features)).eval()
-    maps = fresh_maps("mobilenetv2_035")
-    with torch.no_grad():
-        own = decoder.net([images_of(64, 96), *(maps[i] for i in (1, 2, 3, 5, 8))])
-        assert torch.equal(decoder(maps), own)
-
-
 def test_maps_that_are_not_size_over_stride_are_brought_to_the_tensors_sizes() -> None:
     """Inception's maps, without padding, are smaller than the image over the stride."""
     specs = [FeatureSpec(4, s) for s in (2, 4, 8, 16, 32)]
     maps = [torch.rand(2, 4, n, n + 1) for n in (47, 22, 10, 4, 1)]
     for name in DECODERS.names():
-        decoder = DECODERS.get(name)(specs).eval()
-        out = decoder([m.clone() for m in maps])
-        assert out.shape[:2] == (2, decoder.out_channels), name
+        decoder: Any = DECODERS.get(name)
+        network = Network(decoder(specs, width=8)).eval()
+        out = network([m.clone() for m in maps])
+        assert out.shape[:2] == (2, 3), name
         assert out.isfinite().all(), name

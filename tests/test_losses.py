@@ -11,7 +11,7 @@ from common.errors import UsageError
 from tasks.losses.base import Loss
 from tasks.losses.depth import gradient_matching, silog
 from tasks.losses.saliency import bce, iou, ssim
-from tasks.losses.segmentation import cross_entropy, dice, lovasz
+from tasks.losses.segmentation import cross_entropy, dice, lovasz, presence
 
 
 def two_classes(*first: float) -> Tensor:
@@ -62,6 +62,17 @@ def test_dice_by_hand() -> None:
     assert float(dice(two_classes(0.75, 0.4), labels(0, 1))) == pytest.approx(expected, abs=1e-6)
     ignored = dice(two_classes(0.75, 0.4, 0.1), labels(0, 1, 255))
     assert float(ignored) == pytest.approx(expected, abs=1e-6)
+
+
+def test_presence_by_hand() -> None:
+    """The first image holds classes 0 and 2 of three, the second nothing that is labelled."""
+    p = torch.tensor([[0.9, 0.3, 0.6], [0.1, 0.2, 0.3]])
+    target = torch.tensor([[[0, 2], [2, 255]], [[255, 255], [255, 255]]], dtype=torch.uint8)
+    expected = -(math.log(0.9) + math.log(0.7) + math.log(0.6)) / 3
+    assert float(presence(p.logit(), target)) == pytest.approx(expected)
+    both = torch.stack([target[0], target[0] * 0 + 1])
+    second = -(math.log(0.9) + math.log(0.2) + math.log(0.7)) / 3
+    assert float(presence(p.logit(), both)) == pytest.approx((expected + second) / 2)
 
 
 @pytest.mark.parametrize("loss", [cross_entropy, lovasz, dice])

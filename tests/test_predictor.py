@@ -122,6 +122,35 @@ def test_every_task_has_a_head_of_its_own() -> None:
     assert len(body.seen) == 1  # one pass for all tasks
 
 
+class Sided(nn.Module):
+    """A head with two sides: half the final logits at half the size, and each channel's mean."""
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        return [x, F.avg_pool2d(x, 2) / 2, x.mean((2, 3))] if self.training else x
+
+
+class PassWithSides(Pass):
+    info = DecoderInfo("pass with sides", "test", size_divisor=4)
+
+    def head(self, channels: int) -> nn.Module:
+        return Sided()
+
+
+def test_sides_are_resized_and_cut_as_the_logits_are_in_training_alone() -> None:
+    body: Any = Echo(stride=2)
+    predictor = DensePredictor(body, PassWithSides(body.features), {"a": 3, "b": 3}, MEAN, STD)
+    images = torch.rand(2, 3, 10, 15)
+    outputs = predictor.train()(images)
+    assert list(outputs) == ["a", "a/side1", "a/side2", "b", "b/side1", "b/side2"]
+    pooled = F.avg_pool2d(F.pad(normalised(images), (0, 1, 0, 2)), 2)
+    for task in ("a", "b"):
+        for name, small in ((task, pooled), (f"{task}/side1", F.avg_pool2d(pooled, 2) / 2)):
+            full = F.interpolate(small, (12, 16), mode="bilinear", align_corners=True)
+            torch.testing.assert_close(outputs[name], full[..., :10, :15])
+        torch.testing.assert_close(outputs[f"{task}/side2"], pooled.mean((2, 3)))
+    assert list(predictor.eval()(images)) == ["a", "b"]
+
+
 def test_a_backbone_of_one_size_says_which() -> None:
     predictor = echoing()
     predictor.check_size(123, 45)  # any size goes

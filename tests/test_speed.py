@@ -5,8 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.speed import Latency, count_macs, count_parameters, time_models
-from models.backbones import create_backbone
+from benchmark.speed import (
+    Latency,
+    count_decoder_conv_weights,
+    count_macs,
+    count_parameters,
+    time_models,
+)
+from models.backbones import Backbone, create_backbone
 from models.predictor import DensePredictor, build_decoder
 
 
@@ -42,10 +48,53 @@ def test_counts_leave_the_model_as_it_is():
     assert model.backbone.weight.device.type == "cpu"
 
 
-def test_mobilenet_macs_match_the_literature():
+@pytest.fixture(scope="module")
+def mobilenet() -> Backbone:
+    return create_backbone("mobilenetv2_100")
+
+
+def predictor(backbone: Backbone, decoder: str, **heads: int) -> DensePredictor:
+    with torch.device("meta"):
+        return DensePredictor(backbone, build_decoder(decoder, backbone), heads)
+
+
+def dss_weights(width: int) -> int:
+    """3×3, 3×3, 5×5, 5×5, 5×5 and 7×7 kernels, two convolutions each."""
+    sides = ((9, 16, 2), (9, 24, 2), (25, 32, 4), (25, 96, 4), (25, 1280, 8), (49, 1280, 8))
+    return sum(area * f * width * (into + f * width) for area, into, f in sides)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "weights"),
+    [
+        ("sparsemask", 559_104),
+        ("unet-connectivity", 162_304),
+        ("fcn", 26_880),
+        ("deeplabv3-light", 666_112),
+        # the last maps of five strides have 16 + 24 + 32 + 96 + 1280 channels
+        ("hed", 21 * (1448 + 5)),
+        ("dss", dss_weights(64)),
+        ("dss-light", dss_weights(4)),
+    ],
+)
+def test_the_papers_decoder_weights(mobilenet, decoder, weights):
+    """SparseMask's table 1 where it has the decoder: MobileNetV2, 21 classes."""
+    assert count_decoder_conv_weights(predictor(mobilenet, decoder, segmentation=21)) == weights
+
+
+def test_a_head_of_several_layers_is_counted_once(mobilenet):
+    """HED, at 64×64: five 1×1 convolutions, and the fusion at stride 2; for each task."""
+    model = predictor(mobilenet, "hed", edges=1, segmentation=3)
+    scores = 16 * 32**2 + 24 * 16**2 + 32 * 8**2 + 96 * 4**2 + 1280 * 2**2
+    macs = count_macs(model, (64, 64))
+    assert macs["head"] == 4 * (scores + 5 * 32**2)
+    assert macs["decoder"] == 0
+    assert count_parameters(model)["head"] == 4 * (1448 + 5 + 5)  # with five biases
+
+
+def test_mobilenet_macs_match_the_literature(mobilenet):
     """MobileNetV2: 300 M multiply-accumulates at 224×224, of which the classifier is 1.28 M."""
-    backbone = create_backbone("mobilenetv2_100")
-    model = DensePredictor(backbone, build_decoder("fcn", backbone), {"x": 1})
+    model = predictor(mobilenet, "fcn", x=1)
     assert count_macs(model, (224, 224))["backbone"] == pytest.approx(299.5e6, rel=0.01)
 
 

@@ -124,6 +124,16 @@ class TestContract:
             assert x.grad is not None, term  # a step of the optimiser must be possible
             assert not x.grad.any(), term
 
+    def test_what_is_said_about_the_image_is_trained_where_there_are_classes(
+        self, name: str, task: Task, target: Tensor
+    ) -> None:
+        logits = torch.randn(2, task.channels, generator=seeded()).bfloat16().requires_grad_()
+        loss = task.presence_loss(logits, target)
+        assert loss.shape == ()
+        assert loss.isfinite()
+        assert (float(loss.detach()) > 0) == loss.requires_grad  # 0 where it means nothing
+        assert float(task.presence_loss(logits, torch.full_like(target, task.ignore)).detach()) == 0
+
     def test_half_precision_logits_lose_nothing(self, task: Task, target: Tensor) -> None:
         coarse = torch.randn(2, task.channels, H, W, generator=seeded()).bfloat16()
         assert float(task.loss(coarse, target)) == float(task.loss(coarse.float(), target))

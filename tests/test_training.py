@@ -7,9 +7,18 @@ from torch import nn
 from benchmark.config import make_config
 from benchmark.events import Silent
 from benchmark.plan import make_task, resolve
-from benchmark.training import NotFinite, make_optimizer, rate, train
+from benchmark.training import (
+    NotFinite,
+    check_batch,
+    make_optimizer,
+    rate,
+    total_loss,
+    train,
+)
+from common.errors import UsageError
 from datasets.base import Sample
 from datasets.pipeline import Resized, Split
+from models.decoders.base import DecoderInfo
 
 CLASSES = 11
 
@@ -152,3 +161,49 @@ def test_schedules_by_hand():
     warm = config_of(schedule="cosine", warmup=0.1)
     assert [rate(warm, step, 100) for step in (0, 9)] == pytest.approx([1 / 11, 10 / 11])
     assert rate(warm, 10, 100) == 1
+
+
+def test_the_loss_adds_the_weighted_sides_of_its_task():
+    torch.manual_seed(0)
+    task = make_task(config_of())
+    outputs = {
+        "segmentation": torch.randn(2, CLASSES, 4, 4),
+        "segmentation/side1": torch.randn(2, CLASSES, 4, 4),
+        "segmentation/side2": torch.randn(2, CLASSES),
+        "depth": torch.full((2, 1, 4, 4), math.nan),  # another task's
+        "depth/side1": torch.full((2, 1, 4, 4), math.nan),
+    }
+    target = torch.randint(0, CLASSES, (2, 4, 4))
+    final = task.loss(outputs["segmentation"], target)
+    side = task.loss(outputs["segmentation/side1"], target)
+    presence = task.presence_loss(outputs["segmentation/side2"], target)
+    assert min(final, side, presence) > 0
+    for weight in (1.0, 0.2):
+        expected = final + weight * side + weight * presence
+        torch.testing.assert_close(total_loss(task, outputs, target, weight), expected)
+
+
+class WithSide(Pixelwise):
+    """The final logits are cut off from the parameters: what is learned comes from the side."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = super().forward(x)["segmentation"]
+        if not self.training:
+            return {"segmentation": logits}
+        return {"segmentation": logits.detach(), "segmentation/side1": logits}
+
+
+def test_sides_are_trained():
+    _, history, _ = fit(config_of(epochs=12), WithSide())
+    assert history.epochs[-1]["val/miou"] == 1.0
+
+
+def test_a_batch_too_small_for_the_decoder_is_refused():
+    two = DecoderInfo("Pyramid", "test", min_train_batch=2)
+    check_batch(config_of(batch_size=2), two, None)
+    check_batch(config_of(batch_size=2), two, 2)
+    check_batch(config_of(batch_size=1), DecoderInfo("Plain", "test"), 1)
+    with pytest.raises(UsageError, match=r"Pyramid trains on at least 2 .*: use --batch-size 2"):
+        check_batch(config_of(batch_size=1), two, None)
+    with pytest.raises(UsageError, match="the training split has 1"):
+        check_batch(config_of(batch_size=8), two, 1)

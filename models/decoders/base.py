@@ -18,7 +18,9 @@ class DecoderInfo:
     """Declared facts about a decoder, known before one is built.
 
     strides: feature strides that a backbone must have. size_divisor: the input's height and width
-    are padded to a multiple of it. exportable: torch.export takes it.
+    are padded to a multiple of it. exportable: torch.export takes it. min_train_batch: the fewest
+    images that a training step takes. side_weight: of a side output's loss beside the final one's.
+    counts_classifier: SparseMask's tables count the classifier among this decoder's weights.
     """
 
     title: str
@@ -26,13 +28,17 @@ class DecoderInfo:
     strides: tuple[int, ...] = ()
     size_divisor: int = 1
     exportable: bool = True
+    min_train_batch: int = 1
+    side_weight: float = 1.0
+    counts_classifier: bool = False
 
 
 class Decoder(nn.Module, ABC):
-    """Feature maps → one map [B, ``out_channels``, h, w], which the task heads read.
+    """Feature maps → what the task heads read: one map [B, ``out_channels``, h, w], as a rule.
 
     A subclass takes ``features`` (the specs of the maps that ``forward`` will get, highest
-    resolution first) and ``width`` (channels of its own maps, where it has a choice).
+    resolution first) and ``width`` (channels of its own maps, where it has a choice). One that
+    returns several tensors brings a ``head`` of its own to read them.
     """
 
     info: ClassVar[DecoderInfo]
@@ -57,8 +63,17 @@ class Decoder(nn.Module, ABC):
         return copy.deepcopy(self).eval()
 
     @abstractmethod
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Maps [B, C_i, h_i, w_i] → [B, out_channels, h, w]."""
+    def forward(self, features: list[Tensor]) -> Tensor | list[Tensor]:
+        """Maps [B, C_i, h_i, w_i] → [B, out_channels, h, w], or what the decoder's head reads."""
+
+    def head(self, channels: int) -> nn.Module:
+        """A new head for one task: what ``forward`` returns → logits [B, channels, h, w].
+
+        In training it may return a list: those logits, then side outputs for deep supervision.
+        A side of shape [B, channels, h, w] is trained as the logits are; one of shape
+        [B, channels] says which channels' classes the image holds (``Task.presence_loss``).
+        """
+        return nn.Conv2d(self.out_channels, channels, 1)
 
 
 DECODERS: Registry[type[Decoder]] = Registry("decoder", "models.decoders")

@@ -30,3 +30,17 @@ def dice(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
         logits, target.long()
     )
     return loss
+
+
+def presence(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
+    """Binary cross-entropy of each class's presence in an image: the SE-loss of EncNet.
+
+    logits: [B, C]; target: class indices [B, H, W]. An image without a labelled pixel counts not.
+    Zhang et al., CVPR 2018.
+    """
+    count, classes = logits.shape
+    labels = target.long().masked_fill(target == ignore_index, classes).flatten(1)
+    present = logits.new_zeros(count, classes + 1).scatter_(1, labels, 1.0)[:, :classes]
+    loss = F.binary_cross_entropy_with_logits(logits, present, reduction="none").mean(1)
+    labelled = present.amax(1)
+    return (loss * labelled).sum() / labelled.sum().clamp(min=1)
