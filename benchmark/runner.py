@@ -143,7 +143,7 @@ class Runner:
         errors: dict[str, UserError] = {}
         for config in pending:
             try:
-                _check_device(config.device)
+                check_device(config.device)
                 build_model(config, make_task(config))
             except UserError as error:
                 errors[run_key(config)] = error
@@ -294,7 +294,8 @@ def _comparable(plan: Sequence[RunConfig]) -> list[list[RunConfig]]:
     return list(groups.values())
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raises UsageError unless ``device`` is the CPU or a CUDA device that is there."""
     try:
         kind = torch.device(device)
     except RuntimeError:

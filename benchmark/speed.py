@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.predictor import DensePredictor
+
 PARTS = ("backbone", "decoder", "head")
 NOT_COUNTED = "interpolation, normalisation and element-wise operations"
 
@@ -40,6 +42,16 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     for name, parameter in model.named_parameters():
         counts[name.split(".")[0].removesuffix("s")] += parameter.numel()
     return counts
+
+
+def count_decoder_conv_weights(model: DensePredictor) -> int:
+    """Weights of the decoder's convolutions, as the paper's table 1 counts them.
+
+    Without biases and BatchNorm; with the head's where the decoder's count holds the classifier.
+    """
+    parts = [model.decoder, *([model.heads] if model.decoder.info.counts_classifier else [])]
+    convolutions = [m for part in parts for m in part.modules() if isinstance(m, nn.Conv2d)]
+    return sum(m.weight.numel() for m in convolutions)
 
 
 def count_macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
@@ -138,11 +150,12 @@ def speed_record(
     amp: bool,
     interleaved_with: list[str],
     session: str,
+    batch: int = 1,
 ) -> dict[str, Any]:
     """A timing and all that was timed. session: shared by what was timed in turns."""
     return {
         **asdict(latency),
-        "batch": 1,
+        "batch": batch,
         "size": list(size),
         "device": device,
         "threads": torch.get_num_threads(),

@@ -17,7 +17,8 @@ class DecoderInfo:
     """Declared facts about a decoder, known before one is built.
 
     strides: feature strides that a backbone must have. size_divisor: the input's height and width
-    are padded to a multiple of it. exportable: torch.export takes it.
+    are padded to a multiple of it. exportable: torch.export takes it. counts_classifier: the
+    published count of its weights includes the classifier, which is the head here.
     """
 
     title: str
@@ -25,6 +26,7 @@ class DecoderInfo:
     strides: tuple[int, ...] = ()
     size_divisor: int = 1
     exportable: bool = True
+    counts_classifier: bool = False
 
 
 class Decoder(nn.Module, ABC):

@@ -17,7 +17,9 @@ class DeepLabV3Light(Decoder):
     """Maps → [B, 512, h_L, w_L]: conv1x1(E_L) ‖ conv1x1(global average of E_L)."""
 
     info = DecoderInfo(
-        "DeepLab-V3 (light)", "Chen et al. 2017; light as in MobileNetV2's and SparseMask's tables"
+        "DeepLab-V3 (light)",
+        "Chen et al. 2017; light as in MobileNetV2's and SparseMask's tables",
+        counts_classifier=True,
     )
 
     def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:  # noqa: ARG002

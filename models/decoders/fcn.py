@@ -12,7 +12,11 @@ from models.decoders.base import DECODERS, Decoder, DecoderInfo
 class FCN(Decoder):
     """Maps → E_L [B, C_L, h_L, w_L] as it is. Long et al. 2015 without skips (FCN-32s)."""
 
-    info = DecoderInfo("FCN", "Long, Shelhamer, Darrell: FCN, CVPR 2015, as in SparseMask table 1")
+    info = DecoderInfo(
+        "FCN",
+        "Long, Shelhamer, Darrell: FCN, CVPR 2015, as in SparseMask table 1",
+        counts_classifier=True,
+    )
 
     def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:  # noqa: ARG002
         super().__init__(features)
