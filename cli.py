@@ -387,6 +387,44 @@ def speed(
         raise SystemExit(1)
 
 
+@main.command()
+@click.argument("wiring", metavar="FILE|PRESET")
+@click.option("--backbone", required=True, metavar="NAME", help="timm model to carry it to.")
+@click.option("--backbone-arg", "arguments", multiple=True, metavar="KEY=VALUE",
+              help="Passed to timm.create_model.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT.json",
+              help="Write the connectivity file for that backbone.")  # fmt: skip
+def transfer(
+    wiring: str, backbone: str, arguments: tuple[str, ...], output: Path | None
+) -> None:  # fmt: skip
+    """Carry a wiring to another backbone by stride; tell what was matched and dropped.
+
+    A PRESET is taken as it is on MobileNetV2's nine features.
+    """
+    import json
+
+    _quiet()
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from benchmark.wirings import carry, matches, named, told
+
+    source = named(wiring)
+    carried = carry(source, backbone, _backbone_args(arguments))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in (source.backbone or source.name, "stride", backbone, ""):
+        table.add_column(title)
+    for row in matches(source, carried):
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for text in told(source, carried):
+        click.echo(text)
+    if output is not None:
+        content = json.dumps(carried.wiring.to_json(), indent=1, ensure_ascii=False) + "\n"
+        _write_output(output, content)
+
+
 def _quiet() -> None:
     """Keep libraries' chatter away; ours goes through messages."""
     import warnings
