@@ -425,6 +425,38 @@ def transfer(
         _write_output(output, content)
 
 
+@main.command()
+@click.argument("wiring", metavar="FILE|PRESET|SEARCH_DIR")
+@click.option("--backbone", metavar="NAME", help="Carry it to this timm model first.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="A .svg, .png or .pdf. [default: its name.svg]")  # fmt: skip
+def draw(wiring: str, backbone: str | None, output: Path | None) -> None:
+    """Draw a wiring: encoder left, decoder right; of a search also its weights.
+
+    A PRESET without --backbone is drawn on MobileNetV2's nine features.
+    """
+    path = Path(wiring).expanduser()
+    output = output or Path(f"{path.resolve().name if path.is_dir() else path.stem}.svg")
+    _quiet()
+    from benchmark.report.wiring import SUFFIXES, rendered, search_figure, wiring_figure
+    from benchmark.wirings import features_of, load_search, named, on_backbone
+    from models.connectivity import is_preset
+
+    if output.suffix not in SUFFIXES:
+        raise UsageError(f"-o {output}: draw writes {', '.join(SUFFIXES)}")
+    if path.is_dir() and not is_preset(wiring):
+        if backbone is not None:
+            raise UsageError(f"--backbone: {wiring} has its own; draw {path / 'found.json'}")
+        found, search = load_search(path)
+        figure = search_figure(found, search, features_of(found))
+    elif backbone is not None:
+        figure = wiring_figure(*on_backbone(wiring, backbone))
+    else:
+        own = named(wiring)
+        figure = wiring_figure(own, features_of(own))
+    _write_output(output, rendered(figure, output.suffix))
+
+
 def _quiet() -> None:
     """Keep libraries' chatter away; ours goes through messages."""
     import warnings
