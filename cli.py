@@ -391,14 +391,155 @@ def preview(
     from benchmark.config import make_config
     from benchmark.plan import resolve
     from benchmark.preview import contact_sheet
-    from common.files import write_atomic
     from datasets.base import DATASETS
 
     task = task or next(iter(DATASETS.get(dataset).info.tasks))
     values = {"task": task, "dataset": dataset, "data": folder, "image_size": image_size}
     config = resolve(make_config(values))
-    write_atomic(output, contact_sheet(config, split, count, targets))
-    click.echo(f"wrote {output}", err=True)
+    _write_output(output, contact_sheet(config, split, count, targets))
+
+
+def _backbone_args(pairs: tuple[str, ...]) -> dict[str, Any]:
+    return dict(_given({"backbone_args": pairs}).get("backbone_args", {}))
+
+
+def _write_output(path: Path, content: str | bytes, option: str = "-o") -> None:
+    """Write the file that ``option`` names and say so; an impossible path is a wrong option."""
+    from common.files import write_atomic
+
+    try:
+        write_atomic(path, content, option)
+    except UserError as error:
+        raise UsageError(str(error)) from error
+    click.echo(f"wrote {path}", err=True)
+
+
+@main.command()
+@click.option("--backbone", "backbones", multiple=True, metavar="NAME",
+              help=f"timm model. May be repeated. [default: {FALLBACKS['backbone']}]")  # fmt: skip
+@click.option("--decoder", "decoders", multiple=True, metavar="NAME",
+              help="As of `run`, as are the defaults. May be repeated.")  # fmt: skip
+@click.option("--image-size", "sizes", multiple=True, metavar="HxW", default=("512x512",),
+              show_default=True, help="May be repeated.")  # fmt: skip
+@click.option("--classes", type=click.IntRange(1), default=21, show_default=True,
+              help="Channels of the head.")  # fmt: skip
+@click.option("--backbone-arg", "arguments", multiple=True, metavar="KEY=VALUE",
+              help="Passed to timm.create_model.")  # fmt: skip
+@click.option("--no-time", is_flag=True, help="Count parameters and MACs only; nothing is run.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
+@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True,
+              help="Images in a timed call.")  # fmt: skip
+@click.option("--min-time", type=click.FloatRange(0, min_open=True), default=2.0,
+              show_default=True, help="Seconds of calls for each pair.")  # fmt: skip
+@click.option("--json", "json_file", metavar="FILE", help="Write rows as JSON; -: print them.")
+def speed(
+    backbones: tuple[str, ...], decoders: tuple[str, ...], sizes: tuple[str, ...], classes: int,
+    arguments: tuple[str, ...], no_time: bool, device: str, threads: int | None, batch_size: int,
+    min_time: float, json_file: str | None,
+) -> None:  # fmt: skip
+    """Parameters, MACs and latency of backbones × decoders, without training and data.
+
+    Pairs of one image size are timed in turns in this process: trust their ratios.
+    """
+    import json
+
+    _quiet()
+    import torch
+    from rich.console import Console
+
+    from benchmark.config import make_config
+    from benchmark.plan import DEFAULT_DECODERS
+    from benchmark.report.tables import speed_table
+    from benchmark.speed_rows import speed_rows
+
+    parsed = [make_config({"image_size": size}).image_size or (0, 0) for size in sizes]
+    if threads is not None:
+        torch.set_num_threads(threads)
+    rows = speed_rows(
+        backbones or (str(FALLBACKS["backbone"]),), decoders or DEFAULT_DECODERS, parsed, classes,
+        _backbone_args(arguments), not no_time, device, batch_size, min_time,
+    )  # fmt: skip
+    text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    if json_file == "-":
+        click.echo(text, nl=False)
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 180)
+        console.print(speed_table(rows))
+        if json_file is not None:
+            _write_output(Path(json_file), text, "--json")
+    if all(row["error"] for row in rows):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("wiring", metavar="FILE|PRESET")
+@click.option("--backbone", required=True, metavar="NAME", help="timm model to carry it to.")
+@click.option("--backbone-arg", "arguments", multiple=True, metavar="KEY=VALUE",
+              help="Passed to timm.create_model.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT.json",
+              help="Write the connectivity file for that backbone.")  # fmt: skip
+def transfer(
+    wiring: str, backbone: str, arguments: tuple[str, ...], output: Path | None
+) -> None:  # fmt: skip
+    """Carry a wiring to another backbone by stride; tell what was matched and dropped.
+
+    A PRESET is taken as it is on MobileNetV2's nine features.
+    """
+    import json
+
+    _quiet()
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from benchmark.wirings import carry, matches, named, told
+
+    source = named(wiring)
+    carried = carry(source, backbone, _backbone_args(arguments))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in (source.backbone or source.name, "stride", backbone, ""):
+        table.add_column(title)
+    for row in matches(source, carried):
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for text in told(source, carried):
+        click.echo(text)
+    if output is not None:
+        content = json.dumps(carried.wiring.to_json(), indent=1, ensure_ascii=False) + "\n"
+        _write_output(output, content)
+
+
+@main.command()
+@click.argument("wiring", metavar="FILE|PRESET|SEARCH_DIR")
+@click.option("--backbone", metavar="NAME", help="Carry it to this timm model first.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="A .svg, .png or .pdf. [default: its name.svg]")  # fmt: skip
+def draw(wiring: str, backbone: str | None, output: Path | None) -> None:
+    """Draw a wiring: encoder left, decoder right; of a search also its weights.
+
+    A PRESET without --backbone is drawn on MobileNetV2's nine features.
+    """
+    path = Path(wiring).expanduser()
+    output = output or Path(f"{path.resolve().name if path.is_dir() else path.stem}.svg")
+    _quiet()
+    from benchmark.report.wiring import SUFFIXES, rendered, search_figure, wiring_figure
+    from benchmark.wirings import features_of, load_search, named, on_backbone
+    from models.connectivity import is_preset
+
+    if output.suffix not in SUFFIXES:
+        raise UsageError(f"-o {output}: draw writes {', '.join(SUFFIXES)}")
+    if path.is_dir() and not is_preset(wiring):
+        if backbone is not None:
+            raise UsageError(f"--backbone: {wiring} has its own; draw {path / 'found.json'}")
+        found, search = load_search(path)
+        figure = search_figure(found, search, features_of(found))
+    elif backbone is not None:
+        figure = wiring_figure(*on_backbone(wiring, backbone))
+    else:
+        own = named(wiring)
+        figure = wiring_figure(own, features_of(own))
+    _write_output(output, rendered(figure, output.suffix))
 
 
 def _quiet() -> None:

@@ -25,6 +25,7 @@ from benchmark.speed import (
     NOT_COUNTED,
     count_macs,
     count_parameters,
+    fused_if_possible,
     speed_record,
     time_models,
 )
@@ -268,18 +269,13 @@ class Runner:
         if all(done[run_key(c)].speed is not None for c in finished):
             return
         models: dict[str, nn.Module] = {}
-        fused: set[str] = set()
+        fused: dict[str, bool] = {}
         for config in finished:
             folder = folder_of(self.results, config, run_key(config))
             if (folder / CHECKPOINT.format(which=config.score)).is_file():
                 model = build_model(config, make_task(config))
                 load_checkpoint(folder, config.score, model)
-                try:
-                    models[run_key(config)] = model.fuse()
-                    fused.add(run_key(config))
-                except RuntimeError as error:
-                    self.listener.message(f"{config.decoder} is timed unfused: {error}")
-                    models[run_key(config)] = model
+                models[run_key(config)], fused[run_key(config)] = fused_if_possible(model)
         first = finished[0]
         assert first.image_size is not None
         self.listener.begin("time in turns", 1)
@@ -303,7 +299,7 @@ class Runner:
                 first.image_size,
                 first.device,
                 first.amp,
-                key in fused,
+                fused[key],
                 others,
                 session,
             )

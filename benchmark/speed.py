@@ -126,6 +126,14 @@ def time_models(
     return time_calls(calls, kind, batch, **protocol)
 
 
+def fused_if_possible(model: DensePredictor) -> tuple[DensePredictor, bool]:
+    """``model.fuse()`` and True; ``model`` itself and False where folding changes its outputs."""
+    try:
+        return model.fuse(), True
+    except RuntimeError:
+        return model, False
+
+
 def time_calls(
     calls: Mapping[Name, Callable[[], object]],
     device: torch.device,
@@ -179,11 +187,12 @@ def speed_record(
     fused: bool,
     interleaved_with: list[str],
     session: str,
+    batch: int = 1,
 ) -> dict[str, Any]:
     """A timing and all that was timed. session: shared by what was timed in turns."""
     return {
         **asdict(latency),
-        "batch": 1,
+        "batch": batch,
         "size": list(size),
         "device": device,
         "threads": torch.get_num_threads(),

@@ -9,10 +9,11 @@ from pathlib import Path
 from common.errors import UserError
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes, option: str = "--results") -> None:
     """Write ``path`` so that a reader, or a crash, sees the old content or the new, never half.
 
-    Raises UserError that names the path and the reason if it cannot be written.
+    Raises UserError that names the path, the reason and the ``option`` that chooses the path if it
+    cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = None
@@ -29,13 +30,13 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
-        raise cannot_write(path, error) from error
+        raise cannot_write(path, error, option) from error
 
 
-def cannot_write(path: Path, error: OSError) -> UserError:
+def cannot_write(path: Path, error: OSError, option: str = "--results") -> UserError:
     """The error for a path that cannot be written."""
     reason = error.strerror or str(error)
-    return UserError(f"{path}: cannot be written ({reason}): choose another folder with --results")
+    return UserError(f"{path}: cannot be written ({reason}): choose another place with {option}")
 
 
 def check_writable(folder: Path) -> None:

@@ -106,6 +106,18 @@ def create_backbone(
     return backbone
 
 
+def create_without_weights(name: str, arguments: Mapping[str, Any] | None = None) -> Backbone:
+    """The timm model ``name`` for counting: on the meta device, if timm can build it there.
+
+    Raises as ``create_backbone`` does.
+    """
+    try:
+        with torch.device("meta"):
+            return create_backbone(name, arguments)
+    except Exception:  # a model may compute with numbers while it is built; or this fails again
+        return create_backbone(name, arguments)
+
+
 def input_statistics(
     name: str, weights: Path | None
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

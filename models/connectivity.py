@@ -18,6 +18,8 @@ from common.registry import unknown_name
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 GLOBAL = "G"
+Connection = tuple[int, str]
+"""A stage's number and the name of one of its inputs."""
 
 
 def candidates(stage: int, stages: int) -> list[str]:
@@ -87,7 +89,11 @@ class Connectivity:
             stages = _alive(fewer)
 
     def transfer(self, strides: Sequence[int], backbone: str = "") -> "Connectivity":
-        """The same wiring on a backbone with features of ``strides`` (paper, section 4.3).
+        """The same wiring on a backbone with features of ``strides``: ``carried``'s result."""
+        return self.carried(strides, backbone).wiring
+
+    def carried(self, strides: Sequence[int], backbone: str = "") -> "Transfer":
+        """Carry the wiring to a backbone with features of ``strides`` (paper, section 4.3).
 
         Features are matched by stride. Where both sides have several of one stride they are
         matched in order from the deepest; surplus ones of the source share the shallowest match,
@@ -96,8 +102,6 @@ class Connectivity:
         nothing is left for it, it takes the deepest feature.
         """
         strides = tuple(strides)
-        if strides == self.strides:
-            return Connectivity(self.name, strides, self.stages, backbone, self.origin)
         partner: dict[int, int] = {}
         for stride in set(self.strides):
             ours = [i for i, s in enumerate(self.strides, 1) if s == stride]
@@ -105,29 +109,35 @@ class Connectivity:
             for depth, index in enumerate(reversed(ours)):
                 if theirs:
                     partner[index] = theirs[max(len(theirs) - 1 - depth, 0)]
-
-        def renamed(source: str) -> str | None:
-            if source == GLOBAL:
-                return source
-            index = partner.get(int(source[1:]))
-            return None if index is None else f"{source[0]}{index}"
-
+        moved: dict[Connection, Connection] = {}
+        lost: dict[Connection, str] = {}
         stages: dict[int, dict[str, None]] = {}  # a dict keeps order and drops repeats
         for stage, inputs in self.stages.items():
             target = 1 if stage == 1 else partner.get(stage)
-            if target is None:
-                continue
-            names = stages.setdefault(target, {})
-            names.update({n: None for n in map(renamed, inputs) if n and n != f"D{target}"})
-        allowed = {stage: candidates(stage, len(strides)) for stage in stages}
-        fitting = {
-            stage: tuple(
-                n for n in names if n in allowed[stage] and (n[0] != "D" or int(n[1:]) in stages)
-            )
-            for stage, names in stages.items()
-        }
-        kept = _alive(fitting) or {1: (f"E{len(strides)}",)}
-        return Connectivity(self.name, strides, kept, backbone, self.origin)
+            for source in inputs:
+                place = 0 if source == GLOBAL else int(source[1:])
+                name = f"{source[0]}{partner.get(place)}" if place else GLOBAL
+                if target is None:
+                    lost[stage, source] = f"no feature of stride {self.strides[stage - 1]}"
+                elif place and place not in partner:
+                    lost[stage, source] = f"no feature of stride {self.strides[place - 1]}"
+                elif name == f"D{target}":
+                    lost[stage, source] = f"both ends are {name} now"
+                elif name not in candidates(target, len(strides)):
+                    lost[stage, source] = f"D{target} may not take {name}"
+                else:
+                    moved[stage, source] = (target, name)
+                    stages.setdefault(target, {})[name] = None
+        kept = {stage: tuple(names) for stage, names in stages.items()}
+        same = strides == self.strides
+        kept = dict(self.stages) if same else _alive(kept) or {1: (f"E{len(strides)}",)}
+        for connection, (target, name) in list(moved.items()):
+            if name not in kept.get(target, ()):
+                dead = name if target in kept else f"D{target}"
+                lost[connection] = f"nothing reaches D1 through {dead}"
+                del moved[connection]
+        wiring = Connectivity(self.name, strides, kept, backbone, self.origin)
+        return Transfer(wiring, partner, moved, lost)
 
     def to_json(self) -> dict[str, Any]:
         """The content of an architecture file."""
@@ -165,6 +175,21 @@ class Connectivity:
             raise UsageError(f"{path}: not a connectivity: {error!r}") from error
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A wiring on another backbone, and what became of each feature and connection.
+
+    partner: index of a source feature → index of the feature that stands for it; none where the
+    backbone lacks its stride. moved: connection → what it became; several may become one. lost:
+    connection → why it was dropped. Stages and sources are those of the source wiring.
+    """
+
+    wiring: Connectivity
+    partner: Mapping[int, int]
+    moved: Mapping[Connection, Connection]
+    lost: Mapping[Connection, str]
 
 
 def _alive(stages: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
@@ -321,12 +346,16 @@ def preset(name: str, strides: Sequence[int]) -> Connectivity:
     return PRESETS[name](strides)
 
 
+def is_preset(text: str) -> bool:
+    """Whether ``text`` stands for a preset, known or mistyped, and not for a file."""
+    return text in PRESETS or not (text.endswith(".json") or Path(text).expanduser().exists())
+
+
 def find(text: str, strides: Sequence[int]) -> Connectivity:
     """The preset or the architecture file that ``text`` names, on features of ``strides``.
 
     Raises UsageError for what is neither and for a file that is no connectivity.
     """
-    path = Path(text).expanduser()
-    if text in PRESETS or not (path.suffix == ".json" or path.exists()):
+    if is_preset(text):
         return preset(text, strides)
-    return Connectivity.load(path).transfer(strides)
+    return Connectivity.load(Path(text).expanduser()).transfer(strides)

@@ -28,7 +28,7 @@ def fold_batch_norms(net: nn.Module, example: Tensor) -> int:
     for parent in list(net.modules()):
         for name, child in parent.named_children():
             if child in rest:
-                setattr(parent, name, rest[child])  # type: ignore[index]
+                setattr(parent, name, rest[child])
     for old, new in zip(_tensors(before), _tensors(net(example)), strict=True):
         error = float((old - new).abs().max())
         if error > 1e-3 * float(old.abs().max()) + 1e-6:

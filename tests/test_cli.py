@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import ROOT, TINY
+from support import ROOT, TINY, line
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*samples in.*")
 
@@ -15,17 +15,9 @@ RUN = ("run", "--task", "segmentation", "--dataset", "camvid", "--image-size", "
        *TINY)  # fmt: skip
 
 
-def line(result) -> str:
-    """The one line that a user's mistake ends in."""
-    text = result.stderr.strip()
-    assert "Traceback" not in text
-    assert text.startswith("error: "), text
-    assert "\n" not in text, text
-    return text
-
-
 def test_help_is_there_for_every_command():
-    for command in ((), ("run",), ("report",), ("list",), ("data", "preview")):
+    single = ("run", "report", "list", "speed", "transfer", "draw")
+    for command in ((), *((name,) for name in single), ("data", "preview")):
         done = subprocess.run(
             [sys.executable, "cli.py", *command, "--help"], cwd=ROOT, capture_output=True, text=True
         )

@@ -66,7 +66,7 @@ def test_what_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None
         with pytest.raises(UserError) as caught:
             attempt()
         assert str(tmp_path) in str(caught.value)
-        assert "choose another folder with --results" in str(caught.value)
+        assert "choose another place with --results" in str(caught.value)
         assert "\n" not in str(caught.value)
     assert names(tmp_path) == ["file"]
 

@@ -398,6 +398,57 @@ def test_transfer_leaves_something_to_read_where_no_stride_fits() -> None:
     assert as_sets(chain.transfer((2, 4, 8, 32))) == {1: {"E4"}}
 
 
+def test_transfer_tells_what_became_of_every_connection() -> None:
+    carried = preset("unet-connectivity", (2, 2, 4, 8)).carried((4, 4, 8, 16), "other")
+    assert carried.partner == {3: 2, 4: 3}
+    # D3 → D2 and D4 → D3; D1 loses E1 (stride 2) and D2, which is dropped with its inputs
+    assert carried.lost == {
+        (1, "E1"): "no feature of stride 2",
+        (1, "D2"): "no feature of stride 2",
+        (2, "E2"): "no feature of stride 2",
+        (2, "D3"): "no feature of stride 2",
+        (3, "E3"): "nothing reaches D1 through D2",
+        (3, "D4"): "nothing reaches D1 through D2",
+        (4, "E4"): "nothing reaches D1 through D3",
+    }
+    assert carried.moved == {}
+    assert as_sets(carried.wiring) == {1: {"E4"}}
+    assert carried.wiring.backbone == "other"
+
+
+def test_transfer_tells_of_stages_that_fall_together() -> None:
+    source = wiring({5: ("E5",), 4: ("D5", "E4"), 1: ("D4", "G")}, (2, 4, 8, 16, 16))
+    carried = source.carried((2, 4, 8, 16))
+    assert carried.lost == {(4, "D5"): "both ends are D4 now"}
+    assert carried.moved == {
+        (5, "E5"): (4, "E4"), (4, "E4"): (4, "E4"), (1, "D4"): (1, "D4"), (1, "G"): (1, "G"),
+    }  # fmt: skip
+    dead = wiring({3: (), 1: ("D3", "E1")})
+    assert dead.carried(dead.strides).wiring.stages == dead.stages
+    cut = wiring({3: ("D4",), 4: ("E5",), 1: ("D3", "E1")}, (2, 4, 8, 16, 32))
+    assert cut.carried((2, 4, 8, 16)).lost == {
+        (3, "D4"): "nothing reaches D1 through D3",
+        (4, "E5"): "no feature of stride 32",
+        (1, "D3"): "nothing reaches D1 through D3",
+    }
+
+
+@given(wirings(), stride_lists())
+@settings(max_examples=100, deadline=None)
+def test_every_connection_is_moved_or_lost_with_a_reason(
+    connectivity: Connectivity, strides: tuple[int, ...]
+) -> None:
+    def pairs(c: Connectivity) -> set[tuple[int, str]]:
+        return {(s, n) for s, inputs in c.stages.items() for n in inputs}
+
+    carried = connectivity.carried(strides)
+    assert set(carried.moved) | set(carried.lost) == pairs(connectivity)
+    assert not set(carried.moved) & set(carried.lost)
+    fallback = set() if carried.moved else {(1, f"E{len(strides)}")}
+    assert set(carried.moved.values()) | fallback == pairs(carried.wiring)
+    assert all(carried.lost.values())
+
+
 @given(wirings(), stride_lists())
 @settings(max_examples=150, deadline=None)
 def test_transfer_gives_a_valid_wiring_that_adds_nothing(

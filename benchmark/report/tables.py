@@ -4,8 +4,9 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -153,6 +154,42 @@ def rich_table(board: Board, width: int) -> Table:
         table.add_column(titles[i], justify="left" if left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(row[i] for i in shown))
+    return table
+
+
+def speed_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows of ``benchmark.speed_rows`` for a terminal; what failed is told below."""
+    timed = any("latency" in row for row in rows)
+    failed: dict[str, dict[str, None]] = {}  # a reason → pairs, each once
+    for row in rows:
+        if row["error"] is not None:
+            failed.setdefault(row["error"], {})[f"{row['backbone']} + {row['decoder']}"] = None
+    notes = [
+        f"GMACs: of one image, without {rows[0]['macs_exclude']}.",
+        "Convolutions: the decoder's weights as the paper counts them, for FCN and DeepLab-V3 "
+        "(light) with the classifier's.",
+        *(f"{', '.join(pairs)} failed: {reason}" for reason, pairs in failed.items()),
+    ]
+    table = Table(
+        caption="\n".join(notes), caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for title in ("backbone", "decoder", "size"):
+        table.add_column(title, overflow="fold")
+    parts = ("backbone", "decoder", "head")
+    params = (*parts[:2], "decoder_conv_weights", parts[2])
+    titles = ["M params:\nbackbone", "\ndecoder", "its con-\nvolutions", "\nhead"]
+    titles += ["GMACs:\nbackbone", "\ndecoder", "\nhead"]
+    for title in [*titles, *(["ms", "p5–p95", "FPS"] if timed else [])]:
+        table.add_column(title, justify="right")
+    for row in rows:
+        counts = [row["params"] and row["params"][key] / 1e6 for key in params]
+        counts += [row["macs"] and row["macs"][key] / 1e9 for key in parts]
+        cells = [row["backbone"], row["decoder"], "x".join(map(str, row["image_size"]))]
+        cells += [_number(count) for count in counts]
+        if latency := row.get("latency"):
+            between = f"{latency['p5_ms']:.1f}–{latency['p95_ms']:.1f}"
+            cells += [_number(latency["median_ms"], 1), between, _number(latency["fps"], 1)]
+        table.add_row(*cells)
     return table
 
 

@@ -1,0 +1,193 @@
+"""Wirings named on the command line: read, carried to a backbone, told in words."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.errors import UsageError
+from models.backbones import FeatureSpec, create_without_weights
+from models.connectivity import (
+    ARCHITECTURES,
+    Connection,
+    Connectivity,
+    Transfer,
+    candidates,
+    find,
+    is_preset,
+    preset,
+)
+
+
+def named(text: str) -> Connectivity:
+    """The wiring that ``text`` names: a preset on MobileNetV2's nine features, or a file's.
+
+    Raises UsageError for what is neither and for a file that is no connectivity.
+    """
+    if not is_preset(text):
+        return Connectivity.load(Path(text).expanduser())
+    home = Connectivity.load(ARCHITECTURES / "sparsemask-voc2012.json")
+    found = preset(text, home.strides)
+    return replace(found, name=text, backbone=home.backbone)
+
+
+class SearchConnection(BaseModel):
+    """An input that a search may give to a stage."""
+
+    stage: int
+    source: str
+
+
+class Search(BaseModel):
+    """What a picture needs of a search's ``search.json``; other keys are left alone.
+
+    weights: w/2 in 0…1 of every one of ``connections``, a row for each of ``iterations``; final:
+    the last ones.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    format: Literal[1]
+    backbone: str
+    strides: tuple[int, ...]
+    threshold: float
+    connections: list[SearchConnection] = Field(min_length=1)
+    iterations: list[int] = Field(min_length=1)
+    weights: list[list[float]]
+    final: list[float]
+
+    @property
+    def pairs(self) -> list[Connection]:
+        """The connections as the wiring has them."""
+        return [(c.stage, c.source) for c in self.connections]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Search":
+        count = len(self.strides)
+        for stage, source in self.pairs:
+            if not 1 <= stage <= count or source not in candidates(stage, count):
+                raise ValueError(f"{arrow(stage, source)} cannot be with {count} features")
+        if len(self.weights) != len(self.iterations):
+            rows, logged = len(self.weights), len(self.iterations)
+            raise ValueError(f"{rows} rows of weights for {logged} iterations")
+        for row in (*self.weights, self.final):
+            if len(row) != len(self.connections):
+                raise ValueError(f"{len(row)} weights for {len(self.connections)} connections")
+        return self
+
+
+def load_search(folder: Path) -> tuple[Connectivity, Search]:
+    """The found wiring and the record of a search folder.
+
+    Raises UsageError that names the file which is missing, damaged or of another search.
+    """
+    path = folder / "search.json"
+    try:
+        search = Search.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: not there: name the folder that a search wrote") from None
+    except (OSError, ValidationError) as error:
+        raise UsageError(f"{path}: not the record of a search ({_told(error)})") from error
+    found = Connectivity.load(folder / "found.json")
+    if found.strides != search.strides:
+        raise UsageError(f"{folder}: found.json and search.json have other strides")
+    return found, search
+
+
+def _told(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+
+
+def carry(source: Connectivity, backbone: str, arguments: Mapping[str, Any]) -> Transfer:
+    """``source`` on the timm model ``backbone``; its origin says where it came from.
+
+    Raises UsageError for an unknown or a single-scale backbone and for wrong arguments.
+    """
+    strides = [f.stride for f in create_without_weights(backbone, arguments).features]
+    carried = source.carried(strides, backbone)
+    origin = {
+        "source": "transferred by stride",
+        "from": {"name": source.name, "backbone": source.backbone, "strides": list(source.strides)},
+        **({"backbone_args": dict(arguments)} if arguments else {}),
+        **({"origin": dict(source.origin)} if source.origin else {}),
+    }
+    return replace(carried, wiring=replace(carried.wiring, origin=origin))
+
+
+def matches(source: Connectivity, carried: Transfer) -> list[list[str]]:
+    """A row for each feature of the source: it, its stride, what stands for it, a remark."""
+    rows = []
+    for index, stride in enumerate(source.strides, 1):
+        target = carried.partner.get(index)
+        if target is None:
+            rows.append([f"E{index}", str(stride), "–", f"no feature of stride {stride}"])
+            continue
+        sharing = sorted(i for i, t in carried.partner.items() if t == target and i != index)
+        remark = f"folded with {', '.join(f'E{i}' for i in sharing)}" if sharing else ""
+        rows.append([f"E{index}", str(stride), f"E{target}", remark])
+    return rows
+
+
+def told(source: Connectivity, carried: Transfer) -> Iterator[str]:
+    """Lines that tell what became of stages and connections, then the wiring itself."""
+    became = {stage: 1 if stage == 1 else carried.partner.get(stage) for stage in source.stages}
+    for stage, target in sorted(became.items(), reverse=True):
+        if target is None:
+            yield f"D{stage} dropped: no feature of stride {source.strides[stage - 1]}"
+        elif target not in carried.wiring.stages:
+            yield f"D{stage} dropped: nothing reaches D1 through D{target}"
+        elif target != stage or list(became.values()).count(target) > 1:
+            yield f"D{stage} → D{target}"
+    by_image: dict[Any, list[str]] = {}
+    for connection, image in carried.moved.items():
+        by_image.setdefault(image, []).append(arrow(*connection))
+    for image, names in by_image.items():
+        if len(names) > 1:
+            yield f"folded into {arrow(*image)}: {', '.join(names)}"
+    reasons = itertools.groupby(
+        sorted(carried.lost.items(), key=lambda item: (item[1], -item[0][0])), lambda item: item[1]
+    )
+    for reason, connections in reasons:
+        yield f"dropped, {reason}: {', '.join(arrow(*c) for c, _ in connections)}"
+    if not carried.moved:
+        yield f"nothing is left: D1 takes the deepest feature, E{len(carried.wiring.strides)}"
+    yield ""
+    yield from lines(carried.wiring)
+    yield f"connections: {source.connections} before, {carried.wiring.connections} after"
+
+
+def arrow(stage: int, source: str) -> str:
+    """One connection in words."""
+    return f"D{stage} ← {source}"
+
+
+def lines(wiring: Connectivity) -> list[str]:
+    """A line ``D1 ← E5, G`` for each stage, the deepest first."""
+    return [f"D{s} ← {', '.join(i)}" for s, i in sorted(wiring.stages.items(), reverse=True)]
+
+
+def on_backbone(text: str, backbone: str) -> tuple[Connectivity, tuple[FeatureSpec, ...]]:
+    """The wiring that ``text`` names on the timm model ``backbone``, and its features.
+
+    Raises UsageError as ``named`` and ``carry`` do.
+    """
+    features = create_without_weights(backbone).features
+    found = find(text, [f.stride for f in features])
+    name = text if is_preset(text) else found.name
+    return replace(found, name=name, backbone=backbone), features
+
+
+def features_of(wiring: Connectivity) -> tuple[FeatureSpec, ...] | None:
+    """The features of a wiring's own backbone; None if timm has none of that name and strides."""
+    try:
+        features = create_without_weights(wiring.backbone).features
+    except UsageError:
+        return None
+    return features if tuple(f.stride for f in features) == wiring.strides else None

@@ -1,0 +1,142 @@
+"""``speed``: counts as published, impossible pairs with a reason, nothing but JSON on stdout."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from support import line
+
+from benchmark import speed_rows
+from benchmark.speed import NOT_COUNTED, count_macs, count_parameters
+from models.backbones import create_backbone
+from models.connectivity import unet
+from models.predictor import DensePredictor, build_decoder
+
+# the paper's table 1
+WEIGHTS = {
+    "sparsemask": 559_104,
+    "fully-dense": 1_931_776,
+    "unet-connectivity": 162_304,
+    "sparse-acn": 719_360,
+    "fcn": 26_880,
+    "deeplabv3-light": 666_112,
+}
+
+
+def test_the_papers_weights_through_the_command_line(cli):
+    options = [part for name in WEIGHTS for part in ("--decoder", name)]
+    done = cli("speed", "--no-time", "--backbone", "mobilenetv2_100", *options, "--json", "-")
+    rows = json.loads(done.stdout)
+    assert {r["decoder"]: r["params"]["decoder_conv_weights"] for r in rows} == WEIGHTS
+    for row in rows:
+        assert list(row) == ["backbone", "decoder", "image_size", "classes", "params", "macs",
+                             "macs_exclude", "error"]  # fmt: skip
+        assert (row["image_size"], row["classes"], row["error"]) == ([512, 512], 21, None)
+        assert row["params"]["backbone"] == 2_223_872
+        assert row["macs_exclude"] == NOT_COUNTED
+    dense, fcn = rows[1], rows[4]
+    assert dense["params"]["decoder"] == 1_931_776 + 9 * 2 * 64  # BatchNorm of nine stages
+    assert dense["params"]["head"] == 64 * 21 + 21
+    assert dense["macs"]["head"] == 64 * 21 * 256 * 256
+    assert fcn["macs"] == {
+        "backbone": dense["macs"]["backbone"], "decoder": 0, "head": 1280 * 21 * 16 * 16,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("decoder", ["sparse-acn", "smp-fpn", "deeplabv3-light"])
+@pytest.mark.parametrize("backbone", ["test_resnet", "dla46_c"])
+def test_counts_equal_those_of_the_whole_network(backbone, decoder):
+    (row,) = speed_rows.speed_rows([backbone], [decoder], [(97, 131)], 5, timed=False)
+    net = create_backbone(backbone)
+    model = DensePredictor(net, build_decoder(decoder, net), {"x": 5})
+    assert row["macs"] == count_macs(model, (97, 131))
+    assert {k: row["params"][k] for k in ("backbone", "decoder", "head")} == count_parameters(model)
+
+
+def test_impossible_pairs_are_rows_with_a_reason(cli, tmp_path):
+    path = tmp_path / "rows.json"
+    done = cli("speed", "--no-time", "--backbone", "test_vit", "--backbone", "test_resnet",
+               "--decoder", "fcn", "--decoder", "smp-unet", "--image-size", "64", "--image-size",
+               "64x96", "--backbone-arg", "output_stride=16", "--json", path)  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert "smp-unet failed" in " ".join(done.stdout.split())
+    rows = json.loads(path.read_text())
+    product = itertools.product(("test_vit", "test_resnet"), ("fcn", "smp-unet"), (64, 96))
+    assert [(r["backbone"], r["decoder"], r["image_size"][1]) for r in rows] == list(product)
+    assert [r["error"] is None for r in rows] == [False] * 4 + [True] * 2 + [False] * 2
+    assert "needs features of stride 32" in rows[-1]["error"]
+    for row in rows:
+        assert (row["params"] is None) == (row["macs"] is None) == (row["error"] is not None)
+
+
+def test_a_size_that_a_backbone_cannot_take_is_told(cli):
+    done = cli("speed", "--no-time", "--backbone", "coat_lite_tiny", "--decoder", "fcn",
+               "--json", "-")  # fmt: skip
+    assert done.exit_code == 1  # no row could be counted
+    (row,) = json.loads(done.stdout)
+    assert "224×224 only, not 512×512" in row["error"]
+
+
+def test_a_wiring_from_a_file_and_timing_in_turns(cli, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(unet((2, 4, 8, 16, 32)).to_json()))
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", f"connectivity:{path}",
+               "--decoder", "unet-connectivity", "--image-size", "32", "--batch-size", "2",
+               "--min-time", "0.01", "--threads", "1", "--json", "-")  # fmt: skip
+    mine, preset = json.loads(done.stdout)
+    assert mine["params"] == preset["params"]
+    latency = mine["latency"]
+    assert latency["session"] == preset["latency"]["session"]
+    assert latency["interleaved_with"] == ["test_resnet + unet-connectivity"]
+    assert (latency["batch"], latency["size"], latency["threads"]) == (2, [32, 32], 1)
+    assert latency["fps"] == pytest.approx(2000 / latency["median_ms"])
+
+
+def test_a_pair_that_cannot_run_leaves_the_others_their_time(monkeypatch):
+    whole = speed_rows.time_models
+
+    def short_of_memory(models, *arguments, **options):
+        if any(model.decoder.info.title == "FCN" for model in models.values()):
+            raise RuntimeError("out of memory\nand more")
+        return whole(models, *arguments, **options)
+
+    monkeypatch.setattr(speed_rows, "time_models", short_of_memory)
+    rows = speed_rows.speed_rows(["test_resnet"], ["fcn", "sparsemask"], [(32, 32)], min_time=0.01)
+    assert (rows[0]["error"], rows[0]["latency"]) == ("RuntimeError: out of memory", None)
+    assert rows[1]["error"] is None
+    assert rows[1]["latency"]["interleaved_with"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--backbone", "mobilnetv2_100"), "did you mean mobilenetv2_100"),
+        (("--decoder", "sparsmask"), "did you mean sparsemask"),
+        (("--decoder", "connectivity:none.json"), "none.json: no such connectivity file"),
+        (("--image-size", "512y512"), "--image-size"),
+        (("--image-size", "16"), "--image-size: 16x16 is smaller than 32x32"),
+        (("--backbone-arg", "pad_type"), "expected KEY=VALUE"),
+        (("--json", "/proc/rows.json"), "/proc/rows.json: cannot be written"),
+    ],
+)
+def test_wrong_options_are_one_line(cli, arguments, part):
+    done = cli("speed", "--no-time", "--backbone", "test_resnet", "--decoder", "fcn", *arguments)
+    assert part in line(done)
+    assert done.exit_code == 2
+
+
+def test_a_device_that_is_not_there(cli):
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--device", "cuda:99")
+    assert "--device cuda:99" in line(done)
+    assert done.exit_code == 2
+
+
+def test_files_of_other_places_stay_as_they_are(cli, tmp_path):
+    (tmp_path / "rows.json").mkdir()
+    kept: Path = tmp_path / "rows.json" / "kept"
+    kept.write_text("kept")
+    done = cli("speed", "--no-time", "--backbone", "test_resnet", "--decoder", "fcn",
+               "--json", tmp_path / "rows.json")  # fmt: skip
+    assert "choose another place with --json" in line(done)
+    assert kept.read_text() == "kept"
