@@ -267,6 +267,7 @@ def search(
     from benchmark import searching
     from benchmark.config import make_config
     from benchmark.plan import resolve
+    from benchmark.wirings import FOUND, SEARCH
 
     values = {**(PAPER_SEARCH if preset else {}), **_given(options)}
     values["task"] = "+".join(values.get("task", ("segmentation",)))
@@ -274,7 +275,7 @@ def search(
     with progress(verbose) as listener:
         record = searching.search(config, output, overwrite, listener)
     _print_found(record["found"])
-    click.echo(f"wrote {output / searching.FOUND} and {output / searching.SEARCH}", err=True)
+    click.echo(f"wrote {output / FOUND} and {output / SEARCH}", err=True)
 
 
 @main.command()
@@ -291,13 +292,13 @@ def prune(
     """Prune a search again, with another threshold, without training."""
     import json
 
-    from benchmark.searching import FOUND, prune, read_search
+    from benchmark.searching import prune
+    from benchmark.wirings import FOUND, read_search
     from common.files import write_atomic
 
-    record = {**read_search(folder), "threshold": threshold}
-    for name, value in (("merge", merge), ("absorb", absorb)):
-        record[name] = record.get(name, True) if value is None else value
-    found, facts = prune(record)
+    changes = {"threshold": threshold, "merge": merge, "absorb": absorb}
+    given = {name: value for name, value in changes.items() if value is not None}
+    found, facts = prune(read_search(folder).model_copy(update=given))
     output = output or folder / FOUND
     write_atomic(output, json.dumps(found.to_json(), indent=1) + "\n")
     _print_found(facts)

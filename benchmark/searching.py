@@ -3,7 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from benchmark.events import Listener, Silent
 from benchmark.plan import command_of, make_tasks
 from benchmark.runner import check_device, open_network
 from benchmark.training import NotFinite, make_optimizer, rate, seed_everything
+from benchmark.wirings import FOUND, SEARCH, Search, read_search
 from common.errors import UsageError
 from common.files import check_writable, write_atomic
 from datasets.augment import Augment
@@ -28,7 +30,6 @@ from models.relaxed_decoder import RelaxedDecoder
 from models.sparse_loss import LOSSES
 from tasks.base import Task
 
-SEARCH, FOUND = "search.json", "found.json"
 ROWS = 500
 """Most rows of weights that a search's record holds."""
 
@@ -83,7 +84,7 @@ def search(
     if config.device.startswith("cuda"):
         record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(config.device)
     try:
-        found, record["found"] = prune(record)
+        found, record["found"] = prune(Search.model_validate(record))
     finally:  # what was learned stays, also where the threshold leaves nothing
         write_atomic(output / SEARCH, json.dumps(record) + "\n")
     write_atomic(output / FOUND, json.dumps(found.to_json(), indent=1) + "\n")
@@ -114,7 +115,7 @@ def _check_free(output: Path, overwrite: bool) -> None:
         return
     try:
         was = read_search(output)
-        about = f"a search of {was['task']} on {was['dataset']} with {was['backbone']}"
+        about = f"a search of {was.task} on {was.dataset} with {was.backbone}"
     except UsageError:
         about = "a file that is no search of this version"
     raise UsageError(f"{path}: {about} is there: name another --output, or repeat by --overwrite")
@@ -250,63 +251,30 @@ def _endless(
             )
 
 
-def read_search(folder: Path) -> dict[str, Any]:
-    """The record of a search. Raises UsageError that names the file and what is wrong."""
-    path = folder / SEARCH
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(
-            f"{path}: no such file: name a folder that `python cli.py search` wrote"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: not a readable search ({error})") from error
-    wanted = {"format", "method", "task", "dataset", "backbone", "strides", "threshold"}
-    wanted |= {"connections", "final", "iterations", "weights", "config"}
-    missing = sorted(wanted - set(record)) if isinstance(record, dict) else ["(no object)"]
-    if missing:
-        raise UsageError(f"{path}: not a search: {missing[0]} is missing")
-    if record["format"] != 1:
-        raise UsageError(f"{path}: format {record['format']}; this version reads 1")
-    if len(record["final"]) != len(record["connections"]):
-        raise UsageError(
-            f"{path}: {len(record['final'])} weights of {len(record['connections'])} connections"
-        )
-    return record
-
-
-def prune(record: Mapping[str, Any]) -> tuple[Connectivity, dict[str, Any]]:
+def prune(search: Search) -> tuple[Connectivity, dict[str, Any]]:
     """The wiring that a search's final weights leave, and how it came about.
 
     Raises UsageError if the threshold leaves nothing.
     """
+    values = dict(zip(search.pairs, search.final, strict=True))
     weights: dict[int, dict[str, float]] = {}
-    for connection, weight in zip(record["connections"], record["final"], strict=True):
-        weights.setdefault(int(connection["stage"]), {})[str(connection["source"])] = weight
+    for (stage, source), weight in values.items():
+        weights.setdefault(stage, {})[source] = weight
+    settings = {name: search.config.get(name) for name in ("seed", "iterations", "loss", "lambda_")}
     origin = {
-        "source": f"search ({record['method']})",
-        "task": record["task"],
-        "dataset": record["dataset"],
-        "seed": record["config"]["seed"],
-        "iterations": record["config"]["iterations"],
-        "loss": record["config"]["loss"],
-        "lambda": record["config"]["lambda_"],
-        "threshold": record["threshold"],
+        "source": f"search ({search.method})",
+        "task": search.task,
+        "dataset": search.dataset,
+        "threshold": search.threshold,
+        **{name.rstrip("_"): value for name, value in settings.items()},
     }
-    name = f"{record['task']}-{record['dataset']}-seed{record['config']['seed']}"
-    kept = from_weights(
-        name,
-        record["strides"],
-        weights,
-        record["threshold"],
-        record["inputs"],
-    )
+    name = f"{search.task}-{search.dataset}-seed{settings['seed']}"
+    kept = from_weights(name, search.strides, weights, search.threshold, search.inputs)
     alive = kept.alive()
-    found = alive.pruned(record["merge"], record["absorb"])
-    found = Connectivity(name, found.strides, found.stages, str(record["backbone"]), origin)
+    found = alive.pruned(search.merge, search.absorb)
+    found = replace(found, backbone=search.backbone, origin=origin)
     chosen = {(s, n) for s, inputs in kept.stages.items() for n in inputs}
-    values = {(s, n): w for s, inputs in weights.items() for n, w in inputs.items()}
-    smallest = min(values[c] for c in chosen)
+    smallest = min(values[connection] for connection in chosen)
     largest = max((w for c, w in values.items() if c not in chosen), default=0.0)
     return found, {
         "candidates": len(values),

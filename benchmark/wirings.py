@@ -21,6 +21,8 @@ from models.connectivity import (
     preset,
 )
 
+SEARCH, FOUND = "search.json", "found.json"
+
 
 def named(text: str) -> Connectivity:
     """The wiring that ``text`` names: a preset on MobileNetV2's nine features, or a file's.
@@ -42,15 +44,22 @@ class SearchConnection(BaseModel):
 
 
 class Search(BaseModel):
-    """What a picture needs of a search's ``search.json``; other keys are left alone.
+    """The record of a search, ``search.json``: what pruning and pictures need, and all the rest.
 
     weights: w/2 in 0…1 of every one of ``connections``, a row for each of ``iterations``; final:
-    the last ones.
+    the last ones. inputs: of each stage, with MaskConnect.
     """
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, extra="allow")
 
     format: Literal[1]
+    method: str
+    task: str
+    dataset: str
+    config: dict[str, Any]
+    inputs: int | None = None
+    merge: bool = True
+    absorb: bool = True
     backbone: str
     strides: tuple[int, ...]
     threshold: float
@@ -79,19 +88,24 @@ class Search(BaseModel):
         return self
 
 
+def read_search(folder: Path) -> Search:
+    """The record in a search folder. Raises UsageError that names the file and what is wrong."""
+    path = folder / SEARCH
+    try:
+        return Search.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: not there: name the folder that a search wrote") from None
+    except (OSError, ValidationError) as error:
+        raise UsageError(f"{path}: not the record of a search ({_told(error)})") from error
+
+
 def load_search(folder: Path) -> tuple[Connectivity, Search]:
     """The found wiring and the record of a search folder.
 
     Raises UsageError that names the file which is missing, damaged or of another search.
     """
-    path = folder / "search.json"
-    try:
-        search = Search.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise UsageError(f"{path}: not there: name the folder that a search wrote") from None
-    except (OSError, ValidationError) as error:
-        raise UsageError(f"{path}: not the record of a search ({_told(error)})") from error
-    found = Connectivity.load(folder / "found.json")
+    search = read_search(folder)
+    found = Connectivity.load(folder / FOUND)
     if found.strides != search.strides:
         raise UsageError(f"{folder}: found.json and search.json have other strides")
     return found, search

@@ -38,7 +38,8 @@ def search(tmp_path: Path) -> Path:
     kept = {(1, "E5"): 0.9, (1, "D4"): 0.5, (4, "G"): 0.7, (3, "E3"): 0.4}
     final = [kept.get(c, 0.0) for c in connections]
     record = {
-        "format": 1, "method": "sparse", "backbone": "test_resnet", "strides": FIVE,
+        "format": 1, "method": "sparsemask", "task": "depth", "dataset": "scenes",
+        "config": {}, "backbone": "test_resnet", "strides": FIVE,
         "threshold": 0.001, "iterations": [0, 10, 20], "final": final,
         "connections": [{"stage": s, "source": n} for s, n in connections],
         "weights": [[0.5] * 30, [0.5 * w + 0.1 for w in final], final], "losses": {"task": [1.0]},

@@ -14,6 +14,7 @@ from benchmark.config import PAPER_SEARCH, SearchConfig, make_config
 from benchmark.costs import connection_costs
 from benchmark.plan import command_of, make_tasks, resolve
 from benchmark.searching import build_relaxed, prune, ramp
+from benchmark.wirings import Search
 from common.errors import UsageError
 from models.backbones import create_backbone
 from models.connectivity import Connectivity, from_weights
@@ -210,9 +211,14 @@ WEIGHTS = {
 }
 
 
+def search_with(**values: Any) -> Search:
+    return Search.model_validate(record_with(**values))
+
+
 def record_with(**values: Any) -> dict[str, Any]:
     pairs = [(s, n, w) for s, row in WEIGHTS.items() for n, w in row.items()]
     record = {
+        "format": 1, "iterations": [0], "weights": [[0.5] * 12],
         "method": "sparsemask", "task": "depth", "dataset": "scenes", "backbone": "b",
         "strides": [2, 4, 8], "threshold": 0.015, "merge": True, "absorb": True, "inputs": None,
         "connections": [{"stage": s, "source": n} for s, n, _ in pairs],
@@ -223,7 +229,7 @@ def record_with(**values: Any) -> dict[str, Any]:
 
 
 def test_pruning_counts_what_is_kept_and_what_is_alive() -> None:
-    found, facts = prune(record_with())
+    found, facts = prune(search_with())
     # D3 is kept with an input, but nobody uses it
     assert dict(found.stages) == {2: ("E3",), 1: ("E2", "E1", "G", "D2")}
     assert (facts["candidates"], facts["kept"], facts["alive"]) == (12, 6, 5)
@@ -232,15 +238,15 @@ def test_pruning_counts_what_is_kept_and_what_is_alive() -> None:
 
 
 def test_a_weight_at_the_threshold_is_dropped() -> None:
-    assert "G" not in prune(record_with(threshold=0.02))[0].stages[1]
-    assert "G" in prune(record_with(threshold=0.0199))[0].stages[1]
+    assert "G" not in prune(search_with(threshold=0.02))[0].stages[1]
+    assert "G" in prune(search_with(threshold=0.0199))[0].stages[1]
 
 
 def test_a_threshold_that_leaves_nothing_names_the_largest_weight() -> None:
     with pytest.raises(UsageError, match=r"--threshold 0\.95 .* largest weight is 0\.9, .* 0\.7"):
-        prune(record_with(threshold=0.95))
+        prune(search_with(threshold=0.95))
     with pytest.raises(UsageError, match="leaves no connection that reaches the output"):
-        prune(record_with(threshold=0.8))  # D3 ← E3 alone
+        prune(search_with(threshold=0.8))  # D3 ← E3 alone
 
 
 def test_the_largest_inputs_of_each_stage() -> None:
@@ -251,7 +257,7 @@ def test_the_largest_inputs_of_each_stage() -> None:
 def test_pruning_again(cli: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "s"
     folder.mkdir()
-    record = record_with(format=1, iterations=[0], weights=[[0.5] * 12])
+    record = record_with()
     (folder / "search.json").write_text(json.dumps(record))
     result = cli("prune", folder, "--threshold", "0.25")
     assert result.exit_code == 0, result.output
@@ -327,13 +333,12 @@ def test_a_threshold_above_all_weights_keeps_the_search(cli: Cli, tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file: name a folder that `python cli.py search` wrote"),
-        ('{"format": 1, ', "not a readable search"),
-        ("[]", "not a search"),
-        ('{"format": 1}', "not a search: backbone is missing"),
-        (json.dumps(record_with(format=2, iterations=[], weights=[])), "format 2"),
-        (json.dumps(record_with(format=1, iterations=[], weights=[], final=[0.5])),
-         "1 weights of 12 connections"),
+        (None, "not there: name the folder that a search wrote"),
+        ('{"format": 1, ', "not the record of a search (Invalid JSON"),
+        ("[]", "not the record of a search"),
+        ('{"format": 1}', "not the record of a search (method: Field required)"),
+        (json.dumps(record_with(format=2)), "(format: Input should be 1)"),
+        (json.dumps(record_with(final=[0.5])), "(1 weights for 12 connections)"),
     ],
 )  # fmt: skip
 def test_a_damaged_search_is_named(
