@@ -180,7 +180,6 @@ class SearchConfig(NetworkConfig):
     connection_lr: float | None = Field(
         0.03, gt=0, description="Adam's rate for the weights; none: the network's optimiser."
     )
-    width: int = Field(64, ge=1, description="Channels of the decoder's maps.")
     cost: Literal["latency", "macs", "params"] | None = Field(
         None, description="A connection's cost, in the loss besides."
     )
@@ -198,6 +197,8 @@ class SearchConfig(NetworkConfig):
         start, end = self.ramp
         if not 0 <= start <= end <= 1:
             raise ValueError(f"--ramp: {start:g},{end:g} is not 0 ≤ FROM ≤ TO ≤ 1")
+        if (self.cost is None) != (self.cost_weight == 0):
+            raise ValueError("--cost and --cost-weight: give both or neither")
         return self
 
 

@@ -99,7 +99,6 @@ def build_relaxed(config: SearchConfig, tasks: list[Task]) -> DensePredictor:
         config,
         lambda backbone: RelaxedDecoder(
             backbone.features,
-            width=config.width,
             gate="sampled" if config.method == "maskconnect" else "noisy",
             noise=config.noise,
             inputs=config.inputs,

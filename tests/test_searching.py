@@ -79,7 +79,8 @@ def test_the_same_search_twice_ends_alike_and_another_seed_does_not(
 def test_the_recorded_command_is_the_same_search(tmp_path: Path) -> None:
     values = {
         "task": "segmentation+depth", "dataset": "scenes", "lambda_": 0.1, "connection_lr": "none",
-        "ramp": "0,0.5", "connection_bn": False, "cost": "macs", "image_size": "64x96",
+        "ramp": "0,0.5", "connection_bn": False, "cost": "macs", "cost_weight": 0.5,
+        "image_size": "64x96",
     }  # fmt: skip
     config = resolve(make_config(values, SearchConfig))
     words = command_of(config, "search").split()
@@ -112,7 +113,7 @@ def test_every_task_and_kind_of_backbone(
     cli: Cli, tmp_path: Path, task: str, backbone: str
 ) -> None:
     options = ("--backbone", backbone, "--image-size", "64", "--iterations", "2", "--limit", "4",
-               "--batch-size", "2", "--width", "8")  # fmt: skip
+               "--batch-size", "2")  # fmt: skip
     result = cli("search", "--task", task, *options, "--output", tmp_path / "a")
     assert result.exit_code == 0, result.output
     found = Connectivity.load(tmp_path / "a" / "found.json")
@@ -177,7 +178,7 @@ def test_costs_are_shares_of_the_whole() -> None:
     channels = [f.channels for f in create_backbone("test_efficientnet").features]
     last, strides = len(channels), decoder.strides
     params, macs = by_kind["params"], by_kind["macs"]
-    assert params[1, "E1"] / params[1, "D2"] == pytest.approx(channels[0] / config.width)
+    assert params[1, "E1"] / params[1, "D2"] == pytest.approx(channels[0] / 64)
     assert params[1, f"E{last}"] == pytest.approx(params[1, "G"])
     pixels = (64 // strides[-1]) * (96 // strides[-1])
     assert macs[1, f"E{last}"] / macs[1, "G"] == pytest.approx(pixels)
@@ -287,6 +288,8 @@ def test_pruning_again(cli: Cli, tmp_path: Path) -> None:
         (("--threshold", "1.5"), "--threshold: Input should be less than 1"),
         (("--noise", "-0.1"), "--noise: Input should be greater than or equal to 0"),
         (("--cost-weight", "-1"), "--cost-weight: Input should be greater"),
+        (("--cost", "macs"), "--cost and --cost-weight: give both or neither"),
+        (("--cost-weight", "1"), "--cost and --cost-weight: give both or neither"),
         (("--ramp", "0.6,0.2"), "--ramp: 0.6,0.2 is not 0 ≤ FROM ≤ TO ≤ 1"),
         (("--loss", "l2"), "--loss: Input should be 'sparse' or 'l1' (got 'l2')"),
         (("--task", "dpeth"), "unknown task 'dpeth': did you mean depth"),
