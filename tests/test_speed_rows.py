@@ -71,11 +71,11 @@ def test_impossible_pairs_are_rows_with_a_reason(cli, tmp_path):
 
 
 def test_a_size_that_a_backbone_cannot_take_is_told(cli):
-    done = cli("speed", "--no-time", "--backbone", "coat_lite_tiny", "--decoder", "fcn",
-               "--json", "-")  # fmt: skip
+    done = cli("speed", "--no-time", "--backbone", "coatnet_pico_rw_224", "--backbone-arg",
+               "img_size=96", "--decoder", "fcn", "--json", "-")  # fmt: skip
     assert done.exit_code == 1  # no row could be counted
     (row,) = json.loads(done.stdout)
-    assert "224×224 only, not 512×512" in row["error"]
+    assert "96×96 only, not 512×512" in row["error"]
 
 
 def test_a_wiring_from_a_file_and_timing_in_turns(cli, tmp_path):
