@@ -64,7 +64,7 @@ class DensePredictor(nn.Module):
             out = head(features)
             final, *sides = out if isinstance(out, list) else [out]
             logits[task] = final
-            logits |= {f"{task}/side{number}": side for number, side in enumerate(sides, 1)}
+            logits.update({f"{task}/side{i}": side for i, side in enumerate(sides, 1)})
         for name, y in logits.items():
             if y.ndim == 4:
                 if y.shape[-2:] != size:

@@ -128,14 +128,16 @@ def test_real_images_and_crops(cli: Cli, tmp_path: Path, camvid: Path) -> None:
     assert record_of(tmp_path / "a")["data"]["images"] == 6
 
 
-def test_the_sparse_loss_drops_connections(cli: Cli, tmp_path: Path) -> None:
+def test_the_sparse_loss_presses_weights_down(cli: Cli, tmp_path: Path) -> None:
+    """Towards two inputs a stage: 14 of 56 here, of which a few steps may leave something."""
     options = ("--ramp", "0,0", "--connection-lr", "0.1", "--iterations", "40")
-    for name, factor in (("with", "100"), ("without", "0")):
-        cli("search", "--task", "depth", *SCENES, *options, "--lambda", factor,
-            "--output", tmp_path / name)  # fmt: skip
-    pressed, free = (torch.tensor(record_of(tmp_path / n)["final"]) for n in ("with", "without"))
-    assert 0 < int((pressed > 0.05).sum()) < 0.6 * len(pressed)
-    assert int((free > 0.05).sum()) > 0.8 * len(free)
+    means = {}
+    for factor in ("100", "0"):
+        folder = tmp_path / factor
+        cli("search", "--task", "depth", *SCENES, *options, "--lambda", factor, "--output", folder)
+        means[factor] = float(torch.tensor(record_of(folder)["final"]).mean())
+    assert 0 < means["100"] < 0.35
+    assert means["0"] > 0.45
 
 
 @pytest.mark.parametrize("inputs", [2, 3])

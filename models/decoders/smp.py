@@ -61,15 +61,13 @@ class SMPDecoder(Decoder):
         deepest = features[self.deepest]
         batch, _, height, width = deepest.shape
 
-        def size(stride: int) -> tuple[int, int]:
-            return height * PYRAMID[-1] // stride, width * PYRAMID[-1] // stride
-
         # no decoder reads the image, but some its size
-        maps = [deepest.new_empty(batch, 0, *size(1))]
-        for stride, index in zip(PYRAMID, self.indices, strict=True):
-            x = deepest.new_empty(batch, 0, *size(stride)) if index is None else features[index]
-            if x.shape[-2:] != size(stride):  # Inception's maps are not H / stride
-                x = F.interpolate(x, size=size(stride), mode="bilinear", align_corners=True)
+        maps = []
+        for stride, index in zip((1, *PYRAMID), (None, *self.indices), strict=True):
+            size = (height * PYRAMID[-1] // stride, width * PYRAMID[-1] // stride)
+            x = deepest.new_empty(batch, 0, *size) if index is None else features[index]
+            if x.shape[-2:] != size:  # Inception's maps are not H / stride
+                x = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
             maps.append(x)
         out: Tensor = self.net(maps)
         return out
