@@ -198,7 +198,7 @@ def test_the_ramp(step: int, share: float) -> None:
 
 def test_the_papers_preset_is_the_papers() -> None:
     config = make_config(PAPER_SEARCH, SearchConfig)
-    assert (config.lambda_, config.noise, config.threshold, config.width) == (0.01, 0.1, 0.001, 64)
+    assert (config.lambda_, config.noise, config.threshold) == (0.01, 0.1, 0.001)
     assert (config.lr, config.decoder_lr_factor, config.weight_decay) == (0.005, 10, 4e-5)
     assert (config.iterations, config.batch_size, config.zoom) == (33_000, 16, (0.5, 2.0))
     assert config.connection_lr is None
