@@ -270,7 +270,8 @@ def search(
     from benchmark.wirings import FOUND, SEARCH
 
     values = {**(PAPER_SEARCH if preset else {}), **_given(options)}
-    values["task"] = "+".join(values.get("task", ("segmentation",)))
+    if "task" in values:
+        values["task"] = "+".join(values["task"])
     config = resolve(make_config(values, SearchConfig))
     with progress(verbose) as listener:
         record = searching.search(config, output, overwrite, listener)

@@ -159,7 +159,8 @@ class SearchConfig(NetworkConfig):
     Learning rates, ramp and number of iterations that decide within minutes: ``docs/search.md``.
     """
 
-    iterations: int | None = Field(None, ge=1, description="Training steps.")
+    task: str = Field("segmentation", description="What to predict.")
+    iterations: int = Field(300, ge=1, description="Training steps.")
     method: Literal["sparsemask", "maskconnect"] = Field(
         "sparsemask", description="Any number of inputs to a stage, or a fixed one (--inputs)."
     )

@@ -132,7 +132,6 @@ def train_relaxed(
     Returns ``iterations``, ``weights`` (w/2 of every connection at each of them), ``final`` and
     ``losses`` (of every iteration). Raises NotFinite when the loss is not finite.
     """
-    assert config.iterations is not None
     assert config.batch_size is not None
     assert config.image_size is not None
     assert config.zoom is not None
@@ -215,7 +214,6 @@ def train_relaxed(
 
 def ramp(config: SearchConfig, step: int) -> float:
     """Share of λ at ``step``: 0 before the ramp, 1 after it."""
-    assert config.iterations is not None
     start, end = (share * config.iterations for share in config.ramp)
     return (
         float(step >= end) if end == start else min(max((step - start) / (end - start), 0.0), 1.0)

@@ -196,6 +196,13 @@ def test_the_ramp(step: int, share: float) -> None:
     assert ramp(at_once, 0) == 1.0
 
 
+def test_without_options_a_search_has_all_it_needs() -> None:
+    config = resolve(make_config({}, SearchConfig))
+    assert (config.task, config.dataset, config.iterations) == ("segmentation", "scenes", 300)
+    assert config.batch_size is not None
+    assert config.image_size is not None
+
+
 def test_the_papers_preset_is_the_papers() -> None:
     config = make_config(PAPER_SEARCH, SearchConfig)
     assert (config.lambda_, config.noise, config.threshold) == (0.01, 0.1, 0.001)
