@@ -35,7 +35,8 @@ class Application(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo(
-                "\nstopped: finished runs are saved; the same command goes on with the rest",
+                "\nstopped: finished runs are saved, and the same command goes on with the rest; "
+                "a search starts anew",
                 err=True,
             )
             ctx.exit(130)
@@ -295,15 +296,12 @@ def prune(
 
     from benchmark.searching import prune
     from benchmark.wirings import FOUND, read_search
-    from common.files import write_atomic
 
     changes = {"threshold": threshold, "merge": merge, "absorb": absorb}
     given = {name: value for name, value in changes.items() if value is not None}
     found, facts = prune(read_search(folder).model_copy(update=given))
-    output = output or folder / FOUND
-    write_atomic(output, json.dumps(found.to_json(), indent=1) + "\n")
     _print_found(facts)
-    click.echo(f"wrote {output}", err=True)
+    _write_output(output or folder / FOUND, json.dumps(found.to_json(), indent=1) + "\n")
 
 
 def _print_found(found: dict[str, Any]) -> None:

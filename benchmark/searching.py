@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from benchmark.config import SearchConfig
 from benchmark.costs import connection_costs
@@ -18,12 +17,19 @@ from benchmark.environment import environment
 from benchmark.events import Listener, Silent
 from benchmark.plan import command_of, make_tasks
 from benchmark.runner import check_device, open_network
-from benchmark.training import NotFinite, make_optimizer, rate, seed_everything
+from benchmark.training import (
+    Batches,
+    NotFinite,
+    autocast,
+    make_augment,
+    make_optimizer,
+    rate,
+    seed_everything,
+)
 from benchmark.wirings import FOUND, SEARCH, Search, read_search
 from common.errors import UsageError
 from common.files import check_writable, write_atomic
-from datasets.augment import Augment
-from datasets.pipeline import Resized, collate, open_splits
+from datasets.pipeline import Resized, open_splits
 from models.connectivity import Connectivity, from_weights
 from models.predictor import DensePredictor
 from models.relaxed_decoder import RelaxedDecoder
@@ -132,9 +138,7 @@ def train_relaxed(
     Returns ``iterations``, ``weights`` (w/2 of every connection at each of them), ``final`` and
     ``losses`` (of every iteration). Raises NotFinite when the loss is not finite.
     """
-    assert config.batch_size is not None
     assert config.image_size is not None
-    assert config.zoom is not None
     decoder = model.decoder
     assert isinstance(decoder, RelaxedDecoder)
     device = torch.device(config.device)
@@ -145,18 +149,17 @@ def train_relaxed(
         for module in model.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.requires_grad_(False)
-    cost = None
+    costs = {}
     if config.cost is not None:
-        cost = connection_costs(config.cost, decoder, config.image_size, device).to(device)
+        shares = connection_costs(config.cost, decoder, config.image_size, device)
+        costs[config.cost] = shares.to(device)
     optimizers = [make_optimizer(config, model, [decoder.raw] if config.connection_lr else [])]
     if config.connection_lr is not None:
         optimizers.append(torch.optim.Adam([decoder.raw], lr=config.connection_lr))
+    scaler = torch.amp.GradScaler(device.type, enabled=config.amp and device.type == "cuda")
     # the rate of the weights stays: they decide late in the search
     initial = [group["lr"] for group in optimizers[0].param_groups]
-    augment = Augment(
-        config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0
-    )
-    batches = _endless(config, data, device)
+    augment, batches = make_augment(config), _endless(Batches(config, data))
     every = math.ceil(config.iterations / ROWS)
     rows: dict[int, list[float]] = {}
     losses: dict[str, list[float]] = {}
@@ -171,18 +174,16 @@ def train_relaxed(
         if step >= (1 - config.settle) * config.iterations:
             decoder.noise = 0.0  # noise keeps lifting what has come down to 0
         images, targets = augment(*next(batches))
-        logits = model(images.contiguous(memory_format=torch.channels_last))
+        with autocast(config):
+            logits = model(images.contiguous(memory_format=torch.channels_last))
         parts = {task.name: task.loss(logits[task.name], targets[task.target]) for task in tasks}
-        stages = decoder.by_stage(decoder.weights)
+        factors: dict[str, float] = dict.fromkeys(parts, 1.0)
         if sparsity is not None:
-            parts[config.loss] = sparsity(stages)
-        if cost is not None:
-            parts[config.cost or ""] = (cost * decoder.weights).sum()
-        factors: dict[str | None, float] = {
-            config.loss: config.lambda_ * ramp(config, step),
-            config.cost: config.cost_weight,
-        }
-        total = torch.stack([factors.get(name, 1.0) * part for name, part in parts.items()]).sum()
+            parts[config.loss] = sparsity(decoder.by_stage(decoder.weights))
+            factors[config.loss] = config.lambda_ * ramp(config, step)
+        for kind, cost in costs.items():
+            parts[kind], factors[kind] = (cost * decoder.weights).sum(), config.cost_weight
+        total = torch.stack([factors[name] * part for name, part in parts.items()]).sum()
         if not torch.isfinite(total):
             raise NotFinite(
                 f"the loss is {float(total)} at iteration {step + 1}: try a smaller --lr than "
@@ -190,13 +191,16 @@ def train_relaxed(
             )
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        for optimizer in optimizers:
+            scaler.unscale_(optimizer)
         if config.clip_grad:
             nn.utils.clip_grad_norm_(
                 [p for p in model.parameters() if p is not decoder.raw], config.clip_grad
             )
         for optimizer in optimizers:
-            optimizer.step()
+            scaler.step(optimizer)
+        scaler.update()
         decoder.clamp_()
         for name, part in parts.items():
             losses.setdefault(name, []).append(float(f"{float(part.detach()):.5g}"))
@@ -224,28 +228,9 @@ def _rounded(weights: Tensor) -> list[float]:
     return [float(f"{x:.4g}") for x in weights.detach().cpu().tolist()]
 
 
-def _endless(
-    config: SearchConfig, data: Resized, device: torch.device
-) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    assert config.batch_size is not None
-    loader = DataLoader(
-        data,
-        batch_size=min(config.batch_size, len(data)),
-        shuffle=True,
-        drop_last=True,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        collate_fn=collate,
-        generator=torch.Generator().manual_seed(config.seed),
-        pin_memory=device.type == "cuda",
-    )
+def _endless(batches: Batches) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     while True:
-        for images, targets in loader:
-            stacked = {name: torch.stack([t[name] for t in targets]) for name in targets[0]}
-            yield (
-                images.to(device, non_blocking=True),
-                {name: t.to(device, non_blocking=True) for name, t in stacked.items()},
-            )
+        yield from batches
 
 
 def prune(search: Search) -> tuple[Connectivity, dict[str, Any]]:

@@ -102,7 +102,7 @@ def speed_rows(
     params: of backbone, decoder and a head of ``classes`` channels, and ``decoder_conv_weights`` as
     the paper counts them. macs: of one image. latency, where ``timed``: of a batch, all pairs of
     one size in turns. A pair that cannot be has ``error``, the reason, and nulls; one that counts
-    but does not run (memory) has no latency only.
+    but does not run (memory) has ``error`` and no latency.
 
     Raises UsageError for unknown names and for a device that is not there.
     """

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,12 +103,47 @@ def rate(config: NetworkConfig, step: int, steps: int) -> float:
     return float((1 - done) ** 0.9)
 
 
-def _batches(
-    loader: Iterable[tuple[Tensor, list[dict[str, Tensor]]]], target: str, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, targets in loader:
-        stacked = torch.stack([t[target] for t in targets])
-        yield images.to(device, non_blocking=True), stacked.to(device, non_blocking=True)
+class Batches:
+    """One pass over ``data`` in random batches, on the run's device; another order each time.
+
+    A batch: images [B, 3, H, W] in 0…1, and the stacked targets [B, H, W] by name. What does not
+    fill a batch is left out.
+    """
+
+    def __init__(self, config: NetworkConfig, data: Resized) -> None:
+        assert config.batch_size is not None
+        self.device = torch.device(config.device)
+        self.loader = DataLoader(
+            data,
+            batch_size=min(config.batch_size, len(data)),
+            shuffle=True,
+            drop_last=True,
+            num_workers=config.workers,
+            persistent_workers=config.workers > 0,
+            collate_fn=collate,
+            generator=torch.Generator().manual_seed(config.seed),
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        for images, targets in self.loader:
+            stacked = {name: torch.stack([t[name] for t in targets]) for name in targets[0]}
+            yield (
+                images.to(self.device, non_blocking=True),
+                {name: t.to(self.device, non_blocking=True) for name, t in stacked.items()},
+            )
+
+
+def make_augment(config: NetworkConfig) -> Augment:
+    """The augmentation that ``config`` asks for."""
+    assert config.image_size is not None
+    assert config.zoom is not None
+    return Augment(
+        config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0
+    )
 
 
 def total_loss(
@@ -158,24 +193,8 @@ def train(
     finite.
     """
     assert config.epochs is not None
-    assert config.batch_size is not None
-    assert config.image_size is not None
-    assert config.zoom is not None
     device = torch.device(config.device)
-    augment = Augment(
-        config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0
-    )
-    loader = DataLoader(
-        data,
-        batch_size=min(config.batch_size, len(data)),
-        shuffle=True,
-        drop_last=True,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        collate_fn=collate,
-        generator=torch.Generator().manual_seed(config.seed),
-        pin_memory=device.type == "cuda",
-    )
+    augment, batches = make_augment(config), Batches(config, data)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(config, model)
     initial = [group["lr"] for group in optimizer.param_groups]
@@ -187,17 +206,17 @@ def train(
     )
     higher = task.metric_info(task.main).higher_is_better
     history = History()
-    steps = config.epochs * len(loader)
+    steps = config.epochs * len(batches)
     best = -math.inf
     listener.begin(f"train {config.decoder}", steps)
     for epoch in range(1, config.epochs + 1):
         model.train()
         losses: list[float] = []
-        for images, target in _batches(loader, task.target, device):
+        for images, targets in batches:
             factor = rate(config, history.steps, steps)
             for group, lr in zip(optimizer.param_groups, initial, strict=True):
                 group["lr"] = lr * factor
-            images, targets = augment(images, {task.target: target})
+            images, targets = augment(images, targets)
             with autocast(config):
                 outputs = model(images.contiguous(memory_format=torch.channels_last))
             loss = total_loss(task, outputs, targets[task.target], side_weight)

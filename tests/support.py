@@ -3,6 +3,9 @@
 from pathlib import Path
 
 from click.testing import Result
+from hypothesis import strategies as st
+
+from models.connectivity import Connectivity, candidates
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -17,3 +20,16 @@ def line(result: Result) -> str:
     assert text.startswith("error: "), text
     assert "\n" not in text, text
     return text
+
+
+@st.composite
+def wirings(draw: st.DrawFn, strides: tuple[int, ...]) -> Connectivity:
+    """Any wiring of features of ``strides``, dead stages included."""
+    count = len(strides)
+    stages: dict[int, tuple[str, ...]] = {}
+    for stage in range(count, 0, -1):
+        if stage == 1 or draw(st.integers(0, 2)):
+            possible = [c for c in candidates(stage, count) if c[0] != "D" or int(c[1:]) in stages]
+            chosen = draw(st.lists(st.sampled_from(possible), min_size=1, unique=True))
+            stages[stage] = tuple(chosen)
+    return Connectivity("drawn", strides, stages)

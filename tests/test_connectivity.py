@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import wirings
 
 from common.errors import UsageError
 from models.connectivity import (
@@ -45,20 +46,8 @@ def stride_lists(draw: st.DrawFn) -> tuple[int, ...]:
     return tuple(sorted(strides))
 
 
-@st.composite
-def wirings(draw: st.DrawFn) -> Connectivity:
-    strides = draw(stride_lists())
-    stages: dict[int, tuple[str, ...]] = {}
-    for stage in range(len(strides), 0, -1):
-        if stage == 1 or draw(st.booleans()):
-            allowed = [
-                name
-                for name in candidates(stage, len(strides))
-                if name[0] != "D" or int(name[1:]) in stages
-            ]
-            chosen = draw(st.lists(st.sampled_from(allowed), min_size=1, unique=True))
-            stages[stage] = tuple(chosen)
-    return Connectivity("drawn", strides, stages)
+def any_wirings() -> st.SearchStrategy[Connectivity]:
+    return stride_lists().flatmap(wirings)
 
 
 # --- what a stage may take -----------------------------------------------------------------------
@@ -214,7 +203,7 @@ def test_nothing_merges_into_the_output() -> None:
 
 
 @pytest.mark.parametrize(("merge", "absorb"), [(True, True), (True, False), (False, True)])
-@given(wired=wirings())
+@given(wired=any_wirings())
 @settings(max_examples=60, deadline=None)
 def test_pruned_is_a_fixed_point_without_repeats(
     wired: Connectivity, merge: bool, absorb: bool
@@ -251,7 +240,7 @@ def test_alive_refuses_an_output_that_nothing_reaches() -> None:
         wiring({3: (), 2: ("D3",), 1: ("D2",)}).alive()
 
 
-@given(wirings())
+@given(any_wirings())
 @settings(max_examples=60, deadline=None)
 def test_alive_keeps_exactly_what_reaches_the_output(connectivity: Connectivity) -> None:
     reached, todo = {1}, [1]
@@ -268,7 +257,7 @@ def test_alive_keeps_exactly_what_reaches_the_output(connectivity: Connectivity)
 # --- files ---------------------------------------------------------------------------------------
 
 
-@given(wirings())
+@given(any_wirings())
 @settings(max_examples=30, deadline=None)
 def test_a_file_gives_back_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, connectivity: Connectivity
@@ -433,7 +422,7 @@ def test_transfer_tells_of_stages_that_fall_together() -> None:
     }
 
 
-@given(wirings(), stride_lists())
+@given(any_wirings(), stride_lists())
 @settings(max_examples=100, deadline=None)
 def test_every_connection_is_moved_or_lost_with_a_reason(
     connectivity: Connectivity, strides: tuple[int, ...]
@@ -449,7 +438,7 @@ def test_every_connection_is_moved_or_lost_with_a_reason(
     assert all(carried.lost.values())
 
 
-@given(wirings(), stride_lists())
+@given(any_wirings(), stride_lists())
 @settings(max_examples=150, deadline=None)
 def test_transfer_gives_a_valid_wiring_that_adds_nothing(
     connectivity: Connectivity, strides: tuple[int, ...]

@@ -11,12 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import wirings
 from torch import Tensor, nn
 
 from common.errors import UsageError
 from models.backbones import Backbone, FeatureSpec, create_backbone
 from models.connected_decoder import ConnectedDecoder
-from models.connectivity import GLOBAL, Connectivity, candidates, preset, unet
+from models.connectivity import Connectivity, fully_dense, preset, sparse_acn, unet
 from models.decoders.base import DECODERS, Decoder, last_of_each_stride
 from models.predictor import DensePredictor
 
@@ -286,25 +287,6 @@ MOBILENETV2 = tuple(
 STRIDES = tuple(f.stride for f in MOBILENETV2)
 
 
-def fully_dense(strides: Sequence[int]) -> Connectivity:
-    count = len(strides)
-    stages = {s: tuple(candidates(s, count)) for s in range(count, 0, -1)}
-    return Connectivity("fdn", tuple(strides), stages)
-
-
-def sparse_acn(strides: Sequence[int]) -> Connectivity:
-    """In E1…EL, G, DL…D1 each D takes what stands 1, 2, 4, 8, 16 places before it, if it may."""
-    count = len(strides)
-    line = [f"E{i}" for i in range(1, count + 1)] + [GLOBAL]
-    line += [f"D{i}" for i in range(count, 0, -1)]
-    stages = {}
-    for stage in range(count, 0, -1):
-        place = line.index(f"D{stage}")
-        taken = [line[place - back] for back in (1, 2, 4, 8, 16) if back <= place]
-        stages[stage] = tuple(t for t in taken if t in candidates(stage, count))
-    return Connectivity("sparse-acn", tuple(strides), stages)
-
-
 def convolution_weights(*modules: nn.Module) -> int:
     layers = [m for module in modules for m in module.modules() if isinstance(m, nn.Conv2d)]
     return sum(layer.weight.numel() for layer in layers)
@@ -327,14 +309,6 @@ def test_connected_decoders_have_the_papers_weights(
         decoder = ConnectedDecoder(MOBILENETV2, connectivity)
     assert connectivity.connections == connections
     assert convolution_weights(decoder) == weights
-
-
-@pytest.mark.parametrize("reference", [fully_dense, sparse_acn])
-def test_the_presets_are_the_papers_wirings(reference: Callable[..., Connectivity]) -> None:
-    for strides in (STRIDES, (4, 8, 16, 32)):
-        name = {"fdn": "fully-dense"}.get(reference(strides).name, "sparse-acn")
-        expected = {s: set(i) for s, i in reference(strides).stages.items() if i}
-        assert {s: set(i) for s, i in preset(name, strides).stages.items()} == expected
 
 
 @pytest.mark.parametrize(
@@ -417,14 +391,7 @@ def wired_decoders(draw: st.DrawFn) -> tuple[ConnectedDecoder, Connectivity, lis
     strides = sorted(
         draw(st.lists(st.sampled_from([2, 4, 8, 16, 32]), min_size=count, max_size=count))
     )
-    stages: dict[int, tuple[str, ...]] = {}
-    for stage in range(count, 0, -1):
-        if stage == 1 or draw(st.integers(0, 2)):
-            possible = [c for c in candidates(stage, count) if c[0] != "D" or int(c[1:]) in stages]
-            stages[stage] = tuple(
-                draw(st.lists(st.sampled_from(possible), min_size=1, unique=True))
-            )
-    wiring = Connectivity("drawn", tuple(strides), stages)
+    wiring = draw(wirings(tuple(strides)))
     specs = [FeatureSpec(draw(st.integers(1, 4)), stride) for stride in strides]
     height, width = draw(st.integers(3, 41)), draw(st.integers(3, 41))
     torch.manual_seed(draw(st.integers(0, 9)))

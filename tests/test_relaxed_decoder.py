@@ -10,11 +10,12 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from oracles.literal_decoder import LiteralDecoder
+from support import wirings
 from torch import Tensor, nn
 
 from models.backbones import FeatureSpec
 from models.connected_decoder import ConnectedDecoder
-from models.connectivity import Connectivity, candidates, fully_dense, sparsemask
+from models.connectivity import fully_dense, sparsemask
 from models.relaxed_decoder import RelaxedDecoder
 
 FEATURES = [FeatureSpec(c, s) for c, s in ((5, 2), (3, 2), (4, 4), (6, 8), (40, 16))]
@@ -39,15 +40,9 @@ def cases(draw: st.DrawFn) -> tuple[ConnectedDecoder, list[Tensor]]:
     strides = sorted(
         draw(st.lists(st.sampled_from([2, 4, 8, 16, 32]), min_size=count, max_size=count))
     )
-    stages: dict[int, tuple[str, ...]] = {}
-    for stage in range(count, 0, -1):
-        if stage == 1 or draw(st.integers(0, 2)):
-            possible = [c for c in candidates(stage, count) if c[0] != "D" or int(c[1:]) in stages]
-            chosen = draw(st.lists(st.sampled_from(possible), min_size=1, unique=True))
-            stages[stage] = tuple(chosen)
     # below and above the number of output channels: statistics are had in two ways
     specs = [FeatureSpec(draw(st.sampled_from([2, 5, 30])), stride) for stride in strides]
-    wiring = Connectivity("drawn", tuple(strides), stages)
+    wiring = draw(wirings(tuple(strides)))
     torch.manual_seed(draw(st.integers(0, 99)))
     if draw(st.booleans()):
         decoder: ConnectedDecoder = RelaxedDecoder(
