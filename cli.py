@@ -19,6 +19,7 @@ from benchmark.config import (
     read_config_file,
 )
 from common.errors import UsageError, UserError
+from common.memory import keep_freed_memory
 
 SEVERAL = ("backbone", "decoder", "seed")
 FILLED_IN = ("weights_sha256", "wiring")
@@ -48,6 +49,7 @@ def main() -> None:
 
     Start with:  python cli.py run --task depth
     """
+    keep_freed_memory()
 
 
 def config_options(kind: type[NetworkConfig], several: tuple[str, ...] = ()) -> Callable[..., Any]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from common.memory import keeps_freed_memory
+
 PACKAGES = ("torch", "timm", "kornia", "segmentation-models-pytorch", "numpy")
 ROOT = Path(__file__).parent.parent
 
@@ -48,6 +50,7 @@ def environment(device: str) -> dict[str, Any]:
         "versions": {package: version(package) for package in PACKAGES},
         "device": device_name(device),
         "threads": torch.get_num_threads(),
+        "keeps_freed_memory": keeps_freed_memory(),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
     }

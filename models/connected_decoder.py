@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.backbones import FeatureSpec
 from models.connectivity import GLOBAL, Connectivity, preset
 from models.decoders.base import Decoder, DecoderInfo
+from models.upsampling import AVERAGE, upsampled_sum
 
 PAPER = "Wu, Zhang, Huang: SparseMask, ICCV 2019"
 
@@ -59,7 +60,7 @@ class ConnectedDecoder(Decoder):
         return out
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        # what waits for a stage: one sum for each stride (0 stands for the 1×1 global average)
+        # what waits for a stage: one sum for each stride, the 1×1 global average's under AVERAGE
         waiting: dict[int, dict[int, Tensor]] = {stage: {} for stage in self.order}
 
         def hand_out(source: str, x: Tensor, stride: int) -> None:
@@ -73,20 +74,11 @@ class ConnectedDecoder(Decoder):
                 index = int(source[1:]) - 1
                 hand_out(source, features[index], self.strides[index])
             elif source == GLOBAL:
-                hand_out(source, features[-1].mean((2, 3), keepdim=True), 0)
+                hand_out(source, features[-1].mean((2, 3), keepdim=True), AVERAGE)
         out = features[-1]
         for stage in self.order:
             size = features[stage - 1].shape[-2:]
-            # finest first, so that a full-size sum takes up the 1×1 map by broadcasting
-            parts = [
-                part if stride == self.strides[stage - 1] else _upsample(part, size, stride)
-                for stride, part in sorted(waiting.pop(stage).items(), key=_coarse_last)
-            ]
-            total = parts[0]
-            for part in parts[1:]:
-                total = total + part
-            if total.shape[-2:] != size:  # a stage with the global average alone
-                total = total.expand(-1, -1, *size)
+            total = upsampled_sum(waiting.pop(stage), self.strides[stage - 1], size)
             out = self.norms[f"D{stage}"](total)
             if f"D{stage}" in self.consumers:
                 hand_out(f"D{stage}", out, self.strides[stage - 1])
@@ -122,16 +114,6 @@ class ConnectedDecoder(Decoder):
         for stage in self.order:
             fused.norms[f"D{stage}"] = nn.Identity()
         return fused
-
-
-def _coarse_last(item: tuple[int, Tensor]) -> float:
-    return item[0] or float("inf")
-
-
-def _upsample(x: Tensor, size: Sequence[int], stride: int) -> Tensor:
-    if stride == 0:  # 1×1 broadcasts
-        return x
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 class PresetDecoder(ConnectedDecoder):

@@ -141,7 +141,7 @@ class RelaxedDecoder(ConnectedDecoder):
             variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
             _track(norm, mean, variance, y.numel() // rows)
             scale = gates * (variance + norm.eps).rsqrt()
-            return y * scale[:, None, None] - (scale * mean)[:, None, None]
+            return (y - mean[:, None, None]) * scale[:, None, None]
         # around its mean the input's covariance keeps its digits; a constant shift moves no
         # gradient
         centre = x.detach().mean((0, 2, 3))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from benchmark.environment import environment
 from benchmark.speed import time_calls
+from common.memory import keep_freed_memory
 from models.backbones import create_backbone
 from models.predictor import DensePredictor, build_decoder
 from tests.oracles.literal_decoder import LiteralDecoder
@@ -39,8 +40,11 @@ def main() -> None:
     parser.add_argument("--min-time", type=float, default=4.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--plain-allocator", action="store_true", help="as without cli.py")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if not arguments.plain_allocator:
+        keep_freed_memory()  # as the command line does
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     torch.manual_seed(0)

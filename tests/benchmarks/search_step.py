@@ -20,6 +20,7 @@ from torch import Tensor
 
 from benchmark.environment import environment
 from benchmark.speed import time_calls
+from common.memory import keep_freed_memory
 from models.backbones import create_backbone
 from models.predictor import DensePredictor
 from models.relaxed_decoder import RelaxedDecoder
@@ -65,8 +66,11 @@ def main() -> None:
     parser.add_argument("--min-time", type=float, default=10.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory-of", choices=["literal", "grouped"], help=argparse.SUPPRESS)
+    parser.add_argument("--plain-allocator", action="store_true", help="as without cli.py")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if not arguments.plain_allocator:
+        keep_freed_memory()  # as the command line does
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     x = torch.rand(arguments.batch, 3, arguments.size, arguments.size).to(device)

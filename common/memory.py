@@ -1,0 +1,30 @@
+"""The C library's allocator, told to keep what is freed."""
+
+import ctypes
+
+# of <malloc.h>
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+_told: list[bool] = []
+
+
+def keep_freed_memory() -> bool:
+    """Let large tensors of this process take memory that others have freed.
+
+    By default glibc maps each large block anew and hands it back when it is freed, so that every
+    training step has the system clear all its activations page by page. Kept, the memory stays
+    with the process until it ends. Returns whether the C library has been told: other ones than
+    glibc decide for themselves.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**26}
+    _told[:] = [bool(mallopt(option, value)) for option, value in settings.items()]
+    return keeps_freed_memory()
+
+
+def keeps_freed_memory() -> bool:
+    """Whether ``keep_freed_memory`` has taken effect in this process."""
+    return bool(_told) and all(_told)
