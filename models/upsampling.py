@@ -20,10 +20,11 @@ def upsampled_sum(maps: Mapping[int, Tensor], stride: int, size: Sequence[int]) 
     """
     first = next(iter(maps.values()))
     if (
-        first.device.type == "cpu"
+        not torch.is_grad_enabled()
+        and first.device.type == "cpu"
         and first.dtype in (torch.float32, torch.float64)
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     ):
         return _by_matrices(dict(maps), stride, size)
     # finest first, so that a full-size sum takes up the 1×1 map by broadcasting
@@ -40,7 +41,7 @@ def _interpolated(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _by_matrices(maps: dict[int, Tensor], stride: int, size: Sequence[int]) -> Tensor:
-    """The same, for what runs operation by operation on the CPU.
+    """The same, for inference that runs operation by operation on the CPU.
 
     There each full-size map that is written and read again costs more than the arithmetic.
     Bilinear is linear along the columns, then linear along the rows: the columns are interpolated
