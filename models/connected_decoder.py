@@ -7,7 +7,7 @@ sources of one size is summed before a single upsampling.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 import torch
@@ -53,6 +53,7 @@ class ConnectedDecoder(Decoder):
             }
         )
         self.norms = nn.ModuleDict({f"D{stage}": nn.BatchNorm2d(width) for stage in self.order})
+        self.clamped: frozenset[str] = frozenset()
 
     def convolved(self, source: str, x: Tensor) -> Tensor:
         """What ``source`` sends to all its consumers, at its own size: [B, width · users, h, w]."""
@@ -64,7 +65,8 @@ class ConnectedDecoder(Decoder):
         waiting: dict[int, dict[int, Tensor]] = {stage: {} for stage in self.order}
 
         def hand_out(source: str, x: Tensor, stride: int) -> None:
-            parts = torch.split(self.convolved(source, F.relu6(x)), self.width, dim=1)
+            x = x if source in self.clamped else F.relu6(x)
+            parts = torch.split(self.convolved(source, x), self.width, dim=1)
             for stage, part in zip(self.consumers[source], parts, strict=True):
                 sums = waiting[stage]
                 sums[stride] = sums[stride] + part if stride in sums else part
@@ -85,13 +87,15 @@ class ConnectedDecoder(Decoder):
         return F.relu6(out)
 
     @torch.no_grad()
-    def fuse(self) -> "ConnectedDecoder":
+    def fuse(self, clamped: Collection[int] = ()) -> "ConnectedDecoder":
         """A copy for inference, with the stages' BatchNorm folded into the convolutions.
 
+        clamped: indices of the features that a ReLU6 has made, to which another does nothing.
         BatchNorm follows the sum, so that its scale goes to every convolution of the stage, and
         its shift to one of them: interpolation leaves a constant as it is.
         """
         fused = copy.deepcopy(self).eval()
+        fused.clamped = frozenset(f"E{index + 1}" for index in clamped)
         shifted: set[int] = set()
         for source, users in self.consumers.items():
             old = self.convs[source]

@@ -36,6 +36,23 @@ def fold_batch_norms(net: nn.Module, example: Tensor) -> int:
     return len(pairs)
 
 
+@torch.no_grad()
+def clamped_features(backbone: nn.Module, example: Tensor) -> list[int]:
+    """Indices of ``backbone``'s feature maps that are the very output of a ReLU6."""
+    made: dict[int, Tensor] = {}  # the tensor is held, or its id comes again
+    hooks = [
+        module.register_forward_hook(lambda _, __, out: made.update({id(out): out}))
+        for module in backbone.modules()
+        if isinstance(module, nn.ReLU6)
+    ]
+    try:
+        features = backbone(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [index for index, feature in enumerate(features) if id(feature) in made]
+
+
 def _pairs(net: nn.Module, example: Tensor) -> dict[nn.Conv2d, nn.BatchNorm2d]:
     """Convolutions and BatchNorms, called once, of which one's output goes into the other only."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is held, or its id comes again

@@ -14,7 +14,7 @@ from models.backbones import Backbone
 from models.connected_decoder import ConnectedDecoder
 from models.connectivity import Connectivity
 from models.decoders.base import DECODERS, Decoder
-from models.fusion import fold_batch_norms
+from models.fusion import clamped_features, fold_batch_norms
 
 WIRED = "connectivity:"
 
@@ -76,9 +76,10 @@ class DensePredictor(nn.Module):
     def fuse(self) -> "DensePredictor":
         """A copy for inference, of the same outputs: BatchNorm folded, dead parts gone."""
         fused = copy.deepcopy(self).eval()
-        fused.decoder = self.decoder.fuse()
         height, width = self.backbone.fixed_size or (64, 64)
-        fold_batch_norms(fused, torch.rand(1, 3, height, width, device=self.mean.device))
+        example = torch.rand(1, 3, height, width, device=self.mean.device)
+        fused.decoder = self.decoder.fuse(clamped_features(fused.backbone, example))
+        fold_batch_norms(fused, example)
         return fused
 
     def check_size(self, height: int, width: int) -> None:

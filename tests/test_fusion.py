@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones import create_backbone
-from models.fusion import fold_batch_norms
+from models.fusion import clamped_features, fold_batch_norms
 from models.predictor import DensePredictor, build_decoder
 
 
@@ -100,3 +100,16 @@ def test_a_fused_network_is_the_network(backbone: str, decoder: str) -> None:
     assert len(norms_of(fused)) == (1 if backbone == "ghostnet_050" else 0)
     for key, value in model.state_dict().items():
         assert torch.equal(value, state[key]), key
+
+
+@pytest.mark.parametrize(
+    ("backbone", "clamped"),
+    [("mobilenetv2_035", [0, 8]), ("test_resnet", []), ("test_efficientnet", [])],
+)
+def test_features_that_relu6_has_made(backbone: str, clamped: list[int]) -> None:
+    """MobileNetV2's stem and head end in ReLU6, its blocks in no activation."""
+    body = create_backbone(backbone).eval()
+    assert clamped_features(body, torch.rand(1, 3, 64, 64)) == clamped
+    model = DensePredictor(body, build_decoder("sparsemask", body), {"a": 1})
+    assert model.fuse().decoder.clamped == {f"E{i + 1}" for i in clamped}
+    assert model.decoder.clamped == frozenset()

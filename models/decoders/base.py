@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -55,9 +55,10 @@ class Decoder(nn.Module, ABC):
                 f"has {', '.join(map(str, sorted(strides)))}"
             )
 
-    def fuse(self) -> "Decoder":
+    def fuse(self, clamped: Collection[int] = ()) -> "Decoder":  # noqa: ARG002
         """A copy for inference, for which a decoder may rearrange what BatchNorm allows.
 
+        clamped: indices of the features that a ReLU6 has made, to which another does nothing.
         BatchNorms behind a convolution are folded by ``DensePredictor.fuse``, for all alike.
         """
         return copy.deepcopy(self).eval()
