@@ -265,7 +265,7 @@ def prune(search: Search) -> tuple[Connectivity, dict[str, Any]]:
         "connections": found.connections,
         "smallest_kept": smallest,
         "largest_dropped": largest,
-        # None: what was dropped is exactly 0
-        "gap": smallest / largest if largest > 0 else None,
+        # None: what was dropped is exactly 0, or weights are shares of their stage
+        "gap": smallest / largest if largest > 0 and search.inputs is None else None,
         "stages": found.to_json()["stages"],
     }

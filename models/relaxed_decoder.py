@@ -28,8 +28,9 @@ Gate = Literal["noisy", "sampled"]
 class RelaxedDecoder(ConnectedDecoder):
     """Maps [B, C_i, h_i, w_i] → relu6(D_1) [B, width, h_1, w_1], with a weight per connection.
 
-    ``raw`` [connections]: the weights w in 0…2, initially 1, in the order of ``connections``.
-    Weights that training has pushed outside are brought back by ``clamp_``.
+    ``raw`` [connections]: the weights w, initially 1, in the order of ``connections``: in 0…2, or
+    with a mean of 1 in each stage where they are ``sampled``. What training has pushed outside is
+    brought back by ``clamp_``.
 
     gate: how w acts in training: ``noisy``, as clamp(w + noise · N(0, 1), 0, 2) (SparseMask), or
     ``sampled``, as 1 for ``inputs`` connections of a stage, drawn in proportion to w, and 0 for the
@@ -76,13 +77,26 @@ class RelaxedDecoder(ConnectedDecoder):
 
     @property
     def weights(self) -> Tensor:
-        """w/2 of every connection, in 0…1: what the sparse loss and the threshold see."""
+        """What the sparse loss and the threshold see of every connection, in 0…1.
+
+        w/2; of a ``sampled`` gate its share of the stage's weights.
+        """
+        if self.gate == "sampled":
+            return torch.cat([raw / raw.sum() for raw in self.by_stage(self.raw.clamp_min(0))])
         return self.raw.clamp(0, 2) / 2
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Bring the stored weights back into 0…2; after each step of the optimiser."""
-        self.raw.clamp_(0, 2)
+        """Bring the stored weights back into 0…2; after each step of the optimiser.
+
+        Of a ``sampled`` gate only the order counts, and at a bound it would be lost: there the
+        weights have no upper one, but a mean of 1 in each stage.
+        """
+        if self.gate == "noisy":
+            self.raw.clamp_(0, 2)
+            return
+        for raw in self.by_stage(self.raw.clamp_min_(0)):
+            raw.copy_(raw / raw.mean() if raw.any() else torch.ones_like(raw))
 
     def by_stage(self, values: Tensor) -> list[Tensor]:
         """``values`` [connections], cut into the stages' shares, in the order of ``order``."""

@@ -143,7 +143,8 @@ def test_grouped_is_literal_in_single_precision(
         three = (decoder.raw.grad, literal.raw.grad, exact.raw.grad)
         # the gradient of w sums W · ∂W / w over the connection's convolution W, of both signs
         terms = [
-            float((conv.weight * conv.weight.grad).abs().sum()) / float(exact.raw[exact.place[key]])
+            float((conv.weight * conv.weight.grad).detach().abs().sum())
+            / float(exact.raw[exact.place[key]])
             for key, conv in exact.convs.items()
         ]
         assert_close(*three, "gradient of the weights", max(terms))
@@ -205,6 +206,26 @@ def test_maskconnect_draws_inputs_in_proportion_to_the_weights(inputs: int) -> N
         assert set(gates.nonzero().flatten().tolist()) == set(largest.tolist())
     decoder.gates().sum().backward()
     assert torch.equal(decoder.raw.grad, torch.ones(30))  # straight through
+
+
+def test_sampled_weights_keep_their_order_at_any_rate() -> None:
+    decoder = RelaxedDecoder(FEATURES, width=4, gate="sampled")
+    assert [float(p.sum()) for p in decoder.by_stage(decoder.weights)] == pytest.approx([1] * 5)
+    pushed = torch.randn(30, generator=torch.Generator().manual_seed(0)) + 3
+    with torch.no_grad():
+        for _ in range(20):
+            decoder.raw += pushed
+            decoder.clamp_()
+        decoder.raw[:2] = -1  # all of a stage
+        decoder.clamp_()
+    for raw, share, push in zip(
+        *map(decoder.by_stage, (decoder.raw, decoder.weights, pushed)), strict=True
+    ):
+        assert float(raw.mean()) == pytest.approx(1)
+        assert float(share.sum()) == pytest.approx(1)
+        if len(raw) > 2:
+            assert torch.equal(share.argsort(), push.argsort())
+    assert decoder.raw[:2].tolist() == [1, 1]
 
 
 def test_one_image_trains() -> None:
