@@ -85,10 +85,12 @@ def main() -> None:
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         peaks[name] = float(done.stdout)
     nets = networks(device)
+    # through a deep network single precision magnifies rounding: that both are one is seen in double
     gradients = {}
     for name, net in nets.items():
-        step(net, x)
-        gradients[name] = net.backbone.net.conv_stem.weight.grad.clone()
+        twin = copy.deepcopy(net).double()
+        step(twin, x[:2, :, :128, :128].double())
+        gradients[name] = twin.backbone.net.conv_stem.weight.grad
     scale = float(gradients["literal"].abs().max())
     error = float((gradients["literal"] - gradients["grouped"]).abs().max()) / scale
     calls = {name: lambda net=net: step(net, x) for name, net in nets.items()}
@@ -101,7 +103,9 @@ def main() -> None:
         print(f"{name:<16} {latency.median_ms:9.1f} ms {peak}")  # noqa: T201
     speedup = latencies["literal"].median_ms / latencies["grouped"].median_ms
     share = peaks["grouped"] / peaks["literal"]
-    print(f"speed ×{speedup:.2f}, memory {share:.0%}, stem's gradient differs by {error:.1e}")  # noqa: T201
+    print(
+        f"speed ×{speedup:.2f}, memory {share:.0%}, stem's gradient differs by {error:.1e} in double precision"
+    )  # noqa: T201
     if arguments.json:
         facts = {"ms": {name: x.median_ms for name, x in latencies.items()}, "peak_mib": peaks,
                  "speedup": speedup, "memory_share": share, "gradient_error": error,
