@@ -85,7 +85,7 @@ def main() -> None:
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         peaks[name] = float(done.stdout)
     nets = networks(device)
-    # through a deep network single precision magnifies rounding: that both are one is seen in double
+    # a deep network magnifies rounding: that both are one is seen in double precision
     gradients = {}
     for name, net in nets.items():
         twin = copy.deepcopy(net).double()
@@ -103,9 +103,7 @@ def main() -> None:
         print(f"{name:<16} {latency.median_ms:9.1f} ms {peak}")  # noqa: T201
     speedup = latencies["literal"].median_ms / latencies["grouped"].median_ms
     share = peaks["grouped"] / peaks["literal"]
-    print(
-        f"speed ×{speedup:.2f}, memory {share:.0%}, stem's gradient differs by {error:.1e} in double precision"
-    )  # noqa: T201
+    print(f"speed ×{speedup:.2f}, memory {share:.0%}, stem's gradient in double: {error:.1e}")  # noqa: T201
     if arguments.json:
         facts = {"ms": {name: x.median_ms for name, x in latencies.items()}, "peak_mib": peaks,
                  "speedup": speedup, "memory_share": share, "gradient_error": error,
