@@ -145,10 +145,8 @@ class RelaxedDecoder(ConnectedDecoder):
         if not self.training:
             assert norm.running_mean is not None
             assert norm.running_var is not None
-            scale = gates * (norm.running_var + norm.eps).rsqrt()
-            return F.conv2d(
-                x, (weight * scale[:, None])[:, :, None, None], -scale * norm.running_mean
-            )
+            y = F.conv2d(x, weight[:, :, None, None]) - norm.running_mean[:, None, None]
+            return y * (gates * (norm.running_var + norm.eps).rsqrt())[:, None, None]
         # of few pixels the output is small, and statistics through a covariance lose digits
         if x.numel() // channels <= FEW * channels or channels > rows:
             y = F.conv2d(x, weight[:, :, None, None])

@@ -65,11 +65,7 @@ def _by_matrices(maps: dict[int, Tensor], stride: int, size: Sequence[int]) -> T
         if total is None:
             flat = torch.bmm(matrix, values)
         else:
-            flat = total.movedim(1, -1).flatten(2)
-            if torch.is_grad_enabled():
-                flat = torch.baddbmm(flat, matrix, values)
-            else:
-                flat.baddbmm_(matrix, values)
+            flat = total.movedim(1, -1).flatten(2).baddbmm_(matrix, values)
         total = flat.view(len(flat), height, width, -1).movedim(-1, 1)
     assert total is not None
     return total

@@ -111,7 +111,7 @@ def assert_close(
 @given(cases())
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.filter_too_much],
-    derandomize=True,  # one random case in hundreds sums so many terms that backends differ by 2e-5
+    derandomize=True,  # of random cases one in hundreds misses the bound, by cancelling sums
 )  # fmt: skip
 def test_grouped_is_literal_in_single_precision(
     case: tuple[ConnectedDecoder, list[Tensor]],
@@ -141,13 +141,8 @@ def test_grouped_is_literal_in_single_precision(
         assert_close(*three, f"gradient of {key}", scale)
     if isinstance(decoder, RelaxedDecoder):
         three = (decoder.raw.grad, literal.raw.grad, exact.raw.grad)
-        # the gradient of w sums W · ∂W / w over the connection's convolution W, of both signs
-        terms = [
-            float((conv.weight * conv.weight.grad).detach().abs().sum())
-            / float(exact.raw[exact.place[key]])
-            for key, conv in exact.convs.items()
-        ]
-        assert_close(*three, "gradient of the weights", max(terms))
+        # a sum over all output pixels, of both signs
+        assert_close(*three, "gradient of the weights", scale=0.1 * doubles.numel() ** 0.5)
         for key in literal.connection_norms:
             for name in ("running_mean", "running_var"):
                 seen = part(decoder.connection_norms, key, name)
