@@ -67,10 +67,10 @@ def test_command_repeats_the_run():
     assert words[:3] == ["python", "cli.py", "run"]
     run = main.commands["run"]
     options = run.make_context("run", words[3:]).params
-    from cli import _given
+    from benchmark.commands.options import given
 
     for name in ("config_file", "results", "overwrite", "dry_run", "verbose"):
         options.pop(name)
-    given = _given(options)
+    given = given(options)
     given = {k: v[0] if isinstance(v, tuple) else v for k, v in given.items()}
     assert run_key(resolve(make_config(given))) == run_key(config)

@@ -1,0 +1,169 @@
+"""What the commands share: options from a configuration's fields, progress, output files."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import click
+
+from benchmark.config import FALLBACKS, NetworkConfig, option_name
+from common.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FILLED_IN = ("weights_sha256", "wiring")
+
+
+def config_options(kind: type[NetworkConfig], several: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """An option for every field of ``kind``; texts are checked by ``kind`` itself.
+
+    several: fields whose option may be repeated.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(kind.model_fields):
+            if name not in FILLED_IN:
+                command = _config_option(kind, name, name in several)(command)
+        return command
+
+    return decorate
+
+
+def _config_option(kind: type[NetworkConfig], name: str, several: bool) -> Callable[..., Any]:
+    field = kind.model_fields[name]
+    option = option_name(name)
+    text = field.description or ""
+    choices = [
+        choice
+        for part in (field.annotation, *get_args(field.annotation))
+        if get_origin(part) is Literal
+        for choice in get_args(part)
+    ]
+    default = field.get_default(call_default_factory=True)
+    if choices:
+        text += f" One of {', '.join(choices)}."
+    if name in FALLBACKS:
+        text += f" [default: the data set's own, else {_shown(FALLBACKS[name])}]"
+    elif default not in (None, {}) and name != "decoder":
+        text += f" [default: {_shown(default)}]"
+    if field.annotation is bool:
+        return click.option(f"{option}/--no-{option[2:]}", name, default=None, help=text)
+    if name == "backbone_args":
+        return click.option("--backbone-arg", name, multiple=True, metavar="KEY=VALUE", help=text)
+    if several:
+        return click.option(
+            option, name, multiple=True, metavar="…", help=f"{text} May be repeated."
+        )
+    return click.option(option, name, default=None, metavar="…", help=text)
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, with ``KEY=VALUE`` pairs as a dictionary."""
+    import yaml
+
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    # a configuration file may also hold the pairs as a mapping
+    pairs = given.get("backbone_args", {})
+    if not isinstance(pairs, dict):
+        arguments = {}
+        for pair in pairs if isinstance(pairs, list | tuple) else [pairs]:
+            key, separator, value = str(pair).partition("=")
+            if not separator or not key:
+                raise UsageError(f"--backbone-arg {pair}: expected KEY=VALUE")
+            arguments[key] = yaml.safe_load(value)
+        given["backbone_args"] = arguments
+    return given
+
+
+def backbone_args(pairs: tuple[str, ...]) -> dict[str, Any]:
+    return dict(given({"backbone_args": pairs}).get("backbone_args", {}))
+
+
+@contextmanager
+def progress(verbose: bool = False) -> Iterator[Any]:
+    """A listener that draws a bar on a terminal and prints nothing but messages elsewhere."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+
+        class Messages:
+            def begin(self, title: str, steps: int) -> None: ...
+
+            def step(self, note: str = "") -> None: ...
+
+            def message(self, text: str) -> None:
+                click.echo(text, err=True)
+
+            def detail(self, text: str) -> None:
+                if verbose:
+                    click.echo(text, err=True)
+
+        yield Messages()
+        return
+    bar = Progress(
+        TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console,
+    )  # fmt: skip
+
+    class Bars:
+        task: Any = None
+
+        def begin(self, title: str, steps: int) -> None:
+            if self.task is not None:
+                bar.update(self.task, visible=False)
+            self.task = bar.add_task(title, total=steps, note="")
+
+        def step(self, note: str = "") -> None:
+            bar.update(self.task, advance=1, note=note)
+
+        def message(self, text: str) -> None:
+            console.print(text, markup=False)
+
+        def detail(self, text: str) -> None:
+            if verbose:
+                console.print(text, markup=False, highlight=False)
+
+    with bar:
+        yield Bars()
+
+
+def write_output(path: Path, content: str | bytes, option: str = "-o") -> None:
+    """Write the file that ``option`` names and say so; an impossible path is a wrong option."""
+    from common.files import write_atomic
+
+    try:
+        write_atomic(path, content, option)
+    except UserError as error:
+        raise UsageError(str(error)) from error
+    click.echo(f"wrote {path}", err=True)
+
+
+def quiet() -> None:
+    """Keep libraries' chatter away; ours goes through messages."""
+    import warnings
+
+    warnings.filterwarnings("ignore", module="timm|kornia|torch")
+    logging.getLogger("timm").setLevel(logging.ERROR)
+
+
+def console_of_width(width: int) -> "Console":
+    """Standard output: as wide as the terminal, or ``width`` columns where it is none."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else width)

@@ -1,0 +1,85 @@
+"""`run`: train, score, time; end in a table."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmark.commands.options import config_options, console_of_width, given, progress, quiet
+from benchmark.config import RunConfig, read_config_file
+
+SEVERAL = ("backbone", "decoder", "seed")
+
+
+@click.command()
+@config_options(RunConfig, SEVERAL)
+@click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE.yaml",
+              help="Options from a file; those on the command line win.")  # fmt: skip
+@click.option("--results", type=click.Path(path_type=Path),
+              help="Folder of the results, one sub-folder a run. [default: runs]")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Repeat runs that are finished.")
+@click.option("--dry-run", is_flag=True, help="Print the plan with the runs' keys; do nothing.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more: every epoch, libraries' warnings.")
+def run(
+    config_file: Path | None, results: Path | None, overwrite: bool, dry_run: bool, verbose: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Train and measure decoders on a task; end in a table.
+
+    Without options: depth on the built-in rooms, five decoders, in a few minutes on two cores.
+    """
+    file = read_config_file(config_file) if config_file else {}
+    values = given({**file, **given(options)})
+    results = Path(results or values.pop("results", "runs"))
+    overwrite = bool(values.pop("overwrite", False)) or overwrite
+    verbose = bool(values.pop("verbose", False)) or verbose
+    for name in ("results", "overwrite", "verbose"):
+        values.pop(name, None)
+    if not verbose:
+        quiet()
+    from benchmark.plan import DEFAULT_DECODERS, plan
+
+    axes: dict[str, Any] = {"decoder": DEFAULT_DECODERS}
+    for name in SEVERAL:
+        if name in values:
+            value = values.pop(name)
+            axes[name] = list(value) if isinstance(value, list | tuple) else [value]
+    runs = plan(values, axes)
+    if dry_run:
+        _print_plan(runs, results)
+        return
+
+    from benchmark.leaderboard import boards
+    from benchmark.report.tables import rich_table
+    from benchmark.runner import Runner
+
+    with progress(verbose) as listener:
+        runner = Runner(results, overwrite, listener)
+        done = runner.run(runs)
+    for key in runner.skipped:
+        click.echo(f"already finished, not run again (--overwrite repeats it): {key}", err=True)
+    console = console_of_width(180)
+    for board in boards(done):
+        console.print(rich_table(board, console.width))
+    click.echo(f"results: {results}", err=True)
+    if any(result.status == "failed" for result in done):
+        raise SystemExit(1)
+
+
+def _print_plan(runs: list[RunConfig], results: Path) -> None:
+    from rich.table import Table
+
+    from benchmark.plan import run_key
+    from benchmark.results import folder_of, load
+
+    table = Table(title=f"{len(runs)} runs")
+    for title in ("key", "task", "dataset", "backbone", "decoder", "seed", "size", "epochs", "now"):
+        table.add_column(title)
+    for config in runs:
+        found = load(folder_of(results, config, run_key(config)))
+        size = "x".join(map(str, config.image_size or ()))
+        table.add_row(
+            run_key(config), config.task, config.dataset, config.backbone, config.decoder,
+            str(config.seed), size, str(config.epochs), found.status if found else "to do",
+        )  # fmt: skip
+    console_of_width(160).print(table)

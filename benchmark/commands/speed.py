@@ -1,0 +1,65 @@
+"""`speed`: sizes and latency without training."""
+
+from pathlib import Path
+
+import click
+
+from benchmark.commands.options import backbone_args, console_of_width, quiet, write_output
+from benchmark.config import FALLBACKS
+
+
+@click.command()
+@click.option("--backbone", "backbones", multiple=True, metavar="NAME",
+              help=f"timm model. May be repeated. [default: {FALLBACKS['backbone']}]")  # fmt: skip
+@click.option("--decoder", "decoders", multiple=True, metavar="NAME",
+              help="As of `run`, as are the defaults. May be repeated.")  # fmt: skip
+@click.option("--image-size", "sizes", multiple=True, metavar="HxW", default=("512x512",),
+              show_default=True, help="May be repeated.")  # fmt: skip
+@click.option("--classes", type=click.IntRange(1), default=21, show_default=True,
+              help="Channels of the head.")  # fmt: skip
+@click.option("--backbone-arg", "arguments", multiple=True, metavar="KEY=VALUE",
+              help="Passed to timm.create_model.")  # fmt: skip
+@click.option("--no-time", is_flag=True, help="Count parameters and MACs only; nothing is run.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
+@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True,
+              help="Images in a timed call.")  # fmt: skip
+@click.option("--min-time", type=click.FloatRange(0, min_open=True), default=2.0,
+              show_default=True, help="Seconds of calls for each pair.")  # fmt: skip
+@click.option("--json", "json_file", metavar="FILE", help="Write rows as JSON; -: print them.")
+def speed(
+    backbones: tuple[str, ...], decoders: tuple[str, ...], sizes: tuple[str, ...], classes: int,
+    arguments: tuple[str, ...], no_time: bool, device: str, threads: int | None, batch_size: int,
+    min_time: float, json_file: str | None,
+) -> None:  # fmt: skip
+    """Parameters, MACs and latency of backbones × decoders, without training and data.
+
+    Pairs of one image size are timed in turns in this process: trust their ratios.
+    """
+    import json
+
+    quiet()
+    import torch
+
+    from benchmark.config import make_config
+    from benchmark.plan import DEFAULT_DECODERS
+    from benchmark.report.tables import speed_table
+    from benchmark.speed_rows import speed_rows
+
+    parsed = [make_config({"image_size": size}).image_size or (0, 0) for size in sizes]
+    if threads is not None:
+        torch.set_num_threads(threads)
+    rows = speed_rows(
+        backbones or (str(FALLBACKS["backbone"]),), decoders or DEFAULT_DECODERS, parsed, classes,
+        backbone_args(arguments), not no_time, device, batch_size, min_time,
+    )  # fmt: skip
+    text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    if json_file == "-":
+        click.echo(text, nl=False)
+    else:
+        console = console_of_width(180)
+        console.print(speed_table(rows))
+        if json_file is not None:
+            write_output(Path(json_file), text, "--json")
+    if all(row["error"] for row in rows):
+        raise SystemExit(1)

@@ -1,0 +1,155 @@
+"""Commands about wirings: `search`, `prune`, `transfer`, `draw`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmark.commands.options import (
+    backbone_args,
+    config_options,
+    console_of_width,
+    given,
+    progress,
+    quiet,
+    write_output,
+)
+from benchmark.config import PAPER_SEARCH, SearchConfig
+from common.errors import UsageError
+
+
+@click.command()
+@config_options(SearchConfig, ("task",))
+@click.option("--preset", type=click.Choice(["paper"]),
+              help="The paper's own settings; options given besides win.")  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path), required=True,
+              help="Folder for found.json and search.json.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace the search that is in --output.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more: libraries' warnings.")
+def search(
+    preset: str | None, output: Path, overwrite: bool, verbose: bool, **options: Any
+) -> None:  # fmt: skip
+    """Search a wiring: train all connections, drop the weak ones.
+
+    Several --task share one wiring. Train what was found:
+    python cli.py run --decoder connectivity:DIR/found.json
+    """
+    if not verbose:
+        quiet()
+    from benchmark import searching
+    from benchmark.config import make_config
+    from benchmark.plan import resolve
+    from benchmark.wirings import FOUND, SEARCH
+
+    values = {**(PAPER_SEARCH if preset else {}), **given(options)}
+    if "task" in values:
+        values["task"] = "+".join(values["task"])
+    config = resolve(make_config(values, SearchConfig))
+    with progress(verbose) as listener:
+        record = searching.search(config, output, overwrite, listener)
+    _print_found(record["found"])
+    click.echo(f"wrote {output / FOUND} and {output / SEARCH}", err=True)
+
+
+@click.command()
+@click.argument("folder", metavar="SEARCH_DIR", type=click.Path(path_type=Path))
+@click.option("--threshold", type=click.FloatRange(0, 1, max_open=True), required=True,
+              help="Connections up to this weight (0…1) are dropped.")  # fmt: skip
+@click.option("--merge/--no-merge", default=None, help="Merge stages with the same inputs.")
+@click.option("--absorb/--no-absorb", default=None, help="Drop stages that another contains.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=None,
+              help="File of the wiring. [default: SEARCH_DIR/found.json]")  # fmt: skip
+def prune(
+    folder: Path, threshold: float, merge: bool | None, absorb: bool | None, output: Path | None
+) -> None:
+    """Prune a search again, with another threshold, without training."""
+    import json
+
+    from benchmark.searching import prune
+    from benchmark.wirings import FOUND, read_search
+
+    changes = {"threshold": threshold, "merge": merge, "absorb": absorb}
+    given = {name: value for name, value in changes.items() if value is not None}
+    found, facts = prune(read_search(folder).model_copy(update=given))
+    _print_found(facts)
+    write_output(output or folder / FOUND, json.dumps(found.to_json(), indent=1) + "\n")
+
+
+def _print_found(found: dict[str, Any]) -> None:
+    for stage, inputs in found["stages"].items():
+        click.echo(f"D{stage} ← {', '.join(inputs)}")
+    gap = "" if found["gap"] is None else f", {found['gap']:.3g} times as much"
+    click.echo(
+        f"{found['kept']} of {found['candidates']} connections kept, {found['alive']} alive, "
+        f"{found['connections']} after merging; smallest kept {found['smallest_kept']:.3g}, "
+        f"largest dropped {found['largest_dropped']:.3g}{gap}"
+    )
+
+
+@click.command()
+@click.argument("wiring", metavar="FILE|PRESET")
+@click.option("--backbone", required=True, metavar="NAME", help="timm model to carry it to.")
+@click.option("--backbone-arg", "arguments", multiple=True, metavar="KEY=VALUE",
+              help="Passed to timm.create_model.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT.json",
+              help="Write the connectivity file for that backbone.")  # fmt: skip
+def transfer(
+    wiring: str, backbone: str, arguments: tuple[str, ...], output: Path | None
+) -> None:  # fmt: skip
+    """Carry a wiring to another backbone by stride; tell what was matched and dropped.
+
+    A PRESET is taken as it is on MobileNetV2's nine features.
+    """
+    import json
+
+    quiet()
+    from rich import box
+    from rich.table import Table
+
+    from benchmark.wirings import carry, matches, named, told
+
+    source = named(wiring)
+    carried = carry(source, backbone, backbone_args(arguments))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in (source.backbone or source.name, "stride", backbone, ""):
+        table.add_column(title)
+    for row in matches(source, carried):
+        table.add_row(*row)
+    console_of_width(120).print(table)
+    for text in told(source, carried):
+        click.echo(text)
+    if output is not None:
+        content = json.dumps(carried.wiring.to_json(), indent=1, ensure_ascii=False) + "\n"
+        write_output(output, content)
+
+
+@click.command()
+@click.argument("wiring", metavar="FILE|PRESET|SEARCH_DIR")
+@click.option("--backbone", metavar="NAME", help="Carry it to this timm model first.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="A .svg, .png or .pdf. [default: its name.svg]")  # fmt: skip
+def draw(wiring: str, backbone: str | None, output: Path | None) -> None:
+    """Draw a wiring: encoder left, decoder right; of a search also its weights.
+
+    A PRESET without --backbone is drawn on MobileNetV2's nine features.
+    """
+    path = Path(wiring).expanduser()
+    output = output or Path(f"{path.resolve().name if path.is_dir() else path.stem}.svg")
+    quiet()
+    from benchmark.report.wiring import SUFFIXES, rendered, search_figure, wiring_figure
+    from benchmark.wirings import features_of, load_search, named, on_backbone
+    from models.connectivity import is_preset
+
+    if output.suffix not in SUFFIXES:
+        raise UsageError(f"-o {output}: draw writes {', '.join(SUFFIXES)}")
+    if path.is_dir() and not is_preset(wiring):
+        if backbone is not None:
+            raise UsageError(f"--backbone: {wiring} has its own; draw {path / 'found.json'}")
+        found, search = load_search(path)
+        figure = search_figure(found, search, features_of(found))
+    elif backbone is not None:
+        figure = wiring_figure(*on_backbone(wiring, backbone))
+    else:
+        own = named(wiring)
+        figure = wiring_figure(own, features_of(own))
+    write_output(output, rendered(figure, output.suffix))
