@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmark.config import RunConfig
 from benchmark.training import seed_everything
+from common.annotators import share
 from common.errors import UsageError
 from datasets.augment import IGNORE, Augment
 from datasets.base import DATASETS
@@ -25,7 +26,8 @@ def colour_target(
 ) -> np.ndarray:
     """A target [H, W] as RGB uint8 [H, W, 3]; ignored pixels are black.
 
-    Depth: near is bright, each map stretched to its own range. Masks and edges: white on grey.
+    Depth: near is bright, each map stretched to its own range. Masks: white on grey. Edges: the
+    brighter, the more annotators.
     """
     values = target.numpy()
     known = values != IGNORE[name]
@@ -40,6 +42,8 @@ def colour_target(
         low, high = (log[known].min(), log[known].max()) if known.any() else (0.0, 1.0)
         nearness = 1 - (log - low) / max(high - low, 1e-6)
         picture = matplotlib.colormaps["magma"](nearness)[..., :3] * 255
+    elif name == "edges":
+        picture = 255 * share(target).clamp(min=0).numpy()[..., None].repeat(3, axis=2)
     else:
         picture = np.where(values == 1, 255, 60)[..., None].repeat(3, axis=2)
     return np.where(known[..., None], picture, 0).astype(np.uint8)

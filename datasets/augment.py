@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.errors import UsageError
 
-IGNORE = {"segmentation": 255, "saliency": 255, "edges": 255, "depth": 0}
+IGNORE = {"segmentation": 255, "saliency": 255, "edges": 0, "depth": 0}
 
 
 def check_crop(size: tuple[int, int], crop: tuple[int, int]) -> None:

@@ -20,7 +20,7 @@ class Sample:
     - ``segmentation``: uint8 class index, 255 = ignore
     - ``depth``: float32 metres along the optical axis, 0 = no reading
     - ``saliency``: uint8, 1 = salient object, 0 = background
-    - ``edges``: uint8, 1 = boundary, 0 = none
+    - ``edges``: int32, the annotators' boundaries as ``common.annotators.pack`` writes them
     """
 
     image: Tensor

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from common.annotators import pack
 from common.errors import UsageError
 from datasets._scenes_layout import furnish
 from datasets._scenes_shade import shade
@@ -115,11 +116,13 @@ class Scenes(DenseDataset):
             "segmentation": scene.labels[instance],
             "depth": hits.depth.reshape(self.size),
             "saliency": (instance == scene.hero).astype(np.uint8),
-            "edges": boundaries(instance),
         }
         return Sample(
             torch.from_numpy(shade(scene, hits)),
-            {name: torch.from_numpy(target) for name, target in targets.items()},
+            {
+                **{name: torch.from_numpy(target) for name, target in targets.items()},
+                "edges": pack(torch.from_numpy(boundaries(instance))[None]),
+            },
             f"{self.split}-{index:05d}",
         )
 

@@ -21,7 +21,7 @@ def batch_of(height: int, width: int, count: int = 4) -> Batch:
     depth = 1 + 9 * torch.rand(count, height, width, generator=random)
     depth[torch.rand(depth.shape, generator=random) < 0.2] = 0
     mask = (labels == 1).to(torch.uint8)
-    return images, {"segmentation": labels, "depth": depth, "saliency": mask, "edges": mask}
+    return images, {"segmentation": labels, "depth": depth, "saliency": mask, "edges": mask + 2}
 
 
 def still(count: int, size: tuple[int, int], left: float = 0, top: float = 0) -> Geometry:

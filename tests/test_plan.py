@@ -71,6 +71,6 @@ def test_command_repeats_the_run():
 
     for name in ("config_file", "results", "overwrite", "dry_run", "verbose"):
         options.pop(name)
-    given = given(options)
-    given = {k: v[0] if isinstance(v, tuple) else v for k, v in given.items()}
-    assert run_key(resolve(make_config(given))) == run_key(config)
+    values = given(options)
+    values = {k: v[0] if isinstance(v, tuple) else v for k, v in values.items()}
+    assert run_key(resolve(make_config(values))) == run_key(config)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from common.annotators import unpack
 from common.errors import UsageError
 from datasets._scenes_trace import NEAR, Hits, Scene, View, trace
 from datasets.base import DATASETS, Sample
@@ -25,7 +26,7 @@ DTYPES = {
     "segmentation": torch.uint8,
     "depth": torch.float32,
     "saliency": torch.uint8,
-    "edges": torch.uint8,
+    "edges": torch.int32,
 }
 
 
@@ -319,7 +320,7 @@ def test_only_hero_and_distractors_are_vivid() -> None:
 def test_edges_are_the_changes_of_instance() -> None:
     for _, hits, sample in traced()[:5]:
         instance = hits.instance.reshape(128, 128)
-        edges = sample.targets["edges"]
+        edges = unpack(sample.targets["edges"])[0]
         for row in range(128):
             for column in range(128):
                 near = [instance[row, column]]
