@@ -59,6 +59,9 @@ class NetworkConfig(BaseModel):
     )
     zoom: tuple[float, float] | None = Field(None, description="Random zoom in training: LOW,HIGH.")
     flip: bool = Field(True, description="Random left-right flip in training.")
+    rotate: float | None = Field(
+        None, ge=0, le=180, description="Random rotation by multiples of this angle; 0: off."
+    )
     colour: float | None = Field(None, ge=0, le=1, description="Strength of colour jitter, 0…1.")
 
     batch_size: int | None = Field(None, ge=1, description="Images in a training step.")
@@ -131,7 +134,7 @@ class RunConfig(NetworkConfig):
     score: Literal["last", "best"] = Field(
         "last", description="Score the last epoch's weights or the best validated ones."
     )
-    validate_every: int = Field(1, ge=1, description="Epochs between validations.")
+    validate_every: int | None = Field(None, ge=1, description="Epochs between validations.")
 
     def key(self, data_is_identity: bool, revision: int = 1) -> str:
         """Ten hexadecimal digits over everything that determines the result.
@@ -207,8 +210,10 @@ FALLBACKS: Mapping[str, Any] = {
     "backbone": "mobilenetv2_100",
     "image_size": (256, 256),
     "zoom": (1.0, 1.5),
+    "rotate": 0.0,
     "colour": 0.2,
     "epochs": 8,
+    "validate_every": 1,
     "batch_size": 8,
     "optimizer": "sgd",
     "lr": 0.01,

@@ -47,15 +47,18 @@ def protocol_id(config: RunConfig, task: Task, split: str = "test") -> str:
 
 @torch.inference_mode()
 def evaluate(
-    config: RunConfig, model: nn.Module, task: Task, data: Resized, listener: Listener | None = None
+    config: RunConfig,
+    model: nn.Module,
+    task: Task,
+    data: Resized,
+    accumulator: Accumulator,
+    listener: Listener | None = None,
 ) -> Accumulator:
     """Score ``model`` on ``data``: resized images, targets at the files' resolution."""
     device = torch.device(config.device)
     model.eval()
-    accumulator = task.accumulator()
-    loader = DataLoader(
-        data, batch_size=config.batch_size, collate_fn=collate, num_workers=config.workers
-    )
+    size = 1 if data.mixed else config.batch_size
+    loader = DataLoader(data, batch_size=size, collate_fn=collate, num_workers=config.workers)
     if listener is not None:
         listener.begin(f"score {config.decoder}", len(data))
     for images, targets in loader:

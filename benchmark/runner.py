@@ -232,7 +232,7 @@ class Runner:
             _save_checkpoint(fresh, which, network, {"key": result.key, "epoch": row})
 
         def validate(network: nn.Module) -> dict[str, float]:
-            scores = metrics_of(evaluate(config, network, task, data.val))
+            scores = metrics_of(evaluate(config, network, task, data.val, task.validator()))
             return {name: value for name, value in scores.items() if "/" not in name}
 
         result.protocol = protocol_id(config, task)
@@ -250,7 +250,7 @@ class Runner:
         if config.score == "best":
             load_checkpoint(fresh, "best", model)
         start = time.perf_counter()
-        accumulator = evaluate(config, model, task, data.test, self.listener)
+        accumulator = evaluate(config, model, task, data.test, task.accumulator(), self.listener)
         scores = Scores.of(accumulator, task.main)
         result.seconds["score"] = time.perf_counter() - start
         result.metrics, result.intervals = scores.metrics, scores.intervals

@@ -142,8 +142,9 @@ def make_augment(config: NetworkConfig) -> Augment:
     assert config.image_size is not None
     assert config.zoom is not None
     return Augment(
-        config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0
-    )
+        config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0,
+        config.rotate or 0.0,
+    )  # fmt: skip
 
 
 def total_loss(
@@ -204,7 +205,9 @@ def train(
         if config.ema is not None
         else None
     )
-    higher = task.metric_info(task.main).higher_is_better
+    assert config.validate_every is not None
+    main = task.validator().key(task.columns[0])
+    higher = task.metric_info(main).higher_is_better
     history = History()
     steps = config.epochs * len(batches)
     best = -math.inf
@@ -243,7 +246,7 @@ def train(
         if epoch % config.validate_every == 0 or epoch == config.epochs:
             scores = validate(scored)
             row |= {f"val/{name}": value for name, value in scores.items()}
-            goodness = scores[task.main] if higher else -scores[task.main]
+            goodness = scores[main] if higher else -scores[main]
             if goodness > best:
                 best, history.best_epoch = goodness, epoch
                 save("best", scored, row)

@@ -16,7 +16,7 @@ from benchmark.training import (
     train,
 )
 from common.errors import UsageError
-from datasets.base import Sample
+from datasets.base import DatasetInfo, Sample
 from datasets.pipeline import Resized, Split
 from models.decoders.base import DecoderInfo
 
@@ -25,6 +25,8 @@ CLASSES = 11
 
 class Halves:
     """Left half dark and of class 1, right half bright and of class 3: learnable by one pixel."""
+
+    info = DatasetInfo("halves", "halves", {}, {})
 
     def __len__(self) -> int:
         return 8
