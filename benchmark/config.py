@@ -5,6 +5,7 @@ Imports nothing heavy, so that the command line can build its options from the f
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -122,7 +123,10 @@ class NetworkConfig(BaseModel):
 
 
 class RunConfig(NetworkConfig):
-    """One run: a network, the data that it is trained and scored on, and how."""
+    """One run: a network, the data that it is trained and scored on, and how.
+
+    ``task`` may join several tasks by ``+``: one network with a head for each.
+    """
 
     decoder: str = Field(
         "sparsemask", description="Decoder, see `list decoders`; or connectivity:FILE.json."
@@ -131,10 +135,29 @@ class RunConfig(NetworkConfig):
     epochs: int | None = Field(None, ge=1, description="Passes over the training split.")
     ema: float | None = Field(None, gt=0, lt=1, description="Decay of averaged weights; off.")
     loss: str | None = Field(None, description="Sum of terms, as in ce+0.5*dice.")
+    loss_weighting: Literal["fixed", "uncertainty", "dwa"] = Field(
+        "fixed", description="How the losses of several tasks are weighed."
+    )
+    task_weights: dict[str, float] = Field(
+        default_factory=dict, description="TASK=FACTOR on that task's loss."
+    )
+    separate_decoders: bool = Field(False, description="A decoder for each task, not a shared one.")
     score: Literal["last", "best"] = Field(
         "last", description="Score the last epoch's weights or the best validated ones."
     )
     validate_every: int | None = Field(None, ge=1, description="Epochs between validations.")
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        tasks = self.task.split("+")
+        if len(tasks) > 1 and self.loss is not None:
+            raise ValueError(f"--loss: {self.loss}: give it with one --task, not {len(tasks)}")
+        for task, factor in self.task_weights.items():
+            if task not in tasks:
+                raise ValueError(f"--task-weight: {task} is none of the tasks {', '.join(tasks)}")
+            if not 0 < factor < math.inf:
+                raise ValueError(f"--task-weight: {task}={factor:g} is not above 0")
+        return self
 
     def key(self, data_is_identity: bool, revision: int = 1) -> str:
         """Ten hexadecimal digits over everything that determines the result.
@@ -289,7 +312,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected 'option: value' lines")
     values = {str(key).replace("-", "_"): value for key, value in content.items()}
-    for option, field in (("backbone_arg", "backbone_args"), ("lambda", "lambda_")):
+    renamed = {"backbone_arg": "backbone_args", "task_weight": "task_weights", "lambda": "lambda_"}
+    for option, field in renamed.items():
         if option in values:
             values[field] = values.pop(option)
     return values

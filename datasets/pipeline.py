@@ -10,10 +10,17 @@ from torch.utils.data import Dataset
 
 from common.annotators import pack, unpack
 from common.errors import DataError
+from datasets.augment import IGNORE
 from datasets.base import DATASETS, DenseDataset, Sample
 
 HOLD_OUT = 0.1
 CACHE_BYTES = 2**30
+DTYPES = {
+    "segmentation": torch.uint8,
+    "saliency": torch.uint8,
+    "edges": torch.int32,
+    "depth": torch.float32,
+}
 
 
 class Split(Dataset[Sample]):
@@ -123,7 +130,11 @@ class Resized(Dataset[Sample]):
     def __init__(
         self, source: Split, size: tuple[int, int], target: str | Sequence[str], targets: bool
     ) -> None:
-        """target: name(s) of what is read. Raises DataError for what the samples do not have."""
+        """target: name(s) of what is read; of several, a sample may lack some.
+
+        Then training gets a map without any label, and scoring none. Raises DataError for a sample
+        that has none.
+        """
         self.source, self.size, self.targets = source, size, targets
         self.names = (target,) if isinstance(target, str) else tuple(target)
         self.turned = source.data.info.turned
@@ -137,10 +148,11 @@ class Resized(Dataset[Sample]):
 
     def _read(self, index: int) -> Sample:
         sample = self.source[index]
-        missing = [name for name in self.names if name not in sample.targets]
-        if missing:
-            raise DataError(f"{sample.name}: no {missing[0]}: only {', '.join(sample.targets)}")
-        sample = Sample(sample.image, {n: sample.targets[n] for n in self.names}, sample.name)
+        targets = {name: t for name, t in sample.targets.items() if name in self.names}
+        if not targets:
+            has = ", ".join(sample.targets) or "no ground truth at all"
+            raise DataError(f"{sample.name}: no {' or '.join(self.names)}: only {has}")
+        sample = Sample(sample.image, targets, sample.name)
         size = self.size
         if self.turned and not _alike(sample.image.shape[-2:], size):
             if self.targets:
@@ -149,7 +161,12 @@ class Resized(Dataset[Sample]):
                 size = size[::-1]
         targets = sample.targets
         if self.targets:
-            targets = {name: resize_target(name, t, size) for name, t in targets.items()}
+            targets = {
+                name: resize_target(name, targets[name], size)
+                if name in targets
+                else torch.full(size, IGNORE[name], dtype=DTYPES[name])
+                for name in self.names
+            }
         return Sample(resize_image(sample.image, size), targets, sample.name)
 
     def __len__(self) -> int:
