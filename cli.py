@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from benchmark.commands.data import data
+from benchmark.commands.network import evaluate, predict
 from benchmark.commands.results import list_, report
 from benchmark.commands.run import run
 from benchmark.commands.speed import speed
@@ -40,7 +41,8 @@ def main() -> None:
     keep_freed_memory()
 
 
-for command in (run, search, prune, report, list_, data, speed, transfer, draw):
+COMMANDS = (run, evaluate, predict, report, search, prune, transfer, draw, speed, data, list_)
+for command in COMMANDS:
     main.add_command(command)
 
 

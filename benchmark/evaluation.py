@@ -9,11 +9,14 @@ from torch.utils.data import DataLoader
 
 from benchmark.config import RunConfig
 from benchmark.events import Listener
+from benchmark.inference import Views, predict
 from benchmark.results import TaskScores
 from benchmark.training import autocast
 from datasets.pipeline import Resized, collate
 from tasks.base import Task
 from tasks.metrics.base import Accumulator
+
+PLAIN = Views()
 
 
 def scores_of(accumulator: Accumulator, task: Task, protocol: str) -> TaskScores:
@@ -37,12 +40,17 @@ def metrics_of(accumulator: Accumulator) -> dict[str, float]:
     return {accumulator.key(name): value for name, value in accumulator.compute().items()}
 
 
-def protocol_id(config: RunConfig, task: Task, split: str = "test") -> str:
-    """What makes two scores comparable: ``camvid/segmentation/test/miou@240x320``."""
+def protocol_id(
+    config: RunConfig, task: Task, split: str = "test", views: Views = PLAIN, original: bool = False
+) -> str:
+    """What makes two scores comparable: ``camvid/segmentation/test/miou/240x320``.
+
+    original: images were taken at the files' own resolution.
+    """
     assert config.image_size is not None
-    height, width = config.image_size
+    size = "original" if original else "x".join(map(str, config.image_size))
     limit = f"/first{config.limit}" if config.limit else ""
-    return f"{config.dataset}/{task.name}/{split}/{task.main}/{height}x{width}{limit}"
+    return f"{config.dataset}/{task.name}/{split}/{task.main}/{size}{views.name}{limit}"
 
 
 @torch.inference_mode()
@@ -52,11 +60,12 @@ def evaluate(
     accumulators: Mapping[Task, Accumulator],
     data: Resized,
     listener: Listener | None = None,
+    views: Views = PLAIN,
 ) -> None:
     """Score ``model`` on ``data``, task by task, into ``accumulators``.
 
-    Images are resized; predictions are compared at the files' resolution. An image without a
-    task's ground truth counts for the others only.
+    Images are taken as ``data`` hands them out; predictions are compared at the files' resolution.
+    An image without a task's ground truth counts for the others only.
     """
     device = torch.device(config.device)
     model.eval()
@@ -67,14 +76,39 @@ def evaluate(
     for images, targets in loader:
         images = images.to(device, memory_format=torch.channels_last)
         with autocast(config):
-            logits = model(images)
-        for index, sample in enumerate(targets):
+            predictions = _predictions(model, list(accumulators), images, targets, views)
+        for prediction, sample in zip(predictions, targets, strict=True):
             for task, accumulator in accumulators.items():
-                if (target := sample.get(task.target)) is not None:
-                    prediction = task.predict_at(logits[task.name][index], *target.shape)
-                    accumulator.update(prediction.cpu(), task.truth(target))
+                if task.target in sample:
+                    found = prediction[task.name].cpu()
+                    accumulator.update(found, task.truth(sample[task.target]))
             if listener is not None:
                 listener.step()
+
+
+def _predictions(
+    model: nn.Module,
+    tasks: list[Task],
+    images: Tensor,
+    targets: list[dict[str, Tensor]],
+    views: Views,
+) -> list[dict[str, Tensor]]:
+    """Each image's prediction for each task that it has ground truth for, at that one's size."""
+    if views != PLAIN:
+        sizes = [next(iter(sample.values())).shape for sample in targets]
+        return [
+            predict(model, tasks, image, (size[0], size[1]), views)
+            for image, size in zip(images, sizes, strict=True)
+        ]
+    logits = model(images)
+    return [
+        {
+            task.name: task.predict_at(logits[task.name][index], *sample[task.target].shape)
+            for task in tasks
+            if task.target in sample
+        }
+        for index, sample in enumerate(targets)
+    ]
 
 
 def score_constant(task: Task, train: Resized, test: Resized) -> dict[str, Any]:

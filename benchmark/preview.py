@@ -21,6 +21,14 @@ GAP = 4
 FALLBACK_PALETTE = "tab20"
 
 
+def class_colours(palette: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """[256, 3] in 0…255: the data set's colours, black beyond; without any, 20 that repeat."""
+    if palette:
+        return np.array([*palette, *[(0, 0, 0)] * (256 - len(palette))])
+    table: np.ndarray = matplotlib.colormaps[FALLBACK_PALETTE](np.arange(256) % 20)[:, :3] * 255
+    return table
+
+
 def colour_target(
     name: str, target: Tensor, palette: Sequence[tuple[int, int, int]] = ()
 ) -> np.ndarray:
@@ -32,11 +40,7 @@ def colour_target(
     values = target.numpy()
     known = values != IGNORE[name]
     if name == "segmentation":
-        if not palette:
-            table = matplotlib.colormaps[FALLBACK_PALETTE](np.arange(256) % 20)[:, :3] * 255
-        else:
-            table = np.array([*palette, *[(0, 0, 0)] * (256 - len(palette))])
-        picture = table[values]
+        picture = class_colours(palette)[values]
     elif name == "depth":
         log = np.log(np.where(known, values, 1.0))
         low, high = (log[known].min(), log[known].max()) if known.any() else (0.0, 1.0)

@@ -1,21 +1,18 @@
 """Runs: each is trained, scored and written; then all of a comparison are timed in turns."""
 
-import json
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import nn
 
-from benchmark.config import NetworkConfig, RunConfig
+from benchmark.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
+from benchmark.config import RunConfig
 from benchmark.environment import environment
 from benchmark.evaluation import (
     evaluate,
@@ -25,6 +22,7 @@ from benchmark.evaluation import (
     scores_of,
 )
 from benchmark.events import Listener, Silent
+from benchmark.network import build_model, check_device
 from benchmark.plan import command_of, make_tasks, run_key
 from benchmark.results import Result, folder_of, load, save
 from benchmark.speed import (
@@ -35,53 +33,12 @@ from benchmark.speed import (
     speed_record,
     time_models,
 )
-from benchmark.training import autocast, check_batch, seed_everything, train, validated
-from common.errors import DataError, UsageError, UserError
+from benchmark.training import autocast, check_batch, train, validated
+from common.errors import DataError, UserError, first_line
 from common.files import check_writable, write_atomic
-from datasets.augment import check_crop
 from datasets.pipeline import Resized, open_splits
-from models.backbones import Backbone, create_backbone
-from models.decoders.base import Decoder, SeparateDecoders
-from models.predictor import DensePredictor, build_decoder
+from models.predictor import DensePredictor
 from tasks.base import Task
-
-CHECKPOINT = "{which}.safetensors"
-
-
-def open_network(
-    config: NetworkConfig,
-    make_decoder: Callable[[Backbone], Decoder | SeparateDecoders],
-    channels: Mapping[str, int],
-) -> DensePredictor:
-    """Backbone, decoder and a head for each of ``channels``, for images of the run's sizes.
-
-    Raises UsageError for sizes that the backbone or the augmentation cannot take.
-    """
-    assert config.backbone is not None
-    assert config.image_size is not None
-    assert config.mean is not None
-    assert config.std is not None
-    backbone = create_backbone(
-        config.backbone, config.backbone_args, config.weights, config.pretrained
-    )
-    model = DensePredictor(backbone, make_decoder(backbone), channels, config.mean, config.std)
-    crop = config.crop_size or config.image_size
-    for size in (config.image_size, crop):
-        model.check_size(*size)
-    check_crop(config.image_size, crop)
-    return model
-
-
-def build_model(config: RunConfig, tasks: Sequence[Task]) -> DensePredictor:
-    """The network of a run, initialised from its seed, on the CPU."""
-    seed_everything(config.seed)
-
-    def decoder(backbone: Backbone) -> Decoder | SeparateDecoders:
-        if not config.separate_decoders:
-            return build_decoder(config.decoder, backbone)
-        return SeparateDecoders({t.name: build_decoder(config.decoder, backbone) for t in tasks})
-
-    return open_network(config, decoder, {task.name: task.channels for task in tasks})
 
 
 @dataclass
@@ -242,7 +199,7 @@ class Runner:
         fresh = folder / "training"
 
         def checkpoint(which: str, network: nn.Module, row: dict[str, Any]) -> None:
-            _save_checkpoint(fresh, which, network, {"key": result.key, "epoch": row})
+            save_checkpoint(fresh, which, network, {"key": result.key, "epoch": row})
 
         def validate(network: nn.Module) -> dict[str, float]:
             accumulators = {task: task.validator() for task in tasks}
@@ -295,7 +252,7 @@ class Runner:
         fused: dict[str, bool] = {}
         for config in finished:
             folder = folder_of(self.results, config, run_key(config))
-            if (folder / CHECKPOINT.format(which=config.score)).is_file():
+            if checkpoint_file(folder, config.score).is_file():
                 model = build_model(config, make_tasks(config))
                 load_checkpoint(folder, config.score, model)
                 models[run_key(config)], fused[run_key(config)] = fused_if_possible(model)
@@ -341,40 +298,3 @@ def _comparable(plan: Sequence[RunConfig]) -> list[list[RunConfig]]:
         )
         groups.setdefault(key, []).append(config)
     return list(groups.values())
-
-
-def check_device(device: str) -> None:
-    """Raises UsageError unless ``device`` is a CPU or a CUDA device that this machine has."""
-    try:
-        kind = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"--device {device}: use cpu, cuda or cuda:N") from None
-    if kind.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {device}: use cpu, cuda or cuda:N")
-    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices"
-        )
-
-
-def _save_checkpoint(folder: Path, which: str, model: nn.Module, facts: dict[str, Any]) -> None:
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    write_atomic(folder / CHECKPOINT.format(which=which), to_bytes(tensors))
-    write_atomic(folder / f"{which}.json", json.dumps(facts, indent=1) + "\n")
-
-
-def load_checkpoint(folder: Path, which: str, model: nn.Module) -> None:
-    """Load ``best`` or ``last`` weights of a run into its network."""
-    path = folder / CHECKPOINT.format(which=which)
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{path}: not this run's weights ({first_line(error)})") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message; of a loader's worker's, that of the error it met."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    if len(lines) > 1 and lines[0].startswith("Caught "):
-        return lines[-1].partition("Error: ")[2] or lines[-1]
-    return lines[0]

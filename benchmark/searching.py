@@ -15,8 +15,8 @@ from benchmark.config import SearchConfig
 from benchmark.costs import connection_costs
 from benchmark.environment import environment
 from benchmark.events import Listener, Silent
+from benchmark.network import check_device, open_network
 from benchmark.plan import command_of, make_tasks
-from benchmark.runner import check_device, open_network
 from benchmark.training import (
     Batches,
     NotFinite,

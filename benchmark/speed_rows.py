@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.runner import check_device, first_line
+from benchmark.network import check_device
 from benchmark.speed import (
     NOT_COUNTED,
     count_decoder_conv_weights,
@@ -21,7 +21,7 @@ from benchmark.speed import (
     speed_record,
     time_models,
 )
-from common.errors import UserError
+from common.errors import UserError, first_line
 from models.backbones import Backbone, check_name, create_backbone, create_without_weights
 from models.connectivity import Connectivity
 from models.decoders.base import DECODERS

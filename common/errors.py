@@ -19,3 +19,11 @@ class UsageError(UserError):
 
 class DataError(UserError):
     """A file of a data set or of weights that is missing, unreadable or wrong."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message; of a loader's worker's, that of the error it met."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if len(lines) > 1 and lines[0].startswith("Caught "):
+        return lines[-1].partition("Error: ")[2] or lines[-1]
+    return lines[0]

@@ -168,6 +168,22 @@ def read_image(path: Path) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def read_any_image(path: Path) -> Tensor:
+    """As ``read_image``, but 16-bit grey is taken too, at its 256 coarser steps.
+
+    For a user's own photographs; a data set's images of that kind may mean something else.
+    """
+    with _decoded(path) as picture:
+        if picture.mode.startswith("I"):
+            deep = np.array(picture)
+            if deep.min() < 0 or deep.max() > 65535:
+                seen = f"values {deep.min()}…{deep.max()}"
+                raise DataError(f"{path}: {seen}: convert the image to 8-bit RGB")
+            grey = (deep.astype(np.int64) // 257).astype(np.uint8)
+            return torch.from_numpy(grey)[None].expand(3, -1, -1).contiguous()
+    return read_image(path)
+
+
 def read_labels(path: Path, classes: int, void: Iterable[int] = ()) -> Tensor:
     """uint8 [H, W] class index below ``classes``; the values ``void`` and 255 become 255.
 

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,14 +98,22 @@ def wiring_file(decoder: str) -> Path | None:
     return Path(decoder.removeprefix(WIRED)).expanduser() if decoder.startswith(WIRED) else None
 
 
-def build_decoder(name: str, backbone: Backbone) -> Decoder:
+def build_decoder(
+    name: str, backbone: Backbone, wiring: Mapping[str, Any] | None = None
+) -> Decoder:
     """The decoder called ``name``, or wired by ``connectivity:FILE.json``, for ``backbone``.
 
-    Raises UsageError for an unknown name, a file that is no connectivity, and features that the
-    decoder cannot use.
+    wiring: the file's strides and stages, where they are known; then it is not read. Raises
+    UsageError for an unknown name, a file that is no connectivity, and features that the decoder
+    cannot use.
     """
     file = wiring_file(name)
     if file is None:
         return DECODERS.get(name)(backbone.features)
     strides = [f.stride for f in backbone.features]
-    return ConnectedDecoder(backbone.features, Connectivity.load(file).transfer(strides))
+    if wiring is None:
+        source = Connectivity.load(file)
+    else:
+        stages = {int(stage): tuple(inputs) for stage, inputs in wiring["stages"].items()}
+        source = Connectivity(file.stem, tuple(wiring["strides"]), stages)
+    return ConnectedDecoder(backbone.features, source.transfer(strides))

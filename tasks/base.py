@@ -52,6 +52,17 @@ class Task(ABC):
         return logits.new_zeros(())
 
     @abstractmethod
+    def activate(self, logits: Tensor, scale: float = 1.0) -> Tensor:
+        """Logits [B, channels, H, W] → what views of one image are averaged in, same shape.
+
+        scale: by how much the view's image was magnified.
+        """
+
+    @abstractmethod
+    def decide(self, activated: Tensor) -> Tensor:
+        """Averaged activations [B, channels, H, W] → prediction [B, H, W]."""
+
+    @abstractmethod
     def predict(self, logits: Tensor) -> Tensor:
         """Logits [B, channels, H, W] → prediction [B, H, W] in the target's unit."""
 

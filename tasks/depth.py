@@ -49,6 +49,13 @@ class Depth(Task):
             ),
         }
 
+    def activate(self, logits: Tensor, scale: float = 1.0) -> Tensor:
+        """Log metres; what looks twice as large through the same lens is half as far away."""
+        return self._log_depth(logits)[:, None] + math.log(scale)
+
+    def decide(self, activated: Tensor) -> Tensor:
+        return activated[:, 0].exp()
+
     def predict(self, logits: Tensor) -> Tensor:
         return self._log_depth(logits).exp()
 

@@ -35,6 +35,12 @@ class Saliency(Task):
 
         return {"bce": term(losses.bce), "iou": term(losses.iou), "ssim": term(losses.ssim)}
 
+    def activate(self, logits: Tensor, scale: float = 1.0) -> Tensor:  # noqa: ARG002
+        return logits.sigmoid()
+
+    def decide(self, activated: Tensor) -> Tensor:
+        return activated[:, 0]
+
     def predict(self, logits: Tensor) -> Tensor:
         return logits[:, 0].sigmoid()
 

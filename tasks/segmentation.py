@@ -33,6 +33,12 @@ class Segmentation(Task):
     def presence_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return losses.presence(logits.float(), target, self.ignore)
 
+    def activate(self, logits: Tensor, scale: float = 1.0) -> Tensor:  # noqa: ARG002
+        return logits.softmax(1)
+
+    def decide(self, activated: Tensor) -> Tensor:
+        return activated.argmax(1)
+
     def predict(self, logits: Tensor) -> Tensor:
         return logits.argmax(1)
 

@@ -16,7 +16,18 @@ RUN = ("run", "--task", "segmentation", "--dataset", "camvid", "--image-size", "
 
 
 def test_help_is_there_for_every_command():
-    single = ("run", "search", "prune", "report", "list", "speed", "transfer", "draw")
+    single = (
+        "run",
+        "evaluate",
+        "predict",
+        "search",
+        "prune",
+        "report",
+        "list",
+        "speed",
+        "transfer",
+        "draw",
+    )
     for command in ((), *((name,) for name in single), ("data", "preview")):
         done = subprocess.run(
             [sys.executable, "cli.py", *command, "--help"], cwd=ROOT, capture_output=True, text=True

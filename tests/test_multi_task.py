@@ -10,10 +10,10 @@ from test_leaderboard import result
 from benchmark.config import RunConfig, make_config
 from benchmark.events import Silent
 from benchmark.leaderboard import boards
+from benchmark.network import build_model
 from benchmark.plan import command_of, make_tasks, plan, resolve
 from benchmark.report.tables import cells, header
 from benchmark.results import TaskScores
-from benchmark.runner import build_model
 from benchmark.training import improvement, train
 from benchmark.weighting import Weighting
 from common.errors import DataError

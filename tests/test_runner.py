@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from benchmark import runner as runner_module
+from benchmark.checkpoint import load_checkpoint
 from benchmark.config import make_config
 from benchmark.events import Silent
+from benchmark.network import build_model
 from benchmark.plan import make_tasks, plan, run_key
 from benchmark.results import folder_of, load, read_all, save
-from benchmark.runner import Runner, build_model, load_checkpoint
+from benchmark.runner import Runner
 from common.errors import DataError, UserError
 
 VALUES = {

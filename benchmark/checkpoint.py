@@ -1,0 +1,86 @@
+"""A run's trained network: written by the runner, opened again by what uses networks."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import nn
+
+from benchmark.config import RunConfig
+from benchmark.network import build_model
+from benchmark.plan import make_tasks
+from benchmark.results import FILE, Result
+from common.errors import UsageError, UserError, first_line
+from common.files import write_atomic
+from models.predictor import DensePredictor
+from tasks.base import Task
+
+SUFFIX = ".safetensors"
+
+
+def checkpoint_file(folder: Path, which: str) -> Path:
+    """Where a run's ``best`` or ``last`` weights are."""
+    return folder / f"{which}{SUFFIX}"
+
+
+def save_checkpoint(folder: Path, which: str, model: nn.Module, facts: Mapping[str, Any]) -> None:
+    """Write the ``best`` or ``last`` weights of a run, with ``facts`` about them beside."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    write_atomic(checkpoint_file(folder, which), to_bytes(tensors))
+    write_atomic(folder / f"{which}.json", json.dumps(facts, indent=1) + "\n")
+
+
+def load_checkpoint(folder: Path, which: str, model: nn.Module) -> None:
+    """Load ``best`` or ``last`` weights of a run into its network."""
+    path = checkpoint_file(folder, which)
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path}: not this run's weights ({first_line(error)})") from error
+
+
+@dataclass
+class Checkpoint:
+    """A trained network with the run that it comes from. model: on the CPU, in eval mode."""
+
+    path: Path
+    key: str
+    config: RunConfig
+    tasks: list[Task]
+    model: DensePredictor
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The network of a run's folder (the weights that were scored), or of one of its files.
+
+    Nothing but the folder is needed: neither the backbone's first weights nor a wiring's file.
+    Raises UsageError where ``path`` is no such thing, UserError for damaged weights.
+    """
+    if not path.exists():
+        raise UsageError(f"--checkpoint {path}: no such folder or file: name a run's folder")
+    folder = path if path.is_dir() else path.parent
+    try:
+        result = Result.model_validate_json((folder / FILE).read_bytes())
+    except FileNotFoundError:
+        raise UsageError(
+            f"--checkpoint {path}: no {FILE} in {folder}: name the folder of a finished run"
+        ) from None
+    except (OSError, ValidationError) as error:
+        raise UsageError(f"{folder / FILE}: not a result ({first_line(error)})") from None
+    which = result.config.score if path.is_dir() else path.stem
+    if not checkpoint_file(folder, which).is_file() or path.suffix not in ("", SUFFIX):
+        raise UsageError(
+            f"--checkpoint {path}: no weights there: name a run's folder, or the best{SUFFIX} or "
+            f"last{SUFFIX} in it"
+        )
+    tasks = make_tasks(result.config)
+    bare = result.config.model_copy(update={"weights": None, "pretrained": False})
+    model = build_model(bare, tasks)
+    load_checkpoint(folder, which, model)
+    return Checkpoint(path, result.key, result.config, tasks, model.eval())

@@ -1,0 +1,155 @@
+"""Commands that use a trained network: `evaluate`, `predict`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from benchmark.commands.options import console_of_width, progress, quiet, write_output
+from common.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchmark.inference import Views
+
+
+def views_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of ``Views``, and of the size that images are taken at."""
+    for option in (
+        click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores."),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
+        click.option("--window", metavar="HxW", help="Take larger images in windows of this size."),
+        click.option("--scales", metavar="A,B,…", help="Average over these scales of the image."),
+        click.option("--flip", is_flag=True, help="Average over the image and its mirror image."),
+        click.option(
+            "--image-size",
+            metavar="HxW|original",
+            help="Size that images are taken at. [default: the run's]",
+        ),
+        click.option(
+            "--checkpoint",
+            type=click.Path(path_type=Path),
+            required=True,
+            help="Folder of a run, or its best.safetensors or last.safetensors.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _views(flip: bool, scales: str | None, window: str | None) -> "Views":
+    from benchmark.config import make_config
+    from benchmark.inference import Views
+
+    try:
+        factors = tuple(float(scale) for scale in scales.split(",")) if scales else (1.0,)
+    except ValueError:
+        raise UsageError(f"--scales {scales}: write numbers, as in 0.75,1,1.25") from None
+    if not all(0.1 <= factor <= 10 for factor in factors) or len(set(factors)) < len(factors):
+        raise UsageError(f"--scales {scales}: write different numbers between 0.1 and 10")
+    try:
+        size = make_config({"image_size": window}).image_size
+    except UsageError as error:
+        raise UsageError(str(error).replace("--image-size", "--window")) from None
+    return Views(flip, factors, size)
+
+
+@click.command()
+@views_options
+@click.option("--dataset", default=None, help="Data set to score on. [default: the run's]")
+@click.option("--data", type=click.Path(path_type=Path), default=None, help="Its folder.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test",
+              show_default=True, help="Split to score.")  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), help="Use only the first N images.")
+@click.option("--batch-size", type=click.IntRange(1), help="[default: the run's]")
+@click.option("--amp/--no-amp", default=None, help="Mixed precision. [default: the run's]")
+@click.option("--json", "json_file", metavar="FILE", help="Write the scores as JSON; -: print.")
+def evaluate(
+    checkpoint: Path, image_size: str | None, flip: bool, scales: str | None, window: str | None,
+    device: str, threads: int | None, dataset: str | None, data: Path | None, split: str,
+    limit: int | None, batch_size: int | None, amp: bool | None, json_file: str | None,
+) -> None:  # fmt: skip
+    """Score a trained network: other split, data set or size; with flip, scales, windows.
+
+    Predictions are compared at the ground truth's own resolution.
+    """
+    quiet()
+    from rich import box
+    from rich.table import Table
+
+    from benchmark.config import make_config
+    from benchmark.rescoring import rescore
+
+    original = image_size == "original"
+    given = {"device": device, "threads": threads, "dataset": dataset, "data": data,
+             "limit": limit, "batch_size": batch_size, "amp": amp}  # fmt: skip
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if dataset is not None:
+        changes.setdefault("data", None)
+    if image_size is not None and not original:
+        changes["image_size"] = make_config({"image_size": image_size}).image_size
+    with progress() as listener:
+        scores = rescore(
+            checkpoint, changes, _views(flip, scales, window), split, original, listener
+        )
+    text = scores.model_dump_json(indent=1) + "\n"
+    if json_file == "-":
+        click.echo(text, nl=False)
+        return
+    for task, found in scores.tasks.items():
+        click.echo(f"{task}: {found.protocol}")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for title in ("metric", "value", "95 % of images", ""):
+            table.add_column(title, justify="left" if title == "metric" else "right")
+        for name, value in found.metrics.items():
+            low, high = found.intervals.get(name, (None, None))
+            interval = "" if low is None or high is None else f"{low:.4f}–{high:.4f}"
+            better = found.higher_is_better.get(name)
+            arrow = "" if better is None else "↑" if better else "↓"
+            table.add_row(name, f"{value:.4f}", interval, arrow)
+        console_of_width(100).print(table)
+        click.echo(", ".join(f"{name} {count}" for name, count in found.counts.items()))
+    if json_file is not None:
+        write_output(Path(json_file), text, "--json")
+
+
+@click.command()
+@views_options
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path),
+                metavar="IMAGE…")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
+              help="Folder of the maps.")  # fmt: skip
+def predict(
+    checkpoint: Path, images: tuple[Path, ...], output: Path, image_size: str | None, flip: bool,
+    scales: str | None, window: str | None, device: str, threads: int | None,
+) -> None:  # fmt: skip
+    """Write a trained network's maps of images, or of all images in a folder.
+
+    Segmentation: NAME_segmentation.png (palette) and an overlay with a legend. Depth: 16-bit
+    millimetres and a coloured view. Saliency and edges: 8-bit.
+    """
+    quiet()
+    import torch
+
+    from benchmark.checkpoint import open_checkpoint
+    from benchmark.config import make_config
+    from benchmark.network import check_device
+    from benchmark.prediction import find_images, predict_images
+    from benchmark.rescoring import check_views
+
+    found = find_images(images)
+    check_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    opened = open_checkpoint(checkpoint)
+    original = image_size == "original"
+    if image_size is not None and not original:
+        size = make_config({"image_size": image_size}).image_size
+        opened.config = opened.config.model_copy(update={"image_size": size})
+    views = _views(flip, scales, window)
+    check_views(opened.model, None if original else opened.config.image_size, views)
+    with progress() as listener:
+        failed = predict_images(opened, found, output, views, original, device, listener)
+    click.echo(f"wrote the maps of {len(found) - failed} images into {output}", err=True)
+    if failed:
+        raise SystemExit(1)

@@ -1,0 +1,66 @@
+"""From a configuration to a network."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from benchmark.config import NetworkConfig, RunConfig
+from benchmark.training import seed_everything
+from common.errors import UsageError
+from datasets.augment import check_crop
+from models.backbones import Backbone, create_backbone
+from models.decoders.base import Decoder, SeparateDecoders
+from models.predictor import DensePredictor, build_decoder
+from tasks.base import Task
+
+
+def open_network(
+    config: NetworkConfig,
+    make_decoder: Callable[[Backbone], Decoder | SeparateDecoders],
+    channels: Mapping[str, int],
+) -> DensePredictor:
+    """Backbone, decoder and a head for each of ``channels``, for images of the run's sizes.
+
+    Raises UsageError for sizes that the backbone or the augmentation cannot take.
+    """
+    assert config.backbone is not None
+    assert config.image_size is not None
+    assert config.mean is not None
+    assert config.std is not None
+    backbone = create_backbone(
+        config.backbone, config.backbone_args, config.weights, config.pretrained
+    )
+    model = DensePredictor(backbone, make_decoder(backbone), channels, config.mean, config.std)
+    crop = config.crop_size or config.image_size
+    for size in (config.image_size, crop):
+        model.check_size(*size)
+    check_crop(config.image_size, crop)
+    return model
+
+
+def build_model(config: RunConfig, tasks: Sequence[Task]) -> DensePredictor:
+    """The network of a run, initialised from its seed, on the CPU."""
+    seed_everything(config.seed)
+
+    def decoder(backbone: Backbone) -> Decoder | SeparateDecoders:
+        if not config.separate_decoders:
+            return build_decoder(config.decoder, backbone, config.wiring)
+        return SeparateDecoders(
+            {t.name: build_decoder(config.decoder, backbone, config.wiring) for t in tasks}
+        )
+
+    return open_network(config, decoder, {task.name: task.channels for task in tasks})
+
+
+def check_device(device: str) -> None:
+    """Raises UsageError unless ``device`` is a CPU or a CUDA device that this machine has."""
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"--device {device}: use cpu, cuda or cuda:N") from None
+    if kind.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device}: use cpu, cuda or cuda:N")
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices"
+        )

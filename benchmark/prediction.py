@@ -1,0 +1,161 @@
+"""Maps of a user's own images by a trained network, as files to work with and to look at."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from benchmark.checkpoint import Checkpoint
+from benchmark.events import Listener
+from benchmark.inference import Views, predict
+from benchmark.preview import class_colours
+from common.errors import DataError, UsageError
+from common.files import write_atomic
+from datasets.base import DATASETS
+from datasets.files import SUFFIXES, read_any_image
+from datasets.pipeline import resize_image
+from tasks.base import Task
+
+Picture = Image.Image
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+MOST_MM = 65_535
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The images that ``paths`` name; of a folder, those that lie in it, by name.
+
+    Raises UsageError for a path that is not there, for none, and for two of one name, whose outputs
+    would be one file.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UsageError(f"{path}: no such image or folder")
+    if not found:
+        raise UsageError(f"{', '.join(map(str, paths))}: no image in it ({', '.join(SUFFIXES)})")
+    by_name: dict[str, Path] = {}
+    for path in found:
+        other = by_name.setdefault(path.stem, path)
+        if other is not path:
+            raise UsageError(
+                f"{other} and {path} would be written as one: predict them into two folders (-o)"
+            )
+    return found
+
+
+def predict_images(
+    checkpoint: Checkpoint,
+    images: Sequence[Path],
+    output: Path,
+    views: Views,
+    original: bool,
+    device: str,
+    listener: Listener,
+) -> int:
+    """Write the maps of ``images`` into ``output``. Returns how many images could not be read.
+
+    Images are resized to the run's size, or with ``original`` taken as they are; the maps always
+    have the image's own size.
+    """
+    config, tasks = checkpoint.config, checkpoint.tasks
+    assert config.image_size is not None
+    where = torch.device(device)
+    model = checkpoint.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    colours = class_colours(DATASETS.get(config.dataset).info.palette)
+    failed = 0
+    listener.begin("predict", len(images))
+    for path in images:
+        try:
+            image = read_any_image(path)
+        except DataError as error:
+            failed += 1
+            listener.message(f"left out: {error}")
+            listener.step()
+            continue
+        height, width = image.shape[-2:]
+        taken = image if original else resize_image(image, config.image_size)
+        with torch.inference_mode():
+            maps = predict(model, tasks, taken.to(where).float() / 255, (height, width), views)
+        for task in tasks:
+            for suffix, picture in drawn(task, image, maps[task.name].cpu(), colours).items():
+                write_atomic(output / f"{path.stem}_{suffix}.png", _png(picture), "-o")
+        listener.step(path.name)
+    return failed
+
+
+def drawn(
+    task: Task, image: Tensor, prediction: Tensor, colours: np.ndarray
+) -> Mapping[str, Picture]:
+    """What is written of a task's prediction [H, W] for ``image`` [3, H, W], by file suffix.
+
+    - segmentation: the class map as a palette image, and the image under it with a legend
+    - depth: 16-bit millimetres (65,535: that or more), and colours with a scale in metres
+    - saliency, edges: 8-bit, 255 = certain
+    """
+    values = prediction.numpy()
+    if task.name == "segmentation":
+        classes = Image.fromarray(values.astype(np.uint8))
+        classes.putpalette(colours.astype(np.uint8).tobytes())
+        names = getattr(task, "classes", ())
+        return {task.name: classes, f"{task.name}_overlay": _overlay(image, values, names, colours)}
+    if task.name == "depth":
+        metric = np.clip(np.rint(values * 1000), 0, MOST_MM).astype(np.uint16)
+        return {task.name: Image.fromarray(metric), f"{task.name}_view": _depth_view(values)}
+    return {task.name: Image.fromarray(np.rint(values * 255).astype(np.uint8))}
+
+
+def _overlay(
+    image: Tensor, classes: np.ndarray, names: Sequence[str], colours: np.ndarray
+) -> Picture:
+    photograph = image.permute(1, 2, 0).numpy()
+    mixed = (0.45 * photograph + 0.55 * colours[classes]).astype(np.uint8)
+    share = np.bincount(classes.ravel(), minlength=len(names)) / classes.size
+    seen = [int(c) for c in np.argsort(-share, kind="stable") if share[c] > 0]
+    rows = [(names[c], f"{share[c]:.1%}", tuple(int(x) for x in colours[c])) for c in seen]
+    return _beside(mixed, rows)
+
+
+def _depth_view(metres: np.ndarray) -> Picture:
+    log = np.log(np.maximum(metres, 1e-6))
+    low, high = float(log.min()), float(log.max())
+    shades = matplotlib.colormaps["magma"]
+    nearness = 1 - (log - low) / max(high - low, 1e-6)
+    picture = (shades(nearness)[..., :3] * 255).astype(np.uint8)
+    rows = []
+    for place in np.linspace(0, 1, 6):
+        colour = tuple(int(255 * x) for x in shades(1 - place)[:3])
+        rows.append((f"{np.exp(low + place * (high - low)):.2f} m", "", colour))
+    return _beside(picture, rows)
+
+
+def _beside(picture: np.ndarray, rows: Sequence[tuple[str, str, tuple[int, ...]]]) -> Picture:
+    """The picture with a legend to its right: a swatch, a name and a number a row."""
+    height, width = picture.shape[:2]
+    size = int(np.clip(height / 24, 11, 28))
+    line = size + size // 2
+    font = ImageFont.truetype(str(FONT), size)
+    label = max(int(font.getlength(f"{name}  {number}")) for name, number, _ in rows)
+    panel = label + 3 * size
+    canvas = Image.new("RGB", (width + panel, max(height, line * len(rows) + size)), "white")
+    canvas.paste(Image.fromarray(picture), (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for index, (name, number, colour) in enumerate(rows):
+        x, y = width + size // 2, size // 2 + index * line
+        draw.rectangle((x, y, x + size, y + size), fill=colour, outline="black")
+        draw.text((x + size + size // 2, y - 1), f"{name}  {number}".rstrip(), "black", font)
+    return canvas
+
+
+def _png(picture: Picture) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()

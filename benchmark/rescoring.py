@@ -1,0 +1,110 @@
+"""Scoring a trained network again: other split, data set or size, with flip, scales, windows."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from benchmark.checkpoint import open_checkpoint
+from benchmark.config import RunConfig
+from benchmark.environment import environment
+from benchmark.evaluation import evaluate, protocol_id, scores_of
+from benchmark.events import Listener, Silent
+from benchmark.inference import Size, Views
+from benchmark.network import check_device
+from benchmark.plan import make_tasks
+from benchmark.results import TaskScores
+from common.errors import UsageError
+from datasets.pipeline import Resized, open_split
+from models.predictor import DensePredictor
+from tasks.base import Task
+
+
+class Rescore(BaseModel):
+    """What ``evaluate`` found: the scores of each task, and what they depend on."""
+
+    format: int = 1
+    checkpoint: str
+    key: str
+    tasks: dict[str, TaskScores]
+    data: dict[str, Any]
+    environment: dict[str, Any]
+    seconds: float
+
+
+def rescore(
+    path: Path,
+    changes: Mapping[str, Any],
+    views: Views,
+    split: str = "test",
+    original: bool = False,
+    listener: Listener | None = None,
+) -> Rescore:
+    """Score the network of a run's folder or weights file on ``split``.
+
+    changes: fields of its RunConfig that are other now (data set, data, size, device, …). original:
+    take images at the files' own resolution. Raises UsageError for what does not fit the network.
+    """
+    listener = listener or Silent()
+    found = open_checkpoint(path)
+    config = RunConfig.model_validate({**found.config.model_dump(), **changes})
+    check_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    assert config.image_size is not None
+    size = None if original else config.image_size
+    check_views(found.model, size, views)
+    scored = make_tasks(config)
+    for trained, asked in zip(found.tasks, scored, strict=True):
+        check_alike(trained, asked, config.dataset)
+    part = open_split(
+        config.dataset, config.data, scored[0].name, config.image_size, split, config.limit
+    )
+    data = Resized(part, size, [task.target for task in scored], targets=False)
+    model = found.model.to(torch.device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    accumulators = {
+        trained: asked.accumulator() for trained, asked in zip(found.tasks, scored, strict=True)
+    }
+    start = time.perf_counter()
+    evaluate(config, model, accumulators, data, listener, views)
+    scores = {
+        asked.name: scores_of(
+            accumulator, asked, protocol_id(config, asked, split, views, original)
+        )
+        for asked, accumulator in zip(scored, accumulators.values(), strict=True)
+    }
+    return Rescore(
+        checkpoint=str(path),
+        key=found.key,
+        tasks=scores,
+        data={"images": len(part), "from": part.name, "fingerprint": part.data.fingerprint()},
+        environment=environment(config.device),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def check_views(model: DensePredictor, size: Size | None, views: Views) -> None:
+    """Raises UsageError where the backbone takes one size only, and other ones would come."""
+    fixed = model.backbone.fixed_size
+    if views.window is not None:
+        model.check_size(*views.window)
+    elif fixed is not None and (size is None or views.scales != (1.0,)):
+        raise UsageError(
+            f"the backbone takes images of {fixed[0]}×{fixed[1]} only: add --window "
+            f"{fixed[0]}x{fixed[1]}"
+        )
+    elif size is not None:
+        model.check_size(*size)
+
+
+def check_alike(trained: Task, asked: Task, dataset: str) -> None:
+    """Raises UsageError if the network's classes are not those of the data set."""
+    mine, theirs = (getattr(task, "classes", ()) for task in (trained, asked))
+    if mine != theirs:
+        raise UsageError(
+            f"--dataset {dataset}: has {len(theirs)} classes ({', '.join(theirs[:3])} …), the "
+            f"network was trained for {len(mine)} others ({', '.join(mine[:3])} …)"
+        )
