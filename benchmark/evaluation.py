@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from benchmark.config import RunConfig
 from benchmark.events import Listener
 from benchmark.training import autocast
+from datasets.base import DATASETS
 from datasets.pipeline import Resized, collate
 from tasks.base import Task
 from tasks.metrics.base import Accumulator
@@ -37,9 +38,10 @@ def metrics_of(accumulator: Accumulator) -> dict[str, float]:
     return {accumulator.key(name): value for name, value in accumulator.compute().items()}
 
 
-def protocol_id(config: RunConfig, task: Task, split: str = "test") -> str:
-    """What makes two scores comparable: ``camvid/segmentation/test/miou@240x320``."""
+def protocol_id(config: RunConfig, task: Task) -> str:
+    """What makes two scores comparable: ``camvid/segmentation/test/miou/240x320``."""
     assert config.image_size is not None
+    split = DATASETS.get(config.dataset).info.scored
     height, width = config.image_size
     limit = f"/first{config.limit}" if config.limit else ""
     return f"{config.dataset}/{config.task}/{split}/{task.main}/{height}x{width}{limit}"

@@ -33,34 +33,38 @@ class Split(Dataset[Sample]):
 def open_splits(
     name: str, root: Path | None, task: str, size: tuple[int, int], limit: int | None = None
 ) -> dict[str, Split]:
-    """The splits ``train``, ``val`` and ``test`` of a data set for a task.
+    """The samples to train on (``train``), to choose by (``val``) and to score (``test``).
 
-    Where a data set has no ``val`` split, the last tenth of ``train`` (of neighbouring frames, so
-    that hardly any has a twin in training) is held out for it. size: of the images of a built-in
-    data set; files come at their own resolution. limit: keep the first N of each.
+    ``test`` is the split that the data set declares as ``scored``; its published name is the
+    Split's. Where no ``val`` is left besides, a tenth of train is held out for it, as declared: its
+    end (of neighbouring frames hardly any then has a twin in training), or spread over it. size: of
+    the images of a built-in data set; files come at their own resolution. limit: keep the first N
+    of each.
 
     Raises UsageError for an unknown data set or task, DataError for missing or empty files.
     """
     dataset = DATASETS.get(name)
     available = dataset.available_splits(root)
-    facts = {"size": size} if dataset.info.built_in else {}
+    info = dataset.info
+    facts = {"size": size} if info.built_in else {}
 
     def part(split: str) -> DenseDataset:
         return dataset(root, split, task, **facts)
 
-    train, test = part("train"), part("test")
-    if "val" in available:
-        val = Split(part("val"), [], "val")
-        val.indices = list(range(len(val.data)))
-        kept = len(train)
+    train, test = part("train"), part(info.scored)
+    indices, held = range(len(train)), range(0)
+    if "val" in available and info.scored != "val":
+        validation = part("val")
+        val = Split(validation, range(len(validation)), "val")
     else:
-        held = max(1, round(HOLD_OUT * len(train)))
-        kept = len(train) - held
-        val = Split(train, range(kept, len(train)), "held out of train")
+        count = max(1, round(HOLD_OUT * len(train)))
+        step = len(train) // count if info.held_out == "spread" else 1
+        held = indices[::-step][:count][::-1]
+        val = Split(train, held, "held out of train")
     splits = {
-        "train": Split(train, range(kept), "train"),
+        "train": Split(train, [i for i in indices if i not in held], "train"),
         "val": val,
-        "test": Split(test, range(len(test)), "test"),
+        "test": Split(test, range(len(test)), info.scored),
     }
     for split, chosen in splits.items():
         if limit is not None:
