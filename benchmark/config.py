@@ -5,6 +5,7 @@ Imports nothing heavy, so that the command line can build its options from the f
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -59,6 +60,9 @@ class NetworkConfig(BaseModel):
     )
     zoom: tuple[float, float] | None = Field(None, description="Random zoom in training: LOW,HIGH.")
     flip: bool = Field(True, description="Random left-right flip in training.")
+    rotate: float | None = Field(
+        None, ge=0, le=180, description="Random rotation by multiples of this angle; 0: off."
+    )
     colour: float | None = Field(None, ge=0, le=1, description="Strength of colour jitter, 0…1.")
 
     batch_size: int | None = Field(None, ge=1, description="Images in a training step.")
@@ -119,7 +123,10 @@ class NetworkConfig(BaseModel):
 
 
 class RunConfig(NetworkConfig):
-    """One run: a network, the data that it is trained and scored on, and how."""
+    """One run: a network, the data that it is trained and scored on, and how.
+
+    ``task`` may join several tasks by ``+``: one network with a head for each.
+    """
 
     decoder: str = Field(
         "sparsemask", description="Decoder, see `list decoders`; or connectivity:FILE.json."
@@ -128,10 +135,29 @@ class RunConfig(NetworkConfig):
     epochs: int | None = Field(None, ge=1, description="Passes over the training split.")
     ema: float | None = Field(None, gt=0, lt=1, description="Decay of averaged weights; off.")
     loss: str | None = Field(None, description="Sum of terms, as in ce+0.5*dice.")
+    loss_weighting: Literal["fixed", "uncertainty", "dwa"] = Field(
+        "fixed", description="How the losses of several tasks are weighed."
+    )
+    task_weights: dict[str, float] = Field(
+        default_factory=dict, description="TASK=FACTOR on that task's loss."
+    )
+    separate_decoders: bool = Field(False, description="A decoder for each task, not a shared one.")
     score: Literal["last", "best"] = Field(
         "last", description="Score the last epoch's weights or the best validated ones."
     )
-    validate_every: int = Field(1, ge=1, description="Epochs between validations.")
+    validate_every: int | None = Field(None, ge=1, description="Epochs between validations.")
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        tasks = self.task.split("+")
+        if len(tasks) > 1 and self.loss is not None:
+            raise ValueError(f"--loss: {self.loss}: give it with one --task, not {len(tasks)}")
+        for task, factor in self.task_weights.items():
+            if task not in tasks:
+                raise ValueError(f"--task-weight: {task} is none of the tasks {', '.join(tasks)}")
+            if not 0 < factor < math.inf:
+                raise ValueError(f"--task-weight: {task}={factor:g} is not above 0")
+        return self
 
     def key(self, data_is_identity: bool, revision: int = 1) -> str:
         """Ten hexadecimal digits over everything that determines the result.
@@ -207,8 +233,10 @@ FALLBACKS: Mapping[str, Any] = {
     "backbone": "mobilenetv2_100",
     "image_size": (256, 256),
     "zoom": (1.0, 1.5),
+    "rotate": 0.0,
     "colour": 0.2,
     "epochs": 8,
+    "validate_every": 1,
     "batch_size": 8,
     "optimizer": "sgd",
     "lr": 0.01,
@@ -284,7 +312,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected 'option: value' lines")
     values = {str(key).replace("-", "_"): value for key, value in content.items()}
-    for option, field in (("backbone_arg", "backbone_args"), ("lambda", "lambda_")):
+    renamed = {"backbone_arg": "backbone_args", "task_weight": "task_weights", "lambda": "lambda_"}
+    for option, field in renamed.items():
         if option in values:
             values[field] = values.pop(option)
     return values

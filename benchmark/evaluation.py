@@ -1,7 +1,6 @@
 """Scoring: predictions at the ground truth's own resolution, through the task's metrics."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from benchmark.config import RunConfig
 from benchmark.events import Listener
+from benchmark.results import TaskScores
 from benchmark.training import autocast
 from datasets.base import DATASETS
 from datasets.pipeline import Resized, collate
@@ -17,20 +17,20 @@ from tasks.base import Task
 from tasks.metrics.base import Accumulator
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Numbers of a split, 95 % bootstrap intervals over its images, and what was counted."""
-
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    counts: dict[str, int]
-
-    @classmethod
-    def of(cls, accumulator: Accumulator, main: str) -> "Scores":
-        """The numbers of ``accumulator``; intervals for the ranking metric."""
-        intervals = {accumulator.key(name): x for name, x in accumulator.bootstrap().items()}
-        metrics = metrics_of(accumulator)
-        return cls(metrics, {k: x for k, x in intervals.items() if k == main}, accumulator.counts())
+def scores_of(accumulator: Accumulator, task: Task, protocol: str) -> TaskScores:
+    """The numbers of ``accumulator``, with the bootstrap interval of the ranking metric."""
+    intervals = {accumulator.key(name): x for name, x in accumulator.bootstrap().items()}
+    columns = [accumulator.key(name) for name in task.columns]
+    infos = {name: task.metric_info(name) for name in columns}
+    return TaskScores(
+        protocol=protocol,
+        columns=columns,
+        higher_is_better={name: info.higher_is_better for name, info in infos.items()},
+        units={name: info.unit for name, info in infos.items()},
+        metrics=metrics_of(accumulator),
+        intervals={name: x for name, x in intervals.items() if name == columns[0]},
+        counts=accumulator.counts(),
+    )
 
 
 def metrics_of(accumulator: Accumulator) -> dict[str, float]:
@@ -44,33 +44,39 @@ def protocol_id(config: RunConfig, task: Task) -> str:
     split = DATASETS.get(config.dataset).info.scored
     height, width = config.image_size
     limit = f"/first{config.limit}" if config.limit else ""
-    return f"{config.dataset}/{config.task}/{split}/{task.main}/{height}x{width}{limit}"
+    return f"{config.dataset}/{task.name}/{split}/{task.main}/{height}x{width}{limit}"
 
 
 @torch.inference_mode()
 def evaluate(
-    config: RunConfig, model: nn.Module, task: Task, data: Resized, listener: Listener | None = None
-) -> Accumulator:
-    """Score ``model`` on ``data``: resized images, targets at the files' resolution."""
+    config: RunConfig,
+    model: nn.Module,
+    accumulators: Mapping[Task, Accumulator],
+    data: Resized,
+    listener: Listener | None = None,
+) -> None:
+    """Score ``model`` on ``data``, task by task, into ``accumulators``.
+
+    Images are resized; predictions are compared at the files' resolution. An image without a
+    task's ground truth counts for the others only.
+    """
     device = torch.device(config.device)
     model.eval()
-    accumulator = task.accumulator()
-    loader = DataLoader(
-        data, batch_size=config.batch_size, collate_fn=collate, num_workers=config.workers
-    )
+    size = 1 if data.mixed else config.batch_size
+    loader = DataLoader(data, batch_size=size, collate_fn=collate, num_workers=config.workers)
     if listener is not None:
         listener.begin(f"score {config.decoder}", len(data))
     for images, targets in loader:
         images = images.to(device, memory_format=torch.channels_last)
         with autocast(config):
-            logits = model(images)[task.name]
-        for one, sample in zip(logits, targets, strict=True):
-            target = sample[task.target]
-            prediction = task.predict_at(one, *target.shape)
-            accumulator.update(prediction.cpu(), task.truth(target))
+            logits = model(images)
+        for index, sample in enumerate(targets):
+            for task, accumulator in accumulators.items():
+                if (target := sample.get(task.target)) is not None:
+                    prediction = task.predict_at(logits[task.name][index], *target.shape)
+                    accumulator.update(prediction.cpu(), task.truth(target))
             if listener is not None:
                 listener.step()
-    return accumulator
 
 
 def score_constant(task: Task, train: Resized, test: Resized) -> dict[str, Any]:
@@ -78,7 +84,8 @@ def score_constant(task: Task, train: Resized, test: Resized) -> dict[str, Any]:
 
     def targets(data: Resized) -> Iterable[Tensor]:
         for index in range(len(data)):
-            yield data[index].targets[task.target]
+            if (target := data[index].targets.get(task.target)) is not None:
+                yield target
 
     value = task.best_constant(targets(train))
     accumulator = task.accumulator()

@@ -1,7 +1,7 @@
 """Rows of a leaderboard: runs that differ in the seed only become one row."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,8 @@ class Row:
 
     spread: standard deviation over seeds, None for one seed. interval: 95 % bootstrap over test
     images of the ranking metric, its ends averaged over seeds. settings: what sets the row apart
-    from others of the same decoder and backbone.
+    from others of the same decoder and backbone. delta_m: of a network of several tasks, its mean
+    gain over the same network trained for each task alone, in per cent, where those are there.
     """
 
     task: str
@@ -37,6 +38,7 @@ class Row:
     command: str
     error: str | None = None
     rank: int | None = None
+    delta_m: float | None = None
 
     def flat(self) -> dict[str, Any]:
         """The row as one level of plain values, for CSV and JSON."""
@@ -55,6 +57,7 @@ class Row:
             values[name] = value
             values[f"{name} sd over seeds"] = self.spread.get(name)
         values["interval low"], values["interval high"] = self.interval or (None, None)
+        values["delta m %"] = self.delta_m
         values |= {"fps": self.fps, "latency ms": self.latency_ms}
         values["timing session"] = " ".join(self.sessions)
         values |= {f"params {part}": count for part, count in self.params.items()}
@@ -85,15 +88,19 @@ def boards(results: Iterable[Result]) -> list[Board]:
     results = list(results)
     tables: dict[tuple[Any, ...], Board] = {}
     runs: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
-    for result in results:
-        if result.status != "finished":
-            continue
+    finished = [
+        (task, view)
+        for result in results
+        if result.status == "finished"
+        for task, view in result.by_task().items()
+    ]
+    for task, result in finished:
         device = result.environment["device"], result.environment["threads"]
         place = (result.protocol, _images(result, "test"), *device, result.config.amp)
         if place not in tables:
             precision = ", mixed precision" if result.config.amp else ""
             tables[place] = Board(
-                title=f"{result.config.task} on {result.config.dataset}",
+                title=f"{task} on {result.config.dataset}",
                 protocol=f"{result.protocol}, {device[0]}, {device[1]} threads{precision}",
                 columns=result.columns,
                 higher_is_better=result.higher_is_better,
@@ -103,15 +110,22 @@ def boards(results: Iterable[Result]) -> list[Board]:
         # everything but the seed, so that a changed learning rate is a row of its own
         network = _images(result, "train") + result.config.model_dump_json(exclude=APART)
         runs.setdefault(place, {}).setdefault(network, []).append(result)
+    rows: dict[tuple[Any, ...], dict[str, Row]] = {}
     for place, board in tables.items():
-        groups = list(runs[place].values())
-        board.rows = [_row(group, board.columns, _differing(group, groups)) for group in groups]
+        groups = runs[place]
+        rows[place] = {
+            network: _row(group, board.columns, _differing(group, list(groups.values())))
+            for network, group in groups.items()
+        }
+        board.rows = list(rows[place].values())
         _rank(board)
+    _compare_tasks(tables, runs, rows)
     ranked = [tables[place] for place in sorted(tables)]
     for result in results:
         if result.status == "failed":
             title = f"{result.config.task} on {result.config.dataset}"
-            places = [board for board in ranked if board.title == title]
+            titles = [f"{t} on {result.config.dataset}" for t in result.config.task.split("+")]
+            places = [board for board in ranked if board.title in titles]
             if not places:
                 places = [Board(title, "no finished run", [], {})]
                 ranked += places
@@ -122,6 +136,39 @@ def boards(results: Iterable[Result]) -> list[Board]:
 
 # what may differ between the runs of one row
 APART = {"seed", "weights", "data", "workers"}
+
+
+# what may differ between a network of several tasks and those of its single tasks
+JOINT = {"task", "loss", "loss_weighting", "task_weights", "separate_decoders"}
+
+
+def _compare_tasks(
+    tables: Mapping[tuple[Any, ...], Board],
+    runs: Mapping[tuple[Any, ...], Mapping[str, list[Result]]],
+    rows: Mapping[tuple[Any, ...], Mapping[str, Row]],
+) -> None:
+    """Fill in Δm, the mean over tasks of ±(m − m alone) / m alone; above 0 is better."""
+    alone: dict[tuple[Any, ...], float] = {}
+    joint: dict[str, list[tuple[Row, tuple[Any, ...], float, int]]] = {}
+    for place, board in tables.items():
+        main, task = board.columns[0], board.title.partition(" on ")[0]
+        sign = 1 if board.higher_is_better[main] else -1
+        for network, row in rows[place].items():
+            config = runs[place][network][0].config
+            twin = (place[1:], task, config.model_dump_json(exclude=APART | JOINT))
+            if "+" in config.task:
+                joint.setdefault(network, []).append((row, twin, row.metrics[main], sign))
+            elif config.loss is None:
+                alone[twin] = row.metrics[main]
+    for found in joint.values():
+        gains = [
+            sign * (value - alone[twin]) / abs(alone[twin])
+            for _, twin, value, sign in found
+            if alone.get(twin)
+        ]
+        if len(gains) == len(found):
+            for row, *_ in found:
+                row.delta_m = 100 * statistics.fmean(gains)
 
 
 def _images(result: Result, split: str) -> str:

@@ -100,9 +100,9 @@ def command_of(config: NetworkConfig, command: str = "run") -> str:
     for name, value in config.model_dump(mode="json", exclude={"weights_sha256", "wiring"}).items():
         option = option_name(name)
         default = type(config).model_fields[name].get_default(call_default_factory=True)
-        if name == "backbone_args":
+        if isinstance(value, dict):
             for key, item in value.items():
-                parts += ["--backbone-arg", f"{key}={json.dumps(item)}"]
+                parts += [option.removesuffix("s"), f"{key}={json.dumps(item)}"]
         elif name == "task":
             for task in value.split("+"):
                 parts += [option, task]

@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from benchmark.config import RunConfig
-from benchmark.training import seed_everything
+from benchmark.training import make_augment, seed_everything
 from common.annotators import share
 from common.errors import UsageError
-from datasets.augment import IGNORE, Augment
+from datasets.augment import IGNORE
 from datasets.base import DATASETS
-from datasets.pipeline import open_splits, resize_image, resize_target
+from datasets.pipeline import Resized, open_splits
 
 GAP = 4
 FALLBACK_PALETTE = "tab20"
@@ -64,16 +64,13 @@ def contact_sheet(config: RunConfig, split: str, count: int, targets: Sequence[s
             has = ", ".join(part[0].targets)
             raise UsageError(f"--target {name}: data set {config.dataset} has {has}")
     palette = DATASETS.get(config.dataset).info.palette
-    augment = Augment(
-        config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0
-    )
+    augment = make_augment(config)
     seed_everything(config.seed)
+    data = Resized(part, config.image_size, names, targets=True)
     step = max(1, len(part) // count)
     rows = []
     for index in range(0, min(len(part), step * count), step):
-        sample = part[index]
-        image = resize_image(sample.image, config.image_size)
-        maps = {n: resize_target(sample.targets[n], config.image_size) for n in names}
+        image, maps = data[index].image, data[index].targets
         tiles = [image.permute(1, 2, 0).numpy()]
         tiles += [colour_target(n, m, palette) for n, m in maps.items()]
         if len(names) == 1:

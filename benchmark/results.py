@@ -13,21 +13,16 @@ from common.files import write_atomic
 FILE = "result.json"
 
 
-class Result(BaseModel):
-    """All that is needed to rank a run and to repeat it.
+class TaskScores(BaseModel):
+    """What a run scored in one task.
 
     metrics and intervals: the test split's (95 % bootstrap over images). columns: the metrics that
     a table shows, the ranking one first; higher_is_better: for each of them. constant: the best
-    constant prediction's scores, the floor. speed is None until the run has been timed.
+    constant prediction's scores, the floor.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[1] = 1
-    key: str
-    status: Literal["finished", "failed"]
-    error: str | None = None
-    config: RunConfig
     protocol: str = ""
     columns: list[str] = Field(default_factory=list)
     higher_is_better: dict[str, bool] = Field(default_factory=dict)
@@ -36,6 +31,21 @@ class Result(BaseModel):
     intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     constant: dict[str, Any] = Field(default_factory=dict)
+
+
+class Result(TaskScores):
+    """All that is needed to rank a run and to repeat it.
+
+    Its own scores are those of the one task; with several, they are in ``tasks``, by name. speed is
+    None until the run has been timed.
+    """
+
+    format: Literal[1] = 1
+    key: str
+    status: Literal["finished", "failed"]
+    error: str | None = None
+    config: RunConfig
+    tasks: dict[str, TaskScores] = Field(default_factory=dict)
     params: dict[str, int] = Field(default_factory=dict)
     macs: dict[str, int] = Field(default_factory=dict)
     macs_exclude: str = ""
@@ -47,6 +57,15 @@ class Result(BaseModel):
     data: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)
     command: str = ""
+
+    def by_task(self) -> "dict[str, Result]":
+        """The result as each of its tasks sees it: with that task's scores as its own."""
+        if not self.tasks:
+            return {self.config.task: self}
+        return {
+            name: self.model_copy(update={f: getattr(scores, f) for f in TaskScores.model_fields})
+            for name, scores in self.tasks.items()
+        }
 
 
 def folder_of(results: Path, config: RunConfig, key: str) -> Path:

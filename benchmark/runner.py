@@ -17,9 +17,15 @@ from torch import nn
 
 from benchmark.config import NetworkConfig, RunConfig
 from benchmark.environment import environment
-from benchmark.evaluation import Scores, evaluate, metrics_of, protocol_id, score_constant
+from benchmark.evaluation import (
+    evaluate,
+    metrics_of,
+    protocol_id,
+    score_constant,
+    scores_of,
+)
 from benchmark.events import Listener, Silent
-from benchmark.plan import command_of, make_task, run_key
+from benchmark.plan import command_of, make_tasks, run_key
 from benchmark.results import Result, folder_of, load, save
 from benchmark.speed import (
     NOT_COUNTED,
@@ -29,13 +35,13 @@ from benchmark.speed import (
     speed_record,
     time_models,
 )
-from benchmark.training import autocast, check_batch, seed_everything, train
+from benchmark.training import autocast, check_batch, seed_everything, train, validated
 from common.errors import DataError, UsageError, UserError
 from common.files import check_writable, write_atomic
 from datasets.augment import check_crop
 from datasets.pipeline import Resized, open_splits
 from models.backbones import Backbone, create_backbone
-from models.decoders.base import Decoder
+from models.decoders.base import Decoder, SeparateDecoders
 from models.predictor import DensePredictor, build_decoder
 from tasks.base import Task
 
@@ -43,7 +49,9 @@ CHECKPOINT = "{which}.safetensors"
 
 
 def open_network(
-    config: NetworkConfig, make_decoder: Callable[[Backbone], Decoder], channels: Mapping[str, int]
+    config: NetworkConfig,
+    make_decoder: Callable[[Backbone], Decoder | SeparateDecoders],
+    channels: Mapping[str, int],
 ) -> DensePredictor:
     """Backbone, decoder and a head for each of ``channels``, for images of the run's sizes.
 
@@ -64,12 +72,16 @@ def open_network(
     return model
 
 
-def build_model(config: RunConfig, task: Task) -> DensePredictor:
+def build_model(config: RunConfig, tasks: Sequence[Task]) -> DensePredictor:
     """The network of a run, initialised from its seed, on the CPU."""
     seed_everything(config.seed)
-    return open_network(
-        config, lambda backbone: build_decoder(config.decoder, backbone), {task.name: task.channels}
-    )
+
+    def decoder(backbone: Backbone) -> Decoder | SeparateDecoders:
+        if not config.separate_decoders:
+            return build_decoder(config.decoder, backbone)
+        return SeparateDecoders({t.name: build_decoder(config.decoder, backbone) for t in tasks})
+
+    return open_network(config, decoder, {task.name: task.channels for task in tasks})
 
 
 @dataclass
@@ -80,17 +92,18 @@ class Data:
     val: Resized
     test: Resized
     facts: dict[str, Any]
-    constant: dict[str, Any]
+    constant: dict[str, dict[str, Any]]
 
     @classmethod
-    def open(cls, config: RunConfig, task: Task, listener: Listener) -> "Data":
-        """Open all splits, read what fits into memory and score the best constant."""
+    def open(cls, config: RunConfig, tasks: Sequence[Task], listener: Listener) -> "Data":
+        """Open all splits, read what fits into memory and score the best constant of each task."""
         assert config.image_size is not None
         splits = open_splits(
-            config.dataset, config.data, config.task, config.image_size, config.limit
+            config.dataset, config.data, tasks[0].name, config.image_size, config.limit
         )
+        targets = [task.target for task in tasks]
         resized = {
-            name: Resized(split, config.image_size, task.target, targets=name == "train")
+            name: Resized(split, config.image_size, targets, targets=name == "train")
             for name, split in splits.items()
         }
         for name, part in resized.items():
@@ -106,7 +119,7 @@ class Data:
             }
             for name, split in splits.items()
         }
-        constant = score_constant(task, resized["train"], resized["test"])
+        constant = {t.name: score_constant(t, resized["train"], resized["test"]) for t in tasks}
         return cls(resized["train"], resized["val"], resized["test"], facts, constant)
 
 
@@ -157,7 +170,7 @@ class Runner:
         for config in pending:
             try:
                 check_device(config.device)
-                model = build_model(config, make_task(config))
+                model = build_model(config, make_tasks(config))
                 check_batch(config, model.decoder.info, config.limit)
             except UserError as error:
                 errors[run_key(config)] = error
@@ -177,20 +190,20 @@ class Runner:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         result = Result(key=key, status="failed", config=config, command=command_of(config))
-        task = make_task(config)
+        tasks = make_tasks(config)
         shared = (config.task, config.dataset, config.data, config.image_size, config.limit)
         if impossible is None and shared not in data:
             start = time.perf_counter()
-            data[shared] = Data.open(config, task, self.listener)
+            data[shared] = Data.open(config, tasks, self.listener)
             result.seconds["data"] = time.perf_counter() - start
         begin = time.perf_counter()
         try:
             if impossible is not None:
                 raise impossible
             result.environment = environment(config.device)
-            model = build_model(config, task)
+            model = build_model(config, tasks)
             self._measure_size(config, model, result)
-            self._train_and_score(config, task, model, data[shared], result, folder)
+            self._train_and_score(config, tasks, model, data[shared], result, folder)
             result.status = "finished"
         except UserError as error:
             result.error = first_line(error)
@@ -219,7 +232,7 @@ class Runner:
     def _train_and_score(
         self,
         config: RunConfig,
-        task: Task,
+        tasks: Sequence[Task],
         model: DensePredictor,
         data: Data,
         result: Result,
@@ -232,16 +245,21 @@ class Runner:
             _save_checkpoint(fresh, which, network, {"key": result.key, "epoch": row})
 
         def validate(network: nn.Module) -> dict[str, float]:
-            scores = metrics_of(evaluate(config, network, task, data.val))
-            return {name: value for name, value in scores.items() if "/" not in name}
+            accumulators = {task: task.validator() for task in tasks}
+            evaluate(config, network, accumulators, data.val)
+            return {
+                validated(tasks, task, name): value
+                for task, accumulator in accumulators.items()
+                for name, value in metrics_of(accumulator).items()
+                if "/" not in name
+            }
 
-        result.protocol = protocol_id(config, task)
-        result.data, result.constant = data.facts, data.constant
+        result.data = data.facts
         declared = model.decoder.info
         check_batch(config, declared, len(data.train))
         start = time.perf_counter()
         history = train(
-            *(config, model, task, data.train, validate, checkpoint, self.listener),
+            *(config, model, tasks, data.train, validate, checkpoint, self.listener),
             declared.side_weight,
         )
         result.seconds["train"] = time.perf_counter() - start
@@ -250,15 +268,20 @@ class Runner:
         if config.score == "best":
             load_checkpoint(fresh, "best", model)
         start = time.perf_counter()
-        accumulator = evaluate(config, model, task, data.test, self.listener)
-        scores = Scores.of(accumulator, task.main)
+        accumulators = {task: task.accumulator() for task in tasks}
+        evaluate(config, model, accumulators, data.test, self.listener)
+        scores = {
+            task.name: scores_of(accumulator, task, protocol_id(config, task)).model_copy(
+                update={"constant": data.constant[task.name]}
+            )
+            for task, accumulator in accumulators.items()
+        }
         result.seconds["score"] = time.perf_counter() - start
-        result.metrics, result.intervals = scores.metrics, scores.intervals
-        result.counts = scores.counts
-        result.columns = [accumulator.key(name) for name in task.columns]
-        for name in result.columns:
-            info = task.metric_info(name)
-            result.higher_is_better[name], result.units[name] = info.higher_is_better, info.unit
+        if len(tasks) > 1:
+            result.tasks = scores
+        else:
+            for name, value in scores[tasks[0].name]:
+                setattr(result, name, value)
         for path in sorted(fresh.iterdir()):
             path.replace(folder / path.name)
         fresh.rmdir()
@@ -273,7 +296,7 @@ class Runner:
         for config in finished:
             folder = folder_of(self.results, config, run_key(config))
             if (folder / CHECKPOINT.format(which=config.score)).is_file():
-                model = build_model(config, make_task(config))
+                model = build_model(config, make_tasks(config))
                 load_checkpoint(folder, config.score, model)
                 models[run_key(config)], fused[run_key(config)] = fused_if_possible(model)
         first = finished[0]

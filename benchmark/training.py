@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from benchmark.config import NetworkConfig, RunConfig
 from benchmark.events import Listener
+from benchmark.weighting import Weighting
 from common.errors import UsageError, UserError
 from datasets.augment import Augment
 from datasets.pipeline import Resized, collate
@@ -142,8 +143,9 @@ def make_augment(config: NetworkConfig) -> Augment:
     assert config.image_size is not None
     assert config.zoom is not None
     return Augment(
-        config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0
-    )
+        config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0,
+        config.rotate or 0.0,
+    )  # fmt: skip
 
 
 def total_loss(
@@ -156,6 +158,28 @@ def total_loss(
             side_loss = task.presence_loss if side.ndim == 2 else task.loss
             loss = loss + side_weight * side_loss(side, target)
     return loss
+
+
+def validated(tasks: Sequence[Task], task: Task, name: str) -> str:
+    """The key of a task's metric among a validation's numbers: prefixed where tasks are several."""
+    return f"{task.name}/{name}" if len(tasks) > 1 else name
+
+
+def improvement(
+    tasks: Sequence[Task], first: Mapping[str, float], now: Mapping[str, float]
+) -> float:
+    """How good a validation is: of one task its main metric, of several their mean gain.
+
+    The gain is the relative change since the ``first`` validation. Higher is better.
+    """
+    gains = []
+    for task in tasks:
+        name = task.validator().key(task.columns[0])
+        sign = 1 if task.metric_info(name).higher_is_better else -1
+        key = validated(tasks, task, name)
+        scale = max(abs(first[key]), 1e-9) if len(tasks) > 1 else 1.0
+        gains.append(sign * now[key] / scale)
+    return sum(gains) / len(gains)
 
 
 def check_batch(config: RunConfig, info: DecoderInfo, images: int | None) -> None:
@@ -178,7 +202,7 @@ def check_batch(config: RunConfig, info: DecoderInfo, images: int | None) -> Non
 def train(
     config: RunConfig,
     model: nn.Module,
-    task: Task,
+    tasks: Sequence[Task],
     data: Resized,
     validate: Validate,
     save: Save,
@@ -188,7 +212,7 @@ def train(
     """Train ``model`` in place (with EMA: it ends as the averaged model).
 
     data: images and targets of one size. validate: scores a model, called after epochs; the main
-    metric among its numbers chooses the best epoch. save: called as save("best" | "last", model,
+    metrics among its numbers choose the best epoch. save: called as save("best" | "last", model,
     facts). side_weight: of the loss of each side output. Raises NotFinite when the loss is not
     finite.
     """
@@ -197,21 +221,30 @@ def train(
     augment, batches = make_augment(config), Batches(config, data)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(config, model)
-    initial = [group["lr"] for group in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=config.amp and device.type == "cuda")
     average = (
         AveragedModel(model, multi_avg_fn=_averaging(config.ema), use_buffers=True)
         if config.ema is not None
         else None
     )
-    higher = task.metric_info(task.main).higher_is_better
+    assert config.validate_every is not None
+    weighting = Weighting(config.loss_weighting, [t.name for t in tasks], config.task_weights)
+    weighting.to(device)
+    if config.loss_weighting == "uncertainty":
+        assert config.lr is not None
+        assert config.decoder_lr_factor is not None
+        optimizer.add_param_group({"params": [weighting.log_variance], "weight_decay": 0.0,
+                                   "lr": config.lr * config.decoder_lr_factor})  # fmt: skip
+    initial = [group["lr"] for group in optimizer.param_groups]
     history = History()
     steps = config.epochs * len(batches)
     best = -math.inf
+    first: dict[str, float] = {}
     listener.begin(f"train {config.decoder}", steps)
     for epoch in range(1, config.epochs + 1):
         model.train()
         losses: list[float] = []
+        of_task: dict[str, list[float]] = {}
         for images, targets in batches:
             factor = rate(config, history.steps, steps)
             for group, lr in zip(optimizer.param_groups, initial, strict=True):
@@ -219,7 +252,8 @@ def train(
             images, targets = augment(images, targets)
             with autocast(config):
                 outputs = model(images.contiguous(memory_format=torch.channels_last))
-            loss = total_loss(task, outputs, targets[task.target], side_weight)
+            parts = {t.name: total_loss(t, outputs, targets[t.target], side_weight) for t in tasks}
+            loss = weighting(parts)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise NotFinite(
@@ -227,7 +261,7 @@ def train(
                     f"try a smaller --lr than {config.lr:g} or --clip-grad 1"
                 )
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            scaler.scale(loss).backward()
             if config.clip_grad:
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
@@ -236,14 +270,22 @@ def train(
             if average is not None:
                 average.update_parameters(model)
             losses.append(value)
+            for name, part in parts.items():
+                of_task.setdefault(name, []).append(float(part.detach()))
             history.steps += 1
             listener.step(f"loss {sum(losses[-20:]) / len(losses[-20:]):.3f}")
         row = {"epoch": float(epoch), "loss": sum(losses) / len(losses), "lr": initial[0] * factor}
+        if len(tasks) > 1:
+            means = {name: sum(values) / len(values) for name, values in of_task.items()}
+            row |= {f"loss/{name}": value for name, value in means.items()}
+            row |= {f"weight/{name}": value for name, value in weighting.weights().items()}
+            weighting.end_epoch(means)
         scored = average.module if average is not None else model
         if epoch % config.validate_every == 0 or epoch == config.epochs:
             scores = validate(scored)
             row |= {f"val/{name}": value for name, value in scores.items()}
-            goodness = scores[task.main] if higher else -scores[task.main]
+            first = first or scores
+            goodness = improvement(tasks, first, scores)
             if goodness > best:
                 best, history.best_epoch = goodness, epoch
                 save("best", scored, row)

@@ -1,4 +1,4 @@
-"""Augmentation of a training batch by kornia: zoom, crop, flip, colour.
+"""Augmentation of a training batch by kornia: zoom, crop, flip, rotation, colour.
 
 One affine map per image takes image and targets along. Targets are shifted so that 0 means
 "nothing known", which is what warping leaves outside the image; depth is divided by the zoom,
@@ -15,6 +15,9 @@ from torch import Tensor
 from common.errors import UsageError
 
 IGNORE = {"segmentation": 255, "saliency": 255, "edges": 0, "depth": 0}
+
+
+_LAST = torch.tensor([[[0.0, 0.0, 1.0]]])
 
 
 def check_crop(size: tuple[int, int], crop: tuple[int, int]) -> None:
@@ -38,8 +41,9 @@ class Augment:
     """Images [B, 3, H, W] in 0…1 with targets [B, H, W] → the same, of ``crop`` size.
 
     Random numbers come from torch's global generator: seed it. zoom: range of the magnification;
-    below 1 the surroundings are black and ignored. colour: relative change of brightness, contrast
-    and saturation.
+    below 1 the surroundings are black and ignored. rotate: degrees; the image is turned about the
+    crop's centre by a random multiple of it (HED: 22.5). colour: relative change of brightness,
+    contrast and saturation.
     """
 
     def __init__(
@@ -49,11 +53,13 @@ class Augment:
         zoom: tuple[float, float] = (1.0, 1.0),
         flip: bool = True,
         colour: float = 0.0,
+        rotate: float = 0.0,
     ) -> None:
         """Raises UsageError if the crop is larger than the image."""
         crop = crop or size
         check_crop(size, crop)
         self.size, self.crop, self.zoom, self.flip = size, crop, zoom, flip
+        self.rotate = rotate
         span = (1 - colour, 1 + colour)
         # kornia's brightness adds, its contrast multiplies: added black would hide dark scenes
         shift = (1 - colour / 4, 1 + colour / 4)
@@ -84,7 +90,18 @@ class Augment:
         shift = 0.5 * zoom - left - 0.5
         matrix[:, 0, 2] = torch.where(mirrored, w - 1 - shift, shift)
         matrix[:, 1, 2] = 0.5 * zoom - top - 0.5
+        if self.rotate:
+            matrix = self._rotation(count) @ torch.cat([matrix, _LAST.expand(count, 1, 3)], 1)
         return Geometry(matrix, zoom, (h, w))
+
+    def _rotation(self, count: int) -> Tensor:
+        """[count, 2, 3]: turns of the crop about its centre."""
+        steps = torch.randint(max(round(360 / self.rotate), 1), (count,))
+        angle = torch.deg2rad(steps * self.rotate)
+        cos, sin = angle.cos(), angle.sin()
+        x, y = (self.crop[1] - 1) / 2, (self.crop[0] - 1) / 2
+        rows = (cos, -sin, x - cos * x + sin * y), (sin, cos, y - sin * x - cos * y)
+        return torch.stack([torch.stack(row, -1) for row in rows], 1)
 
     def warp(self, geometry: Geometry, images: Tensor) -> Tensor:
         """Images [B, C, H, W], bilinear, zero outside."""

@@ -39,6 +39,8 @@ class DatasetInfo:
     lists of frames with alike neighbours, or samples spread over it.
     defaults: RunConfig fields that suit this data set, used where the user gives none.
     generic: what the folder holds is the user's choice, so that it is part of a run's identity.
+    turned: images stand upright or lie, of one size otherwise. Training turns those that are not as
+        the image size is by a quarter; scoring takes them as they are, at the size turned.
     revision: counts up when the same files, or the same seed, give other samples.
     """
 
@@ -55,6 +57,7 @@ class DatasetInfo:
     homepage: str = ""
     built_in: bool = False
     generic: bool = False
+    turned: bool = False
     revision: int = 1
 
 

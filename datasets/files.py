@@ -101,7 +101,7 @@ def check_file(path: Path, where: str, role: str) -> None:
         status = path.stat()
     except (OSError, ValueError) as error:
         gone = isinstance(error, FileNotFoundError | NotADirectoryError)
-        seen = "is missing" if gone else f"cannot be reached ({_reason(error)})"
+        seen = "is missing" if gone else f"cannot be reached ({reason(error)})"
         raise DataError(f"{path}: {role} {seen}: {remedy}") from None
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path}: {role} is not a file: {remedy}")
@@ -119,7 +119,7 @@ def fingerprint(root: Path, paths: Iterable[Path]) -> str:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise DataError(f"{path}: cannot be reached ({_reason(error)}): {AGAIN}") from None
+            raise DataError(f"{path}: cannot be reached ({reason(error)}): {AGAIN}") from None
         name = path.relative_to(root).as_posix()
         digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
@@ -128,7 +128,8 @@ def fingerprint(root: Path, paths: Iterable[Path]) -> str:
 # --- contents ------------------------------------------------------------------------------------
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """One line that says what went wrong."""
     known = getattr(error, "strerror", None) or (isinstance(error, OSError) and str(error))
     return " ".join((known or f"{type(error).__name__}: {error}").split())
 
@@ -155,7 +156,7 @@ def _decoded(path: Path) -> Iterator[Image.Image]:
         seen = "is empty (0 bytes)" if empty else "is not an image, or its start is damaged"
         raise DataError(f"{path}: {seen}: {AGAIN}") from None
     except Exception as error:  # a damaged file makes Pillow raise almost anything
-        raise DataError(f"{path}: cannot be read ({_reason(error)}): {AGAIN}") from error
+        raise DataError(f"{path}: cannot be read ({reason(error)}): {AGAIN}") from error
 
 
 def read_image(path: Path) -> Tensor:

@@ -13,7 +13,7 @@ from common.errors import UsageError
 from models.backbones import Backbone
 from models.connected_decoder import ConnectedDecoder
 from models.connectivity import Connectivity
-from models.decoders.base import DECODERS, Decoder
+from models.decoders.base import DECODERS, Decoder, SeparateDecoders
 from models.fusion import clamped_features, fold_batch_norms
 
 WIRED = "connectivity:"
@@ -36,7 +36,7 @@ class DensePredictor(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        decoder: Decoder,
+        decoder: Decoder | SeparateDecoders,
         heads: Mapping[str, int],
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
@@ -45,7 +45,7 @@ class DensePredictor(nn.Module):
         self.backbone = backbone
         self.decoder = decoder
         self.heads = nn.ModuleDict(
-            {task: decoder.head(channels) for task, channels in heads.items()}
+            {task: decoder.of(task).head(channels) for task, channels in heads.items()}
         )
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
@@ -61,7 +61,7 @@ class DensePredictor(nn.Module):
         features = self.decoder(self.backbone(x))
         logits = {}
         for task, head in self.heads.items():
-            out = head(features)
+            out = head(features[task] if isinstance(features, dict) else features)
             final, *sides = out if isinstance(out, list) else [out]
             logits[task] = final
             logits.update({f"{task}/side{i}": side for i, side in enumerate(sides, 1)})

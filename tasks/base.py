@@ -70,6 +70,10 @@ class Task(ABC):
     def accumulator(self) -> Accumulator:
         """A fresh accumulator of this task's metrics."""
 
+    def validator(self) -> Accumulator:
+        """An accumulator for validations, which may be coarser where the real one takes long."""
+        return self.accumulator()
+
     @abstractmethod
     def best_constant(self, targets: Iterable[Tensor]) -> float:
         """The value that, predicted everywhere, does best on ``targets`` (maps [H, W])."""

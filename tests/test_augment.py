@@ -244,3 +244,29 @@ def test_a_crop_larger_than_the_image_is_refused(crop: tuple[int, int]) -> None:
     assert str(caught.value) == (
         f"--crop-size: {crop[0]}x{crop[1]} is larger than the image, 12x17"
     )
+
+
+def test_quarter_turns_are_exact():
+    torch.manual_seed(0)
+    images, targets = torch.rand(40, 3, 12, 12), {"depth": torch.rand(40, 12, 12)}
+    moved, moved_targets = Augment((12, 12), flip=False, rotate=90)(images, targets)
+    seen = set()
+    for before, after, depth, turned in zip(
+        images, moved, targets["depth"], moved_targets["depth"], strict=True
+    ):
+        fits = [k for k in range(4) if torch.allclose(before.rot90(k, (1, 2)), after, atol=1e-5)]
+        assert len(fits) == 1
+        assert torch.allclose(depth.rot90(fits[0], (0, 1)), turned)
+        seen.add(fits[0])
+    assert seen == {0, 1, 2, 3}
+
+
+def test_turning_ignores_the_corners():
+    torch.manual_seed(0)
+    labels = torch.ones(30, 21, 21, dtype=torch.uint8)
+    _, out = Augment((21, 21), flip=False, rotate=45)(
+        torch.zeros(30, 3, 21, 21), {"segmentation": labels}
+    )
+    corners = out["segmentation"][:, 0, 0]
+    assert set(corners.tolist()) == {1, 255}
+    assert (out["segmentation"][:, 10, 10] == 1).all()

@@ -10,6 +10,7 @@ from torch import Tensor
 from common.errors import UsageError
 from tasks.losses.base import Loss
 from tasks.losses.depth import gradient_matching, silog
+from tasks.losses.edges import balanced_bce
 from tasks.losses.saliency import bce, iou, ssim
 from tasks.losses.segmentation import cross_entropy, dice, lovasz, presence
 
@@ -237,3 +238,27 @@ def test_a_text_that_is_none_is_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         Loss(text, TERMS)
     assert message in str(caught.value)
+
+
+def test_balanced_bce_by_hand():
+    # one edge pixel, three without, one in dispute, one ignored; all logits 0 → log 2 whatever
+    # the weights, then an edge logit of 2
+    share = torch.tensor([[[1.0, 0, 0, 0, 0.25, -1]]])
+    logits = torch.zeros(1, 1, 6)
+    assert float(balanced_bce(logits, share)) == pytest.approx(math.log(2), rel=1e-6)
+    logits[0, 0, 0] = 2
+    # weights: the edge 3/4, each other 1.1 · 1/4
+    right = 0.75 * math.log1p(math.exp(-2)) + 3 * 1.1 / 4 * math.log(2)
+    assert float(balanced_bce(logits, share)) == pytest.approx(right / (0.75 + 3.3 / 4), rel=1e-6)
+    logits[0, 0, 4:] = torch.tensor([9.0, -9.0])
+    assert float(balanced_bce(logits, share)) == pytest.approx(right / (0.75 + 3.3 / 4), rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -1.0])
+def test_balanced_bce_of_one_class_is_finite(value):
+    logits = torch.full((2, 3, 3), 1.5, requires_grad=True)
+    loss = balanced_bce(logits, torch.full((2, 3, 3), value))
+    loss.backward()
+    expected = {0.0: math.log1p(math.exp(1.5)), 1.0: math.log1p(math.exp(-1.5)), -1.0: 0.0}
+    assert float(loss.detach()) == pytest.approx(expected[value], rel=1e-5)
+    assert torch.isfinite(logits.grad).all()

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from common.annotators import pack, unpack
 from common.errors import DataError, UsageError
 from common.registry import Registry
 from datasets import pipeline
@@ -174,7 +175,7 @@ def test_labels_are_taken_never_mixed(size: tuple[int, int]) -> None:
     random = torch.Generator().manual_seed(0)
     labels = torch.tensor([0, 3, 255])[torch.randint(0, 3, (H, W), generator=random)]
     labels = labels.to(torch.uint8)
-    resized = resize_target(labels, size)
+    resized = resize_target("segmentation", labels, size)
     assert resized.dtype == torch.uint8
     assert resized.shape == size
     # nearest: the source pixel in which the centre of the new pixel lies
@@ -186,10 +187,10 @@ def test_labels_are_taken_never_mixed(size: tuple[int, int]) -> None:
 def test_depth_keeps_its_metres_and_its_holes() -> None:
     depth = torch.rand(H, W, generator=torch.Generator().manual_seed(0)) * 9 + 1
     depth[2:5] = 0
-    resized = resize_target(depth, (23, 31))
+    resized = resize_target("depth", depth, (23, 31))
     assert resized.dtype == torch.float32
     assert set(resized.unique().tolist()) == set(depth.unique().tolist())
-    whole = resize_target(torch.full((4, 4), 70_000, dtype=torch.int32), (2, 2))
+    whole = resize_target("segmentation", torch.full((4, 4), 70_000, dtype=torch.int32), (2, 2))
     assert whole.dtype == torch.int32
     assert (whole == 70_000).all()
 
@@ -274,3 +275,23 @@ def test_workers_give_what_one_process_gives(files: Path, method: str) -> None:
         assert torch.equal(images, other_images)
         for one, other in zip(targets, other_targets, strict=True):
             assert torch.equal(one["saliency"], other["saliency"])
+
+
+def test_no_edge_is_lost_where_an_image_shrinks():
+    marks = torch.zeros(2, 40, 60, dtype=torch.bool)
+    marks[0, :, 17] = True
+    marks[1, 23] = True
+    valid = torch.ones(40, 60)
+    valid[:4] = 0
+    small = resize_target("edges", pack(marks, valid), (10, 20))
+    assert small.shape == (10, 20)
+    assert torch.equal(small == 0, torch.arange(10)[:, None].expand(10, 20) == 0)
+    one, other = unpack(small)
+    assert torch.equal(one.nonzero()[:, 1].unique(), torch.tensor([17 // 3]))
+    assert int(one.sum()) == 9
+    assert torch.equal(other.nonzero()[:, 0].unique(), torch.tensor([23 // 4]))
+    assert int(other.sum()) == 20
+
+
+def test_ignored_everywhere_stays_so():
+    assert not resize_target("edges", torch.zeros(8, 8, dtype=torch.int32), (4, 4)).any()

@@ -9,7 +9,7 @@ import torch
 from benchmark import runner as runner_module
 from benchmark.config import make_config
 from benchmark.events import Silent
-from benchmark.plan import make_task, plan, run_key
+from benchmark.plan import make_tasks, plan, run_key
 from benchmark.results import folder_of, load, read_all, save
 from benchmark.runner import Runner, build_model, load_checkpoint
 from common.errors import DataError, UserError
@@ -157,7 +157,7 @@ def test_what_is_timed_is_what_was_scored(camvid, tmp_path, monkeypatch):
     runs = runs_of(camvid, ["fcn"])
     Runner(tmp_path / "runs", min_time=0.01).run(runs)
     config, key = runs[0], run_key(runs[0])
-    model = build_model(config, make_task(config))
+    model = build_model(config, make_tasks(config))
     images = torch.rand(2, 3, 32, 64)
     with torch.no_grad():
         fresh = model.eval()(images)["segmentation"]

@@ -16,7 +16,7 @@ from benchmark.training import (
     train,
 )
 from common.errors import UsageError
-from datasets.base import Sample
+from datasets.base import DatasetInfo, Sample
 from datasets.pipeline import Resized, Split
 from models.decoders.base import DecoderInfo
 
@@ -25,6 +25,8 @@ CLASSES = 11
 
 class Halves:
     """Left half dark and of class 1, right half bright and of class 3: learnable by one pixel."""
+
+    info = DatasetInfo("halves", "halves", {}, {})
 
     def __len__(self) -> int:
         return 8
@@ -75,7 +77,7 @@ def fit(config, model=None):
         state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         saved.append((which, state, facts))
 
-    history = train(config, model, make_task(config), data, validate, save, Silent())
+    history = train(config, model, [make_task(config)], data, validate, save, Silent())
     return model, history, saved
 
 

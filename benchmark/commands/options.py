@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FILLED_IN = ("weights_sha256", "wiring")
+PAIRS = {"backbone_args": "backbone-arg", "task_weights": "task-weight"}
 
 
 def config_options(kind: type[NetworkConfig], several: tuple[str, ...] = ()) -> Callable[..., Any]:
@@ -52,8 +53,8 @@ def _config_option(kind: type[NetworkConfig], name: str, several: bool) -> Calla
         text += f" [default: {_shown(default)}]"
     if field.annotation is bool:
         return click.option(f"{option}/--no-{option[2:]}", name, default=None, help=text)
-    if name == "backbone_args":
-        return click.option("--backbone-arg", name, multiple=True, metavar="KEY=VALUE", help=text)
+    if name in PAIRS:
+        return click.option(f"--{PAIRS[name]}", name, multiple=True, metavar="KEY=VALUE", help=text)
     if several:
         return click.option(
             option, name, multiple=True, metavar="…", help=f"{text} May be repeated."
@@ -71,15 +72,16 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
     # a configuration file may also hold the pairs as a mapping
-    pairs = given.get("backbone_args", {})
-    if not isinstance(pairs, dict):
-        arguments = {}
-        for pair in pairs if isinstance(pairs, list | tuple) else [pairs]:
-            key, separator, value = str(pair).partition("=")
-            if not separator or not key:
-                raise UsageError(f"--backbone-arg {pair}: expected KEY=VALUE")
-            arguments[key] = yaml.safe_load(value)
-        given["backbone_args"] = arguments
+    for name, option in PAIRS.items():
+        pairs = given.get(name, {})
+        if not isinstance(pairs, dict):
+            values = {}
+            for pair in pairs if isinstance(pairs, list | tuple) else [pairs]:
+                key, separator, value = str(pair).partition("=")
+                if not separator or not key:
+                    raise UsageError(f"--{option} {pair}: expected KEY=VALUE")
+                values[key] = yaml.safe_load(value)
+            given[name] = values
     return given
 
 

@@ -12,7 +12,7 @@ SEVERAL = ("backbone", "decoder", "seed")
 
 
 @click.command()
-@config_options(RunConfig, SEVERAL)
+@config_options(RunConfig, (*SEVERAL, "task"))
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE.yaml",
               help="Options from a file; those on the command line win.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path),
@@ -27,6 +27,7 @@ def run(
     """Train and measure decoders on a task; end in a table.
 
     Without options: depth on the built-in rooms, five decoders, in a few minutes on two cores.
+    Several --task train one network with a head for each.
     """
     file = read_config_file(config_file) if config_file else {}
     values = given({**file, **given(options)})
@@ -39,6 +40,8 @@ def run(
         quiet()
     from benchmark.plan import DEFAULT_DECODERS, plan
 
+    if isinstance(tasks := values.get("task"), list | tuple):
+        values["task"] = "+".join(tasks)
     axes: dict[str, Any] = {"decoder": DEFAULT_DECODERS}
     for name in SEVERAL:
         if name in values:

@@ -16,6 +16,7 @@ from common.files import write_atomic
 
 INTERVAL = "95 % of images"
 SPREAD = "± seeds"
+GAIN = "Δm %"
 NAMES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "delta1": "δ1", "delta2": "δ2",
          "delta3": "δ3", "maxf": "maxF", "meanf": "meanF", "mae": "MAE", "smeasure": "S",
          "maxe": "maxE", "abs_rel": "AbsRel", "rmse": "RMSE", "silog": "SILog"}  # fmt: skip
@@ -41,7 +42,12 @@ def header(board: Board) -> list[str]:
     labels = ["", "decoder"] if _one_backbone(board) else ["", "decoder", "backbone"]
     sizes = ["FPS", "ms", "M params: backbone+decoder+head", "GMACs", "wall s"]
     spread = [SPREAD] if _several_seeds(board) else []
-    return [*labels, *metrics[:1], INTERVAL, *spread, *metrics[1:], *sizes]
+    gain = [GAIN] if _joint(board) else []
+    return [*labels, *metrics[:1], INTERVAL, *spread, *metrics[1:], *gain, *sizes]
+
+
+def _joint(board: Board) -> bool:
+    return any(row.delta_m is not None for row in board.rows)
 
 
 def _several_seeds(board: Board) -> bool:
@@ -76,7 +82,8 @@ def cells(board: Board, row: Row) -> list[str]:
         _number(row.macs / 1e9),
         _number(row.train_seconds, 0),
     ]
-    return [*labels, *metrics, *sizes]
+    gain = ["" if row.delta_m is None else f"{row.delta_m:+.1f}"] if _joint(board) else []
+    return [*labels, *metrics, *gain, *sizes]
 
 
 def _main_sessions(board: Board) -> list[str]:
@@ -93,7 +100,8 @@ def table_rows(board: Board) -> list[list[str]]:
     main, *others = (_number(board.constant[name]) for name in board.columns)
     labels = ["", "best constant"] if _one_backbone(board) else ["", "best constant", ""]
     spread = [""] if _several_seeds(board) else []
-    return [*rows, [*labels, main, "", *spread, *others, "", "", "", "", ""]]
+    gain = [""] if _joint(board) else []
+    return [*rows, [*labels, main, "", *spread, *others, *gain, "", "", "", "", ""]]
 
 
 def notes(board: Board) -> list[str]:
@@ -108,6 +116,11 @@ def notes(board: Board) -> list[str]:
         "images; rows whose intervals overlap share a rank. ± seeds: standard deviation over "
         "(number of) seeds. wall s: build, train and score one run, without reading the data."
     ]
+    if _joint(board):
+        lines.append(
+            "Δm: a network of several tasks against the same one trained for each task alone, mean "
+            "relative gain of the main metrics."
+        )
     if any(row.sessions and row.sessions != _main_sessions(board) for row in board.rows):
         lines.append("* timed in another session than the other rows: not comparable to a few %.")
     return lines + failed

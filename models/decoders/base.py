@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -67,6 +67,10 @@ class Decoder(nn.Module, ABC):
     def forward(self, features: list[Tensor]) -> Tensor | list[Tensor]:
         """Maps [B, C_i, h_i, w_i] → [B, out_channels, h, w], or what the decoder's head reads."""
 
+    def of(self, task: str) -> "Decoder":  # noqa: ARG002
+        """The decoder that ``task`` reads."""
+        return self
+
     def head(self, channels: int) -> nn.Module:
         """A new head for one task: what ``forward`` returns → logits [B, channels, h, w].
 
@@ -75,6 +79,28 @@ class Decoder(nn.Module, ABC):
         [B, channels] says which channels' classes the image holds (``Task.presence_loss``).
         """
         return nn.Conv2d(self.out_channels, channels, 1)
+
+
+class SeparateDecoders(nn.Module):
+    """A decoder for each task on one backbone: maps → what each task's head reads, by task."""
+
+    def __init__(self, decoders: Mapping[str, Decoder]) -> None:
+        super().__init__()
+        self.decoders = nn.ModuleDict(decoders)
+        self.info = next(iter(decoders.values())).info
+
+    def of(self, task: str) -> Decoder:
+        """The decoder that ``task`` reads."""
+        decoder = self.decoders[task]
+        assert isinstance(decoder, Decoder)
+        return decoder
+
+    def fuse(self, clamped: Collection[int] = ()) -> "SeparateDecoders":
+        """A copy for inference, each decoder fused."""
+        return SeparateDecoders({task: self.of(task).fuse(clamped) for task in self.decoders})
+
+    def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
+        return {task: decoder(features) for task, decoder in self.decoders.items()}
 
 
 DECODERS: Registry[type[Decoder]] = Registry("decoder", "models.decoders")

@@ -1,0 +1,54 @@
+"""How the losses of several tasks are added up."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+TEMPERATURE = 2.0
+
+
+class Weighting(nn.Module):
+    """Losses by task → one loss.
+
+    - ``fixed``: Σ weight · loss, weights 1 unless given
+    - ``uncertainty``: Σ weight · (exp(−s) · loss + s/2), each s = log σ² learned, from 0 on
+      (Kendall, Gal and Cipolla, CVPR 2018)
+    - ``dwa``: a task whose loss fell less over the last two epochs weighs more; the weights add up
+      to the number of tasks (Liu, Johns and Davison, CVPR 2019)
+    """
+
+    def __init__(self, kind: str, tasks: Sequence[str], given: Mapping[str, float]) -> None:
+        super().__init__()
+        self.kind = kind
+        self.given = {task: given.get(task, 1.0) for task in tasks}
+        self.past: list[Mapping[str, float]] = []
+        self.log_variance = nn.Parameter(
+            torch.zeros(len(tasks)), requires_grad=kind == "uncertainty"
+        )
+
+    def weights(self) -> dict[str, float]:
+        """What each task's loss is multiplied by now."""
+        if self.kind == "uncertainty":
+            learned = torch.exp(-self.log_variance.detach()).tolist()
+            pairs = zip(self.given.items(), learned, strict=True)
+            return {task: weight * factor for (task, weight), factor in pairs}
+        if self.kind == "dwa" and len(self.past) > 1:
+            before, last = self.past[-2:]
+            exps = {t: math.exp(last[t] / max(before[t], 1e-12) / TEMPERATURE) for t in self.given}
+            scale = len(exps) / sum(exps.values())
+            return {task: self.given[task] * scale * exp for task, exp in exps.items()}
+        return dict(self.given)
+
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        if self.kind == "uncertainty":
+            pairs = zip(self.given.items(), self.log_variance, strict=True)
+            parts = [w * (torch.exp(-s) * losses[task] + s / 2) for (task, w), s in pairs]
+        else:
+            parts = [weight * losses[task] for task, weight in self.weights().items()]
+        return torch.stack(parts).sum()
+
+    def end_epoch(self, means: Mapping[str, float]) -> None:
+        """Tell the epoch's mean loss of each task."""
+        self.past.append(dict(means))

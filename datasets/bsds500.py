@@ -1,0 +1,77 @@
+"""BSDS500 as distributed: photographs, and a MATLAB file of all annotators' boundaries for each."""
+
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+import torch
+from torch import Tensor
+
+from common.annotators import pack
+from common.errors import DataError
+from datasets.base import DATASETS, DatasetInfo
+from datasets.files import AGAIN, Pair, PairedFiles, reason
+
+
+@DATASETS.register("bsds500")
+class BSDS500(PairedFiles):
+    """Edges of 481×321 and 321×481 photographs, marked by 4 to 9 people each."""
+
+    info = DatasetInfo(
+        name="bsds500",
+        title="BSDS500",
+        tasks={"edges": {}},
+        splits={"train": 200, "val": 100, "test": 200},
+        # HED trains on every photograph turned by multiples of 22.5°, mirrored and scaled
+        defaults={
+            "image_size": (320, 480),
+            "crop_size": (320, 320),
+            "rotate": 22.5,
+            "zoom": (0.75, 1.5),
+            "validate_every": 1000,  # only at the end: matching edges takes long
+        },
+        licence="non-commercial research and education",
+        citation=(
+            "Arbeláez, Maire, Fowlkes, Malik: Contour detection and hierarchical image "
+            "segmentation, PAMI 2011"
+        ),
+        homepage="https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/",
+        turned=True,
+    )
+    layout = "images/{train,val,test}/*.jpg and groundTruth/{train,val,test}/*.mat"
+    target = "ground truth"
+
+    def find(self, split: str) -> list[Pair]:
+        folder = self.root / "images" / split
+        remedy = f"--data must name a folder with {self.layout} (get it from {self.info.homepage})"
+        if not folder.is_dir():
+            raise DataError(f"{folder}: folder is missing: {remedy}")
+        images = sorted(folder.glob("*.jpg"), key=lambda path: (len(path.stem), path.stem))
+        if not images:
+            raise DataError(f"{folder}: no .jpg in it: {remedy}")
+        truth = self.root / "groundTruth" / split
+        return [Pair(i, truth / f"{i.stem}.mat", i.stem, f"image {i.name}") for i in images]
+
+    def read_target(self, path: Path) -> Tensor:
+        return pack(torch.from_numpy(read_boundaries(path)))
+
+
+def read_boundaries(path: Path) -> np.ndarray:
+    """bool [A, H, W]: the boundaries of each annotator of a BSDS .mat file.
+
+    Raises DataError that names the file for whatever else is in it.
+    """
+    remedy = f"{AGAIN} (expected groundTruth{{k}}.Boundaries, all of one size)"
+    try:
+        cells = scipy.io.loadmat(path, variable_names=["groundTruth"])["groundTruth"]
+        maps = [np.asarray(cell["Boundaries"][0, 0]) for cell in cells.ravel()]
+    except KeyError:
+        raise DataError(f"{path}: no groundTruth in it: {remedy}") from None
+    except Exception as error:  # a damaged file makes the reader raise almost anything
+        raise DataError(f"{path}: cannot be read ({reason(error)}): {remedy}") from None
+    shapes = {array.shape for array in maps}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        raise DataError(f"{path}: boundary maps of shapes {sorted(shapes)}: {remedy}")
+    if any(array.dtype.kind not in "bu" or array.max(initial=0) > 1 for array in maps):
+        raise DataError(f"{path}: boundary maps hold more than 0 and 1: {remedy}")
+    return np.stack(maps).astype(bool)

@@ -1,0 +1,29 @@
+"""Training loss of edges, which knows that annotators disagree."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+AGREED = 0.5
+NEGATIVE = 1.1
+
+
+def balanced_bce(logits: Tensor, share: Tensor) -> Tensor:
+    """Class-balanced cross-entropy on the pixels that are not in dispute.
+
+    logits, share: [B, H, W]; share: of the annotators that mark a pixel, -1 = ignore. A pixel is an
+    edge where at least half of them mark it and none where nobody does; the others count nowhere.
+    In each image the rare edges weigh as much as all else together, but that the latter's weight
+    is 1.1 times that; the loss is the weighted mean, averaged over images. An image without a
+    pixel to learn from adds 0. Source: Xie and Tu 2015 (HED); Liu et al. 2017 (RCF).
+    """
+    edge = (share >= AGREED).to(logits.dtype)
+    none = (share == 0).to(logits.dtype)
+    edges, nones = edge.sum((1, 2), keepdim=True), none.sum((1, 2), keepdim=True)
+    total = (edges + nones).clamp(min=1)
+    weight = edge * nones / total + NEGATIVE * none * edges / total
+    # an image of one class only has no balance to keep
+    weight = torch.where((edges == 0) | (nones == 0), edge + none, weight)
+    loss = F.binary_cross_entropy_with_logits(logits, edge, reduction="none")
+    means = (weight * loss).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
+    return means.mean()

@@ -1,0 +1,133 @@
+"""BSDS500 as distributed."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from PIL import Image
+
+from common.annotators import annotators, unpack
+from common.errors import DataError
+from datasets.bsds500 import BSDS500
+from datasets.pipeline import Resized, Split
+from tests.support import SHARED
+
+SIZES = {"2": (32, 48), "10": (48, 32)}
+
+
+def write_mat(path: Path, maps: list[np.ndarray]) -> None:
+    """A .mat in BSDS's form: a 1×A cell of structs with Segmentation and Boundaries."""
+    cells = np.empty((1, len(maps)), object)
+    for index, boundaries in enumerate(maps):
+        cells[0, index] = {
+            "Segmentation": boundaries.astype(np.uint16) + 1,
+            "Boundaries": boundaries.astype(np.uint8),
+        }
+    scipy.io.savemat(path, {"groundTruth": cells}, do_compression=True)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        (tmp_path / "groundTruth" / split).mkdir(parents=True)
+        for name, size in SIZES.items():
+            image = random.integers(0, 256, (*size, 3), np.uint8)
+            Image.fromarray(image).save(tmp_path / "images" / split / f"{name}.jpg")
+            maps = [random.random(size) < 0.1 for _ in range(5)]
+            write_mat(tmp_path / "groundTruth" / split / f"{name}.mat", maps)
+    return tmp_path
+
+
+def load(root: Path, split: str = "train") -> BSDS500:
+    with pytest.warns(UserWarning, match=r"2 samples in '\w+' where BSDS500 has [12]00"):
+        return BSDS500(root, split, "edges")
+
+
+def test_samples(root):
+    data = pickle.loads(pickle.dumps(load(root)))
+    assert [sample.name for sample in data] == ["2", "10"]  # by number, not by letters
+    truth = data[0].targets["edges"]
+    assert (truth.dtype, truth.shape) == (torch.int32, (32, 48))
+    expected = scipy.io.loadmat(root / "groundTruth" / "train" / "2.mat")["groundTruth"]
+    for annotator, marks in enumerate(unpack(truth)):
+        assert np.array_equal(marks, expected[0, annotator]["Boundaries"][0, 0])
+
+
+def test_training_turns_upright_photographs_and_scoring_does_not(root):
+    split = Split(load(root), [0, 1], "train")
+    training = Resized(split, (16, 24), "edges", targets=True)
+    assert {tuple(training[i].image.shape) for i in (0, 1)} == {(3, 16, 24)}
+    assert not training.mixed
+    scoring = Resized(split, (32, 48), "edges", targets=False)
+    assert scoring.mixed
+    assert [tuple(scoring[i].image.shape[1:]) for i in (0, 1)] == [(32, 48), (48, 32)]
+    same = Resized(split, (32, 48), "edges", targets=True)
+    assert torch.equal(same[1].image, scoring[1].image.rot90(1, (1, 2)))
+    assert torch.equal(same[1].targets["edges"], scoring[1].targets["edges"].rot90(1, (0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("how", "part"),
+    [
+        ("cut", "cannot be read"),
+        ("empty", "is empty (0 bytes)"),
+        ("gone", "ground truth is missing"),
+        ("other", "no groundTruth in it"),
+        ("shapes", "boundary maps of shapes [(3, 4), (4, 4)]"),
+        ("values", "hold more than 0 and 1"),
+        ("size", "ground truth of 4×3 pixels"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:2 samples")
+def test_bad_ground_truth_is_named(root, how, part):
+    path = root / "groundTruth" / "test" / "10.mat"
+    if how == "cut":
+        path.write_bytes(path.read_bytes()[:150])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "gone":
+        path.unlink()
+    elif how == "other":
+        scipy.io.savemat(path, {"truth": np.zeros(3)})
+    elif how == "shapes":
+        write_mat(path, [np.zeros((3, 4)), np.zeros((4, 4))])
+    elif how == "values":
+        write_mat(path, [np.full((48, 32), 7)])
+    else:
+        write_mat(path, [np.zeros((3, 4))])
+    with pytest.raises(DataError, match=r"10\.mat: ") as caught:
+        BSDS500(root, "test", "edges")[1]
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_folder_and_no_images(root, tmp_path):
+    (root / "images" / "val").rename(root / "elsewhere")
+    with pytest.raises(DataError, match=r"images/val: folder is missing: --data must name"):
+        BSDS500(root, "val", "edges")
+    (root / "images" / "val").mkdir()
+    with pytest.raises(DataError, match=r"images/val: no \.jpg in it"):
+        BSDS500(root, "val", "edges")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "bsds500").is_dir(), reason="no BSDS500 beside the checkout")
+def test_the_real_one():
+    counts = set()
+    for split, count in BSDS500.info.splits.items():
+        data = BSDS500(SHARED / "bsds500", split, "edges")
+        assert len(data) == count
+        for index in range(0, count, 10):
+            sample = data[index]
+            assert sorted(sample.image.shape[1:]) == [321, 481]
+            counts.add(annotators(sample.targets["edges"]))
+            share = unpack(sample.targets["edges"]).float().mean((1, 2))
+            assert (share > 0).all()
+            assert (share < 0.2).all()
+    assert counts <= set(range(4, 10))
+    assert len(counts) > 1
