@@ -282,7 +282,7 @@ def match_files(images: Path, image: str, targets: Path, target: str, remedy: st
     for folder, pattern, end in zip((images, targets), (image, target), ends, strict=True):
         files = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
         if not files:
-            seen = f"no {pattern} in it" if folder.is_dir() else "folder is missing"
+            seen = f"no {end} in it" if folder.is_dir() else "folder is missing"
             raise DataError(f"{folder}: {seen}: {remedy}")
         for path in files:
             names.setdefault(path.relative_to(folder).as_posix().removesuffix(end), path)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy.io
 from PIL import Image
 
 from datasets.cityscapes import IDS
@@ -103,8 +104,22 @@ def cityscapes(root: Path) -> None:
             write_array(root / "gtFine" / f"{stem}_gtFine_instanceIds.png", IDS, np.uint16)
 
 
+def bsds500(root: Path) -> None:
+    for split in ("train", "val", "test"):
+        for seed, name in enumerate((f"{split}2", f"{split} {ODD}")):
+            write_image(root / "images" / split / f"{name}.jpg", seed)
+            marks = np.random.default_rng(seed).random((4, H, W)) < 0.1
+            cells = np.empty((1, len(marks)), object)
+            for index, boundaries in enumerate(marks.astype(np.uint8)):
+                cells[0, index] = {"Segmentation": np.uint16(boundaries), "Boundaries": boundaries}
+            path = root / "groundTruth" / split / f"{name}.mat"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scipy.io.savemat(path, {"groundTruth": cells}, do_compression=True)
+
+
 FIXTURES: dict[str, Callable[[Path], None]] = {
     "ade20k": ade20k,
+    "bsds500": bsds500,
     "camvid": camvid,
     "cityscapes": cityscapes,
     "image-masks": image_masks,

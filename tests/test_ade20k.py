@@ -82,7 +82,7 @@ def test_missing_files_and_folders(root: Path) -> None:
     assert failure(root).endswith(f"({label})")
     for path in image.parent.iterdir():
         path.unlink()
-    assert failure(root).startswith(f"{image.parent}: no *.jpg in it: --data must name a folder")
+    assert failure(root).startswith(f"{image.parent}: no .jpg in it: --data must name a folder")
     image.parent.rmdir()
     seen = failure(root)
     assert seen.startswith(f"{image.parent}: folder is missing: --data must name a folder with")
