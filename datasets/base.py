@@ -36,7 +36,7 @@ class DatasetInfo:
     splits: split name → published count, None where it is the user's own.
     scored: the split whose numbers are published: ``val`` where the test labels are secret.
     held_out: which tenth of train stands in where no split is left to validate on: its end, for
-    lists of frames with alike neighbours, or samples spread over it.
+        lists of frames with alike neighbours, or samples spread over it.
     defaults: RunConfig fields that suit this data set, used where the user gives none.
     generic: what the folder holds is the user's choice, so that it is part of a run's identity.
     turned: images stand upright or lie, of one size otherwise. Training turns those that are not as
