@@ -12,6 +12,7 @@ from benchmark.events import Listener
 from benchmark.inference import Views, predict
 from benchmark.results import TaskScores
 from benchmark.training import autocast
+from datasets.base import DATASETS
 from datasets.pipeline import Resized, collate
 from tasks.base import Task
 from tasks.metrics.base import Accumulator
@@ -41,13 +42,19 @@ def metrics_of(accumulator: Accumulator) -> dict[str, float]:
 
 
 def protocol_id(
-    config: RunConfig, task: Task, split: str = "test", views: Views = PLAIN, original: bool = False
+    config: RunConfig,
+    task: Task,
+    split: str | None = None,
+    views: Views = PLAIN,
+    original: bool = False,
 ) -> str:
     """What makes two scores comparable: ``camvid/segmentation/test/miou/240x320``.
 
-    original: images were taken at the files' own resolution.
+    split: the published name of what was scored, None: what the data set declares. original:
+    images were taken at the files' own resolution.
     """
     assert config.image_size is not None
+    split = split or DATASETS.get(config.dataset).info.scored
     size = "original" if original else "x".join(map(str, config.image_size))
     limit = f"/first{config.limit}" if config.limit else ""
     return f"{config.dataset}/{task.name}/{split}/{task.main}/{size}{views.name}{limit}"

@@ -51,6 +51,7 @@ def _dataset(name: str) -> dict[str, Any]:
         "title": info.title,
         "tasks": {task: dict(facts) for task, facts in info.tasks.items()},
         "splits": dict(info.splits),
+        "scored": info.scored,
         "licence": info.licence,
         "citation": info.citation,
         "homepage": info.homepage,

@@ -72,7 +72,9 @@ def rescore(
     evaluate(config, model, accumulators, data, listener, views)
     scores = {
         asked.name: scores_of(
-            accumulator, asked, protocol_id(config, asked, split, views, original)
+            accumulator,
+            asked,
+            protocol_id(config, asked, part.name.replace(" ", "-"), views, original),
         )
         for asked, accumulator in zip(scored, accumulators.values(), strict=True)
     }

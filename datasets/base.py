@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -34,6 +34,9 @@ class DatasetInfo:
 
     tasks: target name → keyword arguments of the task (classes, depth range, crop).
     splits: split name → published count, None where it is the user's own.
+    scored: the split whose numbers are published: ``val`` where the test labels are secret.
+    held_out: which tenth of train stands in where no split is left to validate on: its end, for
+        lists of frames with alike neighbours, or samples spread over it.
     defaults: RunConfig fields that suit this data set, used where the user gives none.
     generic: what the folder holds is the user's choice, so that it is part of a run's identity.
     turned: images stand upright or lie, of one size otherwise. Training turns those that are not as
@@ -45,6 +48,8 @@ class DatasetInfo:
     title: str
     tasks: Mapping[str, Mapping[str, Any]]
     splits: Mapping[str, int | None]
+    scored: str = "test"
+    held_out: Literal["end", "spread"] = "end"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     palette: tuple[tuple[int, int, int], ...] = ()
     licence: str = ""

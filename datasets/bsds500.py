@@ -10,7 +10,7 @@ from torch import Tensor
 from common.annotators import pack
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import AGAIN, Pair, PairedFiles, reason
+from datasets.files import AGAIN, Pair, PairedFiles, match_files, reason
 
 
 @DATASETS.register("bsds500")
@@ -42,15 +42,12 @@ class BSDS500(PairedFiles):
     target = "ground truth"
 
     def find(self, split: str) -> list[Pair]:
-        folder = self.root / "images" / split
-        remedy = f"--data must name a folder with {self.layout} (get it from {self.info.homepage})"
-        if not folder.is_dir():
-            raise DataError(f"{folder}: folder is missing: {remedy}")
-        images = sorted(folder.glob("*.jpg"), key=lambda path: (len(path.stem), path.stem))
-        if not images:
-            raise DataError(f"{folder}: no .jpg in it: {remedy}")
-        truth = self.root / "groundTruth" / split
-        return [Pair(i, truth / f"{i.stem}.mat", i.stem, f"image {i.name}") for i in images]
+        pairs = match_files(
+            *(self.root / "images" / split, "*.jpg"),
+            *(self.root / "groundTruth" / split, "*.mat"),
+            self.remedy,
+        )
+        return sorted(pairs, key=lambda pair: (len(pair.name), pair.name))  # names are numbers
 
     def read_target(self, path: Path) -> Tensor:
         return pack(torch.from_numpy(read_boundaries(path)))

@@ -52,8 +52,7 @@ class CamVid(PairedFiles):
     target = "label map"
 
     def find(self, split: str) -> list[Pair]:
-        remedy = f"--data must name a folder with {self.layout} (get it from {self.info.homepage})"
-        return [self._pair(line) for line in read_list(self.root / f"{split}.txt", remedy)]
+        return [self._pair(line) for line in read_list(self.root / f"{split}.txt", self.remedy)]
 
     def _pair(self, line: Line) -> Pair:
         """The two paths of a line; with spaces in them, the split at which both files exist."""
@@ -80,4 +79,4 @@ class CamVid(PairedFiles):
         return inside(self.root, line, entry)
 
     def read_target(self, path: Path) -> Tensor:
-        return read_labels(path, len(CLASSES), void=(VOID,))
+        return read_labels(path, range(len(CLASSES)), void=(VOID,))

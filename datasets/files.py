@@ -7,7 +7,7 @@ import hashlib
 import stat
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -28,6 +28,7 @@ SUFFIXES = (
     *(".tif", ".tiff", ".webp"),
 )
 AGAIN = "copy or download it again"
+Palette = Sequence[tuple[int, int, int]]
 
 
 def one_of(names: Iterable[str]) -> str:
@@ -95,7 +96,7 @@ def inside(root: Path, line: Line, entry: str) -> Path:
 
 def check_file(path: Path, where: str, role: str) -> None:
     """Raises DataError unless ``path``, which ``where`` asks for, is a file and not empty."""
-    remedy = f"add the file or remove it from the list ({where})"
+    remedy = f"add the file or remove what asks for it ({where})"
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
@@ -184,23 +185,54 @@ def read_any_image(path: Path) -> Tensor:
     return read_image(path)
 
 
-def read_labels(path: Path, classes: int, void: Iterable[int] = ()) -> Tensor:
-    """uint8 [H, W] class index below ``classes``; the values ``void`` and 255 become 255.
+def _runs(values: Iterable[int]) -> str:
+    """``0…6, 9`` for the numbers 0 to 6 and 9."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1][1:] = [value]
+        else:
+            runs.append([value])
+    return ", ".join("…".join(map(str, run)) for run in runs)
 
-    Of a palette image the indices count, not the colours. Raises DataError on any other value.
+
+def _check_palette(path: Path, labels: np.ndarray, colours: list[int], palette: Palette) -> None:
+    """Raises DataError where an index that occurs has another colour than ``palette`` gives it."""
+    table = [tuple(colours[i : i + 3]) for i in range(0, len(colours), 3)]
+    for index in np.unique(labels).tolist():
+        seen = table[index] if index < len(table) else "none"
+        if seen != palette[index]:
+            raise DataError(
+                f"{path}: colour {seen} of label {index} should be {palette[index]}: the palette "
+                "was changed, and the labels may be too: take the original file, or save right "
+                "labels as 8-bit grey"
+            )
+
+
+def read_labels(
+    path: Path, ids: Sequence[int], void: Iterable[int] = (), palette: Palette = ()
+) -> Tensor:
+    """uint8 [H, W] class index: the value ``ids[i]`` becomes i, ``void`` and 255 become 255.
+
+    Of a palette image the indices count, not the colours; but with ``palette``, 256 published
+    colours, its colours must be these. Raises DataError on any other value or palette.
     """
     with _decoded(path) as picture:
         if picture.mode not in ("L", "P"):
             seen = f"mode {picture.mode} is no map of class indices"
-            raise DataError(f"{path}: {seen}: write an 8-bit grey or palette image")
+            remedy = "take the original file, or " if palette else ""
+            raise DataError(f"{path}: {seen}: {remedy}write an 8-bit grey or palette image")
         labels = np.array(picture)
-    void = sorted({*void, IGNORE})
+        colours = picture.getpalette()
+    if palette and colours is not None:
+        _check_palette(path, labels, colours, palette)
+    void = {*void, IGNORE}
     indices = np.full(256, -1, np.int16)
-    indices[:classes] = np.arange(classes)
-    indices[void] = IGNORE
+    indices[list(ids)] = np.arange(len(ids))
+    indices[list(void)] = IGNORE
     mapped = indices[labels]
     if mapped.min() < 0:
-        expected = f"0…{classes - 1} and {', '.join(map(str, void))}"
+        expected = f"{_runs(ids)} and {_runs(void)}"
         remedy = f"map it to a class, or to {IGNORE} to ignore it"
         raise DataError(f"{path}: label {labels[mapped < 0][0]} is outside {expected}: {remedy}")
     return torch.from_numpy(mapped.astype(np.uint8))
@@ -254,14 +286,38 @@ class Pair(NamedTuple):
     where: str
 
 
+def match_files(images: Path, image: str, targets: Path, target: str, remedy: str) -> list[Pair]:
+    """Pairs of ``images`` / NAME.jpg and ``targets`` / NAME.png, by name, where no list exists.
+
+    image, target: glob patterns, ``*`` or ``*/*`` and then what follows NAME. A name that only one
+    of both has makes a pair too, whose other file is then missed. Raises DataError where a folder
+    is missing or no file fits.
+    """
+    names: dict[str, Path] = {}
+    ends = [pattern.rpartition("*")[2] for pattern in (image, target)]
+    for folder, pattern, end in zip((images, targets), (image, target), ends, strict=True):
+        files = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
+        if not files:
+            seen = f"no {end} in it" if folder.is_dir() else "folder is missing"
+            raise DataError(f"{folder}: {seen}: {remedy}")
+        for path in files:
+            names.setdefault(path.relative_to(folder).as_posix().removesuffix(end), path)
+    return [
+        Pair(images / f"{name}{ends[0]}", targets / f"{name}{ends[1]}", name, str(names[name]))
+        for name in sorted(names)
+    ]
+
+
 class PairedFiles(DenseDataset):
     """A split made of one image file and one target file a sample, for one task.
 
     layout: what the folder holds, target: what a target file is called; both for errors.
+    inner: folders in the given one that are opened instead where they exist.
     """
 
     layout: ClassVar[str]
     target: ClassVar[str]
+    inner: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, root: Path | None, split: str, task: str) -> None:
         """Open ``split``: reads the list and looks for every file, without opening any image.
@@ -271,7 +327,9 @@ class PairedFiles(DenseDataset):
         """
         check_choice(self.info, "task", task, self.info.tasks)
         check_choice(self.info, "split", split, self.info.splits)
-        self.root = check_root(self.info, root, self.layout)
+        given = check_root(self.info, root, self.layout)
+        nested = (given / folder for folder in self.inner)
+        self.root = next((folder for folder in nested if folder.is_dir()), given)
         check_choice(self.info, "split", split, self.available_splits(root))
         self.split, self.task = split, task
         self.pairs = self.find(split)
@@ -284,6 +342,11 @@ class PairedFiles(DenseDataset):
             warnings.warn(
                 f"{self.root}: {seen} where {self.info.title} has {published}", stacklevel=2
             )
+
+    @property
+    def remedy(self) -> str:
+        """What to do where a published file is missing, for errors."""
+        return f"--data must name a folder with {self.layout} (get it from {self.info.homepage})"
 
     @abstractmethod
     def find(self, split: str) -> list[Pair]:

@@ -48,28 +48,33 @@ def open_split(
     limit: int | None = None,
     opened: dict[str, DenseDataset] | None = None,
 ) -> Split:
-    """One split of a data set for a task.
+    """The samples to train on (``train``), to choose by (``val``) or to score (``test``).
 
-    Where a data set has no ``val`` split, the last tenth of ``train`` (of neighbouring frames, so
-    that hardly any has a twin in training) is held out for it. size: of the images of a built-in
-    data set; files come at their own resolution. limit: keep the first N. opened: the whole splits
-    that earlier calls have opened.
+    ``test`` is the split that the data set declares as ``scored``; its published name is the
+    Split's. Where no ``val`` is left besides, a tenth of train is held out for it, as declared: its
+    end (of neighbouring frames hardly any then has a twin in training), or spread over it. size: of
+    the images of a built-in data set; files come at their own resolution. limit: keep the first N.
+    opened: the whole splits that earlier calls have opened.
 
     Raises UsageError for an unknown data set, task or split, DataError for missing or empty files.
     """
     dataset = DATASETS.get(name)
+    info, available = dataset.info, dataset.available_splits(root)
     opened = {} if opened is None else opened
-    held_out = "val" not in dataset.available_splits(root)
-    source = "train" if split == "val" and held_out else split
+    held_out = "val" not in available or info.scored == "val"
+    source = {"test": info.scored, "val": "train" if held_out else "val"}.get(split, split)
     if source not in opened:
-        facts = {"size": size} if dataset.info.built_in else {}
+        facts = {"size": size} if info.built_in else {}
         opened[source] = dataset(root, source, task, **facts)
     data = opened[source]
-    indices, origin = range(len(data)), split
+    indices: Sequence[int] = range(len(data))
+    origin = source
     if held_out and source == "train":
-        kept = len(data) - max(1, round(HOLD_OUT * len(data)))
-        indices = indices[:kept] if split == "train" else indices[kept:]
-        origin = "train" if split == "train" else "held out of train"
+        count = max(1, round(HOLD_OUT * len(data)))
+        step = len(data) // count if info.held_out == "spread" else 1
+        held = range(len(data))[::-step][:count][::-1]
+        indices = held if split == "val" else [i for i in indices if i not in held]
+        origin = "held out of train" if split == "val" else "train"
     indices = indices[:limit]
     if not indices:
         raise DataError(f"{root or name}: the {split} split is empty: it needs more images")

@@ -83,7 +83,7 @@ def test_training_turns_upright_photographs_and_scoring_does_not(root):
         ("size", "ground truth of 4×3 pixels"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:2 samples")
+@pytest.mark.filterwarnings("ignore:.*2 samples")
 def test_bad_ground_truth_is_named(root, how, part):
     path = root / "groundTruth" / "test" / "10.mat"
     if how == "cut":

@@ -54,7 +54,7 @@ def test_run_report_and_skip(cli, camvid, tmp_path):
     assert first.exit_code == 0, first.stderr
     assert "fcn" in first.stdout
     assert "best constant" in first.stdout
-    assert "3 test images" in " ".join(first.stdout.split())
+    assert "3 scored images" in " ".join(first.stdout.split())
     again = cli(*arguments)
     assert "already finished" in again.stderr
     assert again.exit_code == 0

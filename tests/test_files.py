@@ -29,7 +29,7 @@ RGB = GENERATOR.integers(0, 256, (H, W, 3), dtype=np.uint8)
 
 
 def labels(path: Path) -> torch.Tensor:
-    return read_labels(path, 11, void=(11,))
+    return read_labels(path, range(11), void=(11,))
 
 
 def depth(path: Path) -> torch.Tensor:

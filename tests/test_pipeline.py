@@ -50,11 +50,18 @@ class WithoutVal(Counted):
     info = DatasetInfo("no val", "test", {"depth": {}}, {"train": 25, "test": 4}, built_in=True)
 
 
+class ScoredOnVal(Counted):
+    info = DatasetInfo(
+        "scored on val", "test", {"depth": {}}, {"train": 25, "val": 3}, "val", "spread"
+    )
+
+
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     entries: Registry[type[DenseDataset]] = Registry("dataset", "datasets")
     entries.register("counted")(Counted)
     entries.register("without-val")(WithoutVal)
+    entries.register("scored-on-val")(ScoredOnVal)
     entries.register("image-masks")(ImageMasks)
     monkeypatch.setattr(pipeline, "DATASETS", entries)
 
@@ -84,6 +91,26 @@ def test_the_last_tenth_of_train_is_held_out_where_val_is_missing() -> None:
     assert len(splits["test"]) == 4
     data: Any = splits["test"].data
     assert data.facts == {"size": (8, 9)}  # a built-in data set is made at the asked size
+
+
+def test_a_val_split_that_is_scored_is_not_validated_on() -> None:
+    splits = open_splits("scored-on-val", None, "depth", (8, 8))
+    assert splits["test"].name == "val"
+    assert names(splits["test"]) == ["val/0", "val/1", "val/2"]
+    assert splits["val"].name == "held out of train"
+    assert names(splits["val"]) == ["train/12", "train/24"]  # spread, as declared
+    assert names(splits["train"]) == [f"train/{i}" for i in range(25) if i not in (12, 24)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 14, 15, 16, 1464, 10582])
+def test_what_is_held_out_is_spread_over_train(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(ScoredOnVal, "lengths", {"train": count, "val": 1})
+    splits = open_splits("scored-on-val", None, "depth", (8, 8))
+    held = splits["val"].indices
+    assert len(held) == max(1, round(0.1 * count))
+    assert sorted([*held, *splits["train"].indices]) == list(range(count))
+    assert min(held) < 20
+    assert max(held) == count - 1
 
 
 @pytest.mark.parametrize(("train", "kept"), [(2, 1), (9, 8), (10, 9), (367, 330)])

@@ -85,7 +85,7 @@ def test_every_sample(
 
 READERS: list[tuple[str, Callable[[Path], Tensor]]] = [
     ("camvid/train/0001TP_006690.jpg", read_image),
-    ("camvid/trainannot/0001TP_006690.png", lambda path: read_labels(path, 11, (11,))),
+    ("camvid/trainannot/0001TP_006690.png", lambda path: read_labels(path, range(11), (11,))),
     ("seven_scenes/frame-000000.depth.png", lambda path: read_depth(path, 1e3, 65535, (0.1, 10))),
     ("davis_foreground/masks/camel_00000.png", read_mask),
 ]

@@ -110,9 +110,9 @@ def notes(board: Board) -> list[str]:
     if not board.columns:
         return failed
     lines = [
-        f"{board.test_images} test images. FPS, ms: median of one image, network and resizing to "
+        f"{board.test_images} scored images. FPS, ms: median of one image, network and resizing to "
         "the input size, timed in turns in one process. MACs leave out interpolation, "
-        "normalisation and element-wise work. 95 % of images: bootstrap interval over the test "
+        "normalisation and element-wise work. 95 % of images: bootstrap interval over the scored "
         "images; rows whose intervals overlap share a rank. ± seeds: standard deviation over "
         "(number of) seeds. wall s: build, train and score one run, without reading the data."
     ]

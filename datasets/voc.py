@@ -1,0 +1,138 @@
+"""PASCAL VOC 2012 in its published layout, alone and with the labels of SBD (trainaug)."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from common.errors import DataError
+from datasets.base import DATASETS, DatasetInfo
+from datasets.files import Pair, PairedFiles, inside, read_labels, read_list
+
+CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
+    *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
+    *("sheep", "sofa", "train", "tvmonitor"),
+)
+VOID = 255
+
+
+def colour_of(index: int) -> tuple[int, int, int]:
+    """VOC's colour of a label 0…255: bits 0, 3, 6 are red's highest, 1, 4, 7 green's, 2, 5 blue's.
+
+    Source: VOCdevkit, VOClabelcolormap.m.
+    """
+    red, green, blue = (
+        sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
+        for channel in range(3)
+    )
+    return red, green, blue
+
+
+PALETTE = tuple(colour_of(index) for index in range(256))
+# Wu, Zhang, Huang: SparseMask, ICCV 2019; there crops are taken of images at their own size
+PROTOCOL: dict[str, Any] = {
+    "image_size": (513, 513),
+    "zoom": (0.5, 2.0),
+    "colour": 0.0,
+    "epochs": 50,
+    "batch_size": 16,
+    "optimizer": "sgd",
+    "lr": 0.005,
+    "decoder_lr_factor": 10.0,
+    "weight_decay": 4e-5,
+    "schedule": "poly",
+    "warmup": 0.0,
+}
+
+
+@DATASETS.register("voc2012")
+class Voc2012(PairedFiles):
+    """Photographs of 20 kinds of objects and background; 255, the objects' border, is ignored.
+
+    ``--data`` is VOC2012, VOCdevkit or the folder that holds VOCdevkit. Scored on val: the test
+    labels are secret.
+    """
+
+    info = DatasetInfo(
+        name="voc2012",
+        title="PASCAL VOC 2012",
+        tasks={"segmentation": {"classes": CLASSES}},
+        splits={"train": 1464, "val": 1449},
+        scored="val",
+        held_out="spread",
+        defaults=PROTOCOL,
+        palette=PALETTE[: len(CLASSES)],
+        licence="Flickr's terms of use",
+        citation=(
+            "Everingham, Eslami, Van Gool, Williams, Winn, Zisserman: The PASCAL visual object "
+            "classes challenge: a retrospective, IJCV 2015"
+        ),
+        homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+    )
+    layout = "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/train.txt and val.txt"
+    target = "label map"
+    inner = ("VOC2012", "VOCdevkit/VOC2012")
+
+    def find(self, split: str) -> list[Pair]:
+        return self.listed(split, "SegmentationClass", self.remedy)
+
+    def listed(self, name: str, folder: str, remedy: str) -> list[Pair]:
+        """The samples that ImageSets/Segmentation/``name``.txt names, labels from ``folder``."""
+        lines = read_list(self.root / "ImageSets" / "Segmentation" / f"{name}.txt", remedy)
+        return [
+            Pair(
+                inside(self.root, line, f"JPEGImages/{line.text}.jpg"),
+                inside(self.root, line, f"{folder}/{line.text}.png"),
+                line.text,
+                line.where,
+            )
+            for line in lines
+        ]
+
+    def read_target(self, path: Path) -> Tensor:
+        return read_labels(path, range(len(CLASSES)), void=(VOID,), palette=PALETTE)
+
+
+@DATASETS.register("voc2012-aug")
+class Voc2012Aug(Voc2012):
+    """VOC 2012, trained on trainaug: train and the images of SBD that are not in val.
+
+    Beside VOC's own folders: ``SegmentationClassAug/NAME.png``, the labels of SBD as index images
+    (grey or in VOC's palette), and ``ImageSets/Segmentation/trainaug.txt``.
+    """
+
+    info = DatasetInfo(
+        name="voc2012-aug",
+        title="PASCAL VOC 2012 + SBD (trainaug)",
+        tasks={"segmentation": {"classes": CLASSES}},
+        splits={"train": 10582, "val": 1449},
+        scored="val",
+        held_out="spread",
+        defaults=PROTOCOL,
+        palette=PALETTE[: len(CLASSES)],
+        licence="Flickr's terms of use",
+        citation=(
+            "Hariharan, Arbeláez, Bourdev, Maji, Malik: Semantic contours from inverse detectors, "
+            f"ICCV 2011; {Voc2012.info.citation}"
+        ),
+        homepage="http://home.bharathh.info/pubs/codes/SBD/download.html",
+    )
+    layout = "VOC 2012 and SegmentationClassAug/, ImageSets/Segmentation/trainaug.txt"
+
+    def find(self, split: str) -> list[Pair]:
+        if split == "val":
+            return super().find(split)
+        folder = self.root / "SegmentationClassAug"
+        remedy = (
+            "convert the labels of SBD to NAME.png here, and list the 10582 names outside VOC's "
+            f"val in ImageSets/Segmentation/trainaug.txt (get SBD from {self.info.homepage})"
+        )
+        if not folder.is_dir():
+            raise DataError(f"{folder}: folder is missing: {remedy}")
+        pairs = self.listed("trainaug", folder.name, remedy)
+        scored = {pair.name for pair in super().find("val")}
+        for pair in pairs:
+            if pair.name in scored:  # SBD's own lists overlap with VOC's val
+                raise DataError(f"{pair.where}: {pair.name} is in val, which is scored: remove it")
+        return pairs
