@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.errors import DataError
+from common.errors import DataError, UsageError
 from datasets.base import DATASETS, DenseDataset, Sample
+from datasets.files import one_of
 
 HOLD_OUT = 0.1
 CACHE_BYTES = 2**30
@@ -30,44 +31,66 @@ class Split(Dataset[Sample]):
         return self.data[self.indices[index]]
 
 
-def open_splits(
-    name: str, root: Path | None, task: str, size: tuple[int, int], limit: int | None = None
-) -> dict[str, Split]:
-    """The splits ``train``, ``val`` and ``test`` of a data set for a task.
+def open_split(
+    name: str,
+    root: Path | None,
+    task: str,
+    size: tuple[int, int],
+    split: str,
+    limit: int | None = None,
+    opened: dict[str, DenseDataset] | None = None,
+) -> Split:
+    """One split of a data set for a task.
 
     Where a data set has no ``val`` split, the last tenth of ``train`` (of neighbouring frames, so
     that hardly any has a twin in training) is held out for it. size: of the images of a built-in
-    data set; files come at their own resolution. limit: keep the first N of each.
+    data set; files come at their own resolution. limit: keep the first N. opened: the whole splits
+    that earlier calls have opened.
 
-    Raises UsageError for an unknown data set or task, DataError for missing or empty files.
+    Raises UsageError for an unknown data set, task or split, DataError for missing or empty files.
     """
     dataset = DATASETS.get(name)
-    available = dataset.available_splits(root)
-    facts = {"size": size} if dataset.info.built_in else {}
+    opened = {} if opened is None else opened
+    held_out = "val" not in dataset.available_splits(root)
+    source = "train" if split == "val" and held_out else split
+    if source not in opened:
+        facts = {"size": size} if dataset.info.built_in else {}
+        opened[source] = dataset(root, source, task, **facts)
+    data = opened[source]
+    indices, origin = range(len(data)), split
+    if held_out and source == "train":
+        kept = len(data) - max(1, round(HOLD_OUT * len(data)))
+        indices = indices[:kept] if split == "train" else indices[kept:]
+        origin = "train" if split == "train" else "held out of train"
+    indices = indices[:limit]
+    if not indices:
+        raise DataError(f"{root or name}: the {split} split is empty: it needs more images")
+    return Split(data, indices, origin)
 
-    def part(split: str) -> DenseDataset:
-        return dataset(root, split, task, **facts)
 
-    train, test = part("train"), part("test")
-    if "val" in available:
-        val = Split(part("val"), [], "val")
-        val.indices = list(range(len(val.data)))
-        kept = len(train)
-    else:
-        held = max(1, round(HOLD_OUT * len(train)))
-        kept = len(train) - held
-        val = Split(train, range(kept, len(train)), "held out of train")
-    splits = {
-        "train": Split(train, range(kept), "train"),
-        "val": val,
-        "test": Split(test, range(len(test)), "test"),
+def open_splits(
+    name: str, root: Path | None, task: str, size: tuple[int, int], limit: int | None = None
+) -> dict[str, Split]:
+    """The splits ``train``, ``val`` and ``test``, as ``open_split`` opens each.
+
+    Raises what it raises, and UsageError for a data set without a train split.
+    """
+    info, available = DATASETS.get(name).info, DATASETS.get(name).available_splits(root)
+    if "train" not in available:
+        infos = [DATASETS.get(other).info for other in DATASETS.names()]
+        others = [
+            other.name
+            for other in infos
+            if task in other.tasks and "train" in other.splits
+            if not (other.generic or other.built_in)
+        ] or ["another data set"]
+        remedy = f"train on {one_of(others)} and score it with evaluate --dataset {name}"
+        raise UsageError(f"{info.title} has only a {one_of(available)} split: {remedy}")
+    opened: dict[str, DenseDataset] = {}
+    return {
+        split: open_split(name, root, task, size, split, limit, opened)
+        for split in ("train", "val", "test")
     }
-    for split, chosen in splits.items():
-        if limit is not None:
-            chosen.indices = chosen.indices[:limit]
-        if not len(chosen):
-            raise DataError(f"{root or name}: the {split} split is empty: it needs more images")
-    return splits
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
