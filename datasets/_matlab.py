@@ -34,13 +34,12 @@ def read_numbers(path: Path, variable: str) -> NDArray[np.int64]:
     """
     try:
         data = path.read_bytes()
-        order = {b"IM": "<", b"MI": ">"}.get(data[HEADER - 2 : HEADER])
-        if order is None:
+        if data[HEADER - 4 : HEADER] != b"\0\1IM":  # 7.3 has \0\2
             raise ValueError("it does not start as a MATLAB file of version 5")
-        for matrix in _matrices(memoryview(data)[HEADER:], order):
-            flags, size, name, *values = _elements(matrix, order)
-            if bytes(name[1]).decode() == variable:
-                return _numbers(variable, flags[1], size[1], values[0], order)
+        for matrix in _matrices(memoryview(data)[HEADER:]):
+            flags, size, name, *values = _elements(matrix)
+            if bytes(name[1]) == variable.encode():
+                return _numbers(variable, flags[1], size[1], *values[0])
         raise ValueError(f"it has no {variable}")
     except FileNotFoundError:
         raise DataError(f"{path}: file is missing: {AGAIN}") from None
@@ -48,23 +47,23 @@ def read_numbers(path: Path, variable: str) -> NDArray[np.int64]:
         raise DataError(f"{path}: cannot be read ({error}): {AGAIN}") from error
 
 
-def _matrices(data: memoryview, order: str) -> Iterator[memoryview]:
+def _matrices(data: memoryview) -> Iterator[memoryview]:
     """What each variable of the file holds, unpacked."""
-    for kind, body in _elements(data, order):
+    for kind, body in _elements(data):
         if kind == COMPRESSED:
             stream = zlib.decompressobj()
             unpacked = stream.decompress(body, LARGEST)
             if not stream.eof:
                 raise ValueError(f"a variable is cut or unpacks to more than {LARGEST} bytes")
-            yield from (m for k, m in _elements(memoryview(unpacked), order) if k == MATRIX)
+            yield from (m for k, m in _elements(memoryview(unpacked)) if k == MATRIX)
         elif kind == MATRIX:
             yield body
 
 
-def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Type and content of each element in ``data``."""
     while data:
-        kind, size = struct.unpack_from(f"{order}II", data)
+        kind, size = struct.unpack_from("<II", data)
         start, end = 8, 8 + size + (0 if kind == COMPRESSED else -size % 8)
         if kind >> 16:  # up to four bytes are packed into the tag
             kind, size, start, end = kind & 0xFFFF, kind >> 16, 4, 8
@@ -75,13 +74,13 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
 
 
 def _numbers(
-    variable: str, flags: memoryview, size: memoryview, values: tuple[int, memoryview], order: str
+    variable: str, flags: memoryview, size: memoryview, kind: int, values: memoryview
 ) -> NDArray[np.int64]:
-    kind = struct.unpack_from(f"{order}I", flags)[0] & 0xFF
-    if kind not in CLASSES or values[0] not in NUMBERS:
+    """The values of a matrix, stored as ``kind``; [N]."""
+    if struct.unpack_from("<I", flags)[0] & 0xFF not in CLASSES or kind not in NUMBERS:
         raise ValueError(f"{variable} is no matrix of numbers")
-    numbers = np.frombuffer(values[1], f"{order}{NUMBERS[values[0]]}")
-    shape = np.frombuffer(size, f"{order}i4").tolist()
+    numbers = np.frombuffer(values, f"<{NUMBERS[kind]}")
+    shape = np.frombuffer(size, "<i4").tolist()
     if math.prod(shape) != len(numbers):
         raise ValueError(f"{variable} has {len(numbers)} values for a shape of {shape}")
     with np.errstate(all="ignore"):

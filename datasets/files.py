@@ -206,7 +206,7 @@ def read_mask(path: Path, graded: bool = False) -> Tensor:
     remedy = "write an 8-bit grey image, 0 = background, 255 = object"
     with _decoded(path) as picture:
         grey = np.array(picture.convert("L"))
-        # some published masks are grey pictures saved in colour
+        # a grey picture that was saved in colour says the same
         if picture.mode not in ("1", "L") and not (
             picture.mode in ("P", "RGB")
             and (np.array(picture.convert("RGB")) == grey[..., None]).all()
