@@ -15,7 +15,7 @@ from common.annotators import share
 from common.errors import UsageError
 from datasets.augment import IGNORE
 from datasets.base import DATASETS
-from datasets.pipeline import Resized, open_splits
+from datasets.pipeline import Resized, open_split
 
 GAP = 4
 FALLBACK_PALETTE = "tab20"
@@ -61,7 +61,7 @@ def contact_sheet(config: RunConfig, split: str, count: int, targets: Sequence[s
     """
     assert config.image_size is not None
     assert config.zoom is not None
-    part = open_splits(config.dataset, config.data, config.task, config.image_size)[split]
+    part = open_split(config.dataset, config.data, config.task, config.image_size, split)
     names = list(targets) or [config.task]
     for name in names:
         if name not in part[0].targets:

@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -58,6 +59,13 @@ def check_root(info: DatasetInfo, root: Path | None, layout: str) -> Path:
         seen = "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"{root}: {seen}: --data must name a folder with {layout}{source}")
     return root
+
+
+def warn_of_count(info: DatasetInfo, root: Path, split: str, count: int) -> None:
+    """Warns, with both numbers, where ``split`` has another ``count`` than the published one."""
+    if info.splits[split] not in (None, count):
+        seen = f"{count} samples in '{split}'"
+        warnings.warn(f"{root}: {seen} where {info.title} has {info.splits[split]}", stacklevel=3)
 
 
 class Line(NamedTuple):
@@ -238,17 +246,22 @@ def read_labels(
     return torch.from_numpy(mapped.astype(np.uint8))
 
 
-def read_mask(path: Path) -> Tensor:
+def read_mask(path: Path, graded: bool = False) -> Tensor:
     """uint8 [H, W]: 1 where the grey or 1-bit image is above 128, else 0.
 
-    Raises DataError on colours, and on a mask whose values stay between 1 and 128.
+    graded: the grey tells how many viewers chose a pixel, so that none may reach 128. Raises
+    DataError on colours, and on a mask whose values stay between 1 and 128 unless it is graded.
     """
     remedy = "write an 8-bit grey image, 0 = background, 255 = object"
     with _decoded(path) as picture:
-        if picture.mode not in ("1", "L"):
-            raise DataError(f"{path}: mode {picture.mode} is no mask: {remedy}")
         grey = np.array(picture.convert("L"))
-    if 0 < (top := int(grey.max())) <= 128:
+        # a grey picture that was saved in colour says the same
+        if picture.mode not in ("1", "L") and not (
+            picture.mode in ("P", "RGB")
+            and (np.array(picture.convert("RGB")) == grey[..., None]).all()
+        ):
+            raise DataError(f"{path}: mode {picture.mode} is no mask: {remedy}")
+    if 0 < (top := int(grey.max())) <= 128 and not graded:
         raise DataError(f"{path}: largest value is {top}, nothing is above 128: {remedy}")
     return torch.from_numpy((grey > 128).astype(np.uint8))
 
@@ -256,8 +269,8 @@ def read_mask(path: Path) -> Tensor:
 def read_depth(path: Path, per_metre: float, invalid: int, limits: tuple[float, float]) -> Tensor:
     """float32 [H, W] metres of a 16-bit image in 1/``per_metre`` metre; 0 = no reading.
 
-    0 and ``invalid`` in the file are no reading. Raises DataError on another bit depth, or if no
-    reading is within ``limits`` (metres): nothing could be learnt or measured on such a frame.
+    0 and ``invalid`` in the file are no reading. Raises DataError on another bit depth, and as
+    ``check_depth`` does.
     """
     with _decoded(path) as picture:
         if not picture.mode.startswith("I"):
@@ -268,10 +281,51 @@ def read_depth(path: Path, per_metre: float, invalid: int, limits: tuple[float, 
         seen = f"values {raw.min()}…{raw.max()} where 16-bit depth is expected"
         raise DataError(f"{path}: {seen}: take the original depth file")
     depth = np.where(raw == invalid, 0, raw).astype(np.float32) / np.float32(per_metre)
-    if not ((depth >= limits[0]) & (depth <= limits[1])).any():
-        seen = f"no pixel has a depth within {limits[0]:g}…{limits[1]:g} m"
-        raise DataError(f"{path}: {seen}: remove the frame from the list")
+    check_depth(path, depth, per_metre, limits)
     return torch.from_numpy(depth)
+
+
+def _unit(per_metre: float) -> str:
+    known = {1.0: "metres", 1000.0: "millimetres"}
+    return known.get(per_metre, f"1/{per_metre:g} m")
+
+
+def check_depth(
+    where: object, depth: NDArray[np.floating], per_metre: float, limits: tuple[float, float]
+) -> None:
+    """depth: metres, 0 = no reading, stored as multiples of 1/``per_metre`` metre.
+
+    Raises DataError if no reading is within ``limits`` (metres): nothing could be learnt or
+    measured on such a frame.
+    """
+    if ((depth >= limits[0]) & (depth <= limits[1])).any():
+        return
+    seen = f"no pixel has a depth within {limits[0]:g}…{limits[1]:g} m"
+    if (known := depth[depth > 0]).size:
+        seen += f" but {known.min():g}…{known.max():g} m, read as {_unit(per_metre)}"
+    raise DataError(f"{where}: {seen}: remove the frame from the list or mend its unit")
+
+
+def warn_of_unit(
+    where: object, depth: Tensor, per_metre: float, limits: tuple[float, float]
+) -> bool:
+    """Whether ``depth``, as in ``check_depth``, looks as if stored in another unit; then it warns.
+
+    Suspicious are whole numbers that all stay below 100, as metres would, and a median of more
+    than three times the upper limit.
+    """
+    known = depth[depth > 0]
+    if not known.numel():
+        return False
+    low, median, top = (float(v) for v in (known.min(), known.median(), known.max()))
+    if not (per_metre > 1 and top * per_metre < 100) and median <= 3 * limits[1]:
+        return False
+    seen = f"depths of {low:g}…{top:g} m, median {median:g} m"
+    warnings.warn(
+        f"{where}: {seen}, if stored as {_unit(per_metre)}: check the unit of the files",
+        stacklevel=2,
+    )
+    return True
 
 
 # --- image and target pairs ----------------------------------------------------------------------
@@ -313,11 +367,13 @@ class PairedFiles(DenseDataset):
 
     layout: what the folder holds, target: what a target file is called; both for errors.
     inner: folders in the given one that are opened instead where they exist.
+    warned: of a depth unit that looks wrong, once is enough.
     """
 
     layout: ClassVar[str]
     target: ClassVar[str]
     inner: ClassVar[tuple[str, ...]] = ()
+    warned = False
 
     def __init__(self, root: Path | None, split: str, task: str) -> None:
         """Open ``split``: reads the list and looks for every file, without opening any image.
@@ -336,12 +392,7 @@ class PairedFiles(DenseDataset):
         for pair in self.pairs:
             check_file(pair.image, pair.where, "image")
             check_file(pair.target, pair.where, self.target)
-        published = self.info.splits[split]
-        if published not in (None, len(self.pairs)):
-            seen = f"{len(self.pairs)} samples in '{split}'"
-            warnings.warn(
-                f"{self.root}: {seen} where {self.info.title} has {published}", stacklevel=2
-            )
+        warn_of_count(self.info, self.root, split, len(self.pairs))
 
     @property
     def remedy(self) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import Pair, PairedFiles, inside, read_depth, read_list
+from datasets.files import Pair, PairedFiles, inside, read_depth, read_list, warn_of_unit
 
 NO_READING = 65535
 MILLIMETRES = 1000
@@ -76,4 +76,7 @@ class SevenScenes(PairedFiles):
 
     def read_target(self, path: Path) -> Tensor:
         task = self.info.tasks["depth"]
-        return read_depth(path, MILLIMETRES, NO_READING, (task["min_depth"], task["max_depth"]))
+        limits = task["min_depth"], task["max_depth"]
+        depth = read_depth(path, MILLIMETRES, NO_READING, limits)
+        self.warned = self.warned or warn_of_unit(path, depth, MILLIMETRES, limits)
+        return depth

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import fixtures_depth_saliency
 import pytest
 import torch
 from fixtures_data import FIXTURES, ODD
@@ -125,7 +126,9 @@ def same(one: Sample, other: Sample) -> bool:
 
 
 def test_every_data_set_of_files_has_a_fixture() -> None:
-    assert set(FIXTURES) == {n for n in DATASETS.names() if not DATASETS.get(n).info.built_in}
+    assert {*FIXTURES, *fixtures_depth_saliency.FIXTURES} == {
+        n for n in DATASETS.names() if not DATASETS.get(n).info.built_in
+    }
 
 
 def test_declares_itself(name: str) -> None:

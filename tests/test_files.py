@@ -21,6 +21,7 @@ from datasets.files import (
     read_labels,
     read_list,
     read_mask,
+    warn_of_unit,
 )
 
 H, W = 24, 32
@@ -202,6 +203,13 @@ def test_mask_of_another_mode(tmp_path: Path, mode: str) -> None:
     message(lambda: read_mask(path), path, f"mode {mode} is no mask", "0 = background")
 
 
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_a_grey_mask_saved_in_colour(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray(np.resize(np.array([0, 255, 128, 129], np.uint8), (H, W)))
+    grey.convert(mode).save(tmp_path / "a.png")
+    assert np.array_equal(read_mask(tmp_path / "a.png").numpy(), np.array(grey) > 128)
+
+
 def test_mask_of_16_bits(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", RGB[:, :, 0].astype(np.uint16))
     message(lambda: read_mask(path), path, "is no mask", "8-bit grey")
@@ -211,6 +219,7 @@ def test_mask_of_16_bits(tmp_path: Path) -> None:
 def test_mask_of_small_values(tmp_path: Path, top: int) -> None:
     path = save(tmp_path / "a.png", np.eye(H, W, dtype=np.uint8) * np.uint8(top))
     message(lambda: read_mask(path), path, f"largest value is {top}, ", "255 = object")
+    assert not read_mask(path, graded=True).any()
 
 
 # --- depth
@@ -241,6 +250,37 @@ def test_depth_beyond_16_bits(tmp_path: Path, value: int) -> None:
 def test_depth_without_a_valid_pixel(tmp_path: Path, value: int) -> None:
     path = save(tmp_path / "a.png", np.full((H, W), value, np.uint16))
     message(lambda: depth(path), path, "no pixel has a depth within 0.1…10 m", "remove the frame")
+
+
+def test_depth_out_of_range_tells_the_range(tmp_path: Path) -> None:
+    raw = np.resize(np.array([0, 2, 9], np.uint16), (H, W))
+    path = save(tmp_path / "a.png", raw)  # metres where millimetres are expected
+    message(lambda: depth(path), path, "but 0.002…0.009 m, read as millimetres", "mend its unit")
+
+
+@pytest.mark.parametrize(
+    ("values", "per_metre", "suspicious"),
+    [
+        ([0, 1, 40, 80], 256, True),  # metres as whole numbers
+        ([0, 1, 40, 100], 256, False),
+        ([0, 0.2, 0.3], 1, False),  # metres with a fraction may be small
+        ([0, 20, 31, 40], 1, True),  # the median is over three times the limit
+        ([0, 20, 30, 40], 1, False),
+        ([0, 2000, 3000], 1000, False),
+        ([0, 0], 1000, False),
+    ],
+)
+def test_a_unit_that_looks_wrong(
+    recwarn: pytest.WarningsRecorder, values: list[float], per_metre: int, suspicious: bool
+) -> None:
+    metres = torch.tensor(values) / per_metre
+    assert warn_of_unit("a.png", metres, per_metre, (0.1, 10)) is suspicious
+    texts = [str(warning.message) for warning in recwarn]
+    assert len(texts) == suspicious
+    if suspicious:
+        known = metres[metres > 0]
+        seen = f"a.png: depths of {known.min():g}…{known.max():g} m, median {known.median():g} m"
+        assert texts[0].startswith(seen)
 
 
 # --- lists and folders

@@ -17,7 +17,15 @@ from common.registry import Registry
 from datasets import pipeline
 from datasets.base import DatasetInfo, DenseDataset, Sample
 from datasets.image_masks import ImageMasks
-from datasets.pipeline import Resized, Split, collate, open_splits, resize_image, resize_target
+from datasets.pipeline import (
+    Resized,
+    Split,
+    collate,
+    open_split,
+    open_splits,
+    resize_image,
+    resize_target,
+)
 
 H, W = 10, 14
 
@@ -140,6 +148,31 @@ def test_an_empty_split_is_named(
     monkeypatch.setattr(WithoutVal, "lengths", lengths)
     with pytest.raises(DataError, match=f"without-val: the {empty} split is empty"):
         open_splits("without-val", None, "depth", (8, 8))
+
+
+@pytest.mark.parametrize("name", ["counted", "without-val"])
+@pytest.mark.parametrize("limit", [None, 1])
+def test_one_split_is_as_in_all(name: str, limit: int | None) -> None:
+    for split, among in open_splits(name, None, "depth", (8, 8), limit).items():
+        alone = open_split(name, None, "depth", (8, 8), split, limit)
+        assert names(alone[i] for i in range(len(alone))) == names(
+            among[i] for i in range(len(among))
+        )
+        assert alone.name == among.name
+
+
+def test_what_is_held_out_is_opened_with_train_once() -> None:
+    splits = open_splits("without-val", None, "depth", (8, 8))
+    assert splits["val"].data is splits["train"].data
+
+
+def test_a_data_set_without_train_is_only_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = DatasetInfo("counted", "Counted", {"depth": {}}, {"test": 4})
+    monkeypatch.setattr(Counted, "info", info)
+    remedy = "train on .* and score it with evaluate --dataset counted"
+    with pytest.raises(UsageError, match=f"Counted has only a test split: {remedy}"):
+        open_splits("counted", None, "depth", (8, 8))
+    assert len(open_split("counted", None, "depth", (8, 8), "test")) == 4
 
 
 def test_an_unknown_data_set_lists_near_matches() -> None:

@@ -141,6 +141,17 @@ def test_bad_depth(root: Path) -> None:
     assert failure(root).startswith(f"{path}: cannot be read")
 
 
+def test_a_unit_that_looks_wrong_is_told_once(root: Path) -> None:
+    tenths = np.resize(np.array([0, 9_000, 40_000, 50_000], np.uint16), (H, W))
+    for number in (0, 4):
+        Image.fromarray(tenths).save(root / f"frame-{number:06d}.depth.png")
+    path = root / "frame-000000.depth.png"
+    with pytest.warns(UserWarning, match="check the unit") as caught:
+        list(SevenScenes(root, "train", "depth"))
+    expected = f"{path}: depths of 9…50 m, median 40 m, if stored as millimetres: check the unit"
+    assert [str(w.message)[: len(expected)] for w in caught] == [expected]
+
+
 def test_fingerprint(root: Path) -> None:
     data = SevenScenes(root, "train", "depth")
     first = data.fingerprint()

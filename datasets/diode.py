@@ -1,0 +1,114 @@
+"""DIODE: laser-scanned rooms and streets; an array file for depth, another for its validity."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.errors import DataError
+from datasets.base import DATASETS, DatasetInfo
+from datasets.files import (
+    AGAIN,
+    Pair,
+    PairedFiles,
+    check_depth,
+    check_file,
+    fingerprint,
+    warn_of_unit,
+)
+
+KINDS = ("indoors", "outdoor")
+FOLDERS = {"train": "train", "test": "val"}
+
+
+@DATASETS.register("diode")
+class Diode(PairedFiles):
+    """Indoor and outdoor depth, 1024×768, dense; metres up to the sensor's 350.
+
+    ``train/`` and ``val/`` hold ``{indoors,outdoor}/scene_*/scan_*/NAME.png`` with
+    ``NAME_depth.npy`` and ``NAME_depth_mask.npy``. The test split is the published ``val``, on
+    which results are reported: the test images were never released.
+    """
+
+    info = DatasetInfo(
+        name="diode",
+        title="DIODE",
+        # the range of the sensor, a FARO Focus S350
+        tasks={"depth": {"min_depth": 0.6, "max_depth": 350.0}},
+        splits={"train": 8574 + 16884, "test": 325 + 446},
+        defaults={"image_size": (192, 256), "crop_size": (160, 224), "clip_grad": 1.0},
+        licence="MIT",
+        citation=(
+            "Vasiljevic, Kolkin, Zhang, Luo, Wang, Dai, Daniele, Mostajabi, Basart, Walter, "
+            "Shakhnarovich: DIODE: a dense indoor and outdoor depth dataset, 2019"
+        ),
+        homepage="https://diode-dataset.org",
+    )
+    layout = "train/ and val/, in each indoors/ and outdoor/ with scene_*/scan_*/*.png"
+    target = "depth map"
+
+    def find(self, split: str) -> list[Pair]:
+        """Indoor and outdoor images in equal shares all along, so that every part has both."""
+        folder = self.root / FOLDERS[split]
+        ranked = []
+        for kind in KINDS:
+            images = sorted((folder / kind).glob("scene_*/scan_*/*.png"))
+            ranked += [((rank + 0.5) / len(images), path) for rank, path in enumerate(images)]
+        if not ranked:
+            raise DataError(
+                f"{folder}: no image in it: --data must name a folder with {self.layout}"
+            )
+        pairs = []
+        for _, path in sorted(ranked):
+            depth = path.with_name(f"{path.stem}_depth.npy")
+            check_file(_mask(depth), str(path), "validity mask")
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            pairs.append(Pair(path, depth, name, str(path)))
+        return pairs
+
+    def read_target(self, path: Path) -> Tensor:
+        task = self.info.tasks["depth"]
+        limits = task["min_depth"], task["max_depth"]
+        depth, valid = _read_map(path), _read_map(_mask(path))
+        if depth.shape != valid.shape:
+            seen = f"shape {valid.shape} but its depth map has {depth.shape}"
+            raise DataError(f"{_mask(path)}: {seen}: {AGAIN}")
+        metres = np.where((valid > 0) & np.isfinite(depth) & (depth > 0), depth, 0)
+        check_depth(path, metres, 1, limits)
+        result = torch.from_numpy(metres)
+        self.warned = self.warned or warn_of_unit(path, result, 1, limits)
+        return result
+
+    def fingerprint(self) -> str:
+        files = ((p.image, p.target, _mask(p.target)) for p in self.pairs)
+        return fingerprint(self.root, (path for three in files for path in three))
+
+
+def _mask(depth: Path) -> Path:
+    return depth.with_name(f"{depth.stem}_mask.npy")
+
+
+def _read_map(path: Path) -> NDArray[np.float32]:
+    """The numbers, float32 [H, W], of an array file [H, W] or [H, W, 1].
+
+    Mapped, not loaded: a damaged header can ask for no more than the file has.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: file is missing: {AGAIN}") from None
+    except Exception as error:  # a damaged header makes NumPy raise almost anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{path}: cannot be read ({reason}): {AGAIN}") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+        raise DataError(f"{path}: holds no array of numbers: {AGAIN}")
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,)) or not array.size:
+        raise DataError(f"{path}: shape {array.shape} where [H, W, 1] is expected: {AGAIN}")
+    with np.errstate(all="ignore"):
+        numbers: NDArray[np.float32] = array.reshape(array.shape[:2]).astype(np.float32)
+    return numbers
