@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from common.annotators import pack
 from common.errors import DataError
 from tasks.metrics.base import Accumulator, MetricInfo, plane
 from tasks.metrics.depth import DepthMetrics
+from tasks.metrics.edges import EdgeMetrics
 from tasks.metrics.saliency import SaliencyMetrics
 from tasks.metrics.segmentation import SegmentationMetrics
 
@@ -34,12 +36,18 @@ def saliency_pair(random: torch.Generator) -> Pair:
     return torch.rand(37, 53, generator=random), target
 
 
+def edge_pair(random: torch.Generator) -> Pair:
+    marks = torch.rand(3, 37, 53, generator=random) < 0.03
+    return torch.rand(37, 53, generator=random), pack(marks)
+
+
 FAMILIES: dict[str, tuple[Callable[[], Accumulator], Callable[[torch.Generator], Pair]]] = {
     "segmentation": (lambda: SegmentationMetrics("abcde", boundary=True), label_pair),
     "depth": (lambda: DepthMetrics(1e-3, 10), depth_pair),
     "depth, median": (lambda: DepthMetrics(1e-3, 10, median_scaling=True), depth_pair),
     "saliency": (SaliencyMetrics, saliency_pair),
     "saliency, curves": (lambda: SaliencyMetrics(keep_curves=True), saliency_pair),
+    "edges": (EdgeMetrics, edge_pair),
 }
 
 
@@ -158,6 +166,8 @@ def test_only_equal_settings_merge():
         (SegmentationMetrics("ab"), SegmentationMetrics("ac")),
         (SegmentationMetrics("ab"), SegmentationMetrics("ab", boundary=True)),
         (SaliencyMetrics(), SaliencyMetrics(keep_curves=True)),
+        (EdgeMetrics(), EdgeMetrics(tolerance=0.011)),
+        (EdgeMetrics(), EdgeMetrics(thresholds=9)),
     ):
         with pytest.raises(ValueError, match="cannot take in"):
             one.merge(other)
