@@ -44,6 +44,7 @@ class Scenes(DenseDataset):
             "segmentation": {"classes": CLASSES},
             "depth": {"min_depth": 0.1, "max_depth": 10.0},
             "saliency": {},
+            "edges": {},
         },
         splits=_SPLITS,
         # learns from scratch in minutes on two cores: a small backbone and a high rate

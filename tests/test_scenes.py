@@ -58,7 +58,7 @@ def test_declares_itself() -> None:
     assert info.name == "scenes"
     assert len(info.palette) == len(set(info.palette)) == len(CLASSES) == len(set(CLASSES))
     assert info.tasks["depth"] == {"min_depth": 0.1, "max_depth": 10.0}
-    assert set(info.tasks) == {"segmentation", "depth", "saliency"}
+    assert set(info.tasks) == {"segmentation", "depth", "saliency", "edges"}
     assert {split: len(scenes(split)) for split in SPLITS} == dict(info.splits)
 
 

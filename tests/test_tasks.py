@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.annotators import pack
 from common.errors import UsageError
 from tasks.base import TASKS, Task
 from tasks.depth import Depth
@@ -38,6 +39,16 @@ def masks(random: torch.Generator) -> Tensor:
     return target
 
 
+def marks(random: torch.Generator) -> Tensor:
+    """Two annotators: a line that both see, one that only one sees, and an ignored row."""
+    seen = torch.zeros(2, H, W, dtype=torch.bool)
+    seen[:, :, 11] = True
+    seen[0, 15] = True
+    valid = torch.ones(H, W)
+    valid[-1] = 0
+    return pack(seen, valid).expand(2, -1, -1).clone()
+
+
 # task: settings, targets, and whether a prediction is what the task hands out
 Case = tuple[dict[str, Any], Callable[[torch.Generator], Tensor], Callable[[Tensor], Tensor]]
 CASES: dict[str, Case] = {
@@ -47,6 +58,7 @@ CASES: dict[str, Case] = {
         metres,
         lambda p: (p >= 0.1 - 1e-6) & (p <= 10 + 1e-5),
     ),
+    "edges": ({}, marks, lambda p: (p >= 0) & (p <= 1)),
     "saliency": ({}, masks, lambda p: (p >= 0) & (p <= 1)),
 }
 
@@ -100,6 +112,10 @@ class TestContract:
             assert x.grad is not None
             assert x.grad.isfinite().all(), term
             assert (x.grad.abs().sum((1, 2, 3)) > 0).all(), term
+
+    def test_one_view_averaged_is_the_prediction(self, task: Task, logits: Tensor) -> None:
+        decided = task.decide(task.activate(logits))
+        torch.testing.assert_close(decided, task.predict(logits), check_dtype=False)
 
     def test_ignored_pixels_pull_at_nothing(
         self, task: Task, settings: dict[str, Any], logits: Tensor, target: Tensor

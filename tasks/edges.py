@@ -1,0 +1,54 @@
+"""Edge detection: the probability that people see a boundary at a pixel."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from common.annotators import IGNORE, share
+from tasks.base import TASKS, Task
+from tasks.losses.base import Term
+from tasks.losses.edges import balanced_bce
+from tasks.metrics.edges import EdgeMetrics
+
+QUICK = 9
+
+
+@TASKS.register("edges")
+class Edges(Task):
+    """Logits [B, 1, H, W]; target: every annotator's marks, as ``common.annotators`` packs them."""
+
+    name = "edges"
+    title = "Edge detection"
+    target = "edges"
+    columns = ("ods", "ois", "ap", "r50")
+    ignore = IGNORE
+    default_loss = "bce"
+    channels = 1
+
+    def __init__(self, loss: str | None = None) -> None:
+        super().__init__(loss)
+
+    def loss_terms(self) -> Mapping[str, Term]:
+        return {"bce": lambda logits, target: balanced_bce(logits[:, 0], share(target))}
+
+    def activate(self, logits: Tensor, scale: float = 1.0) -> Tensor:  # noqa: ARG002
+        return logits.sigmoid()
+
+    def decide(self, activated: Tensor) -> Tensor:
+        return activated[:, 0]
+
+    def predict(self, logits: Tensor) -> Tensor:
+        return logits[:, 0].sigmoid()
+
+    def accumulator(self) -> EdgeMetrics:
+        threads = torch.get_num_threads()
+        return EdgeMetrics(processes=threads if threads > 1 else 0)
+
+    def validator(self) -> EdgeMetrics:
+        """A tenth of the thresholds will do to tell epochs apart, and takes a tenth of the time."""
+        return EdgeMetrics(thresholds=QUICK)
+
+    def best_constant(self, targets: Iterable[Tensor]) -> float:  # noqa: ARG002
+        """1: a constant without any edge scores nothing."""
+        return 1.0
