@@ -177,7 +177,8 @@ class Pairs:
         count = len(pixels)
         if count == 0:
             return pixels
-        # one unit flows from the source over a pixel and a mark to the sink
+        # One unit flows from the source over a pixel and a mark to the sink. SciPy's
+        # maximum_bipartite_matching searches dead ends again and again and may take seconds.
         marks = self.marks[np.repeat(here, self.degrees)]
         last = count + self.total + 1
         heads = np.concatenate(

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bsds_evaluation --data BSDS500 [--images 200] [--processes 2]
 
 The predictions are gradient maps made beforehand (tests/oracles/freeze_edges.py): after suppression
-some 20,000 pixels of an image are above the lowest threshold, more than a trained network leaves.
+some 20,000 pixels of an image are above the lowest threshold.
 Wall time depends on what else the machine does, processor time hardly. The plain way thins with
 scikit-image and finds the pairs anew with a kd-tree at each threshold; it takes a few images only,
 and the estimate for all is a multiple of it.

@@ -1,7 +1,7 @@
 """Freezes pyEdgeEval's scores of gradient maps against the marks of 20 BSDS500 test images.
 
 pyEdgeEval compiles the BSDS matcher (C++) when it is installed, so it has an environment of its
-own; twenty images take it about half an hour of processor time:
+own; twenty images take it about ten minutes of processor time:
 
     uv venv .tox/edges && VIRTUAL_ENV=.tox/edges uv pip install \\
         pyEdgeEval scipy scikit-image opencv-python-headless matplotlib tqdm prettytable pillow
