@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset
 
 from common.errors import DataError
 from datasets.base import DATASETS, DenseDataset, Sample
+from datasets.hdf5 import Packed, is_packed
 
 HOLD_OUT = 0.1
 CACHE_BYTES = 2**30
@@ -30,6 +32,19 @@ class Split(Dataset[Sample]):
         return self.data[self.indices[index]]
 
 
+def opener(
+    name: str, root: Path | None, size: tuple[int, int] | None = None
+) -> tuple[type[DenseDataset], dict[str, Any]]:
+    """The class that reads ``root``, a folder, a packed file or none, and what to tell it besides.
+
+    size: as for ``open_splits``; None: a built-in data set's own, a packed file's whatever it is.
+    """
+    dataset = DATASETS.get(name)
+    if is_packed(root):
+        return Packed, {"dataset": name, "size": size}
+    return dataset, {"size": size} if dataset.info.built_in and size is not None else {}
+
+
 def open_splits(
     name: str, root: Path | None, task: str, size: tuple[int, int], limit: int | None = None
 ) -> dict[str, Split]:
@@ -37,13 +52,12 @@ def open_splits(
 
     Where a data set has no ``val`` split, the last tenth of ``train`` (of neighbouring frames, so
     that hardly any has a twin in training) is held out for it. size: of the images of a built-in
-    data set; files come at their own resolution. limit: keep the first N of each.
+    data set or a packed file; other files come at their own resolution. limit: keep the first N of each.
 
     Raises UsageError for an unknown data set or task, DataError for missing or empty files.
     """
-    dataset = DATASETS.get(name)
+    dataset, facts = opener(name, root, size)
     available = dataset.available_splits(root)
-    facts = {"size": size} if dataset.info.built_in else {}
 
     def part(split: str) -> DenseDataset:
         return dataset(root, split, task, **facts)

@@ -1,21 +1,21 @@
-"""`data`: look at data sets."""
+"""`data`: look at data sets, check and pack them."""
 
 from pathlib import Path
 
 import click
 
-from benchmark.commands.options import quiet, write_output
+from benchmark.commands.options import progress, quiet, write_output
 
 
 @click.group()
 def data() -> None:
-    """Look at data sets."""
+    """Look at data sets, check them, pack them into one file."""
 
 
 @data.command()
 @click.argument("dataset")
 @click.option("--data", "folder", type=click.Path(path_type=Path), default=None,
-              help="Folder of the data set.")  # fmt: skip
+              help="Folder of the data set, or its packed FILE.h5.")  # fmt: skip
 @click.option("--task", default=None, help="Whose target to show; default: the first one.")
 @click.option("--target", "targets", multiple=True,
               help="Show these targets, without augmentation. May be repeated.")  # fmt: skip
@@ -41,3 +41,40 @@ def preview(
     values = {"task": task, "dataset": dataset, "data": folder, "image_size": image_size}
     config = resolve(make_config(values))
     write_output(output, contact_sheet(config, split, count, targets))
+
+
+@data.command()
+@click.argument("dataset")
+@click.option("--data", "folder", type=click.Path(path_type=Path), default=None,
+              help="Folder of the data set.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.h5",
+              help="File to write; name it as --data of other commands.")  # fmt: skip
+@click.option("--task", "tasks", multiple=True,
+              help="Pack its targets; default: of all tasks. May be repeated.")  # fmt: skip
+@click.option("--image-size", default=None, metavar="HxW",
+              help="Size of the images, to be used with; default: the data set's.")  # fmt: skip
+@click.option("--compression", type=click.Choice(["none", "lzf", "gzip"]), default="none",
+              show_default=True, help="A smaller file is slower to read.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace FILE.h5.")
+def pack(
+    dataset: str, folder: Path | None, output: Path, tasks: tuple[str, ...],
+    image_size: str | None, compression: str, overwrite: bool,
+) -> None:  # fmt: skip
+    """Decode and resize a data set once, into one HDF5 file.
+
+    Ground truth that scores are taken on keeps its resolution: results are those of the folder.
+    """
+    quiet()
+    from benchmark.config import make_config
+    from benchmark.packing import pack
+    from benchmark.plan import resolve
+    from datasets.base import DATASETS
+
+    tasks = tuple(dict.fromkeys(tasks)) or tuple(DATASETS.get(dataset).info.tasks)
+    values = {"task": "+".join(tasks), "dataset": dataset, "image_size": image_size}
+    size = resolve(make_config(values)).image_size
+    assert size is not None
+    with progress() as listener:
+        count = pack(dataset, folder, tasks, size, compression, output, overwrite, listener)
+    megabytes = output.stat().st_size / 1e6
+    click.echo(f"wrote {output}: {count} samples, {megabytes:.1f} MB", err=True)
