@@ -53,7 +53,7 @@ class CamVid(PairedFiles):
 
     def find(self, split: str) -> list[Pair]:
         remedy = f"--data must name a folder with {self.layout} (get it from {self.info.homepage})"
-        return [self._pair(line) for line in read_list(self.root / f"{split}.txt", remedy)]
+        return self.listed(read_list(self.root / f"{split}.txt", remedy), self._pair)
 
     def _pair(self, line: Line) -> Pair:
         """The two paths of a line; with spaces in them, the split at which both files exist."""

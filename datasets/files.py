@@ -7,10 +7,10 @@ import hashlib
 import stat
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -246,9 +246,12 @@ class PairedFiles(DenseDataset):
     layout: ClassVar[str]
     target: ClassVar[str]
 
-    def __init__(self, root: Path | None, split: str, task: str) -> None:
+    def __init__(
+        self, root: Path | None, split: str, task: str, missing: list[DataError] | None = None
+    ) -> None:
         """Open ``split``: reads the list and looks for every file, without opening any image.
 
+        missing: takes the error of each file instead of raising the first; its pair is left out.
         Raises UsageError without ``root``, or on an unknown split or task; DataError on a missing
         folder, list or file. Warns where a published count differs.
         """
@@ -256,17 +259,46 @@ class PairedFiles(DenseDataset):
         check_choice(self.info, "split", split, self.info.splits)
         self.root = check_root(self.info, root, self.layout)
         check_choice(self.info, "split", split, self.available_splits(root))
-        self.split, self.task = split, task
-        self.pairs = self.find(split)
-        for pair in self.pairs:
-            check_file(pair.image, pair.where, "image")
-            check_file(pair.target, pair.where, self.target)
+        self.split, self.task, self.missing = split, task, missing
+        self.pairs = [pair for pair in self.find(split) if self._is_there(pair)]
         published = self.info.splits[split]
         if published not in (None, len(self.pairs)):
             seen = f"{len(self.pairs)} samples in '{split}'"
             warnings.warn(
                 f"{self.root}: {seen} where {self.info.title} has {published}", stacklevel=2
             )
+
+    @classmethod
+    def survey(
+        cls, root: Path | None, split: str, task: str, **facts: Any
+    ) -> tuple[DenseDataset, list[DataError]]:
+        missing: list[DataError] = []
+        return cls(root, split, task, missing, **facts), missing
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """What is wrong with one pair: raised, or kept where all is asked for."""
+        try:
+            yield
+        except DataError as error:
+            if self.missing is None:
+                raise
+            self.missing.append(error)
+
+    def _is_there(self, pair: Pair) -> bool:
+        before = len(self.missing or ())
+        for path, role in ((pair.image, "image"), (pair.target, self.target)):
+            with self._noted():
+                check_file(path, pair.where, role)
+        return len(self.missing or ()) == before
+
+    def listed(self, lines: Iterable[Line], pair: Callable[[Line], Pair]) -> list[Pair]:
+        """The ``pair`` of each line, for ``find``: one bad line does not hide the others."""
+        pairs = []
+        for line in lines:
+            with self._noted():
+                pairs.append(pair(line))
+        return pairs
 
     @abstractmethod
     def find(self, split: str) -> list[Pair]:
@@ -288,6 +320,15 @@ class PairedFiles(DenseDataset):
             seen = f"{self.target} of {tw}×{th} pixels but its image {pair.image} has {w}×{h}"
             raise DataError(f"{pair.target}: {seen}: take both from the same source")
         return Sample(image, {self.task: target}, pair.name)
+
+    def faults(self, index: int) -> list[DataError]:
+        pair, found = self.pairs[index], []
+        for read, path in ((read_image, pair.image), (self.read_target, pair.target)):
+            try:
+                read(path)
+            except DataError as error:
+                found.append(error)
+        return found
 
     def fingerprint(self) -> str:
         return fingerprint(self.root, (path for pair in self.pairs for path in pair[:2]))

@@ -52,7 +52,8 @@ def open_splits(
 
     Where a data set has no ``val`` split, the last tenth of ``train`` (of neighbouring frames, so
     that hardly any has a twin in training) is held out for it. size: of the images of a built-in
-    data set or a packed file; other files come at their own resolution. limit: keep the first N of each.
+    data set or a packed file; other files come at their own resolution. limit: keep the first N
+    of each.
 
     Raises UsageError for an unknown data set or task, DataError for missing or empty files.
     """
