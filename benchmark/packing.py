@@ -1,5 +1,6 @@
 """A data set's folder, decoded and resized once, into one HDF5 file."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def pack(
         for split in dataset.available_splits(root)
     }
     train = parts.get("train", {}).get(tasks[0])
-    trained = open_splits(name, root, tasks[0], size)["train"].indices if train else []
+    with warnings.catch_warnings():  # they have been given
+        warnings.simplefilter("ignore")
+        trained = open_splits(name, root, tasks[0], size)["train"].indices if train else []
     with whole_file(output, "-o") as path, PackWriter(path, compression) as writer:
         writer.facts(DATASETS.get(name).info, tasks, list(parts), size)
         for split, sources in parts.items():

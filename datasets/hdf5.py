@@ -4,6 +4,7 @@ Each array is a dataset of its own, in one chunk with a checksum: ``SPLIT/image/
 ``SPLIT/TARGET/INDEX``; ``SPLIT/names`` lists the samples. Attributes tell the rest.
 """
 
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,11 +44,44 @@ def is_packed(root: Path | None) -> bool:
 # --- writing -------------------------------------------------------------------------------------
 
 
+class _Disk(io.FileIO):
+    """A file that keeps its first error to be raised later: within HDF5 it would be lost.
+
+    Where a write fails, HDF5 goes on, and crashes the process when it closes the file.
+    """
+
+    failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while rest and self.failed is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.failed = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failed = self.failed or error
+            return 0
+
+    def check(self) -> None:
+        if self.failed is not None:
+            raise self.failed
+
+
 class PackWriter:
-    """A new file at ``path``; leaving the context marks it as complete, unless by an error."""
+    """A new file at ``path``; leaving the context marks it as complete, unless by an error.
+
+    Raises OSError if it cannot be written.
+    """
 
     def __init__(self, path: Path, compression: str) -> None:
-        self._file = h5py.File(path, "w", libver=_LIBVER)
+        self._disk = _Disk(path, "w+")
+        self._file = h5py.File(self._disk, "w", libver=_LIBVER)
         self._filters = {"fletcher32": True, **COMPRESSIONS[compression]}
         self._file.attrs["format"] = FORMAT
         self._file.attrs["compression"] = _encoded([compression])[0]
@@ -58,10 +92,13 @@ class PackWriter:
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._file.flush()
-            self._file.attrs["complete"] = True
-        self._file.close()
+        with self._disk:
+            if kind is None:
+                self._file.flush()
+                self._file.attrs["complete"] = True
+            self._file.close()
+            if kind is None:
+                self._disk.check()
 
     def facts(
         self, info: DatasetInfo, tasks: Sequence[str], splits: Sequence[str], size: tuple[int, int]
@@ -94,6 +131,7 @@ class PackWriter:
 
     def _array(self, group: h5py.Group, name: str, array: NDArray[Any]) -> None:
         group.create_dataset(name, data=array, chunks=array.shape, **self._filters)
+        self._disk.check()
 
 
 def _encoded(texts: Sequence[str]) -> NDArray[Any]:
@@ -133,13 +171,17 @@ def _open(path: Path) -> h5py.File:
         seen = "is no HDF5 file, or its start is damaged"
         raise DataError(f"{path}: {seen}: name a file that {PACK} wrote, or a folder")
     file = h5py.File(path, "r", locking=False)  # what is complete never changes
-    if "format" not in file.attrs:
-        raise DataError(f"{path}: holds no packed data set: write one with {PACK}")
-    if (number := file.attrs["format"]) != FORMAT:
-        seen = f"has format {number} where this version reads {FORMAT}"
-        raise DataError(f"{path}: {seen}: pack it anew with {PACK}")
-    if "complete" not in file.attrs:
-        raise DataError(f"{path}: packing was interrupted: repeat {PACK}")
+    try:
+        if "format" not in file.attrs:
+            raise DataError(f"{path}: holds no packed data set: write one with {PACK}")
+        if (number := file.attrs["format"]) != FORMAT:
+            seen = f"has format {number} where this version reads {FORMAT}"
+            raise DataError(f"{path}: {seen}: pack it anew with {PACK}")
+        if "complete" not in file.attrs:
+            raise DataError(f"{path}: packing was interrupted: repeat {PACK}")
+    except BaseException:
+        file.close()
+        raise
     return file
 
 
