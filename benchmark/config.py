@@ -40,7 +40,7 @@ class NetworkConfig(BaseModel):
 
     task: str = Field("depth", description="What to predict.")
     dataset: str = Field("scenes", description="Data set; see `list datasets`.")
-    data: Path | None = Field(None, description="Folder of the data set.")
+    data: Path | None = Field(None, description="Folder of the data set, or its packed FILE.h5.")
     limit: int | None = Field(None, ge=1, description="Use only the first N images of each split.")
 
     backbone: str | None = Field(None, description="timm model with at least four strides.")

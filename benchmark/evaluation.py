@@ -81,7 +81,7 @@ def evaluate(
     if listener is not None:
         listener.begin(f"score {config.decoder}", len(data))
     for images, targets in loader:
-        images = images.to(device, memory_format=torch.channels_last)
+        images = images.to(device, memory_format=torch.channels_last).float().div_(255)
         with autocast(config):
             predictions = _predictions(model, list(accumulators), images, targets, views)
         for prediction, sample in zip(predictions, targets, strict=True):

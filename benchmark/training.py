@@ -133,7 +133,7 @@ class Batches:
         for images, targets in self.loader:
             stacked = {name: torch.stack([t[name] for t in targets]) for name in targets[0]}
             yield (
-                images.to(self.device, non_blocking=True),
+                images.to(self.device, non_blocking=True).float().div_(255),
                 {name: t.to(self.device, non_blocking=True) for name, t in stacked.items()},
             )
 

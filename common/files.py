@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import UserError
@@ -33,9 +34,37 @@ def write_atomic(path: Path, content: str | bytes, option: str = "--results") ->
         raise cannot_write(path, error, option) from error
 
 
+@contextlib.contextmanager
+def whole_file(path: Path, option: str) -> Iterator[Path]:
+    """Yields the file to write, which becomes ``path`` at the end; an error leaves nothing.
+
+    What killed processes have left is removed. Raises UserError as ``write_atomic`` does.
+    """
+    start, end = f".{path.name}.", ".partial"
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for other in path.parent.iterdir():
+            if other.name.startswith(start) and other.name.endswith(end):
+                other.unlink()
+        handle, temporary = tempfile.mkstemp(end, start, path.parent)
+        os.close(handle)
+        yield Path(temporary)
+        with Path(temporary).open("rb") as file:
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise cannot_write(path, error, option) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+
+
 def cannot_write(path: Path, error: OSError, option: str = "--results") -> UserError:
     """The error for a path that cannot be written."""
-    reason = error.strerror or str(error)
+    reason = error.strerror or " ".join(str(error).split())
     return UserError(f"{path}: cannot be written ({reason}): choose another place with {option}")
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from common.errors import DataError
 from common.registry import Registry
 
 
@@ -72,6 +73,20 @@ class DenseDataset(ABC):
 
         Raises DataError that names the missing folder, list or file.
         """
+
+    @classmethod
+    def survey(
+        cls, root: Path | None, split: str, task: str, **facts: Any
+    ) -> tuple["DenseDataset", list[DataError]]:
+        """The split without the samples that cannot be found, and what is wrong with each of them.
+
+        Raises as the constructor does where a whole folder or list is missing.
+        """
+        return cls(root, split, task, **facts), []
+
+    def faults(self, index: int) -> list[DataError]:  # noqa: ARG002
+        """What is wrong with each file of a sample that cannot be read; none: it has only one."""
+        return []
 
     @classmethod
     def available_splits(cls, root: Path | None) -> list[str]:  # noqa: ARG003

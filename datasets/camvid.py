@@ -52,7 +52,7 @@ class CamVid(PairedFiles):
     target = "label map"
 
     def find(self, split: str) -> list[Pair]:
-        return [self._pair(line) for line in read_list(self.root / f"{split}.txt", self.remedy)]
+        return self.listed(read_list(self.root / f"{split}.txt", self.remedy), self._pair)
 
     def _pair(self, line: Line) -> Pair:
         """The two paths of a line; with spaces in them, the split at which both files exist."""

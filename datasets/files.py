@@ -7,10 +7,10 @@ import hashlib
 import stat
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -375,9 +375,12 @@ class PairedFiles(DenseDataset):
     inner: ClassVar[tuple[str, ...]] = ()
     warned = False
 
-    def __init__(self, root: Path | None, split: str, task: str) -> None:
+    def __init__(
+        self, root: Path | None, split: str, task: str, missing: list[DataError] | None = None
+    ) -> None:
         """Open ``split``: reads the list and looks for every file, without opening any image.
 
+        missing: takes the error of each file instead of raising the first; its pair is left out.
         Raises UsageError without ``root``, or on an unknown split or task; DataError on a missing
         folder, list or file. Warns where a published count differs.
         """
@@ -387,17 +390,50 @@ class PairedFiles(DenseDataset):
         nested = (given / folder for folder in self.inner)
         self.root = next((folder for folder in nested if folder.is_dir()), given)
         check_choice(self.info, "split", split, self.available_splits(root))
-        self.split, self.task = split, task
-        self.pairs = self.find(split)
-        for pair in self.pairs:
-            check_file(pair.image, pair.where, "image")
-            check_file(pair.target, pair.where, self.target)
+        self.split, self.task, self.missing = split, task, missing
+        self.pairs = [pair for pair in self.find(split) if self._is_there(pair)]
         warn_of_count(self.info, self.root, split, len(self.pairs))
 
     @property
     def remedy(self) -> str:
         """What to do where a published file is missing, for errors."""
         return f"--data must name a folder with {self.layout} (get it from {self.info.homepage})"
+
+    @classmethod
+    def survey(
+        cls, root: Path | None, split: str, task: str, **facts: Any
+    ) -> tuple[DenseDataset, list[DataError]]:
+        missing: list[DataError] = []
+        return cls(root, split, task, missing, **facts), missing
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """What is wrong with one pair: raised, or kept where all is asked for."""
+        try:
+            yield
+        except DataError as error:
+            if self.missing is None:
+                raise
+            self.missing.append(error)
+
+    def _is_there(self, pair: Pair) -> bool:
+        before = len(self.missing or ())
+        for path, role in ((pair.image, "image"), (pair.target, self.target)):
+            with self._noted():
+                check_file(path, pair.where, role)
+        return len(self.missing or ()) == before
+
+    def listed(self, lines: Iterable[Line], pair: Callable[[Line], Pair | None]) -> list[Pair]:
+        """The ``pair`` of each line that has one, for ``find``.
+
+        One bad line does not hide the others.
+        """
+        pairs = []
+        for line in lines:
+            with self._noted():
+                if found := pair(line):
+                    pairs.append(found)
+        return pairs
 
     @abstractmethod
     def find(self, split: str) -> list[Pair]:
@@ -419,6 +455,15 @@ class PairedFiles(DenseDataset):
             seen = f"{self.target} of {tw}×{th} pixels but its image {pair.image} has {w}×{h}"
             raise DataError(f"{pair.target}: {seen}: take both from the same source")
         return Sample(image, {self.task: target}, pair.name)
+
+    def faults(self, index: int) -> list[DataError]:
+        pair, found = self.pairs[index], []
+        for read, path in ((read_image, pair.image), (self.read_target, pair.target)):
+            try:
+                read(path)
+            except DataError as error:
+                found.append(error)
+        return found
 
     def fingerprint(self) -> str:
         return fingerprint(self.root, (path for pair in self.pairs for path in pair[:2]))

@@ -42,7 +42,7 @@ class ImageMasks(PairedFiles):
         )
         lines = read_list(self.root / f"{split}.txt", remedy)
         images = self._images()
-        return [self._pair(line, images) for line in lines]
+        return self.listed(lines, lambda line: self._pair(line, images))
 
     def _images(self) -> dict[str, list[str]]:
         """Name without ending → image files of that name, all relative to ``images/``."""

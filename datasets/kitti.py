@@ -67,11 +67,10 @@ class KittiDepth(PairedFiles):
         path = self._list(self.root, split)
         remedy = f"--data must name a folder with {self.layout}"
         known: dict[str, Path] = {}
-        pairs = [self._pair(line, known) for line in read_list(path, remedy)]
-        found = [pair for pair in pairs if pair]
-        if not found:
+        pairs = self.listed(read_list(path, remedy), lambda line: self._pair(line, known))
+        if not pairs:
             raise DataError(f"{path}: None of its lines has a depth map: take the list with them")
-        return found
+        return pairs
 
     def _pair(self, line: Line, known: dict[str, Path]) -> Pair | None:
         """The two paths of a line; None without depth. known: drive → folder that holds it."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from common.errors import DataError, UsageError
 from datasets.augment import IGNORE
 from datasets.base import DATASETS, DenseDataset, Sample
 from datasets.files import one_of
+from datasets.hdf5 import Packed, is_packed
 
 HOLD_OUT = 0.1
 CACHE_BYTES = 2**30
@@ -39,6 +41,19 @@ class Split(Dataset[Sample]):
         return self.data[self.indices[index]]
 
 
+def opener(
+    name: str, root: Path | None, size: tuple[int, int] | None = None
+) -> tuple[type[DenseDataset], dict[str, Any]]:
+    """The class that reads ``root``, a folder, a packed file or none, and what to tell it besides.
+
+    size: as for ``open_splits``; None: a built-in data set's own, a packed file's whatever it is.
+    """
+    dataset = DATASETS.get(name)
+    if is_packed(root):
+        return Packed, {"dataset": name, "size": size}
+    return dataset, {"size": size} if dataset.info.built_in and size is not None else {}
+
+
 def open_split(
     name: str,
     root: Path | None,
@@ -53,18 +68,17 @@ def open_split(
     ``test`` is the split that the data set declares as ``scored``; its published name is the
     Split's. Where no ``val`` is left besides, a tenth of train is held out for it, as declared: its
     end (of neighbouring frames hardly any then has a twin in training), or spread over it. size: of
-    the images of a built-in data set; files come at their own resolution. limit: keep the first N.
-    opened: the whole splits that earlier calls have opened.
+    the images of a built-in data set or a packed file; other files come at their own resolution.
+    limit: keep the first N. opened: the whole splits that earlier calls have opened.
 
     Raises UsageError for an unknown data set, task or split, DataError for missing or empty files.
     """
-    dataset = DATASETS.get(name)
-    info, available = dataset.info, dataset.available_splits(root)
+    dataset, facts = opener(name, root, size)
+    info, available = DATASETS.get(name).info, dataset.available_splits(root)
     opened = {} if opened is None else opened
     held_out = "val" not in available or info.scored == "val"
     source = {"test": info.scored, "val": "train" if held_out else "val"}.get(split, split)
     if source not in opened:
-        facts = {"size": size} if info.built_in else {}
         opened[source] = dataset(root, source, task, **facts)
     data = opened[source]
     indices: Sequence[int] = range(len(data))
@@ -88,7 +102,7 @@ def open_splits(
 
     Raises what it raises, and UsageError for a data set without a train split.
     """
-    info, available = DATASETS.get(name).info, DATASETS.get(name).available_splits(root)
+    info, available = DATASETS.get(name).info, opener(name, root, size)[0].available_splits(root)
     if "train" not in available:
         infos = [DATASETS.get(other).info for other in DATASETS.names()]
         others = [
@@ -148,6 +162,23 @@ def turn(sample: Sample) -> Sample:
     return Sample(torch.rot90(sample.image, 1, (-2, -1)), targets, sample.name)
 
 
+def fitted(sample: Sample, size: tuple[int, int], turned: bool, targets: bool) -> Sample:
+    """The sample at ``size``; its targets too (training), or as they are (scoring).
+
+    turned: of an image that stands where ``size`` lies, or the reverse, training turns all, scoring
+    the size.
+    """
+    if turned and not _alike(sample.image.shape[-2:], size):
+        if targets:
+            sample = turn(sample)
+        else:
+            size = size[::-1]
+    maps = dict(sample.targets)
+    if targets:
+        maps = {name: resize_target(name, target, size) for name, target in maps.items()}
+    return Sample(resize_image(sample.image, size), maps, sample.name)
+
+
 class Resized(Dataset[Sample]):
     """Samples of one size; kept in memory after the first read where the split is small enough.
 
@@ -186,23 +217,13 @@ class Resized(Dataset[Sample]):
             has = ", ".join(sample.targets) or "no ground truth at all"
             raise DataError(f"{sample.name}: no {' or '.join(self.names)}: only {has}")
         sample = Sample(sample.image, targets, sample.name)
-        size = self.size
-        if size is None:
+        if self.size is None:
             return sample
-        if self.turned and not _alike(sample.image.shape[-2:], size):
-            if self.targets:
-                sample = turn(sample)
-            else:
-                size = size[::-1]
-        targets = sample.targets
+        sample = fitted(sample, self.size, self.turned, self.targets)
         if self.targets:
-            targets = {
-                name: resize_target(name, targets[name], size)
-                if name in targets
-                else torch.full(size, IGNORE[name], dtype=DTYPES[name])
-                for name in self.names
-            }
-        return Sample(resize_image(sample.image, size), targets, sample.name)
+            for name in set(self.names) - set(targets):
+                sample.targets[name] = torch.full(self.size, IGNORE[name], dtype=DTYPES[name])
+        return sample
 
     def __len__(self) -> int:
         return len(self.source)
@@ -222,6 +243,6 @@ def _alike(one: Sequence[int], other: Sequence[int]) -> bool:
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Images [B, 3, H, W] float in 0…1, and the samples' targets."""
-    images = torch.stack([sample.image for sample in samples]).float() / 255
+    """Images uint8 [B, 3, H, W], a quarter of what floats would be to hand over, and targets."""
+    images = torch.stack([sample.image for sample in samples])
     return images, [sample.targets for sample in samples]

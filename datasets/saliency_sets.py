@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import SUFFIXES, Pair, PairedFiles, inside, read_list, read_mask
+from datasets.files import SUFFIXES, Line, Pair, PairedFiles, inside, read_list, read_mask
 
 DEFAULTS = {"image_size": (256, 256), "crop_size": (224, 224)}
 
@@ -82,13 +82,14 @@ class MsraB(PairedFiles):
         own, published = self.root / f"{split}.txt", self.root / f"{stem}_cvpr2013.txt"
         remedy = f"--data must name a folder with {self.layout}"
         apart = (self.root / "image").is_dir()
-        pairs = []
-        for line in read_list(own if own.exists() else published, remedy):
+
+        def pair(line: Line) -> Pair:
             path = inside(self.root, line, line.text)
             name = path.stem if path.suffix.lower() in SUFFIXES else path.name
             image, mask = (self.root / f if apart else self.root for f in ("image", "annotation"))
-            pairs.append(Pair(image / f"{name}.jpg", mask / f"{name}.png", name, line.where))
-        return pairs
+            return Pair(image / f"{name}.jpg", mask / f"{name}.png", name, line.where)
+
+        return self.listed(read_list(own if own.exists() else published, remedy), pair)
 
     def read_target(self, path: Path) -> Tensor:
         return read_mask(path)

@@ -46,10 +46,10 @@ class SevenScenes(PairedFiles):
         if sequences and not frames.exists():
             return [pair for path in sequences for pair in self._sequences(path)]
         remedy = f"write one frame a line, such as frame-000000, or unpack a scene with {published}"
-        return [
-            self._pair(inside(self.root, line, line.text), line.where)
-            for line in read_list(frames, remedy)
-        ]
+        return self.listed(
+            read_list(frames, remedy),
+            lambda line: self._pair(inside(self.root, line, line.text), line.where),
+        )
 
     def _sequences(self, path: Path) -> list[Pair]:
         """All frames of the sequences that ``path`` names, ``sequence1`` being ``seq-01``."""

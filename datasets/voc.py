@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import Pair, PairedFiles, inside, read_labels, read_list
+from datasets.files import Line, Pair, PairedFiles, inside, read_labels, read_list
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
@@ -75,20 +75,18 @@ class Voc2012(PairedFiles):
     inner = ("VOC2012", "VOCdevkit/VOC2012")
 
     def find(self, split: str) -> list[Pair]:
-        return self.listed(split, "SegmentationClass", self.remedy)
+        return self.named(split, "SegmentationClass", self.remedy)
 
-    def listed(self, name: str, folder: str, remedy: str) -> list[Pair]:
+    def named(self, name: str, folder: str, remedy: str) -> list[Pair]:
         """The samples that ImageSets/Segmentation/``name``.txt names, labels from ``folder``."""
         lines = read_list(self.root / "ImageSets" / "Segmentation" / f"{name}.txt", remedy)
-        return [
-            Pair(
-                inside(self.root, line, f"JPEGImages/{line.text}.jpg"),
-                inside(self.root, line, f"{folder}/{line.text}.png"),
-                line.text,
-                line.where,
-            )
-            for line in lines
-        ]
+
+        def pair(line: Line) -> Pair:
+            image = inside(self.root, line, f"JPEGImages/{line.text}.jpg")
+            label = inside(self.root, line, f"{folder}/{line.text}.png")
+            return Pair(image, label, line.text, line.where)
+
+        return self.listed(lines, pair)
 
     def read_target(self, path: Path) -> Tensor:
         return read_labels(path, range(len(CLASSES)), void=(VOID,), palette=PALETTE)
@@ -130,7 +128,7 @@ class Voc2012Aug(Voc2012):
         )
         if not folder.is_dir():
             raise DataError(f"{folder}: folder is missing: {remedy}")
-        pairs = self.listed("trainaug", folder.name, remedy)
+        pairs = self.named("trainaug", folder.name, remedy)
         scored = {pair.name for pair in super().find("val")}
         for pair in pairs:
             if pair.name in scored:  # SBD's own lists overlap with VOC's val

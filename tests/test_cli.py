@@ -16,19 +16,10 @@ RUN = ("run", "--task", "segmentation", "--dataset", "camvid", "--image-size", "
 
 
 def test_help_is_there_for_every_command():
-    single = (
-        "run",
-        "evaluate",
-        "predict",
-        "search",
-        "prune",
-        "report",
-        "list",
-        "speed",
-        "transfer",
-        "draw",
-    )
-    for command in ((), *((name,) for name in single), ("data", "preview")):
+    single = ("run", "evaluate", "predict", "search", "prune", "report", "list", "speed")
+    single = (*single, "transfer", "draw")
+    data = (("data", name) for name in ("preview", "check", "pack"))
+    for command in ((), *((name,) for name in single), *data):
         done = subprocess.run(
             [sys.executable, "cli.py", *command, "--help"], cwd=ROOT, capture_output=True, text=True
         )

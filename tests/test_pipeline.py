@@ -263,14 +263,14 @@ def test_the_cache_reads_each_sample_once_and_changes_nothing(
     assert sorted(reads[1]) == sorted([20, *range(20, 25), *range(20, 25)])
 
 
-def test_collate_scales_to_one_and_keeps_targets_of_any_size() -> None:
+def test_collate_stacks_images_and_keeps_targets_of_any_size() -> None:
     image = torch.zeros(3, 2, 2, dtype=torch.uint8)
     image[0], image[1] = 255, 51
     targets = [{"depth": torch.rand(4, 5)}, {"depth": torch.rand(6, 7)}]
     images, collated = collate([Sample(image, t, "x") for t in targets])
-    assert images.dtype == torch.float32
+    assert images.dtype == torch.uint8
     assert images.shape == (2, 3, 2, 2)
-    assert images[0, :, 0, 0].tolist() == pytest.approx([1.0, 0.2, 0.0])
+    assert images[0, :, 0, 0].tolist() == [255, 51, 0]
     assert all(c is t for c, t in zip(collated, targets, strict=True))
 
 

@@ -5,9 +5,11 @@ import torch
 from torch import nn
 
 from benchmark.config import make_config
+from benchmark.evaluation import evaluate
 from benchmark.events import Silent
 from benchmark.plan import make_task, resolve
 from benchmark.training import (
+    Batches,
     NotFinite,
     check_batch,
     make_optimizer,
@@ -133,6 +135,25 @@ def test_ema_ends_as_the_average():
     moved = (plain.decoder.weight - weight).norm()
     assert 0.3 * moved < (averaged.decoder.weight - weight).norm() < 0.95 * moved
     assert torch.equal(saved[-1][1]["decoder.weight"], averaged.decoder.weight)
+
+
+def test_a_network_sees_colours_from_0_to_1():
+    """In training and in scoring alike."""
+    config, seen = config_of(colour=0, workers=0), []
+
+    class Watching(Pixelwise):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            seen.append((x.dtype, round(x.max().item() * 255, 3), x.min().item()))
+            return super().forward(x)
+
+    data = Resized(Split(Halves(), range(4, 8), "train"), (32, 32), "segmentation", targets=True)
+    for images, _ in Batches(config, data):
+        seen.append((images.dtype, round(images.max().item() * 255, 3), images.min().item()))
+    task = make_task(config)
+    evaluate(config, Watching(), {task: task.accumulator()}, data)
+    assert len(seen) == 2
+    for dtype, high, low in seen:
+        assert (dtype, high, low) == (torch.float32, 207.0, pytest.approx(4 / 255))
 
 
 @pytest.mark.parametrize("factor", [math.inf, math.nan])

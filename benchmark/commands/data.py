@@ -1,21 +1,21 @@
-"""`data`: look at data sets."""
+"""`data`: look at data sets, check and pack them."""
 
 from pathlib import Path
 
 import click
 
-from benchmark.commands.options import quiet, write_output
+from benchmark.commands.options import console_of_width, progress, quiet, write_output
 
 
 @click.group()
 def data() -> None:
-    """Look at data sets."""
+    """Look at data sets, check them, pack them into one file."""
 
 
 @data.command()
 @click.argument("dataset")
 @click.option("--data", "folder", type=click.Path(path_type=Path), default=None,
-              help="Folder of the data set.")  # fmt: skip
+              help="Folder of the data set, or its packed FILE.h5.")  # fmt: skip
 @click.option("--task", default=None, help="Whose target to show; default: the first one.")
 @click.option("--target", "targets", multiple=True,
               help="Show these targets, without augmentation. May be repeated.")  # fmt: skip
@@ -41,3 +41,84 @@ def preview(
     values = {"task": task, "dataset": dataset, "data": folder, "image_size": image_size}
     config = resolve(make_config(values))
     write_output(output, contact_sheet(config, split, count, targets))
+
+
+@data.command()
+@click.argument("dataset")
+@click.option("--data", "folder", type=click.Path(path_type=Path), default=None,
+              help="Folder of the data set, or its packed FILE.h5.")  # fmt: skip
+@click.option("--task", "tasks", multiple=True,
+              help="Check its targets; default: of all tasks. May be repeated.")  # fmt: skip
+@click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; -: print it.")
+def check(
+    dataset: str, folder: Path | None, tasks: tuple[str, ...], json_file: str | None
+) -> None:  # fmt: skip
+    """Read every sample: what is missing, damaged, out of range or in two splits.
+
+    Exits with 1 if there are problems, such as images that splits share; with 0 if there are none
+    or only warnings, such as other counts than the published ones.
+    """
+    import json
+
+    quiet()
+    from benchmark.data_check import check
+    from benchmark.report.data import print_check
+
+    with progress() as listener:
+        report = check(dataset, folder, _tasks(dataset, tasks), listener)
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    if json_file == "-":
+        click.echo(text, nl=False)
+    else:
+        print_check(report, console_of_width(120))
+        if json_file is not None:
+            write_output(Path(json_file), text, "--json")
+    if report["problems"]:
+        raise SystemExit(1)
+
+
+@data.command()
+@click.argument("dataset")
+@click.option("--data", "folder", type=click.Path(path_type=Path), default=None,
+              help="Folder of the data set.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.h5",
+              help="File to write; name it as --data of other commands.")  # fmt: skip
+@click.option("--task", "tasks", multiple=True,
+              help="Pack its targets; default: of all tasks. May be repeated.")  # fmt: skip
+@click.option("--image-size", default=None, metavar="HxW",
+              help="Size of the images, to be used with; default: the data set's.")  # fmt: skip
+@click.option("--compression", type=click.Choice(["none", "lzf", "gzip"]), default="none",
+              show_default=True, help="A smaller file is slower to read.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace FILE.h5.")
+def pack(
+    dataset: str, folder: Path | None, output: Path, tasks: tuple[str, ...],
+    image_size: str | None, compression: str, overwrite: bool,
+) -> None:  # fmt: skip
+    """Decode and resize a data set once, into one HDF5 file.
+
+    Ground truth that scores are taken on keeps its resolution: results are those of the folder.
+    """
+    quiet()
+    from benchmark.config import make_config
+    from benchmark.packing import pack
+    from benchmark.plan import resolve
+
+    tasks = _tasks(dataset, tasks)
+    values = {"task": "+".join(tasks), "dataset": dataset, "image_size": image_size}
+    size = resolve(make_config(values)).image_size
+    assert size is not None
+    with progress() as listener:
+        count = pack(dataset, folder, tasks, size, compression, output, overwrite, listener)
+    megabytes = output.stat().st_size / 1e6
+    click.echo(f"wrote {output}: {count} samples, {megabytes:.1f} MB", err=True)
+
+
+def _tasks(dataset: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The tasks asked for, each once, or all that the data set has."""
+    from datasets.base import DATASETS
+    from datasets.files import check_choice
+
+    info = DATASETS.get(dataset).info
+    for name in names:
+        check_choice(info, "task", name, info.tasks)
+    return tuple(dict.fromkeys(names or info.tasks))

@@ -1,0 +1,150 @@
+"""Every sample of a data set read once: what is wrong, what looks wrong, what the data are like.
+
+Problems make the check fail: files that are missing, damaged or out of range, and images that two
+splits share, since what was trained on must not be scored. Warnings do not: counts other than the
+published ones, an image twice in one split, ground truth that looks odd.
+"""
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from benchmark.events import Listener
+from benchmark.target_statistics import STATISTICS, TargetStatistics
+from common.errors import DataError
+from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
+from datasets.pipeline import opener
+
+
+@dataclass
+class ImageStatistics:
+    """Sizes and colours of a split's images; colours are counted exactly, by value."""
+
+    sizes: Counter[str] = field(default_factory=Counter)
+    values: Any = field(default_factory=lambda: np.zeros((3, 256), np.int64))
+
+    def add(self, image: Tensor) -> None:
+        self.sizes[f"{image.shape[1]}x{image.shape[2]}"] += 1
+        for counts, channel in zip(self.values, image.numpy(), strict=True):
+            counts += np.bincount(channel.ravel(), minlength=256)
+
+    def summary(self) -> dict[str, Any]:
+        """mean, std: of red, green and blue in 0…1, as ``--mean`` and ``--std`` take them."""
+        weights = self.values / np.maximum(self.values.sum(1, keepdims=True), 1)
+        levels = np.arange(256) / 255
+        mean = weights @ levels
+        std = np.sqrt((weights * (levels - mean[:, None]) ** 2).sum(1))
+        return {
+            "image_sizes": dict(self.sizes.most_common()),
+            "mean": mean.round(4).tolist(),
+            "std": std.round(4).tolist(),
+        }
+
+
+@dataclass
+class Check:
+    """What is found as samples pass by. seen: hash of an image → where it was met first."""
+
+    info: DatasetInfo
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seen: dict[bytes, tuple[str, int, str]] = field(default_factory=dict)
+
+    def split(
+        self, split: str, data: DenseDataset, tasks: Sequence[str], listener: Listener
+    ) -> set[str]:
+        """Read all samples for ``tasks``; images only once. Returns whose targets it met."""
+        first = split not in self.splits
+        images = ImageStatistics()
+        targets: dict[str, TargetStatistics] = {}
+        readable = 0
+        listener.begin(f"check {self.info.name} {split}", len(data))
+        for index in range(len(data)):
+            try:
+                sample = data[index]
+            except DataError as error:
+                self.problems += [str(fault) for fault in data.faults(index) or [error]]
+                listener.step()
+                continue
+            readable += 1
+            if first:
+                images.add(sample.image)
+                self._compare(split, index, sample)
+            for task in tasks:
+                if task in sample.targets and task in STATISTICS:
+                    if task not in targets:
+                        targets[task] = STATISTICS[task](self.info.tasks[task])
+                    if problem := targets[task].add(sample.targets[task]):
+                        self.problems.append(f"{split}: {sample.name}: {task}: {problem}")
+            listener.step(sample.name)
+        report = self.splits.setdefault(split, {"targets": {}})
+        if first:
+            if not len(data):
+                self.problems.append(f"{split}: no sample")
+            published = self.info.splits.get(split)
+            report |= {"samples": len(data), "published": published, "readable": readable}
+            report |= {"fingerprint": data.fingerprint(), **images.summary()}
+            if published not in (None, len(data)):
+                self.warnings.append(f"{split}: {len(data)} samples, published are {published}")
+        for task, statistics in targets.items():
+            report["targets"][task] = statistics.summary()
+            self.warnings += [f"{split}: {task}: {doubt}" for doubt in statistics.doubts()]
+        return set(targets)
+
+    def _compare(self, split: str, index: int, sample: Sample) -> None:
+        pixels = sample.image.numpy()
+        digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, person=_shape(pixels)).digest()
+        other, number, name = self.seen.setdefault(digest, (split, index, sample.name))
+        if other != split:
+            seen = f"{split}: {sample.name}: the same image as {name} of {other}"
+            self.problems.append(f"{seen}: leave one out")
+        elif number != index:
+            self.warnings.append(f"{split}: {sample.name}: the same image as {name}")
+
+
+def _shape(pixels: np.ndarray) -> bytes:
+    return "x".join(map(str, pixels.shape[1:])).encode()[:16]
+
+
+def check(name: str, root: Path | None, tasks: Sequence[str], listener: Listener) -> dict[str, Any]:
+    """Read every sample of ``tasks`` in every split of data set ``name``; problems are collected.
+
+    Returns ``problems`` and ``warnings`` as texts, numbers by split, and the training images' mean
+    and std. Raises UsageError for what was asked wrongly, DataError where nothing can be read.
+    """
+    dataset, facts = opener(name, root)
+    found = Check(DATASETS.get(name).info)
+    for split in dataset.available_splits(root):
+        done: set[str] = set()
+        for task in tasks:
+            if task in done:
+                continue
+            try:
+                with warnings.catch_warnings():  # of counts: they are in the report
+                    warnings.simplefilter("ignore")
+                    data, missing = dataset.survey(root, split, task, **facts)
+            except DataError as error:
+                found.problems.append(str(error))
+                continue
+            found.problems += map(str, missing)
+            left = [other for other in tasks if other not in done]
+            done |= found.split(split, data, left, listener)
+    train = found.splits.get("train", {})
+    return {
+        "dataset": name,
+        "data": None if root is None else str(root),
+        "tasks": list(tasks),
+        "problems": list(dict.fromkeys(found.problems)),
+        "warnings": list(dict.fromkeys(found.warnings)),
+        "mean": train.get("mean"),
+        "std": train.get("std"),
+        "splits": found.splits,
+    }

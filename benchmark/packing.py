@@ -1,0 +1,79 @@
+"""A data set's folder, decoded and resized once, into one HDF5 file."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmark.events import Listener
+from common.errors import DataError, UsageError
+from common.files import whole_file
+from datasets.base import DATASETS, DenseDataset, Sample
+from datasets.files import one_of
+from datasets.hdf5 import SUFFIXES, PackWriter
+from datasets.pipeline import fitted, open_splits, opener
+
+
+def pack(
+    name: str,
+    root: Path | None,
+    tasks: Sequence[str],
+    size: tuple[int, int],
+    compression: str,
+    output: Path,
+    overwrite: bool,
+    listener: Listener,
+) -> int:
+    """Write every split of data set ``name`` with the targets of ``tasks`` to ``output``.
+
+    Images get ``size`` (height, width), and so do targets that are trained on; the others keep
+    their resolution, at which scores are taken. Returns the number of samples. Raises UsageError
+    for an ``output`` that exists (unless ``overwrite``) or is not called .h5, DataError for a
+    damaged sample, UserError if ``output`` cannot be written; what was there then stays.
+    """
+    _check_output(output, overwrite)
+    info = DATASETS.get(name).info
+    dataset, facts = opener(name, root, size)
+    parts = {
+        split: {task: dataset(root, split, task, **facts) for task in tasks}
+        for split in dataset.available_splits(root)
+    }
+    train = parts.get("train", {}).get(tasks[0])
+    with warnings.catch_warnings():  # they have been given
+        warnings.simplefilter("ignore")
+        trained = open_splits(name, root, tasks[0], size)["train"].indices if train else []
+    with whole_file(output, "-o") as path, PackWriter(path, compression) as writer:
+        writer.facts(info, tasks, list(parts), size)
+        for split, sources in parts.items():
+            data = sources[tasks[0]]
+            resized = set(trained if data is train else ())
+            names = []
+            listener.begin(f"pack {name} {split}", len(data))
+            for index in range(len(data)):
+                sample = fitted(_merged(sources, index), size, info.turned, index in resized)
+                writer.sample(split, index, sample)
+                names.append(sample.name)
+                listener.step(sample.name)
+            writer.split(split, names, data.fingerprint())
+    return sum(len(sources[tasks[0]]) for sources in parts.values())
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if output.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"-o {output}: call the file .h5, by which --data knows it")
+    if output.is_dir():
+        raise UsageError(f"-o {output}: is a folder: name a file")
+    if output.exists() and not overwrite:
+        raise UsageError(f"-o {output}: is there: name another file, or replace it by --overwrite")
+
+
+def _merged(sources: Mapping[str, DenseDataset], index: int) -> Sample:
+    """Sample ``index`` with the target of every task, of which one source may hold several."""
+    sample = next(iter(sources.values()))[index]
+    targets = {}
+    for task, data in sources.items():
+        other = sample if task in sample.targets else data[index]
+        if (other.name, len(data)) != (sample.name, len(next(iter(sources.values())))):
+            seen = f"{task} has other samples than {one_of(t for t in sources if t != task)}"
+            raise DataError(f"{seen}: pack each --task into a file of its own")
+        targets[task] = other.targets[task]
+    return Sample(sample.image, targets, sample.name)

@@ -1,0 +1,269 @@
+"""One HDF5 file in the place of a data set's folder: arrays of one size, read without decoding.
+
+Each array is a dataset of its own, in one chunk with a checksum: ``SPLIT/image/INDEX`` and
+``SPLIT/TARGET/INDEX``; ``SPLIT/names`` lists the samples. Attributes tell the rest.
+"""
+
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import Self
+
+from common.errors import DataError, UsageError, UserError
+from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
+from datasets.files import one_of
+
+FORMAT = 1
+SUFFIXES = (".h5", ".hdf5")
+IMAGE = "image"
+PACK = "python cli.py data pack"
+COMPRESSIONS: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    "lzf": {"compression": "lzf", "shuffle": True},
+    "gzip": {"compression": "gzip", "shuffle": True},
+}
+# whose metadata carry checksums, and which HDF5 1.10 and later read
+_LIBVER = ("v110", "v110")
+
+
+def is_packed(root: Path | None) -> bool:
+    """Whether ``--data`` names a packed file and not a folder."""
+    return root is not None and root.suffix.lower() in SUFFIXES and not root.is_dir()
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+class _Disk(io.FileIO):
+    """A file that keeps its first error to be raised later: within HDF5 it would be lost.
+
+    Where a write fails, HDF5 goes on, and crashes the process when it closes the file.
+    """
+
+    failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while rest and self.failed is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.failed = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failed = self.failed or error
+            return 0
+
+    def check(self) -> None:
+        if self.failed is not None:
+            raise self.failed
+
+
+class PackWriter:
+    """A new file at ``path``; leaving the context marks it as complete, unless by an error.
+
+    Raises OSError if it cannot be written.
+    """
+
+    def __init__(self, path: Path, compression: str) -> None:
+        self._disk = _Disk(path, "w+")
+        self._file = h5py.File(self._disk, "w", libver=_LIBVER)
+        self._filters = {"fletcher32": True, **COMPRESSIONS[compression]}
+        self._file.attrs["format"] = FORMAT
+        self._file.attrs["compression"] = _encoded([compression])[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        with self._disk:
+            if kind is None:
+                self._file.flush()
+                self._file.attrs["complete"] = True
+            self._file.close()
+            if kind is None:
+                self._disk.check()
+
+    def facts(
+        self, info: DatasetInfo, tasks: Sequence[str], splits: Sequence[str], size: tuple[int, int]
+    ) -> None:
+        """What the file is made from, and the size (height, width) of its images."""
+        attributes = self._file.attrs
+        attributes["dataset"] = _encoded([info.name])[0]
+        attributes["revision"] = info.revision
+        attributes["tasks"] = _encoded(tasks)
+        attributes["splits"] = _encoded(splits)
+        attributes["image_size"] = size
+        for task in tasks:
+            if classes := info.tasks[task].get("classes"):
+                attributes["classes"] = _encoded(classes)
+        if info.palette:
+            attributes["palette"] = np.array(info.palette, np.uint8)
+
+    def split(self, name: str, names: Sequence[str], fingerprint: str) -> None:
+        """What tells of a split: its samples' names and the fingerprint of their files."""
+        group = self._file.require_group(name)
+        self._array(group, "names", _encoded(names))
+        group.attrs["count"] = len(names)
+        group.attrs["fingerprint"] = _encoded([fingerprint])[0]
+
+    def sample(self, split: str, index: int, sample: Sample) -> None:
+        """Sample ``index`` of ``split``; its name goes to ``split``."""
+        for kind, tensor in {IMAGE: sample.image, **sample.targets}.items():
+            group = self._file.require_group(f"{split}/{kind}")
+            self._array(group, str(index), tensor.numpy())
+
+    def _array(self, group: h5py.Group, name: str, array: NDArray[Any]) -> None:
+        group.create_dataset(name, data=array, chunks=array.shape, **self._filters)
+        self._disk.check()
+
+
+def _encoded(texts: Sequence[str]) -> NDArray[Any]:
+    """Strings of one length, which stand where the checksums are, unlike HDF5's variable ones."""
+    coded = [text.encode("utf-8", "surrogateescape") for text in texts]
+    longest = max(1, *map(len, coded))
+    return np.array(coded, h5py.string_dtype("utf-8", longest))
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """All that fails inside becomes a DataError of one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: does not exist: write it with {PACK}") from None
+    except Exception as error:  # a damaged file makes h5py raise almost anything
+        reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
+        raise DataError(
+            f"{path}: cut or damaged ({reason}): copy it again, or pack it anew with {PACK}"
+        ) from error
+
+
+def _open(path: Path) -> h5py.File:
+    """The file, open for reading. Raises DataError unless it is whole and of this format."""
+    path.open("rb").close()  # the system's own reason where it cannot be read
+    if not h5py.is_hdf5(path):
+        seen = "is no HDF5 file, or its start is damaged"
+        raise DataError(f"{path}: {seen}: name a file that {PACK} wrote, or a folder")
+    file = h5py.File(path, "r", locking=False)  # what is complete never changes
+    try:
+        if "format" not in file.attrs:
+            raise DataError(f"{path}: holds no packed data set: write one with {PACK}")
+        if (number := file.attrs["format"]) != FORMAT:
+            seen = f"has format {number} where this version reads {FORMAT}"
+            raise DataError(f"{path}: {seen}: pack it anew with {PACK}")
+        if "complete" not in file.attrs:
+            raise DataError(f"{path}: packing was interrupted: repeat {PACK}")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+class Packed(DenseDataset):
+    """One split of a packed file; a sample has the targets of all tasks in it.
+
+    Images have the size of packing, and so have targets that are trained on; those that are scored
+    have the files' own. Any number of processes may read, forked or spawned.
+    """
+
+    def __init__(
+        self,
+        root: Path | None,
+        split: str,
+        task: str,
+        *,
+        dataset: str,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        """dataset: name of what it must hold. size: (height, width) it must have, if any.
+
+        Raises UsageError where the file holds something else, DataError where it is damaged.
+        """
+        assert root is not None
+        self.info = DATASETS.get(dataset).info  # type: ignore[misc]
+        self.path, self.split = root, split
+        self._handle: tuple[int, h5py.File] | None = None
+        with _reading(root), _open(root) as file:
+            self.kinds = [_decoded(kind) for kind in file.attrs["tasks"]]
+            self._check(file, task, dataset, size)
+            self.names = [_decoded(name) for name in file[split]["names"][()]]
+            self._fingerprint = _decoded(file[split].attrs["fingerprint"])
+
+    def _check(
+        self, file: h5py.File, task: str, dataset: str, size: tuple[int, int] | None
+    ) -> None:
+        name = _decoded(file.attrs["dataset"])
+        height, width = map(int, file.attrs["image_size"])
+        if name != dataset:
+            raise UsageError(f"{self.path}: packed from {name}, not {dataset}: name the right one")
+        if file.attrs["revision"] != DATASETS.get(name).info.revision:
+            raise UsageError(f"{self.path}: {name} is read otherwise since: pack it anew")
+        if task not in self.kinds:
+            held = one_of(self.kinds)
+            raise UsageError(f"{self.path}: holds {held}, no {task}: pack anew with --task {task}")
+        if self.split not in file:
+            raise UsageError(f"{self.path}: holds {one_of(file)}, no split '{self.split}'")
+        if size is not None and size != (height, width):
+            seen, asked = f"{height}x{width}", f"{size[0]}x{size[1]}"
+            raise UsageError(
+                f"{self.path}: packed at {seen}, not {asked}: give --image-size {seen}, or pack "
+                f"anew with --image-size {asked}"
+            )
+
+    @classmethod
+    def available_splits(cls, root: Path | None) -> list[str]:
+        """The splits in the file, in the order of packing."""
+        assert root is not None
+        with _reading(root), _open(root) as file:
+            return [_decoded(name) for name in file.attrs["splits"]]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises DataError where the file is damaged."""
+        index = range(len(self))[index]
+        with _reading(self.path):
+            image, *targets = (self._read(kind, index) for kind in (IMAGE, *self.kinds))
+        return Sample(image, dict(zip(self.kinds, targets, strict=True)), self.names[index])
+
+    def _read(self, kind: str, index: int) -> Tensor:
+        # a forked process opens the file itself: HDF5's state is its parent's
+        if self._handle is None or self._handle[0] != os.getpid():
+            if self._handle is not None:
+                self._handle[1].close()
+            self._handle = os.getpid(), _open(self.path)
+        return torch.from_numpy(self._handle[1][self.split][kind][str(index)][()])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+    def fingerprint(self) -> str:
+        """That of the files which were packed."""
+        return self._fingerprint
