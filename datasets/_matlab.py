@@ -1,4 +1,4 @@
-"""Numbers from MATLAB files of version 5 to 7.2.
+"""Matrices of numbers from MATLAB files of version 5 to 7.2, also those in structs in a cell array.
 
 ``scipy.io.loadmat`` trusts the types that a file declares: one wrong bit in them ends the process.
 Source: MathWorks, MAT-File Format.
@@ -8,7 +8,10 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +22,22 @@ from datasets.files import AGAIN
 LARGEST = 2**26  # bytes of one unpacked variable
 HEADER = 128
 MATRIX, COMPRESSED = 14, 15
-CLASSES = range(6, 16)  # of matrices: double, single, integers
+# classes of arrays
+CELL, STRUCT = 1, 2
+NUMERIC = range(6, 16)  # double, single, integers
 NUMBERS = {
     **{1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4"},
     **{6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"},
 }
+
+
+class Array(NamedTuple):
+    """kind: its class. shape: no more than three of its sides. parts: what follows its name."""
+
+    kind: int
+    shape: list[int]
+    name: bytes
+    parts: Iterator[tuple[int, memoryview]]
 
 
 def read_numbers(path: Path, variable: str) -> NDArray[np.int64]:
@@ -32,15 +46,45 @@ def read_numbers(path: Path, variable: str) -> NDArray[np.int64]:
     Raises DataError for a file that is missing, damaged or of another version, and for a variable
     that is missing or has other values.
     """
+    with _opened(path, variable) as array:
+        numbers = _numbers(variable, array)
+        with np.errstate(all="ignore"):
+            whole = numbers.astype(np.int64)
+        if (whole != numbers).any():
+            raise ValueError(f"{variable} has values that are no whole numbers")
+        return whole.ravel("F")
+
+
+def read_field(path: Path, variable: str, field: str) -> list[NDArray[Any]]:
+    """The matrix ``variable{k}.field`` [rows, columns] for each k; other fields are not looked at.
+
+    Types are those of the file, which keeps numbers as small as it can. Raises DataError as
+    ``read_numbers`` does.
+    """
+    with _opened(path, variable) as cells:
+        if cells.kind != CELL:
+            raise ValueError(f"{variable} is no cell array")
+        found = [
+            _numbers(f"{variable}{{{k}}}.{field}", _field(f"{variable}{{{k}}}", body, field))
+            for k, (_, body) in enumerate(cells.parts, 1)
+        ]
+        if len(found) != math.prod(cells.shape):
+            raise ValueError(f"{variable} has {len(found)} cells for a shape of {cells.shape}")
+        return found
+
+
+@contextmanager
+def _opened(path: Path, variable: str) -> Iterator[Array]:
+    """The variable; what goes wrong inside becomes a DataError."""
     try:
         data = path.read_bytes()
         if data[HEADER - 4 : HEADER] != b"\0\1IM":  # 7.3 has \0\2
             raise ValueError("it does not start as a MATLAB file of version 5")
-        for matrix in _matrices(memoryview(data)[HEADER:]):
-            flags, size, name, *values = _elements(matrix)
-            if bytes(name[1]) == variable.encode():
-                return _numbers(variable, flags[1], size[1], *values[0])
-        raise ValueError(f"it has no {variable}")
+        arrays = (_array(body) for body in _matrices(memoryview(data)[HEADER:]))
+        found = next((array for array in arrays if array.name == variable.encode()), None)
+        if found is None:
+            raise ValueError(f"it has no {variable}")
+        yield found
     except FileNotFoundError:
         raise DataError(f"{path}: file is missing: {AGAIN}") from None
     except (OSError, ValueError, LookupError, OverflowError, struct.error, zlib.error) as error:
@@ -73,18 +117,37 @@ def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         data = data[end:]
 
 
-def _numbers(
-    variable: str, flags: memoryview, size: memoryview, kind: int, values: memoryview
-) -> NDArray[np.int64]:
-    """The values of a matrix, stored as ``kind``; [N]."""
-    if struct.unpack_from("<I", flags)[0] & 0xFF not in CLASSES or kind not in NUMBERS:
-        raise ValueError(f"{variable} is no matrix of numbers")
-    numbers = np.frombuffer(values, f"<{NUMBERS[kind]}")
-    shape = np.frombuffer(size, "<i4").tolist()
-    if math.prod(shape) != len(numbers):
-        raise ValueError(f"{variable} has {len(numbers)} values for a shape of {shape}")
-    with np.errstate(all="ignore"):
-        whole = numbers.astype(np.int64)
-    if (whole != numbers).any():
-        raise ValueError(f"{variable} has values that are no whole numbers")
-    return whole
+def _array(body: memoryview) -> Array:
+    """What an array says of itself; its parts are read when they are asked for."""
+    parts = _elements(body)
+    head = [content for _, content in islice(parts, 3)]
+    if len(head) < 3:
+        raise ValueError("an array ends before its name")
+    flags, shape, name = head
+    kind = struct.unpack_from("<I", flags)[0] & 0xFF
+    return Array(kind, np.frombuffer(shape[:12], "<u4").tolist(), bytes(name), parts)
+
+
+def _field(name: str, body: memoryview, field: str) -> Array:
+    """Raises ValueError unless it is one struct that has the field."""
+    array = _array(body)
+    if (array.kind, array.shape) != (STRUCT, [1, 1]):
+        raise ValueError(f"{name} is no single struct")
+    (_, length), (_, names) = islice(array.parts, 2)
+    (step,) = struct.unpack("<I", length)
+    starts = range(0, len(names), step)
+    for start, (_, content) in zip(starts, array.parts, strict=False):
+        if bytes(names[start : start + step]).partition(b"\0")[0] == field.encode():
+            return _array(content)
+    raise ValueError(f"{name} has no {field}")
+
+
+def _numbers(name: str, array: Array) -> NDArray[Any]:
+    """The values of a matrix as they are stored, [rows, columns]."""
+    stored, values = next(array.parts, (0, b""))
+    if array.kind not in NUMERIC or stored not in NUMBERS or len(array.shape) != 2:
+        raise ValueError(f"{name} is no matrix of numbers")
+    numbers = np.frombuffer(values, f"<{NUMBERS[stored]}")
+    if math.prod(array.shape) != len(numbers):
+        raise ValueError(f"{name} has {len(numbers)} values for a shape of {array.shape}")
+    return numbers.reshape(array.shape, order="F")

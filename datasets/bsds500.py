@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import torch
 from torch import Tensor
 
-from common.annotators import pack
+from common.annotators import MOST, pack
 from common.errors import DataError
+from datasets._matlab import read_field
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import AGAIN, Pair, PairedFiles, match_files, reason
+from datasets.files import AGAIN, Pair, PairedFiles, match_files
 
 
 @DATASETS.register("bsds500")
@@ -58,17 +58,13 @@ def read_boundaries(path: Path) -> np.ndarray:
 
     Raises DataError that names the file for whatever else is in it.
     """
+    maps = read_field(path, "groundTruth", "Boundaries")
     remedy = f"{AGAIN} (expected groundTruth{{k}}.Boundaries, all of one size)"
-    try:
-        cells = scipy.io.loadmat(path, variable_names=["groundTruth"])["groundTruth"]
-        maps = [np.asarray(cell["Boundaries"][0, 0]) for cell in cells.ravel()]
-    except KeyError:
-        raise DataError(f"{path}: no groundTruth in it: {remedy}") from None
-    except Exception as error:  # a damaged file makes the reader raise almost anything
-        raise DataError(f"{path}: cannot be read ({reason(error)}): {remedy}") from None
+    if not 1 <= len(maps) <= MOST:
+        raise DataError(f"{path}: {len(maps)} boundary maps, not 1 to {MOST}: {remedy}")
     shapes = {array.shape for array in maps}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+    if len(shapes) != 1:
         raise DataError(f"{path}: boundary maps of shapes {sorted(shapes)}: {remedy}")
-    if any(array.dtype.kind not in "bu" or array.max(initial=0) > 1 for array in maps):
+    if any(((array != 0) & (array != 1)).any() for array in maps):
         raise DataError(f"{path}: boundary maps hold more than 0 and 1: {remedy}")
     return np.stack(maps).astype(bool)

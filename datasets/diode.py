@@ -17,6 +17,8 @@ from datasets.files import (
     check_depth,
     check_file,
     fingerprint,
+    match_files,
+    one_of,
     warn_of_unit,
 )
 
@@ -55,18 +57,15 @@ class Diode(PairedFiles):
         folder = self.root / FOLDERS[split]
         ranked = []
         for kind in KINDS:
-            images = sorted((folder / kind).glob("scene_*/scan_*/*.png"))
-            ranked += [((rank + 0.5) / len(images), path) for rank, path in enumerate(images)]
+            if (folder / kind).is_dir():
+                images, depths = (f"{kind}/scene_*/scan_*/*{end}" for end in (".png", "_depth.npy"))
+                found = match_files(folder, images, folder, depths, self.remedy)
+                ranked += [((rank + 0.5) / len(found), pair) for rank, pair in enumerate(found)]
         if not ranked:
-            raise DataError(
-                f"{folder}: no image in it: --data must name a folder with {self.layout}"
-            )
-        pairs = []
-        for _, path in sorted(ranked):
-            depth = path.with_name(f"{path.stem}_depth.npy")
-            check_file(_mask(depth), str(path), "validity mask")
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            pairs.append(Pair(path, depth, name, str(path)))
+            raise DataError(f"{folder}: no {one_of(KINDS)} in it: {self.remedy}")
+        pairs = [pair for _, pair in sorted(ranked)]
+        for pair in pairs:
+            check_file(_mask(pair.target), pair.where, "validity mask")
         return pairs
 
     def read_target(self, path: Path) -> Tensor:

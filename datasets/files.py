@@ -343,9 +343,9 @@ class Pair(NamedTuple):
 def match_files(images: Path, image: str, targets: Path, target: str, remedy: str) -> list[Pair]:
     """Pairs of ``images`` / NAME.jpg and ``targets`` / NAME.png, by name, where no list exists.
 
-    image, target: glob patterns, ``*`` or ``*/*`` and then what follows NAME. A name that only one
-    of both has makes a pair too, whose other file is then missed. Raises DataError where a folder
-    is missing or no file fits.
+    image, target: glob patterns; what follows the last ``*`` is no part of NAME. A name that only
+    one of both has makes a pair too, whose other file is then missed. Raises DataError where a
+    folder is missing or no file fits.
     """
     names: dict[str, Path] = {}
     ends = [pattern.rpartition("*")[2] for pattern in (image, target)]

@@ -1,7 +1,8 @@
-"""A tiny folder for every data set that is read from files, in its published layout.
+"""Tiny folders of segmentation and edges, in their published layouts, and how to write them.
 
-Add a data set: a function that fills the folder ``root``, entered into ``FIXTURES``. Each split
-has at least two samples, one of them with ``ODD`` in its name; ``test_datasets.py`` does the rest.
+Add a data set, here or to fixtures_depth_saliency: a function that fills the folder ``root``,
+entered into ``FIXTURES``. Each split has at least two samples, one of them with ``ODD`` in its
+name; ``test_datasets.py`` does the rest.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +15,18 @@ from PIL import Image
 from datasets.cityscapes import IDS
 from datasets.voc import PALETTE
 
-H, W = 36, 48
+H, W = 40, 48
 ODD = "straße 1 日本"  # a space, and letters that are not ASCII
 
 
-def write_image(path: Path, seed: int = 0) -> None:
-    """Random RGB [H, W] in the format of the path's ending."""
+def seeded(name: str) -> np.random.Generator:
+    return np.random.default_rng(list(name.encode()))
+
+
+def write_image(path: Path) -> None:
+    """RGB [H, W], random by the file's name, in the format of its ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (H, W, 3), dtype=np.uint8)
+    pixels = seeded(path.name).integers(0, 256, (H, W, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
 
 
@@ -47,8 +52,8 @@ def write_list(path: Path, lines: Sequence[str]) -> None:
 def camvid(root: Path) -> None:
     for split, count in {"train": 3, "val": 2, "test": 2}.items():
         names = [*(f"{split}_{n:06d}" for n in range(count - 1)), f"{split} {ODD}"]
-        for seed, name in enumerate(names):
-            write_image(root / split / f"{name}.png", seed)
+        for name in names:
+            write_image(root / split / f"{name}.png")
             write_array(root / f"{split}annot" / f"{name}.png", [*range(12), 255])
         write_list(root / f"{split}.txt", [f"{split}/{n}.png {split}annot/{n}.png" for n in names])
 
@@ -56,8 +61,8 @@ def camvid(root: Path) -> None:
 def seven_scenes(root: Path) -> None:
     for split in ("train", "test"):
         names = [f"{split}/frame-000000", f"{split} {ODD}/frame-000004", f"{split}/frame-000008"]
-        for seed, name in enumerate(names):
-            write_image(root / f"{name}.color.png", seed)
+        for name in names:
+            write_image(root / f"{name}.color.png")
             write_array(root / f"{name}.depth.png", [0, 500, 4321, 65535], np.uint16)
         write_list(root / f"{split}.txt", names)
 
@@ -65,16 +70,16 @@ def seven_scenes(root: Path) -> None:
 def image_masks(root: Path) -> None:
     for split in ("train", "test"):
         names = [split, f"{split} {ODD}"]
-        for seed, name in enumerate(names):
-            write_image(root / "images" / f"{name}.jpg", seed)
+        for name in names:
+            write_image(root / "images" / f"{name}.jpg")
             write_array(root / "masks" / f"{name}.png", [0, 0, 255])
         write_list(root / f"{split}.txt", names)
 
 
 def voc2012(root: Path) -> None:
     for split, names in {"train": ["2007_000032", ODD], "val": ["2007_000033", f"2 {ODD}"]}.items():
-        for seed, name in enumerate(names):
-            write_image(root / "JPEGImages" / f"{name}.jpg", seed)
+        for name in names:
+            write_image(root / "JPEGImages" / f"{name}.jpg")
             write_palette(root / "SegmentationClass" / f"{name}.png", [*range(21), 255], PALETTE)
         write_list(root / "ImageSets/Segmentation" / f"{split}.txt", names)
 
@@ -82,7 +87,7 @@ def voc2012(root: Path) -> None:
 def voc2012_aug(root: Path) -> None:
     voc2012(root)
     names = ["2007_000032", ODD, "2008_000002"]
-    write_image(root / "JPEGImages" / "2008_000002.jpg", 9)
+    write_image(root / "JPEGImages" / "2008_000002.jpg")
     for name in names:
         write_array(root / "SegmentationClassAug" / f"{name}.png", [*range(21), 255])
     write_list(root / "ImageSets/Segmentation/trainaug.txt", names)
@@ -90,25 +95,25 @@ def voc2012_aug(root: Path) -> None:
 
 def ade20k(root: Path) -> None:
     for folder, short in {"training": "train", "validation": "val"}.items():
-        for seed, name in enumerate([f"ADE_{short}_00000001", f"ADE_{short}_{ODD}"]):
-            write_image(root / "images" / folder / f"{name}.jpg", seed)
+        for name in (f"ADE_{short}_00000001", f"ADE_{short}_{ODD}"):
+            write_image(root / "images" / folder / f"{name}.jpg")
             write_array(root / "annotations" / folder / f"{name}.png", range(151))
 
 
 def cityscapes(root: Path) -> None:
     for split in ("train", "val"):
-        for seed, city in enumerate((f"{split}stadt", f"{split} {ODD}")):
+        for city in (f"{split}stadt", f"{split} {ODD}"):
             stem = f"{split}/{city}/{city}_000000_000019"
-            write_image(root / "leftImg8bit" / f"{stem}_leftImg8bit.png", seed)
+            write_image(root / "leftImg8bit" / f"{stem}_leftImg8bit.png")
             write_array(root / "gtFine" / f"{stem}_gtFine_labelIds.png", range(34))
             write_array(root / "gtFine" / f"{stem}_gtFine_instanceIds.png", IDS, np.uint16)
 
 
 def bsds500(root: Path) -> None:
     for split in ("train", "val", "test"):
-        for seed, name in enumerate((f"{split}2", f"{split} {ODD}")):
-            write_image(root / "images" / split / f"{name}.jpg", seed)
-            marks = np.random.default_rng(seed).random((4, H, W)) < 0.1
+        for name in (f"{split}2", f"{split} {ODD}"):
+            write_image(root / "images" / split / f"{name}.jpg")
+            marks = seeded(name).random((4, H, W)) < 0.1
             cells = np.empty((1, len(marks)), object)
             for index, boundaries in enumerate(marks.astype(np.uint8)):
                 cells[0, index] = {"Segmentation": np.uint16(boundaries), "Boundaries": boundaries}

@@ -1,4 +1,4 @@
-"""Tiny folders in the published layouts of the data sets: FIXTURES writes each by its name.
+"""Tiny folders of depth and saliency data sets: FIXTURES writes each by its name.
 
 Names, types, encodings and axes are those of the real files; sizes, counts and contents are not.
 """
@@ -10,27 +10,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import scipy.io
+from fixtures_data import ODD, H, W, seeded, write_image, write_list
 from numpy.typing import NDArray
 from PIL import Image
 
-H, W = 40, 48
 NYU_SIZE = 480, 640  # the evaluation crop of NYU Depth v2 is defined on these pixels alone
 
 
-def _random(seed: object) -> np.random.Generator:
-    return np.random.default_rng(list(str(seed).encode()))
-
-
-def save_image(path: Path, size: tuple[int, int] = (H, W)) -> None:
-    """A picture of large random blocks, by the name of its file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    blocks = _random(path.name).integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
-    Image.fromarray(blocks.repeat(8, 0).repeat(8, 1)).save(path)
-
-
-def depths(seed: object, low: float, high: float) -> NDArray[np.float32]:
+def depths(name: str, low: float, high: float) -> NDArray[np.float32]:
     """Metres [H, W] that grow downwards, between ``low`` and ``high``."""
-    rows = np.linspace(low, high, H)[:, None] * _random(seed).uniform(0.9, 1.0, (H, W))
+    rows = np.linspace(low, high, H)[:, None] * seeded(name).uniform(0.9, 1.0, (H, W))
     return rows.clip(low, high).astype(np.float32)
 
 
@@ -43,7 +32,7 @@ NYU_FRAMES = 5
 def nyu_arrays(size: tuple[int, int] = NYU_SIZE) -> dict[str, NDArray[np.generic]]:
     """Images [N, H, W, 3], depths and labels [N, H, W], as a reader should return them."""
     h, w = size
-    random = _random("nyu")
+    random = seeded("nyu")
     colours = random.integers(0, 256, (NYU_FRAMES, h // 8, w // 8, 3), dtype=np.uint8)
     metres = np.linspace(0.8, 9.5, h)[None, :, None] * random.uniform(0.9, 1, (NYU_FRAMES, 1, w))
     labels = random.integers(1, NYU_LABELS + 1, (NYU_FRAMES, h // 8, w // 8), dtype=np.uint16)
@@ -86,7 +75,7 @@ def nyu_depth_v2(root: Path, size: tuple[int, int] = NYU_SIZE) -> None:
     scipy.io.savemat(root / "classMapping40.mat", content, do_compression=True)
 
 
-def save_kitti_depth(path: Path) -> None:
+def write_kitti_depth(path: Path) -> None:
     """16-bit PNG in 1/256 m with most pixels empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
     metres = depths(path.name, 4, 75)
@@ -103,14 +92,15 @@ def kitti_depth(root: Path) -> None:
     for split, (drive, part, frames) in drives.items():
         lines = []
         for frame in frames:
-            image = f"2011_09_26/{drive}/image_02/data/{frame:010d}.png"
-            depth = f"{drive}/proj_depth/groundtruth/image_02/{frame:010d}.png"
-            save_image(root / image)
-            save_kitti_depth(root / part / depth)
+            camera = f"image_02 {ODD}" if frame == frames[-1] else "image_02"
+            image = f"2011_09_26/{drive}/{camera}/data/{frame:010d}.png"
+            depth = f"{drive}/proj_depth/groundtruth/{camera}/{frame:010d}.png"
+            write_image(root / image)
+            write_kitti_depth(root / part / depth)
             lines.append(f"{image} {depth} 721.5377")
         if split == "test":
             lines.insert(1, f"2011_09_26/{drive}/image_02/data/0000000075.png None 721.5377")
-        (root / f"eigen_{split}_files_with_gt.txt").write_text("\n".join(lines) + "\n")
+        write_list(root / f"eigen_{split}_files_with_gt.txt", lines)
 
 
 def diode(root: Path) -> None:
@@ -118,9 +108,9 @@ def diode(root: Path) -> None:
     for split, scenes in {"train": (0, 3), "val": (19, 22)}.items():
         for scene, kind, top in zip(scenes, ("indoors", "outdoor"), (8, 120), strict=True):
             folder = root / split / kind / f"scene_{scene:05d}" / f"scan_{scene + 160:05d}"
-            for angle in (0, 10):
-                name = f"{scene:05d}_{scene + 160:05d}_{kind}_000_{angle:03d}"
-                save_image(folder / f"{name}.png")
+            for angle in ("000", ODD):
+                name = f"{scene:05d}_{scene + 160:05d}_{kind}_000_{angle}"
+                write_image(folder / f"{name}.png")
                 np.save(folder / f"{name}_depth.npy", depths(name, 1, top)[..., None])
                 valid = np.ones((H, W))
                 valid[:8] = 0
@@ -130,7 +120,7 @@ def diode(root: Path) -> None:
 # --- saliency ------------------------------------------------------------------------------------
 
 
-def save_mask(path: Path, inside: int = 255) -> None:
+def write_mask(path: Path, inside: int = 255) -> None:
     """A grey mask with a rectangle."""
     path.parent.mkdir(parents=True, exist_ok=True)
     mask = np.zeros((H, W), np.uint8)
@@ -141,15 +131,15 @@ def save_mask(path: Path, inside: int = 255) -> None:
 def msra_b(root: Path) -> None:
     """Images and masks in two folders, three lists of mask names."""
     names = {
-        "train": ("0_0_735", "0_1_1017"),
-        "valid": ("1_45_45002",),
-        "test": ("9_122_122991", "9_9_9001"),
+        "train": ("0_0_735", f"0 {ODD}"),
+        "valid": ("1_45_45002", f"1 {ODD}"),
+        "test": ("9_122_122991", f"9 {ODD}"),
     }
     for split, stems in names.items():
         for stem in stems:
-            save_image(root / "image" / f"{stem}.jpg")
-            save_mask(root / "annotation" / f"{stem}.png")
-        (root / f"{split}_cvpr2013.txt").write_text("".join(f"{stem}.png\n" for stem in stems))
+            write_image(root / "image" / f"{stem}.jpg")
+            write_mask(root / "annotation" / f"{stem}.png")
+        write_list(root / f"{split}_cvpr2013.txt", [f"{stem}.png" for stem in stems])
 
 
 def image_mask_folders(
@@ -158,30 +148,28 @@ def image_mask_folders(
     """(folder of images, folder of masks) → names."""
     for (images, masks), names in folders.items():
         for name in names:
-            save_image(root / images / f"{name}{suffix}")
-            save_mask(root / masks / f"{name}.png")
+            write_image(root / images / f"{name}{suffix}")
+            write_mask(root / masks / f"{name}.png")
 
 
 DUTS = {
     ("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"): (
-        *("ILSVRC2012_test_00000004", "n01443537_16150", "sun_aaaenaoynzhoyheo"),
+        *("ILSVRC2012_test_00000004", "n01443537_16150", ODD),
     ),
     ("DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask"): (
-        *("ILSVRC2012_test_00000003", "sun_ahxjofdtxlxlwgpl"),
+        *("ILSVRC2012_test_00000003", f"sun {ODD}"),
     ),
 }
-ECSSD = {("images", "ground_truth_mask"): ("0001", "0002")}
-HKU_IS = {("imgs", "gt"): ("0004", "0005")}
-DUT_OMRON = {
-    ("DUT-OMRON-image", "pixelwiseGT-new-PNG"): ("im005", "sun_aabeeufmtqcxtdkd"),
-}
+ECSSD = {("images", "ground_truth_mask"): ("0001", ODD)}
+HKU_IS = {("imgs", "gt"): ("0004", ODD)}
+DUT_OMRON = {("DUT-OMRON-image", "pixelwiseGT-new-PNG"): ("im005", ODD)}
 
 
 def pascal_s(root: Path) -> None:
     """Masks that tell the share of twelve viewers, the last one below a half."""
-    for name, viewers in (("1", 12), ("2", 8), ("3", 4)):
-        save_image(root / "datasets/imgs/pascal" / f"{name}.jpg")
-        save_mask(root / "datasets/masks/pascal" / f"{name}.png", round(255 * viewers / 12))
+    for name, viewers in (("1", 12), ("2", 8), (ODD, 4)):
+        write_image(root / "datasets/imgs/pascal" / f"{name}.jpg")
+        write_mask(root / "datasets/masks/pascal" / f"{name}.png", round(255 * viewers / 12))
 
 
 FIXTURES: dict[str, Callable[[Path], None]] = {

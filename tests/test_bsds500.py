@@ -1,6 +1,9 @@
 """BSDS500 as distributed."""
 
 import pickle
+import random
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +14,21 @@ from PIL import Image
 
 from common.annotators import annotators, unpack
 from common.errors import DataError
-from datasets.bsds500 import BSDS500
+from datasets import _matlab
+from datasets.bsds500 import BSDS500, read_boundaries
 from datasets.pipeline import Resized, Split
 from tests.support import SHARED
 
 SIZES = {"2": (32, 48), "10": (48, 32)}
+# what a cell holds instead of Segmentation and Boundaries
+OTHERS = {
+    "cells": np.zeros((3, 4)),
+    "fields": {"Segmentation": np.zeros((3, 4))},
+    "text": {"Boundaries": "straight"},
+}
 
 
-def write_mat(path: Path, maps: list[np.ndarray]) -> None:
+def write_mat(path: Path, maps: list[np.ndarray], compressed: bool = True) -> None:
     """A .mat in BSDS's form: a 1×A cell of structs with Segmentation and Boundaries."""
     cells = np.empty((1, len(maps)), object)
     for index, boundaries in enumerate(maps):
@@ -26,7 +36,13 @@ def write_mat(path: Path, maps: list[np.ndarray]) -> None:
             "Segmentation": boundaries.astype(np.uint16) + 1,
             "Boundaries": boundaries.astype(np.uint8),
         }
-    scipy.io.savemat(path, {"groundTruth": cells}, do_compression=True)
+    scipy.io.savemat(path, {"groundTruth": cells}, do_compression=compressed)
+
+
+def read_by_scipy(path: Path) -> np.ndarray:
+    """[A, H, W]"""
+    cells = scipy.io.loadmat(path)["groundTruth"]
+    return np.stack([cell["Boundaries"][0, 0] for cell in cells[0]])
 
 
 @pytest.fixture
@@ -53,9 +69,8 @@ def test_samples(root):
     assert [sample.name for sample in data] == ["2", "10"]  # by number, not by letters
     truth = data[0].targets["edges"]
     assert (truth.dtype, truth.shape) == (torch.int32, (32, 48))
-    expected = scipy.io.loadmat(root / "groundTruth" / "train" / "2.mat")["groundTruth"]
-    for annotator, marks in enumerate(unpack(truth)):
-        assert np.array_equal(marks, expected[0, annotator]["Boundaries"][0, 0])
+    expected = read_by_scipy(root / "groundTruth" / "train" / "2.mat")
+    assert np.array_equal(unpack(truth), expected)
 
 
 def test_training_turns_upright_photographs_and_scoring_does_not(root):
@@ -77,7 +92,13 @@ def test_training_turns_upright_photographs_and_scoring_does_not(root):
         ("cut", "cannot be read"),
         ("empty", "is empty (0 bytes)"),
         ("gone", "ground truth is missing"),
-        ("other", "no groundTruth in it"),
+        ("other", "cannot be read (it has no groundTruth)"),
+        ("numbers", "cannot be read (groundTruth is no cell array)"),
+        ("cells", "cannot be read (groundTruth{1} is no single struct)"),
+        ("fields", "cannot be read (groundTruth{1} has no Boundaries)"),
+        ("text", "cannot be read (groundTruth{1}.Boundaries is no matrix of numbers)"),
+        ("none", "0 boundary maps, not 1 to 22"),
+        ("many", "23 boundary maps, not 1 to 22"),
         ("shapes", "boundary maps of shapes [(3, 4), (4, 4)]"),
         ("values", "hold more than 0 and 1"),
         ("size", "ground truth of 4×3 pixels"),
@@ -94,6 +115,14 @@ def test_bad_ground_truth_is_named(root, how, part):
         path.unlink()
     elif how == "other":
         scipy.io.savemat(path, {"truth": np.zeros(3)})
+    elif how in OTHERS:
+        content = np.empty((1, 1), object)
+        content[0, 0] = OTHERS[how]
+        scipy.io.savemat(path, {"groundTruth": content})
+    elif how == "numbers":
+        scipy.io.savemat(path, {"groundTruth": np.zeros((3, 4))})
+    elif how in ("none", "many"):
+        write_mat(path, [np.zeros((48, 32))] * {"none": 0, "many": 23}[how])
     elif how == "shapes":
         write_mat(path, [np.zeros((3, 4)), np.zeros((4, 4))])
     elif how == "values":
@@ -104,6 +133,48 @@ def test_bad_ground_truth_is_named(root, how, part):
         BSDS500(root, "test", "edges")[1]
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_damaged_bits_give_boundaries_or_name_the_file(tmp_path, compressed):
+    generator, path = random.Random(0), tmp_path / "10.mat"
+    marks = np.random.default_rng(0).random((5, 12, 16)) < 0.1
+    write_mat(path, [*marks], compressed)
+    assert np.array_equal(read_boundaries(path), marks)
+    assert np.array_equal(read_by_scipy(path), marks)
+    original, refused = path.read_bytes(), []
+    for _ in range(400):
+        content = bytearray(original)
+        if generator.random() < 0.2:
+            del content[generator.randrange(len(content)) :]
+        else:
+            for _ in range(generator.choice((1, 1, 3, 20))):
+                # what the file says of itself stands at the start
+                end = generator.choice((len(content), 500))
+                content[generator.randrange(end)] ^= 1 << generator.randrange(8)
+        path.write_bytes(content)
+        try:
+            read = read_boundaries(path)
+        except DataError as error:
+            refused.append(str(error))
+        else:
+            assert (read.dtype, read.ndim) == (bool, 3)
+    assert 100 < len(refused) < 400
+    assert all(text.startswith(f"{path}: ") and "\n" not in text for text in refused)
+
+
+def test_a_small_file_that_unpacks_to_a_large_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(_matlab, "LARGEST", 2**20)
+    path = tmp_path / "2.mat"
+    write_mat(path, [np.zeros((32, 48))])
+    packed = zlib.compress(bytes(2**26))
+    element = (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed
+    path.write_bytes(path.read_bytes()[:128] + element)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="unpacks to more than 1048576 bytes"):
+        read_boundaries(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
 
 
 def test_missing_folder_and_no_images(root, tmp_path):
@@ -126,7 +197,9 @@ def test_the_real_one():
             sample = data[index]
             assert sorted(sample.image.shape[1:]) == [321, 481]
             counts.add(annotators(sample.targets["edges"]))
-            share = unpack(sample.targets["edges"]).float().mean((1, 2))
+            marks = unpack(sample.targets["edges"])
+            assert np.array_equal(marks, read_by_scipy(data.pairs[index].target))
+            share = marks.float().mean((1, 2))
             assert (share > 0).all()
             assert (share < 0.2).all()
     assert counts <= set(range(4, 10))

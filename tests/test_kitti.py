@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures_depth_saliency import kitti_depth, save_image, save_kitti_depth
+from fixtures_depth_saliency import kitti_depth
 from PIL import Image
 
 from common.errors import DataError, UsageError
@@ -104,14 +104,6 @@ def test_other_names_of_the_lists(root: Path) -> None:
 def test_lines(root: Path, line: str) -> None:
     (root / LIST).write_text(line.format(IMAGE, DEPTH))
     assert [sample.name for sample in load(root)] == [IMAGE[:-4]]
-
-
-def test_names_with_spaces_and_other_letters(root: Path) -> None:
-    save_image(root / "meine straße/日本 1.png")
-    save_kitti_depth(root / "tiefe – 1/日本 1.png")
-    line = "meine straße/日本 1.png tiefe – 1/日本 1.png 721.5377"
-    (root / LIST).write_text(line, encoding="utf-8")
-    assert load(root)[0].name == "meine straße/日本 1"
 
 
 def test_wrong_usage(root: Path) -> None:

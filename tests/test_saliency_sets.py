@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures_depth_saliency import FIXTURES, save_image, save_mask
+from fixtures_depth_saliency import FIXTURES, write_image, write_mask
 from PIL import Image
 
 from common.errors import DataError, UsageError
@@ -85,14 +85,6 @@ def test_fingerprint(name: str, root: Path) -> None:
     assert load(name, root).fingerprint() != first
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_names_with_spaces_and_other_letters(name: str, root: Path) -> None:
-    image, mask = (root / file for file in FILES[name])
-    image.rename(image.with_stem("0 straße 日本"))
-    mask.rename(mask.with_stem("0 straße 日本"))
-    assert "0 straße 日本" in [sample.name for sample in load(name, root)]
-
-
 @pytest.mark.parametrize("name", SETS)
 def test_bad_files(name: str, root: Path) -> None:
     image, mask = (root / file for file in FILES[name])
@@ -136,10 +128,10 @@ def test_msra_b_beside_its_lists(name: str, root: Path) -> None:
         (root / folder).rmdir()
     (root / "train_cvpr2013.txt").rename(root / "train.txt")
     assert [sample.name for sample in load(name, root, "train")] == expected
-    (root / "train.txt").write_text(f"{expected[1]}\n{expected[0]}.jpg\n")
+    (root / "train.txt").write_text(f"{expected[1]}\n{expected[0]}.jpg\n", encoding="utf-8")
     assert [sample.name for sample in load(name, root, "train")] == expected[::-1]
-    save_image(root / "ein straße 日本.jpg")
-    save_mask(root / "ein straße 日本.png")
+    write_image(root / "ein straße 日本.jpg")
+    write_mask(root / "ein straße 日本.png")
     (root / "train.txt").write_text("ein straße 日本.png\n", encoding="utf-8")
     assert load(name, root, "train")[0].name == "ein straße 日本"
     (root / "test_cvpr2013.txt").write_text("../a.png")
@@ -156,9 +148,8 @@ def test_pascal_s_takes_what_more_than_half_chose(name: str, root: Path) -> None
 
 @pytest.mark.parametrize("name", [name for name in SETS if "train" not in SETS[name]])
 def test_a_set_without_training_images_is_for_scoring(name: str, root: Path) -> None:
-    title = DATASETS.get(name).info.title
     remedy = f"train on duts or msra-b and score it with evaluate --dataset {name}"
-    with pytest.raises(UsageError, match=f"{title} has only a test split: {remedy}"):
+    with pytest.raises(UsageError, match=f"has only a test split: {remedy}"):
         open_splits(name, root, "saliency", (32, 32))
     split = open_split(name, root, "saliency", (32, 32), "test", limit=1)
     assert len(split) == 1
