@@ -1,5 +1,6 @@
 """NYU Depth v2 in its MATLAB 7.3 file."""
 
+import json
 import os
 import pickle
 import shutil
@@ -19,6 +20,7 @@ from datasets.base import DATASETS
 from datasets.nyu import CLASSES, FRAMES, MAPPING, SPLITS, NyuDepthV2
 from datasets.pipeline import Resized, Split, collate
 from tasks.depth import Depth
+from tests.support import TINY
 
 H, W = SIZE = 40, 64
 PUBLISHED = r"samples in '\w+' where NYU Depth v2 has"
@@ -294,3 +296,17 @@ def test_a_folder_with_spaces_and_other_letters(tmp_path: Path) -> None:
     root = tmp_path / "küche 1 – 日本"
     nyu_depth_v2(root, SIZE)
     assert load(root, "test", "segmentation")[1].name == "0003"
+
+
+@pytest.mark.filterwarnings("ignore:.*samples in")
+def test_one_network_for_depth_and_classes(cli, tmp_path):
+    nyu_depth_v2(tmp_path / "nyu")
+    done = cli("run", "--task", "segmentation", "--task", "depth", "--dataset", "nyu-depth-v2",
+               "--data", tmp_path / "nyu", *TINY, "--image-size", "32x64", "--crop-size", "32x32",
+               "--epochs", "1", "--batch-size", "2", "--decoder", "fcn", "--zoom", "1,1",
+               "--results", tmp_path / "runs")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    (path,) = (tmp_path / "runs").glob("*/result.json")
+    tasks = json.loads(path.read_text())["tasks"]
+    assert tasks["depth"]["protocol"] == "nyu-depth-v2/depth/test/abs_rel@nyu_eigen/32x64"
+    assert tasks["segmentation"]["counts"]["images"] == 2
