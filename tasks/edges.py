@@ -50,5 +50,5 @@ class Edges(Task):
         return EdgeMetrics(thresholds=QUICK)
 
     def best_constant(self, targets: Iterable[Tensor]) -> float:  # noqa: ARG002
-        """1: a constant without any edge scores nothing."""
-        return 1.0
+        """0, no edge anywhere: no other constant map has a line in it either."""
+        return 0.0

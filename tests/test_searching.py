@@ -107,7 +107,7 @@ def test_two_tasks_share_one_wiring(cli: Cli, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("task", ["segmentation", "depth", "saliency"])
+@pytest.mark.parametrize("task", ["segmentation", "depth", "saliency", "edges"])
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext", "test_mambaout"])
 def test_every_task_and_kind_of_backbone(
     cli: Cli, tmp_path: Path, task: str, backbone: str
