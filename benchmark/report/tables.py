@@ -19,7 +19,8 @@ SPREAD = "± seeds"
 GAIN = "Δm %"
 NAMES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "delta1": "δ1", "delta2": "δ2",
          "delta3": "δ3", "maxf": "maxF", "meanf": "meanF", "mae": "MAE", "smeasure": "S",
-         "maxe": "maxE", "abs_rel": "AbsRel", "rmse": "RMSE", "silog": "SILog"}  # fmt: skip
+         "maxe": "maxE", "abs_rel": "AbsRel", "rmse": "RMSE", "silog": "SILog", "ods": "ODS",
+         "ois": "OIS", "ap": "AP", "r50": "R50"}  # fmt: skip
 
 
 def _one_backbone(board: Board) -> str | None:
