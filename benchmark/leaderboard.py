@@ -183,12 +183,14 @@ def _differing(group: list[Result], groups: list[list[Result]]) -> str:
         for g in groups
         if (g[0].config.decoder, g[0].config.backbone) == (config.decoder, config.backbone)
     ]
-    mine = config.model_dump(mode="json", exclude=APART)
+    # of one task it goes without saying, and the others say nothing
+    apart = APART if "+" in config.task else APART | (JOINT - {"loss"})
+    mine = config.model_dump(mode="json", exclude=apart)
     others = [other.model_dump(mode="json", exclude=APART) for other in alike]
     return ", ".join(
-        f"{name}={value}"
+        name if value is True else f"{name}={value}"
         for name, value in mine.items()
-        if any(other[name] != value for other in others)
+        if value is not False and any(other[name] != value for other in others)
     )
 
 
