@@ -5,7 +5,8 @@ from pathlib import Path
 from torch import Tensor
 
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import Pair, PairedFiles, match_files, read_labels
+from datasets.files import read_labels
+from datasets.paired import Pair, PairedFiles, match_files
 
 # the first name of each in objectInfo150.txt, label 1 first
 NAMES = """

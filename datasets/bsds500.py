@@ -10,7 +10,8 @@ from common.annotators import MOST, pack
 from common.errors import DataError
 from datasets._matlab import read_field
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import AGAIN, Pair, PairedFiles, match_files
+from datasets.files import AGAIN
+from datasets.paired import Pair, PairedFiles, match_files
 
 
 @DATASETS.register("bsds500")

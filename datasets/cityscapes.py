@@ -5,7 +5,8 @@ from pathlib import Path
 from torch import Tensor
 
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import Pair, PairedFiles, match_files, read_labels
+from datasets.files import read_labels
+from datasets.paired import Pair, PairedFiles, match_files
 
 # class → id in *_gtFine_labelIds.png, colour
 CLASSES: dict[str, tuple[int, tuple[int, int, int]]] = {

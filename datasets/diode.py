@@ -10,17 +10,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import (
-    AGAIN,
-    Pair,
-    PairedFiles,
-    check_depth,
-    check_file,
-    fingerprint,
-    match_files,
-    one_of,
-    warn_of_unit,
-)
+from datasets.files import AGAIN, check_depth, check_file, fingerprint, one_of, warn_of_unit
+from datasets.paired import Pair, PairedFiles, match_files
 
 KINDS = ("indoors", "outdoor")
 FOLDERS = {"train": "train", "test": "val"}

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import SUFFIXES, Line, Pair, PairedFiles, inside, read_list, read_mask
+from datasets.files import SUFFIXES, Line, inside, read_list, read_mask
+from datasets.paired import Pair, PairedFiles
 
 
 @DATASETS.register("image-masks")

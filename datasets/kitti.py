@@ -7,7 +7,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import Line, Pair, PairedFiles, inside, read_depth, read_list, warn_of_unit
+from datasets.files import Line, inside, read_depth, read_list, warn_of_unit
+from datasets.paired import Pair, PairedFiles
 
 PER_METRE = 256
 ENTRY = re.compile(r"(?P<image>.+?\.(?:png|jpe?g))\s+(?P<depth>None|.+?\.png)(?:\s.*)?", re.I)

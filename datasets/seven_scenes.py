@@ -7,7 +7,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import Pair, PairedFiles, inside, read_depth, read_list, warn_of_unit
+from datasets.files import inside, read_depth, read_list, warn_of_unit
+from datasets.paired import Pair, PairedFiles
 
 NO_READING = 65535
 MILLIMETRES = 1000

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import Line, Pair, PairedFiles, inside, read_labels, read_list
+from datasets.files import Line, inside, read_labels, read_list
+from datasets.paired import Pair, PairedFiles
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),

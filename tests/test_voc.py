@@ -9,7 +9,7 @@ from fixtures_data import ODD, H, W, voc2012, voc2012_aug, write_array, write_li
 from PIL import Image
 
 from common.errors import DataError
-from datasets.files import PairedFiles
+from datasets.paired import PairedFiles
 from datasets.voc import CLASSES, PALETTE, Voc2012, Voc2012Aug
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* samples in '.*' where ")

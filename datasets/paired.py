@@ -1,0 +1,159 @@
+"""Splits made of one image file and one target file a sample."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
+
+from common.errors import DataError
+from datasets.base import DenseDataset, Sample
+from datasets.files import (
+    Line,
+    check_choice,
+    check_file,
+    check_root,
+    fingerprint,
+    read_image,
+    warn_of_count,
+)
+
+
+class Pair(NamedTuple):
+    """The files of one sample; ``where`` is the list line that asks for them."""
+
+    image: Path
+    target: Path
+    name: str
+    where: str
+
+
+def match_files(images: Path, image: str, targets: Path, target: str, remedy: str) -> list[Pair]:
+    """Pairs of ``images`` / NAME.jpg and ``targets`` / NAME.png, by name, where no list exists.
+
+    image, target: glob patterns; what follows the last ``*`` is no part of NAME. A name that only
+    one of both has makes a pair too, whose other file is then missed. Raises DataError where a
+    folder is missing or no file fits.
+    """
+    names: dict[str, Path] = {}
+    ends = [pattern.rpartition("*")[2] for pattern in (image, target)]
+    for folder, pattern, end in zip((images, targets), (image, target), ends, strict=True):
+        files = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
+        if not files:
+            seen = f"no {end} in it" if folder.is_dir() else "folder is missing"
+            raise DataError(f"{folder}: {seen}: {remedy}")
+        for path in files:
+            names.setdefault(path.relative_to(folder).as_posix().removesuffix(end), path)
+    return [
+        Pair(images / f"{name}{ends[0]}", targets / f"{name}{ends[1]}", name, str(names[name]))
+        for name in sorted(names)
+    ]
+
+
+class PairedFiles(DenseDataset):
+    """A split made of one image file and one target file a sample, for one task.
+
+    layout: what the folder holds, target: what a target file is called; both for errors.
+    inner: folders in the given one that are opened instead where they exist.
+    warned: of a depth unit that looks wrong, once is enough.
+    """
+
+    layout: ClassVar[str]
+    target: ClassVar[str]
+    inner: ClassVar[tuple[str, ...]] = ()
+    warned = False
+
+    def __init__(
+        self, root: Path | None, split: str, task: str, missing: list[DataError] | None = None
+    ) -> None:
+        """Open ``split``: reads the list and looks for every file, without opening any image.
+
+        missing: takes the error of each file instead of raising the first; its pair is left out.
+        Raises UsageError without ``root``, or on an unknown split or task; DataError on a missing
+        folder, list or file. Warns where a published count differs.
+        """
+        check_choice(self.info, "task", task, self.info.tasks)
+        check_choice(self.info, "split", split, self.info.splits)
+        given = check_root(self.info, root, self.layout)
+        nested = (given / folder for folder in self.inner)
+        self.root = next((folder for folder in nested if folder.is_dir()), given)
+        check_choice(self.info, "split", split, self.available_splits(root))
+        self.split, self.task, self.missing = split, task, missing
+        self.pairs = [pair for pair in self.find(split) if self._is_there(pair)]
+        warn_of_count(self.info, self.root, split, len(self.pairs))
+
+    @property
+    def remedy(self) -> str:
+        """What to do where a published file is missing, for errors."""
+        return f"--data must name a folder with {self.layout} (get it from {self.info.homepage})"
+
+    @classmethod
+    def survey(
+        cls, root: Path | None, split: str, task: str, **facts: Any
+    ) -> tuple[DenseDataset, list[DataError]]:
+        missing: list[DataError] = []
+        return cls(root, split, task, missing, **facts), missing
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """What is wrong with one pair: raised, or kept where all is asked for."""
+        try:
+            yield
+        except DataError as error:
+            if self.missing is None:
+                raise
+            self.missing.append(error)
+
+    def _is_there(self, pair: Pair) -> bool:
+        before = len(self.missing or ())
+        for path, role in ((pair.image, "image"), (pair.target, self.target)):
+            with self._noted():
+                check_file(path, pair.where, role)
+        return len(self.missing or ()) == before
+
+    def listed(self, lines: Iterable[Line], pair: Callable[[Line], Pair | None]) -> list[Pair]:
+        """The ``pair`` of each line that has one, for ``find``.
+
+        One bad line does not hide the others.
+        """
+        pairs = []
+        for line in lines:
+            with self._noted():
+                if found := pair(line):
+                    pairs.append(found)
+        return pairs
+
+    @abstractmethod
+    def find(self, split: str) -> list[Pair]:
+        """The pairs of ``split``, at least one, in the order of its list."""
+
+    @abstractmethod
+    def read_target(self, path: Path) -> Tensor:
+        """The ground truth [H, W] in the encoding of Sample."""
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises DataError that names the file which is damaged or wrong."""
+        pair = self.pairs[index]
+        image, target = read_image(pair.image), self.read_target(pair.target)
+        if image.shape[1:] != target.shape:
+            (h, w), (th, tw) = image.shape[1:], target.shape
+            seen = f"{self.target} of {tw}×{th} pixels but its image {pair.image} has {w}×{h}"
+            raise DataError(f"{pair.target}: {seen}: take both from the same source")
+        return Sample(image, {self.task: target}, pair.name)
+
+    def faults(self, index: int) -> list[DataError]:
+        pair, found = self.pairs[index], []
+        for read, path in ((read_image, pair.image), (self.read_target, pair.target)):
+            try:
+                read(path)
+            except DataError as error:
+                found.append(error)
+        return found
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.root, (path for pair in self.pairs for path in pair[:2]))
