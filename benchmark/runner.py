@@ -27,13 +27,13 @@ from benchmark.plan import command_of, make_tasks, run_key
 from benchmark.results import Result, folder_of, load, save
 from benchmark.speed import (
     NOT_COUNTED,
+    Setup,
     count_macs,
     count_parameters,
-    fused_if_possible,
     speed_record,
     time_models,
 )
-from benchmark.training import autocast, check_batch, train, validated
+from benchmark.training import check_batch, train, validated
 from common.errors import DataError, UserError, first_line
 from common.files import check_writable, write_atomic
 from datasets.pipeline import Resized, open_splits
@@ -249,13 +249,14 @@ class Runner:
         if all(done[run_key(c)].speed is not None for c in finished):
             return
         models: dict[str, nn.Module] = {}
-        fused: dict[str, bool] = {}
+        setups: dict[str, Setup] = {}
         for config in finished:
             folder = folder_of(self.results, config, run_key(config))
             if checkpoint_file(folder, config.score).is_file():
                 model = build_model(config, make_tasks(config))
                 load_checkpoint(folder, config.score, model)
-                models[run_key(config)], fused[run_key(config)] = fused_if_possible(model)
+                key, setup = run_key(config), Setup(amp=config.amp)
+                models[key], setups[key] = setup.prepared(model)
         first = finished[0]
         assert first.image_size is not None
         self.listener.begin("time in turns", 1)
@@ -268,20 +269,14 @@ class Runner:
             models,
             first.image_size,
             first.device,
+            setup=Setup(amp=first.amp),
             min_time=self.min_time,
-            context=lambda: autocast(first),
         )
         for key, latency in latencies.items():
             result = done[key]
             others = sorted({name for name in names if name != result.config.decoder})
             result.speed = speed_record(
-                latency,
-                first.image_size,
-                first.device,
-                first.amp,
-                fused[key],
-                others,
-                session,
+                latency, first.image_size, first.device, setups[key], others, session
             )
             result.seconds["time"] = time.perf_counter() - start
             save(folder_of(self.results, result.config, key), result)

@@ -9,7 +9,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +22,43 @@ from models.predictor import DensePredictor
 PARTS = ("backbone", "decoder", "head")
 Name = TypeVar("Name")
 NOT_COUNTED = "interpolation, normalisation and element-wise operations"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a network is run: with BatchNorm folded, compiled, in which memory format, in AMP."""
+
+    fused: bool = True
+    compiled: bool = False
+    channels_last: bool = True
+    amp: bool = False
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def autocast(self, device: str) -> AbstractContextManager[Any]:
+        """Mixed precision where asked for: float16 on CUDA, bfloat16 on the CPU."""
+        if not self.amp:
+            return nullcontext()
+        kind = torch.device(device).type
+        return torch.autocast(kind, torch.float16 if kind == "cuda" else torch.bfloat16)
+
+    def prepared(self, model: DensePredictor) -> tuple[nn.Module, "Setup"]:
+        """The network to run, and the setup as it is: not fused where that changes the outputs."""
+        ready: nn.Module = model
+        fused = self.fused
+        if fused:
+            try:
+                ready = model.fuse()
+            except RuntimeError:
+                fused = False
+        if self.compiled:
+            ready = torch.compile(ready, dynamic=False)  # type: ignore[assignment]
+        return ready, replace(self, fused=fused)
+
+
+PLAIN = Setup()
 
 
 @dataclass(frozen=True)
@@ -94,44 +131,52 @@ def _summary(seconds: list[float], batch: int, warmup: int) -> Latency:
     )
 
 
+def _call(
+    model: nn.Module, size: tuple[int, int], device: str, batch: int, setup: Setup
+) -> Callable[[], None]:
+    """A forward of random images [batch, 3, *size]; the model is moved to where it runs."""
+    kind = torch.device(device)
+    x = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(
+        kind, memory_format=setup.memory_format
+    )
+    model.eval()
+    model.to(kind, memory_format=setup.memory_format)  # type: ignore[call-overload]
+
+    def call() -> None:
+        with setup.autocast(device):
+            model(x)
+
+    return call
+
+
+@torch.inference_mode()
+def first_call(
+    model: nn.Module, size: tuple[int, int], device: str, batch: int, setup: Setup = PLAIN
+) -> float:
+    """Seconds of the first forward, compilation included. Raises what the model raises."""
+    call = _call(model, size, device, batch, setup)
+    start = time.perf_counter()
+    call()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
 @torch.inference_mode()
 def time_models(
     models: Mapping[str, nn.Module],
     size: tuple[int, int],
     device: str = "cpu",
     batch: int = 1,
-    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    setup: Setup = PLAIN,
     **protocol: Any,
 ) -> dict[str, Latency]:
     """Time ``models`` in turns on random images [batch, 3, *size], as ``time_calls`` does.
 
-    context: entered for each call, for mixed precision. protocol: arguments of ``time_calls``.
+    setup: how they are run; they have been ``prepared``. protocol: arguments of ``time_calls``.
     """
-    kind = torch.device(device)
-    x = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(
-        kind, memory_format=torch.channels_last
-    )
-
-    def forward(model: nn.Module) -> Callable[[], None]:
-        model.eval()
-        model.to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-        def call() -> None:
-            with context():
-                model(x)
-
-        return call
-
-    calls = {name: forward(model) for name, model in models.items()}
-    return time_calls(calls, kind, batch, **protocol)
-
-
-def fused_if_possible(model: DensePredictor) -> tuple[DensePredictor, bool]:
-    """``model.fuse()`` and True; ``model`` itself and False where folding changes its outputs."""
-    try:
-        return model.fuse(), True
-    except RuntimeError:
-        return model, False
+    calls = {name: _call(model, size, device, batch, setup) for name, model in models.items()}
+    return time_calls(calls, torch.device(device), batch, **protocol)
 
 
 def time_calls(
@@ -183,8 +228,7 @@ def speed_record(
     latency: Latency,
     size: tuple[int, int],
     device: str,
-    amp: bool,
-    fused: bool,
+    setup: Setup,
     interleaved_with: list[str],
     session: str,
     batch: int = 1,
@@ -196,10 +240,10 @@ def speed_record(
         "size": list(size),
         "device": device,
         "threads": torch.get_num_threads(),
-        "memory_format": "channels_last",
-        "fused": fused,
-        "compiled": False,
-        "amp": amp,
+        "memory_format": "channels_last" if setup.channels_last else "contiguous",
+        "fused": setup.fused,
+        "compiled": setup.compiled,
+        "amp": setup.amp,
         "covers": "normalisation, backbone, decoder, head, resizing to the input size",
         "interleaved_with": interleaved_with,
         "session": session,

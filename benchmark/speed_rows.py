@@ -14,10 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmark.network import check_device
 from benchmark.speed import (
     NOT_COUNTED,
+    PLAIN,
+    Setup,
     count_decoder_conv_weights,
     count_macs,
     count_parameters,
-    fused_if_possible,
+    first_call,
     speed_record,
     time_models,
 )
@@ -94,14 +96,16 @@ def speed_rows(
     arguments: Mapping[str, Any] | None = None,
     timed: bool = True,
     device: str = "cpu",
-    batch: int = 1,
+    batches: Sequence[int] = (1,),
     min_time: float = 2.0,
+    setup: Setup = PLAIN,
 ) -> list[Row]:
-    """A row for each backbone, decoder and image size (height, width), in this order.
+    """A row for each backbone, decoder, image size (height, width) and batch, in this order.
 
     params: of backbone, decoder and a head of ``classes`` channels, and ``decoder_conv_weights`` as
     the paper counts them. macs: of one image. latency, where ``timed``: of a batch, all pairs of
-    one size in turns. A pair that cannot be has ``error``, the reason, and nulls; one that counts
+    one size and batch in turns, run as ``setup`` says. first_call_s: of the first call, compilation
+    included. A pair that cannot be has ``error``, the reason, and nulls; one that counts
     but does not run (memory) has ``error`` and no latency.
 
     Raises UsageError for unknown names and for a device that is not there.
@@ -118,11 +122,12 @@ def speed_rows(
             maps = MapsOnly(backbone)
         except UserError as error:
             reason = first_line(error)
-        for decoder, size in itertools.product(decoders, sizes):
+        for decoder, size, batch in itertools.product(decoders, sizes, batches):
             row: Row = {
                 "backbone": name,
                 "decoder": decoder,
                 "image_size": list(size),
+                "batch": batch,
                 "classes": classes,
                 "params": None,
                 "macs": None,
@@ -144,7 +149,7 @@ def speed_rows(
             except Exception as error:  # a pair that does not fit may raise anything
                 row["error"] = f"{type(error).__name__}: {first_line(error)}"
     if timed:
-        _time(rows, models, device, batch, min_time)
+        _time(rows, models, device, min_time, setup)
     return rows
 
 
@@ -152,32 +157,32 @@ def _time(
     rows: list[Row],
     models: Mapping[int, DensePredictor],
     device: str,
-    batch: int,
     min_time: float,
+    setup: Setup,
 ) -> None:
     """Give every row its ``latency``: the speed record, null where there is none."""
     for row in rows:
-        row["latency"] = None
-    for size in {tuple(row["image_size"]): None for row in rows}:
-        group, fused = {}, {}
+        row["latency"] = row["first_call_s"] = None
+    for size, batch in {(tuple(row["image_size"]), row["batch"]): None for row in rows}:
+        group: dict[str, nn.Module] = {}
+        setups: dict[str, Setup] = {}
         for index, model in models.items():
-            if rows[index]["image_size"] != list(size):
+            row = rows[index]
+            if (row["image_size"], row["batch"]) != (list(size), batch):
                 continue
             try:  # alone first: what does not fit into memory must not take the others along
-                model, fused[str(index)] = fused_if_possible(model)
-                time_models(
-                    {"": model}, size, device, batch,
-                    min_time=0.0, min_calls=1, warmup_time=0.0, block=1e-9,
-                )  # fmt: skip
+                ready, setups[str(index)] = setup.prepared(model)
+                row["first_call_s"] = first_call(ready, size, device, batch, setup)
             except Exception as error:
-                rows[index]["error"] = f"{type(error).__name__}: {first_line(error)}"
+                row["error"] = f"{type(error).__name__}: {first_line(error)}"
             else:
-                group[str(index)] = model
+                group[str(index)] = ready
         session = uuid.uuid4().hex[:8]
-        for key, latency in time_models(group, size, device, batch, min_time=min_time).items():
+        timings = time_models(group, size, device, batch, setup, min_time=min_time)
+        for key, latency in timings.items():
             others = sorted({_pair(rows[int(i)]) for i in group if i != key})
             rows[int(key)]["latency"] = speed_record(
-                latency, size, device, False, fused[key], others, session, batch
+                latency, size, device, setups[key], others, session, batch
             )
 
 

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from support import line
 
 from benchmark import speed_rows
-from benchmark.speed import NOT_COUNTED, count_macs, count_parameters
+from benchmark.speed import NOT_COUNTED, Setup, count_macs, count_parameters, time_models
 from models.backbones import create_backbone
 from models.connectivity import unet
 from models.predictor import DensePredictor, build_decoder
@@ -30,8 +31,8 @@ def test_the_papers_weights_through_the_command_line(cli):
     rows = json.loads(done.stdout)
     assert {r["decoder"]: r["params"]["decoder_conv_weights"] for r in rows} == WEIGHTS
     for row in rows:
-        assert list(row) == ["backbone", "decoder", "image_size", "classes", "params", "macs",
-                             "macs_exclude", "error"]  # fmt: skip
+        assert list(row) == ["backbone", "decoder", "image_size", "batch", "classes", "params",
+                             "macs", "macs_exclude", "error"]  # fmt: skip
         assert (row["image_size"], row["classes"], row["error"]) == ([512, 512], 21, None)
         assert row["params"]["backbone"] == 2_223_872
         assert row["macs_exclude"] == NOT_COUNTED
@@ -93,15 +94,56 @@ def test_a_wiring_from_a_file_and_timing_in_turns(cli, tmp_path):
     assert latency["fps"] == pytest.approx(2000 / latency["median_ms"])
 
 
+def test_batches_and_the_setup_are_in_the_rows(cli):
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--image-size", "32",
+               "--batch-size", "1", "--batch-size", "3", "--no-fused", "--no-channels-last",
+               "--amp", "--min-time", "0.01", "--threads", "1", "--json", "-")  # fmt: skip
+    rows = json.loads(done.stdout)
+    assert [row["batch"] for row in rows] == [row["latency"]["batch"] for row in rows] == [1, 3]
+    for row in rows:
+        latency = row["latency"]
+        seen = [latency[name] for name in ("memory_format", "fused", "compiled", "amp")]
+        assert seen == ["contiguous", False, False, True]
+        assert row["first_call_s"] > 0
+        assert latency["interleaved_with"] == []  # the other batch is no rival
+
+
+def test_a_setup_is_what_runs():
+    seen = []
+
+    class Watching(torch.nn.Module):
+        def forward(self, x):
+            dtype = (x[:, :1, :, :1].movedim(1, 3) @ x.new_ones(1, 1)).dtype
+            seen.append((x.is_contiguous(memory_format=torch.channels_last), dtype))
+            return x
+
+    plain = Setup(channels_last=False, amp=True)
+    time_models({"a": Watching()}, (8, 8), setup=plain, min_time=0.0, min_calls=1, warmup_time=0)
+    assert set(seen) == {(False, torch.bfloat16)}
+    seen.clear()
+    time_models({"a": Watching()}, (8, 8), min_time=0.0, min_calls=1, warmup_time=0.0)
+    assert set(seen) == {(True, torch.float32)}
+
+
+@pytest.mark.slow
+def test_compiled_networks_are_told_apart(cli):
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--image-size", "32",
+               "--compile", "--min-time", "0.01", "--threads", "1", "--json", "-")  # fmt: skip
+    (row,) = json.loads(done.stdout)
+    assert row["error"] is None
+    assert row["latency"]["compiled"]
+    assert row["first_call_s"] * 1000 > 20 * row["latency"]["median_ms"]
+
+
 def test_a_pair_that_cannot_run_leaves_the_others_their_time(monkeypatch):
-    whole = speed_rows.time_models
+    whole = speed_rows.first_call
 
-    def short_of_memory(models, *arguments, **options):
-        if any(model.decoder.info.title == "FCN" for model in models.values()):
+    def short_of_memory(model, *arguments):
+        if model.decoder.info.title == "FCN":
             raise RuntimeError("out of memory\nand more")
-        return whole(models, *arguments, **options)
+        return whole(model, *arguments)
 
-    monkeypatch.setattr(speed_rows, "time_models", short_of_memory)
+    monkeypatch.setattr(speed_rows, "first_call", short_of_memory)
     rows = speed_rows.speed_rows(["test_resnet"], ["fcn", "sparsemask"], [(32, 32)], min_time=0.01)
     assert (rows[0]["error"], rows[0]["latency"]) == ("RuntimeError: out of memory", None)
     assert rows[1]["error"] is None

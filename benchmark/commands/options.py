@@ -161,7 +161,8 @@ def quiet() -> None:
     import warnings
 
     warnings.filterwarnings("ignore", module="timm|kornia|torch")
-    logging.getLogger("timm").setLevel(logging.ERROR)
+    for name in ("timm", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def console_of_width(width: int) -> "Console":

@@ -22,19 +22,26 @@ from benchmark.config import FALLBACKS
 @click.option("--no-time", is_flag=True, help="Count parameters and MACs only; nothing is run.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
-@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True,
-              help="Images in a timed call.")  # fmt: skip
+@click.option("--batch-size", "batches", type=click.IntRange(1), multiple=True, default=(1,),
+              show_default=True, help="Images in a timed call. May be repeated.")  # fmt: skip
+@click.option("--amp", is_flag=True, help="Mixed precision: float16 on CUDA, bfloat16 on the CPU.")
+@click.option("--compile", "compiled", is_flag=True, help="torch.compile, for each fixed size.")
+@click.option("--channels-last/--no-channels-last", default=True, show_default=True,
+              help="Memory format.")  # fmt: skip
+@click.option("--fused/--no-fused", default=True, show_default=True,
+              help="Fold BatchNorm and drop what is dead, as `run` does.")  # fmt: skip
 @click.option("--min-time", type=click.FloatRange(0, min_open=True), default=2.0,
               show_default=True, help="Seconds of calls for each pair.")  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", help="Write rows as JSON; -: print them.")
 def speed(
     backbones: tuple[str, ...], decoders: tuple[str, ...], sizes: tuple[str, ...], classes: int,
-    arguments: tuple[str, ...], no_time: bool, device: str, threads: int | None, batch_size: int,
+    arguments: tuple[str, ...], no_time: bool, device: str, threads: int | None,
+    batches: tuple[int, ...], amp: bool, compiled: bool, channels_last: bool, fused: bool,
     min_time: float, json_file: str | None,
 ) -> None:  # fmt: skip
     """Parameters, MACs and latency of backbones × decoders, without training and data.
 
-    Pairs of one image size are timed in turns in this process: trust their ratios.
+    Pairs of one image size and batch are timed in turns in this process: trust their ratios.
     """
     import json
 
@@ -44,6 +51,7 @@ def speed(
     from benchmark.config import make_config
     from benchmark.plan import DEFAULT_DECODERS
     from benchmark.report.tables import speed_table
+    from benchmark.speed import Setup
     from benchmark.speed_rows import speed_rows
 
     parsed = [make_config({"image_size": size}).image_size or (0, 0) for size in sizes]
@@ -51,7 +59,8 @@ def speed(
         torch.set_num_threads(threads)
     rows = speed_rows(
         backbones or (str(FALLBACKS["backbone"]),), decoders or DEFAULT_DECODERS, parsed, classes,
-        backbone_args(arguments), not no_time, device, batch_size, min_time,
+        backbone_args(arguments), not no_time, device, batches[:1] if no_time else batches,
+        min_time, Setup(fused, compiled, channels_last, amp),
     )  # fmt: skip
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
     if json_file == "-":

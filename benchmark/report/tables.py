@@ -171,6 +171,17 @@ def rich_table(board: Board, width: int) -> Table:
     return table
 
 
+def _setup(record: Mapping[str, Any]) -> str:
+    """How something was timed, in words."""
+    parts = [
+        f"on {record['device']}, {record['threads']} threads, {record['memory_format']}",
+        "BatchNorm folded" if record["fused"] else "BatchNorm not folded",
+        *(["compiled"] if record["compiled"] else []),
+        *(["mixed precision"] if record["amp"] else []),
+    ]
+    return ", ".join(parts)
+
+
 def speed_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Rows of ``benchmark.speed_rows`` for a terminal; what failed is told below."""
     timed = any("latency" in row for row in rows)
@@ -178,7 +189,9 @@ def speed_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         if row["error"] is not None:
             failed.setdefault(row["error"], {})[f"{row['backbone']} + {row['decoder']}"] = None
+    records = [row["latency"] for row in rows if row.get("latency")]
     notes = [
+        *(f"Timed {text}." for text in dict.fromkeys(map(_setup, records))),
         f"GMACs: of one image, without {rows[0]['macs_exclude']}.",
         "Convolutions: the decoder's weights as the paper counts them, for FCN and DeepLab-V3 "
         "(light) with the classifier's.",
@@ -187,7 +200,8 @@ def speed_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(
         caption="\n".join(notes), caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    for title in ("backbone", "decoder", "size"):
+    several = len({row["batch"] for row in rows}) > 1
+    for title in ("backbone", "decoder", "size", *(["batch"] if several else [])):
         table.add_column(title, overflow="fold")
     parts = ("backbone", "decoder", "head")
     params = (*parts[:2], "decoder_conv_weights", parts[2])
@@ -199,6 +213,7 @@ def speed_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         counts = [row["params"] and row["params"][key] / 1e6 for key in params]
         counts += [row["macs"] and row["macs"][key] / 1e9 for key in parts]
         cells = [row["backbone"], row["decoder"], "x".join(map(str, row["image_size"]))]
+        cells += [str(row["batch"])] if several else []
         cells += [_number(count) for count in counts]
         if latency := row.get("latency"):
             between = f"{latency['p5_ms']:.1f}–{latency['p95_ms']:.1f}"
