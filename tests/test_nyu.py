@@ -239,7 +239,7 @@ def test_damaged_sizes_ask_for_no_memory(root: Path) -> None:
 def test_depth_in_the_wrong_unit(root: Path) -> None:
     turned = nyu_arrays(SIZE)["depths"].transpose(0, 2, 1)
     replace(root, "depths", turned * 1000)
-    low, high = turned[1].min() * 1000, turned[1].max() * 1000
+    low, high = (float(bound) for bound in ((turned * 1000)[1].min(), (turned * 1000)[1].max()))
     seen = f"no pixel has a depth within 0.001…10 m but {low:g}…{high:g} m, read as metres"
     assert failure(root).startswith(f"{root / FRAMES}: frame 2: {seen}")
     mixed = turned * 100
