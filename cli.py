@@ -26,7 +26,7 @@ class Application(click.Group):
         except KeyboardInterrupt:
             click.echo(
                 "\nstopped: finished runs are saved, and the same command goes on with the rest; "
-                "a search starts anew",
+                "a search or a pack starts anew",
                 err=True,
             )
             ctx.exit(130)

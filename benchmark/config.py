@@ -93,6 +93,8 @@ class NetworkConfig(BaseModel):
             return (value, value)
         if isinstance(value, str):
             parts = value.lower().replace("×", "x").split("x")
+            if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+                raise ValueError("write HxW, as in 240x320")
             return tuple(parts * 2 if len(parts) == 1 else parts)
         return value
 
@@ -150,6 +152,13 @@ class RunConfig(NetworkConfig):
     @model_validator(mode="after")
     def _check_tasks(self) -> Self:
         tasks = self.task.split("+")
+        if len(set(tasks)) < len(tasks):
+            raise ValueError(f"--task: {self.task} names a task twice")
+        joint = self.loss_weighting != "fixed" or self.task_weights or self.separate_decoders
+        if len(tasks) == 1 and joint:
+            raise ValueError(
+                "--loss-weighting, --task-weight, --separate-decoders: for several --task only"
+            )
         if len(tasks) > 1 and self.loss is not None:
             raise ValueError(f"--loss: {self.loss}: give it with one --task, not {len(tasks)}")
         for task, factor in self.task_weights.items():
@@ -267,9 +276,13 @@ PAPER_SEARCH: Mapping[str, Any] = {
 """The paper's own search: ``search --preset paper``."""
 
 
+PAIRS = {"backbone_args": "backbone_arg", "task_weights": "task_weight"}
+"""Fields that one KEY=VALUE option each fills."""
+
+
 def option_name(field: str) -> str:
     """The command line's option for a field of a configuration."""
-    return f"--{field.rstrip('_').replace('_', '-')}"
+    return f"--{PAIRS.get(field, field).rstrip('_').replace('_', '-')}"
 
 
 @overload
@@ -312,7 +325,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected 'option: value' lines")
     values = {str(key).replace("-", "_"): value for key, value in content.items()}
-    renamed = {"backbone_arg": "backbone_args", "task_weight": "task_weights", "lambda": "lambda_"}
+    renamed = {option: field for field, option in PAIRS.items()} | {"lambda": "lambda_"}
     for option, field in renamed.items():
         if option in values:
             values[field] = values.pop(option)

@@ -102,7 +102,7 @@ def command_of(config: NetworkConfig, command: str = "run") -> str:
         default = type(config).model_fields[name].get_default(call_default_factory=True)
         if isinstance(value, dict):
             for key, item in value.items():
-                parts += [option.removesuffix("s"), f"{key}={json.dumps(item)}"]
+                parts += [option, f"{key}={json.dumps(item)}"]
         elif name == "task":
             for task in value.split("+"):
                 parts += [option, task]

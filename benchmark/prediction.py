@@ -1,6 +1,7 @@
 """Maps of a user's own images by a trained network, as files to work with and to look at."""
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,42 +27,46 @@ FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 MOST_MM = 65_535
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The images that ``paths`` name; of a folder, those that lie in it, by name.
+def find_images(paths: Sequence[Path]) -> dict[str, Path]:
+    """The images that ``paths`` name, by the name of their maps; of a folder, those that lie in it.
 
-    Raises UsageError for a path that is not there, for none, and for two of one name, whose outputs
-    would be one file.
+    That name is the file's without its ending, with it where two would be alike. Raises UsageError
+    for a path that is not there, for none, and for two files of one name, whose maps would be one.
     """
-    found: list[Path] = []
+    found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            found |= dict.fromkeys(inside)
         elif path.is_file():
-            found.append(path)
+            found[path] = None
         else:
             raise UsageError(f"{path}: no such image or folder")
     if not found:
         raise UsageError(f"{', '.join(map(str, paths))}: no image in it ({', '.join(SUFFIXES)})")
-    by_name: dict[str, Path] = {}
+    stems = Counter(path.stem for path in found)
+    named: dict[str, Path] = {}
     for path in found:
-        other = by_name.setdefault(path.stem, path)
-        if other is not path:
+        name = path.stem if stems[path.stem] == 1 else path.name
+        if name in named:
             raise UsageError(
-                f"{other} and {path} would be written as one: predict them into two folders (-o)"
+                f"{named[name]} and {path} would be written as one: predict them into two "
+                "folders (-o)"
             )
-    return found
+        named[name] = path
+    return named
 
 
 def predict_images(
     checkpoint: Checkpoint,
-    images: Sequence[Path],
+    images: Mapping[str, Path],
     output: Path,
     views: Views,
     original: bool,
     device: str,
     listener: Listener,
 ) -> int:
-    """Write the maps of ``images`` into ``output``. Returns how many images could not be read.
+    """Write the maps of ``images``, by name, into ``output``. Returns how many could not be read.
 
     Images are resized to the run's size, or with ``original`` taken as they are; the maps always
     have the image's own size.
@@ -73,7 +78,7 @@ def predict_images(
     colours = class_colours(DATASETS.get(config.dataset).info.palette)
     failed = 0
     listener.begin("predict", len(images))
-    for path in images:
+    for name, path in images.items():
         try:
             image = read_any_image(path)
         except DataError as error:
@@ -87,7 +92,7 @@ def predict_images(
             maps = predict(model, tasks, taken.to(where).float() / 255, (height, width), views)
         for task in tasks:
             for suffix, picture in drawn(task, image, maps[task.name].cpu(), colours).items():
-                write_atomic(output / f"{path.stem}_{suffix}.png", _png(picture), "-o")
+                write_atomic(output / f"{name}_{suffix}.png", _png(picture), "-o")
         listener.step(path.name)
     return failed
 
@@ -130,10 +135,16 @@ def _depth_view(metres: np.ndarray) -> Picture:
     shades = matplotlib.colormaps["magma"]
     nearness = 1 - (log - low) / max(high - low, 1e-6)
     picture = (shades(nearness)[..., :3] * 255).astype(np.uint8)
-    rows = []
-    for place in np.linspace(0, 1, 6):
-        colour = tuple(int(255 * x) for x in shades(1 - place)[:3])
-        rows.append((f"{np.exp(low + place * (high - low)):.2f} m", "", colour))
+    places = np.linspace(0, 1, 6) if high > low else np.zeros(1)
+    marks = np.exp(low + places * (high - low))
+    # as many decimals as tell the marks apart
+    digits = next(
+        n for n in range(2, 9) if n == 8 or len({f"{m:.{n}f}" for m in marks}) == len(marks)
+    )
+    rows = [
+        (f"{mark:.{digits}f} m", "", tuple(int(255 * x) for x in shades(1 - place)[:3]))
+        for mark, place in zip(marks, places, strict=True)
+    ]
     return _beside(picture, rows)
 
 

@@ -18,6 +18,7 @@ from benchmark.network import check_device
 from benchmark.plan import make_tasks
 from benchmark.results import TaskScores
 from common.errors import UsageError
+from datasets.hdf5 import is_packed
 from datasets.pipeline import Resized, open_split
 from models.predictor import DensePredictor
 from tasks.base import Task
@@ -56,6 +57,10 @@ def rescore(
         torch.set_num_threads(config.threads)
     assert config.image_size is not None
     size = None if original else config.image_size
+    if original and is_packed(config.data):
+        raise UsageError(
+            f"--image-size original: {config.data} holds resized images: name the folder by --data"
+        )
     check_views(found.model, size, views)
     scored = make_tasks(config)
     for trained, asked in zip(found.tasks, scored, strict=True):

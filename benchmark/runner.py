@@ -143,7 +143,6 @@ class Runner:
         impossible: UserError | None,
     ) -> Result:
         folder = folder_of(self.results, config, key)
-        check_writable(folder)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         result = Result(key=key, status="failed", config=config, command=command_of(config))
@@ -153,6 +152,7 @@ class Runner:
             start = time.perf_counter()
             data[shared] = Data.open(config, tasks, self.listener)
             result.seconds["data"] = time.perf_counter() - start
+        check_writable(folder)
         begin = time.perf_counter()
         try:
             if impossible is not None:

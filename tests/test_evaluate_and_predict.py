@@ -194,9 +194,29 @@ def test_wrong_images(cli, joint, photographs, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "no image in it" in failure(empty)
-    shutil.copy(photographs / "colour.jpg", empty / "colour.png")
+    shutil.copy(photographs / "colour.jpg", empty / "colour.jpg")
     assert "would be written as one" in failure(photographs, empty)
     assert not (tmp_path / "maps").exists()
+
+
+def test_two_of_one_name_keep_their_endings(cli, joint, photographs, tmp_path):
+    shutil.copy(photographs / "grey.png", photographs / "colour.png")
+    done = cli("predict", "--checkpoint", joint, photographs, "-o", tmp_path / "maps")
+    assert done.exit_code == 0, done.stderr
+    names = {path.name for path in (tmp_path / "maps").iterdir()}
+    assert {"colour.jpg_depth.png", "colour.png_depth.png", "grey_depth.png"} <= names
+    assert "colour_depth.png" not in names
+
+
+def test_a_packed_file_is_not_original(cli, run, camvid, tmp_path):
+    packed = tmp_path / "camvid.h5"
+    assert cli("data", "pack", "camvid", "--data", camvid, "--image-size", "32x64",
+               "-o", packed).exit_code == 0  # fmt: skip
+    same = scored(cli, "--checkpoint", run, "--data", packed)["tasks"]["segmentation"]
+    assert same["metrics"] == json.loads((run / "result.json").read_text())["metrics"]
+    done = cli("evaluate", "--checkpoint", run, "--data", packed, "--image-size", "original")
+    assert done.exit_code == 2
+    assert "holds resized images: name the folder" in line(done)
 
 
 def test_output_that_cannot_be_written(cli, joint, photographs, tmp_path):

@@ -211,11 +211,21 @@ def test_wrong_options(cli, tmp_path):
         (("--task-weight", "depth=0"), "--task-weight: depth=0 is not above 0"),
         (("--task-weight", "depth"), "--task-weight depth: expected KEY=VALUE"),
         (("--task", "dept"), "did you mean depth"),
+        (("--task", "depth"), "--task: segmentation+depth+depth names a task twice"),
+        (("--task-weight", "depth=abc"), "--task-weight: "),
     ):
         done = cli(*RUN, "--results", tmp_path / "runs", *options)
         assert done.exit_code == 2
         assert part in line(done)
     assert not (tmp_path / "runs").exists()
+
+
+def test_one_task_has_nothing_to_weigh(cli):
+    for option in (("--loss-weighting", "dwa"), ("--task-weight", "depth=2"),
+                   ("--separate-decoders",)):  # fmt: skip
+        done = cli("run", "--task", "depth", *option, "--dry-run")
+        assert done.exit_code == 2
+        assert "for several --task only" in line(done)
 
 
 def test_the_command_repeats_a_joint_run():

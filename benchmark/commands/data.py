@@ -19,16 +19,16 @@ def data() -> None:
 @click.option("--task", default=None, help="Whose target to show; default: the first one.")
 @click.option("--target", "targets", multiple=True,
               help="Show these targets, without augmentation. May be repeated.")  # fmt: skip
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="train",
-              show_default=True, help="Split to show.")  # fmt: skip
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default=None,
+              help="Split to show. [default: train, where there is one]")  # fmt: skip
 @click.option("--image-size", default=None, metavar="HxW", help="Size of a tile.")
 @click.option("--count", type=click.IntRange(1, 64), default=8, show_default=True,
               help="Number of samples.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="preview.png",
               show_default=True, help="PNG to write.")  # fmt: skip
 def preview(
-    dataset: str, folder: Path | None, task: str | None, targets: tuple[str, ...], split: str,
-    image_size: str | None, count: int, output: Path,
+    dataset: str, folder: Path | None, task: str | None, targets: tuple[str, ...],
+    split: str | None, image_size: str | None, count: int, output: Path,
 ) -> None:  # fmt: skip
     """Draw a contact sheet: image, coloured target, both after augmentation."""
     quiet()
@@ -37,7 +37,9 @@ def preview(
     from benchmark.preview import contact_sheet
     from datasets.base import DATASETS
 
-    task = task or next(iter(DATASETS.get(dataset).info.tasks))
+    info = DATASETS.get(dataset).info
+    task = task or next(iter(info.tasks))
+    split = split or ("train" if "train" in info.splits else next(iter(info.splits)))
     values = {"task": task, "dataset": dataset, "data": folder, "image_size": image_size}
     config = resolve(make_config(values))
     write_output(output, contact_sheet(config, split, count, targets))

@@ -57,7 +57,12 @@ def _views(flip: bool, scales: str | None, window: str | None) -> "Views":
 @click.command()
 @views_options
 @click.option("--dataset", default=None, help="Data set to score on. [default: the run's]")
-@click.option("--data", type=click.Path(path_type=Path), default=None, help="Its folder.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Its folder, or its packed FILE.h5.",
+)
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test",
               show_default=True, help="Split to score.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), help="Use only the first N images.")

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from benchmark.config import FALLBACKS, NetworkConfig, option_name
+from benchmark.config import FALLBACKS, PAIRS, NetworkConfig, option_name
 from common.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 FILLED_IN = ("weights_sha256", "wiring")
-PAIRS = {"backbone_args": "backbone-arg", "task_weights": "task-weight"}
 
 
 def config_options(kind: type[NetworkConfig], several: tuple[str, ...] = ()) -> Callable[..., Any]:
@@ -54,7 +53,7 @@ def _config_option(kind: type[NetworkConfig], name: str, several: bool) -> Calla
     if field.annotation is bool:
         return click.option(f"{option}/--no-{option[2:]}", name, default=None, help=text)
     if name in PAIRS:
-        return click.option(f"--{PAIRS[name]}", name, multiple=True, metavar="KEY=VALUE", help=text)
+        return click.option(option, name, multiple=True, metavar="KEY=VALUE", help=text)
     if several:
         return click.option(
             option, name, multiple=True, metavar="…", help=f"{text} May be repeated."
@@ -72,14 +71,14 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
     # a configuration file may also hold the pairs as a mapping
-    for name, option in PAIRS.items():
+    for name in PAIRS:
         pairs = given.get(name, {})
         if not isinstance(pairs, dict):
             values = {}
             for pair in pairs if isinstance(pairs, list | tuple) else [pairs]:
                 key, separator, value = str(pair).partition("=")
                 if not separator or not key:
-                    raise UsageError(f"--{option} {pair}: expected KEY=VALUE")
+                    raise UsageError(f"{option_name(name)} {pair}: expected KEY=VALUE")
                 values[key] = yaml.safe_load(value)
             given[name] = values
     return given
@@ -157,10 +156,14 @@ def write_output(path: Path, content: str | bytes, option: str = "-o") -> None:
 
 
 def quiet() -> None:
-    """Keep libraries' chatter away; ours goes through messages."""
+    """Keep libraries' chatter away, and tell our own warnings in one line."""
     import warnings
 
+    def tell(message: Warning | str, *_: Any, **__: Any) -> None:
+        click.echo(f"warning: {message}", err=True)
+
     warnings.filterwarnings("ignore", module="timm|kornia|torch")
+    warnings.showwarning = tell
     for name in ("timm", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
