@@ -74,7 +74,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     except (OSError, ValidationError) as error:
         raise UsageError(f"{folder / FILE}: not a result ({first_line(error)})") from None
     which = result.config.score if path.is_dir() else path.stem
-    if not checkpoint_file(folder, which).is_file() or path.suffix not in ("", SUFFIX):
+    other = path.is_file() and path.suffix != SUFFIX
+    if other or not checkpoint_file(folder, which).is_file():
         raise UsageError(
             f"--checkpoint {path}: no weights there: name a run's folder, or the best{SUFFIX} or "
             f"last{SUFFIX} in it"

@@ -69,6 +69,7 @@ class Row:
 class Board:
     """Comparable rows: one protocol, one device. columns: metrics, the ranking one first."""
 
+    task: str
     title: str
     protocol: str
     columns: list[str]
@@ -100,6 +101,7 @@ def boards(results: Iterable[Result]) -> list[Board]:
         if place not in tables:
             precision = ", mixed precision" if result.config.amp else ""
             tables[place] = Board(
+                task=task,
                 title=f"{task} on {result.config.dataset}",
                 protocol=f"{result.protocol}, {device[0]}, {device[1]} threads{precision}",
                 columns=result.columns,
@@ -127,7 +129,7 @@ def boards(results: Iterable[Result]) -> list[Board]:
             titles = [f"{t} on {result.config.dataset}" for t in result.config.task.split("+")]
             places = [board for board in ranked if board.title in titles]
             if not places:
-                places = [Board(title, "no finished run", [], {})]
+                places = [Board(result.config.task, title, "no finished run", [], {})]
                 ranked += places
             for board in places:
                 board.rows.append(_failed(result))
@@ -149,15 +151,17 @@ def _compare_tasks(
 ) -> None:
     """Fill in Δm, the mean over tasks of ±(m − m alone) / m alone; above 0 is better."""
     alone: dict[tuple[Any, ...], float] = {}
-    joint: dict[str, list[tuple[Row, tuple[Any, ...], float, int]]] = {}
+    joint: dict[tuple[Any, ...], list[tuple[Row, tuple[Any, ...], float, int]]] = {}
     for place, board in tables.items():
-        main, task = board.columns[0], board.title.partition(" on ")[0]
+        main = board.columns[0]
         sign = 1 if board.higher_is_better[main] else -1
         for network, row in rows[place].items():
-            config = runs[place][network][0].config
-            twin = (place[1:], task, config.model_dump_json(exclude=APART | JOINT))
+            first = runs[place][network][0]
+            config, where = first.config, (*place[1:], _images(first, "train"))
+            twin = (where, board.task, config.model_dump_json(exclude=APART | JOINT))
             if "+" in config.task:
-                joint.setdefault(network, []).append((row, twin, row.metrics[main], sign))
+                entry = row, twin, row.metrics[main], sign
+                joint.setdefault((where, network), []).append(entry)
             elif config.loss is None:
                 alone[twin] = row.metrics[main]
     for found in joint.values():

@@ -1,6 +1,5 @@
 """A data set's folder, decoded and resized once, into one HDF5 file."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from common.files import whole_file
 from datasets.base import DATASETS, DenseDataset, Sample
 from datasets.files import one_of
 from datasets.hdf5 import SUFFIXES, PackWriter
-from datasets.pipeline import fitted, open_splits, opener
+from datasets.pipeline import fitted, open_split, opener
 
 
 def pack(
@@ -38,9 +37,10 @@ def pack(
         for split in dataset.available_splits(root)
     }
     train = parts.get("train", {}).get(tasks[0])
-    with warnings.catch_warnings():  # they have been given
-        warnings.simplefilter("ignore")
-        trained = open_splits(name, root, tasks[0], size)["train"].indices if train else []
+    trained: list[int] = []
+    if train is not None:
+        opened = {"train": train}
+        trained = open_split(name, root, tasks[0], size, "train", opened=opened).indices
     with whole_file(output, "-o") as path, PackWriter(path, compression) as writer:
         writer.facts(info, tasks, list(parts), size)
         for split, sources in parts.items():

@@ -17,9 +17,9 @@ from benchmark.inference import Views, predict
 from benchmark.preview import class_colours
 from common.errors import DataError, UsageError
 from common.files import write_atomic
-from datasets.base import DATASETS
+from datasets.base import DATASETS, Sample
 from datasets.files import SUFFIXES, read_any_image
-from datasets.pipeline import resize_image
+from datasets.pipeline import fitted
 from tasks.base import Task
 
 Picture = Image.Image
@@ -36,7 +36,11 @@ def find_images(paths: Sequence[Path]) -> dict[str, Path]:
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            inside = sorted(
+                p
+                for p in path.iterdir()
+                if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+            )
             found |= dict.fromkeys(inside)
         elif path.is_file():
             found[path] = None
@@ -75,7 +79,8 @@ def predict_images(
     assert config.image_size is not None
     where = torch.device(device)
     model = checkpoint.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    colours = class_colours(DATASETS.get(config.dataset).info.palette)
+    info = DATASETS.get(config.dataset).info
+    colours = class_colours(info.palette)
     failed = 0
     listener.begin("predict", len(images))
     for name, path in images.items():
@@ -87,7 +92,9 @@ def predict_images(
             listener.step()
             continue
         height, width = image.shape[-2:]
-        taken = image if original else resize_image(image, config.image_size)
+        taken = image
+        if not original:
+            taken = fitted(Sample(image, {}, name), config.image_size, info.turned, False).image
         with torch.inference_mode():
             maps = predict(model, tasks, taken.to(where).float() / 255, (height, width), views)
         for task in tasks:

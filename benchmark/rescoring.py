@@ -18,6 +18,7 @@ from benchmark.network import check_device
 from benchmark.plan import make_tasks
 from benchmark.results import TaskScores
 from common.errors import UsageError
+from datasets.base import DATASETS
 from datasets.hdf5 import is_packed
 from datasets.pipeline import Resized, open_split
 from models.predictor import DensePredictor
@@ -56,18 +57,22 @@ def rescore(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     assert config.image_size is not None
+    info = DATASETS.get(config.dataset).info
+    original = original and not info.built_in  # which is rendered at any size
     size = None if original else config.image_size
-    if original and is_packed(config.data):
+    if is_packed(config.data) and (original or split == "train"):
+        option = "--image-size original" if original else "--split train"
         raise UsageError(
-            f"--image-size original: {config.data} holds resized images: name the folder by --data"
+            f"{option}: {config.data} holds this resized: name the folder by --data instead"
         )
     check_views(found.model, size, views)
     scored = make_tasks(config)
     for trained, asked in zip(found.tasks, scored, strict=True):
         check_alike(trained, asked, config.dataset)
     part = open_split(
-        config.dataset, config.data, scored[0].name, config.image_size, split, config.limit
-    )
+        config.dataset, config.data, [task.name for task in scored], config.image_size, split,
+        config.limit,
+    )  # fmt: skip
     data = Resized(part, size, [task.target for task in scored], targets=False)
     model = found.model.to(torch.device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     accumulators = {

@@ -56,8 +56,9 @@ class Data:
         """Open all splits, read what fits into memory and score the best constant of each task."""
         assert config.image_size is not None
         splits = open_splits(
-            config.dataset, config.data, tasks[0].name, config.image_size, config.limit
-        )
+            config.dataset, config.data, [task.name for task in tasks], config.image_size,
+            config.limit,
+        )  # fmt: skip
         targets = [task.target for task in tasks]
         resized = {
             name: Resized(split, config.image_size, targets, targets=name == "train")

@@ -59,7 +59,7 @@ def search(
     model = build_relaxed(config, tasks)
     assert config.image_size is not None
     splits = open_splits(
-        config.dataset, config.data, tasks[0].name, config.image_size, config.limit
+        config.dataset, config.data, [task.name for task in tasks], config.image_size, config.limit
     )
     names = [task.target for task in tasks]
     data = Resized(splits["train"], config.image_size, names, targets=True)

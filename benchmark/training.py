@@ -177,7 +177,8 @@ def improvement(
         name = task.validator().key(task.columns[0])
         sign = 1 if task.metric_info(name).higher_is_better else -1
         key = validated(tasks, task, name)
-        scale = max(abs(first[key]), 1e-9) if len(tasks) > 1 else 1.0
+        # a first score of nearly nothing must not outweigh the other tasks
+        scale = max(abs(first[key]), 0.01) if len(tasks) > 1 else 1.0
         gains.append(sign * now[key] / scale)
     return sum(gains) / len(gains)
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 TEMPERATURE = 2.0
+MOST = 10.0
+"""By how much a loss may grow from epoch to epoch and be heard."""
 
 
 class Weighting(nn.Module):
@@ -36,7 +38,9 @@ class Weighting(nn.Module):
             return {task: weight * factor for (task, weight), factor in pairs}
         if self.kind == "dwa" and len(self.past) > 1:
             before, last = self.past[-2:]
-            exps = {t: math.exp(last[t] / max(before[t], 1e-12) / TEMPERATURE) for t in self.given}
+            # a loss of 0: no label of the task in that epoch
+            ratios = {t: last[t] / before[t] if before[t] > 0 else 1.0 for t in self.given}
+            exps = {t: math.exp(min(r, MOST) / TEMPERATURE) for t, r in ratios.items()}
             scale = len(exps) / sum(exps.values())
             return {task: self.given[task] * scale * exp for task, exp in exps.items()}
         return dict(self.given)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import AGAIN, check_depth, check_file, fingerprint, one_of, warn_of_unit
+from datasets.files import AGAIN, check_depth, fingerprint, one_of, warn_of_unit
 from datasets.paired import Pair, PairedFiles, match_files
 
 KINDS = ("indoors", "outdoor")
@@ -55,9 +55,7 @@ class Diode(PairedFiles):
         if not ranked:
             raise DataError(f"{folder}: no {one_of(KINDS)} in it: {self.remedy}")
         pairs = [pair for _, pair in sorted(ranked)]
-        for pair in pairs:
-            check_file(_mask(pair.target), pair.where, "validity mask")
-        return pairs
+        return [pair for pair in pairs if self.has(_mask(pair.target), pair.where, "validity mask")]
 
     def read_target(self, path: Path) -> Tensor:
         task = self.info.tasks["depth"]

@@ -216,6 +216,18 @@ def _check_palette(path: Path, labels: np.ndarray, colours: list[int], palette: 
             )
 
 
+def voc_colour(index: int) -> tuple[int, int, int]:
+    """VOC's colour of a label 0…255: bits 0, 3, 6 are red's highest, 1, 4, 7 green's, 2, 5 blue's.
+
+    Source: VOCdevkit, VOClabelcolormap.m.
+    """
+    red, green, blue = (
+        sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
+        for channel in range(3)
+    )
+    return red, green, blue
+
+
 def read_labels(
     path: Path, ids: Sequence[int], void: Iterable[int] = (), palette: Palette = ()
 ) -> Tensor:

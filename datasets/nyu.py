@@ -29,6 +29,7 @@ from datasets.files import (
     check_file,
     check_root,
     fingerprint,
+    voc_colour,
     warn_of_count,
     warn_of_unit,
 )
@@ -47,15 +48,6 @@ CLASSES = (
 # kind of number, most bytes of one, and axes between the frame's number and W, H
 ARRAYS = {"images": ("u", 1, (3,)), "depths": ("f", 8, ()), "labels": ("u", 4, ())}
 LARGEST_CHUNK = 2**28  # bytes that HDF5 unpacks at once; a damaged file may ask for any number
-
-
-def _colour(index: int) -> tuple[int, int, int]:
-    """PASCAL VOC's colour of a class: its bits go in turn to red, green and blue, highest first."""
-    red, green, blue = (
-        sum((index >> (3 * place + channel) & 1) << (7 - place) for place in range(3))
-        for channel in range(3)
-    )
-    return red, green, blue
 
 
 @DATASETS.register("nyu-depth-v2")
@@ -77,7 +69,7 @@ class NyuDepthV2(DenseDataset):
         splits={"train": 795, "test": 654},
         # unclipped, SGD's first steps can drive the depth out of range for good
         defaults={"image_size": (240, 320), "crop_size": (192, 256), "clip_grad": 1.0},
-        palette=tuple(_colour(index) for index in range(1, len(CLASSES) + 1)),
+        palette=tuple(voc_colour(index) for index in range(1, len(CLASSES) + 1)),
         licence="not stated; for research",
         citation=(
             "Silberman, Hoiem, Kohli, Fergus: Indoor segmentation and support inference from RGBD "

@@ -106,12 +106,17 @@ class PairedFiles(DenseDataset):
                 raise
             self.missing.append(error)
 
-    def _is_there(self, pair: Pair) -> bool:
+    def has(self, path: Path, where: str, role: str) -> bool:
+        """Whether a file is there; where not all is asked for, its lack raises DataError."""
         before = len(self.missing or ())
-        for path, role in ((pair.image, "image"), (pair.target, self.target)):
-            with self._noted():
-                check_file(path, pair.where, role)
+        with self._noted():
+            check_file(path, where, role)
         return len(self.missing or ()) == before
+
+    def _is_there(self, pair: Pair) -> bool:
+        files = ((pair.image, "image"), (pair.target, self.target))
+        there = [self.has(path, pair.where, role) for path, role in files]
+        return all(there)
 
     def listed(self, lines: Iterable[Line], pair: Callable[[Line], Pair | None]) -> list[Pair]:
         """The ``pair`` of each line that has one, for ``find``.

@@ -1,5 +1,6 @@
 """From a data set's samples to batches: resizing, subsets, hold-out, memory cache."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def opener(
 def open_split(
     name: str,
     root: Path | None,
-    task: str,
+    task: str | Sequence[str],
     size: tuple[int, int],
     split: str,
     limit: int | None = None,
@@ -69,7 +70,8 @@ def open_split(
     Split's. Where no ``val`` is left besides, a tenth of train is held out for it, as declared: its
     end (of neighbouring frames hardly any then has a twin in training), or spread over it. size: of
     the images of a built-in data set or a packed file; other files come at their own resolution.
-    limit: keep the first N. opened: the whole splits that earlier calls have opened.
+    task: one, or several that the samples are for. limit: keep the first N. opened: the whole
+    splits that earlier calls have opened.
 
     Raises UsageError for an unknown data set, task or split, DataError for missing or empty files.
     """
@@ -79,7 +81,12 @@ def open_split(
     held_out = "val" not in available or info.scored == "val"
     source = {"test": info.scored, "val": "train" if held_out else "val"}.get(split, split)
     if source not in opened:
-        opened[source] = dataset(root, source, task, **facts)
+        first, *others = [task] if isinstance(task, str) else task
+        opened[source] = dataset(root, source, first, **facts)
+        with warnings.catch_warnings():  # they have been given
+            warnings.simplefilter("ignore")
+            for other in others:  # what it lacks for them is told now
+                dataset(root, source, other, **facts)
     data = opened[source]
     indices: Sequence[int] = range(len(data))
     origin = source
@@ -96,7 +103,11 @@ def open_split(
 
 
 def open_splits(
-    name: str, root: Path | None, task: str, size: tuple[int, int], limit: int | None = None
+    name: str,
+    root: Path | None,
+    task: str | Sequence[str],
+    size: tuple[int, int],
+    limit: int | None = None,
 ) -> dict[str, Split]:
     """The splits ``train``, ``val`` and ``test``, as ``open_split`` opens each.
 
@@ -105,10 +116,11 @@ def open_splits(
     info, available = DATASETS.get(name).info, opener(name, root, size)[0].available_splits(root)
     if "train" not in available:
         infos = [DATASETS.get(other).info for other in DATASETS.names()]
+        wanted = [task] if isinstance(task, str) else task
         others = [
             other.name
             for other in infos
-            if task in other.tasks and "train" in other.splits
+            if "train" in other.splits and set(wanted) <= set(other.tasks)
             if not (other.generic or other.built_in)
         ] or ["another data set"]
         remedy = f"train on {one_of(others)} and score it with evaluate --dataset {name}"
@@ -135,7 +147,8 @@ def resize_target(name: str, target: Tensor, size: tuple[int, int]) -> Tensor:
     if target.shape == size:
         return target
     if name == "edges" and (size[0] < target.shape[0] or size[1] < target.shape[1]):
-        return _shrink_edges(target, size)
+        grown = max(size[0], target.shape[0]), max(size[1], target.shape[1])
+        return _shrink_edges(resize_target(name, target, grown), size)
     resized = F.interpolate(target[None, None].float(), size, mode="nearest-exact")
     return resized[0, 0].to(target.dtype)
 

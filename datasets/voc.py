@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import Line, inside, read_labels, read_list
+from datasets.files import Line, inside, read_labels, read_list, voc_colour
 from datasets.paired import Pair, PairedFiles
 
 CLASSES = (
@@ -18,19 +18,7 @@ CLASSES = (
 VOID = 255
 
 
-def colour_of(index: int) -> tuple[int, int, int]:
-    """VOC's colour of a label 0…255: bits 0, 3, 6 are red's highest, 1, 4, 7 green's, 2, 5 blue's.
-
-    Source: VOCdevkit, VOClabelcolormap.m.
-    """
-    red, green, blue = (
-        sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
-        for channel in range(3)
-    )
-    return red, green, blue
-
-
-PALETTE = tuple(colour_of(index) for index in range(256))
+PALETTE = tuple(voc_colour(index) for index in range(256))
 # Wu, Zhang, Huang: SparseMask, ICCV 2019; there crops are taken of images at their own size
 PROTOCOL: dict[str, Any] = {
     "image_size": (513, 513),

@@ -83,7 +83,7 @@ def test_scores_as_a_table_and_a_file(cli, joint, tmp_path):
 
 
 def test_a_moved_folder_is_enough(cli, run, camvid, tmp_path):
-    elsewhere = tmp_path / "elsewhere"
+    elsewhere = tmp_path / "resnet50.a1_in1k_seed0"  # a dot is no ending
     shutil.copytree(run, elsewhere)
     found = scored(cli, "--checkpoint", elsewhere, "--data", camvid)
     assert found["tasks"]["segmentation"]["metrics"]
@@ -216,7 +216,7 @@ def test_a_packed_file_is_not_original(cli, run, camvid, tmp_path):
     assert same["metrics"] == json.loads((run / "result.json").read_text())["metrics"]
     done = cli("evaluate", "--checkpoint", run, "--data", packed, "--image-size", "original")
     assert done.exit_code == 2
-    assert "holds resized images: name the folder" in line(done)
+    assert "holds this resized: name the folder" in line(done)
 
 
 def test_output_that_cannot_be_written(cli, joint, photographs, tmp_path):
@@ -224,3 +224,15 @@ def test_output_that_cannot_be_written(cli, joint, photographs, tmp_path):
     done = cli("predict", "--checkpoint", joint, photographs, "-o", tmp_path / "file")
     assert done.exit_code == 1
     assert "-o" in line(done)
+
+
+def test_a_packed_file_must_hold_all_tasks(cli, tmp_path):
+    packed = tmp_path / "scenes.h5"
+    assert cli("data", "pack", "scenes", "--task", "segmentation", "--image-size", "32x32",
+               "-o", packed).exit_code == 0  # fmt: skip
+    tasks = ("--task", "segmentation", "--task", "depth")
+    done = cli("run", *tasks, *TINY, "--data", packed, "--image-size", "32x32", "--decoder", "fcn",
+               "--results", tmp_path / "runs")  # fmt: skip
+    assert done.exit_code == 2
+    assert "holds segmentation, no depth" in line(done)
+    assert not list((tmp_path / "runs").iterdir())

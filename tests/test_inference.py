@@ -36,7 +36,7 @@ def test_windows_cover_everything_and_overlap_by_a_third(length, side):
     assert starts[0] == 0
     assert starts[-1] == max(length - side, 0)
     steps = [b - a for a, b in itertools.pairwise(starts)]
-    assert all(0 < step <= max(-(-side * 2 // 3), 1) for step in steps)
+    assert all(0 < step <= max(side * 2 // 3, 1) for step in steps)
 
 
 @pytest.mark.parametrize("window", [(8, 8), (16, 9), (32, 64), None])

@@ -254,6 +254,12 @@ def test_balanced_bce_by_hand():
     assert float(balanced_bce(logits, share)) == pytest.approx(right / (0.75 + 3.3 / 4), rel=1e-6)
 
 
+def test_balanced_bce_of_an_image_without_labels_leaves_the_others():
+    share = torch.tensor([[[1.0, 0, 0]], [[-1.0, -1, -1]]])
+    logits = torch.tensor([[[0.3, -1.0, 2.0]], [[1.0, 1.0, 1.0]]])
+    assert float(balanced_bce(logits, share)) == float(balanced_bce(logits[:1], share[:1]))
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, -1.0])
 def test_balanced_bce_of_one_class_is_finite(value):
     logits = torch.full((2, 3, 3), 1.5, requires_grad=True)

@@ -200,6 +200,17 @@ def test_delta_m_by_hand():
         assert row.delta_m == pytest.approx(-5)
         assert "-5.0" in cells(board, row)
         assert len(cells(board, row)) == len(header(board))
+    # another machine's networks are compared among themselves
+    other = {"device": "B", "threads": 2}
+    there = [r.model_copy(update={"environment": other}) for r in (joint, *alone)]
+    there[1] = there[1].model_copy(update={"metrics": {"m": 0.55, "other": 0.25}})
+    gains = {
+        (board.protocol, row.delta_m and round(row.delta_m, 6))
+        for board in boards([joint, *alone, *there])
+        for row in board.rows
+    }
+    assert {gain for protocol, gain in gains if "cpu A" in protocol} == {None, -5}
+    assert {gain for protocol, gain in gains if ", B" in protocol} == {None, -10}
     incomplete = boards([joint, alone[0]])
     assert all(row.delta_m is None for board in incomplete for row in board.rows)
 

@@ -326,5 +326,13 @@ def test_no_edge_is_lost_where_an_image_shrinks():
     assert int(other.sum()) == 20
 
 
+def test_a_line_stays_whole_where_one_side_grows():
+    marks = torch.zeros(1, 40, 20, dtype=torch.bool)
+    marks[0, 11] = True
+    small = unpack(resize_target("edges", pack(marks), (32, 40)))[0]
+    assert small.any(0).all()
+    assert int(small.any(1).sum()) == 1
+
+
 def test_ignored_everywhere_stays_so():
     assert not resize_target("edges", torch.zeros(8, 8, dtype=torch.int32), (4, 4)).any()

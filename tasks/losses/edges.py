@@ -14,8 +14,8 @@ def balanced_bce(logits: Tensor, share: Tensor) -> Tensor:
     logits, share: [B, H, W]; share: of the annotators that mark a pixel, -1 = ignore. A pixel is an
     edge where at least half of them mark it and none where nobody does; the others count nowhere.
     In each image the rare edges weigh as much as all else together, but that the latter's weight
-    is 1.1 times that; the loss is the weighted mean, averaged over images. An image without a
-    pixel to learn from adds 0. Source: Xie and Tu 2015 (HED); Liu et al. 2017 (RCF).
+    is 1.1 times that; the loss is the weighted mean, averaged over the images that have a
+    pixel to learn from; 0 without any. Source: Xie and Tu 2015 (HED); Liu et al. 2017 (RCF).
     """
     edge = (share >= AGREED).to(logits.dtype)
     none = (share == 0).to(logits.dtype)
@@ -25,5 +25,6 @@ def balanced_bce(logits: Tensor, share: Tensor) -> Tensor:
     # an image of one class only has no balance to keep
     weight = torch.where((edges == 0) | (nones == 0), edge + none, weight)
     loss = F.binary_cross_entropy_with_logits(logits, edge, reduction="none")
-    means = (weight * loss).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
-    return means.mean()
+    weights = weight.sum((1, 2))
+    means = (weight * loss).sum((1, 2)) / weights.clamp(min=1e-6)
+    return means.sum() / (weights > 0).sum().clamp(min=1)

@@ -65,7 +65,7 @@ def f_measure(recall: Floats, precision: Floats) -> Floats:
 def optimal_f(recall: Floats, precision: Floats) -> Floats:
     """Best F [S] over one threshold for all images, of curves [S, T] over rising thresholds.
 
-    Between neighbouring thresholds both are interpolated in 100 steps. Source: BSDS.
+    Between neighbouring thresholds both are interpolated, in hundredths. Source: BSDS.
     """
     best: Floats = f_measure(recall, precision).max(axis=1)
     for share in np.linspace(0, 1, STEPS)[1:-1]:
