@@ -36,8 +36,13 @@ class ImageStatistics:
             counts += np.bincount(channel.ravel(), minlength=256)
 
     def summary(self) -> dict[str, Any]:
-        """mean, std: of red, green and blue in 0…1, as ``--mean`` and ``--std`` take them."""
-        weights = self.values / np.maximum(self.values.sum(1, keepdims=True), 1)
+        """mean, std: of red, green and blue in 0…1, as ``--mean`` and ``--std`` take them.
+
+        None without an image.
+        """
+        if not self.sizes:
+            return {"image_sizes": {}, "mean": None, "std": None}
+        weights = self.values / self.values.sum(1, keepdims=True)
         levels = np.arange(256) / 255
         mean = weights @ levels
         std = np.sqrt((weights * (levels - mean[:, None]) ** 2).sum(1))
@@ -87,17 +92,24 @@ class Check:
             listener.step(sample.name)
         report = self.splits.setdefault(split, {"targets": {}})
         if first:
-            if not len(data):
+            samples = len(data) + data.dropped
+            if not samples:
                 self.problems.append(f"{split}: no sample")
             published = self.info.splits.get(split)
-            report |= {"samples": len(data), "published": published, "readable": readable}
+            report |= {"samples": samples, "published": published, "readable": readable}
             report |= {"fingerprint": data.fingerprint(), **images.summary()}
-            if published not in (None, len(data)):
-                self.warnings.append(f"{split}: {len(data)} samples, published are {published}")
+            if published not in (None, samples):
+                self.warnings.append(f"{split}: {samples} samples, published are {published}")
         for task, statistics in targets.items():
             report["targets"][task] = statistics.summary()
             self.warnings += [f"{split}: {task}: {doubt}" for doubt in statistics.doubts()]
         return set(targets)
+
+    def closed(self, split: str) -> None:
+        """Report a split that could not be opened."""
+        facts = {"samples": None, "published": self.info.splits.get(split), "readable": 0,
+                 "fingerprint": "", "targets": {}, **ImageStatistics().summary()}  # fmt: skip
+        self.splits.setdefault(split, facts)
 
     def _compare(self, split: str, index: int, sample: Sample) -> None:
         pixels = sample.image.numpy()
@@ -133,6 +145,7 @@ def check(name: str, root: Path | None, tasks: Sequence[str], listener: Listener
                     data, missing = dataset.survey(root, split, task, **facts)
             except DataError as error:
                 found.problems.append(str(error))
+                found.closed(split)
                 continue
             found.problems += map(str, missing)
             left = [other for other in tasks if other not in done]

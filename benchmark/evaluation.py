@@ -82,7 +82,7 @@ def evaluate(
         listener.begin(f"score {config.decoder}", len(data))
     for images, targets in loader:
         images = images.to(device, memory_format=torch.channels_last).float().div_(255)
-        with autocast(config):
+        with autocast(config.amp, config.device):
             predictions = _predictions(model, list(accumulators), images, targets, views)
         for prediction, sample in zip(predictions, targets, strict=True):
             for task, accumulator in accumulators.items():

@@ -8,6 +8,7 @@ from benchmark.config import NetworkConfig, RunConfig
 from benchmark.training import seed_everything
 from common.errors import UsageError
 from datasets.augment import check_crop
+from datasets.base import DATASETS
 from models.backbones import Backbone, create_backbone
 from models.decoders.base import Decoder, SeparateDecoders
 from models.predictor import DensePredictor, build_decoder
@@ -32,7 +33,10 @@ def open_network(
     )
     model = DensePredictor(backbone, make_decoder(backbone), channels, config.mean, config.std)
     crop = config.crop_size or config.image_size
-    for size in (config.image_size, crop):
+    sizes = [config.image_size, crop]
+    if DATASETS.get(config.dataset).info.turned:
+        sizes.append(config.image_size[::-1])
+    for size in sizes:
         model.check_size(*size)
     check_crop(config.image_size, crop)
     return model

@@ -75,5 +75,7 @@ def _merged(sources: Mapping[str, DenseDataset], index: int) -> Sample:
         if (other.name, len(data)) != (sample.name, len(next(iter(sources.values())))):
             seen = f"{task} has other samples than {one_of(t for t in sources if t != task)}"
             raise DataError(f"{seen}: pack each --task into a file of its own")
+        if task not in other.targets:
+            raise DataError(f"{sample.name}: no {task}: pack each --task into a file of its own")
         targets[task] = other.targets[task]
     return Sample(sample.image, targets, sample.name)

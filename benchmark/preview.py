@@ -13,8 +13,7 @@ from benchmark.config import RunConfig
 from benchmark.training import make_augment, seed_everything
 from common.annotators import share
 from common.errors import UsageError
-from datasets.augment import IGNORE
-from datasets.base import DATASETS
+from datasets.base import DATASETS, TARGETS
 from datasets.pipeline import Resized, open_split
 
 GAP = 4
@@ -38,7 +37,7 @@ def colour_target(
     brighter, the more annotators.
     """
     values = target.numpy()
-    known = values != IGNORE[name]
+    known = values != TARGETS[name].ignore
     if name == "segmentation":
         picture = class_colours(palette)[values]
     elif name == "depth":

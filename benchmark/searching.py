@@ -174,7 +174,7 @@ def train_relaxed(
         if step >= (1 - config.settle) * config.iterations:
             decoder.noise = 0.0  # noise keeps lifting what has come down to 0
         images, targets = augment(*next(batches))
-        with autocast(config):
+        with autocast(config.amp, config.device):
             logits = model(images.contiguous(memory_format=torch.channels_last))
         parts = {task.name: task.loss(logits[task.name], targets[task.target]) for task in tasks}
         factors: dict[str, float] = dict.fromkeys(parts, 1.0)

@@ -8,7 +8,6 @@ process, because on a shared machine only ratios hold.
 import copy
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmark.training import autocast
 from models.predictor import DensePredictor
 
 PARTS = ("backbone", "decoder", "head")
@@ -36,13 +36,6 @@ class Setup:
     @property
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
-
-    def autocast(self, device: str) -> AbstractContextManager[Any]:
-        """Mixed precision where asked for: float16 on CUDA, bfloat16 on the CPU."""
-        if not self.amp:
-            return nullcontext()
-        kind = torch.device(device).type
-        return torch.autocast(kind, torch.float16 if kind == "cuda" else torch.bfloat16)
 
     def prepared(self, model: DensePredictor) -> tuple[nn.Module, "Setup"]:
         """The network to run, and the setup as it is: not fused where that changes the outputs."""
@@ -143,7 +136,7 @@ def _call(
     model.to(kind, memory_format=setup.memory_format)  # type: ignore[call-overload]
 
     def call() -> None:
-        with setup.autocast(device):
+        with autocast(setup.amp, device):
             model(x)
 
     return call

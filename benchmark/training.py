@@ -47,11 +47,11 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def autocast(config: NetworkConfig) -> contextlib.AbstractContextManager[Any]:
-    """Mixed precision where the run asks for it: float16 on CUDA, bfloat16 on the CPU."""
-    if not config.amp:
+def autocast(amp: bool, device: str) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision where ``amp`` asks for it: float16 on CUDA, bfloat16 on the CPU."""
+    if not amp:
         return contextlib.nullcontext()
-    kind = torch.device(config.device).type
+    kind = torch.device(device).type
     return torch.autocast(kind, torch.float16 if kind == "cuda" else torch.bfloat16)
 
 
@@ -251,7 +251,7 @@ def train(
             for group, lr in zip(optimizer.param_groups, initial, strict=True):
                 group["lr"] = lr * factor
             images, targets = augment(images, targets)
-            with autocast(config):
+            with autocast(config.amp, config.device):
                 outputs = model(images.contiguous(memory_format=torch.channels_last))
             parts = {t.name: total_loss(t, outputs, targets[t.target], side_weight) for t in tasks}
             loss = weighting(parts)

@@ -7,6 +7,7 @@ from torch import Tensor
 from datasets.base import DATASETS, DatasetInfo
 from datasets.files import read_labels
 from datasets.paired import Pair, PairedFiles, match_files
+from datasets.voc import PROTOCOL
 
 # the first name of each in objectInfo150.txt, label 1 first
 NAMES = """
@@ -65,19 +66,7 @@ class Ade20k(PairedFiles):
         scored="val",
         held_out="spread",  # the list is in the order of kinds of scenes
         # epochs and rates of Wu, Zhang, Huang: SparseMask, ICCV 2019, the rest as there for VOC
-        defaults={
-            "image_size": (513, 513),
-            "zoom": (0.5, 2.0),
-            "colour": 0.0,
-            "epochs": 120,
-            "batch_size": 16,
-            "optimizer": "sgd",
-            "lr": 0.01,
-            "decoder_lr_factor": 10.0,
-            "weight_decay": 4e-5,
-            "schedule": "poly",
-            "warmup": 0.0,
-        },
+        defaults={**PROTOCOL, "epochs": 120, "lr": 0.01},
         palette=tuple(_rgb(colour) for colour in COLOURS.split()),
         licence="images: non-commercial research and education; annotations: BSD 3-Clause",
         citation=(

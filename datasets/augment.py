@@ -13,9 +13,7 @@ from kornia import augmentation as K
 from torch import Tensor
 
 from common.errors import UsageError
-
-IGNORE = {"segmentation": 255, "saliency": 255, "edges": 0, "depth": 0}
-
+from datasets.base import TARGETS
 
 _LAST = torch.tensor([[[0.0, 0.0, 1.0]]])
 
@@ -109,7 +107,7 @@ class Augment:
 
     def warp_target(self, geometry: Geometry, name: str, target: Tensor) -> Tensor:
         """Targets [B, H, W], nearest, the target's ignore value outside."""
-        ignore = IGNORE[name]
+        ignore = TARGETS[name].ignore
         if name == "depth":
             moved = _warp(geometry, target[:, None], "nearest")[:, 0]
             return moved / geometry.zoom.to(target.device)[:, None, None]

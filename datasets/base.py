@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from common.errors import DataError
@@ -27,6 +28,21 @@ class Sample:
     image: Tensor
     targets: dict[str, Tensor]
     name: str
+
+
+class TargetKind(NamedTuple):
+    """How a target is stored: the value of a pixel that counts nowhere, and its type."""
+
+    ignore: int
+    dtype: torch.dtype
+
+
+TARGETS = {
+    "segmentation": TargetKind(255, torch.uint8),
+    "depth": TargetKind(0, torch.float32),
+    "saliency": TargetKind(255, torch.uint8),
+    "edges": TargetKind(0, torch.int32),
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,8 @@ class DenseDataset(ABC):
     """One split of a data set. Random access, picklable, the same sample for the same index."""
 
     info: ClassVar[DatasetInfo]
+    dropped = 0
+    """Samples that ``survey`` has left out."""
 
     @abstractmethod
     def __init__(self, root: Path | None, split: str, task: str) -> None:

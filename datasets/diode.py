@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import AGAIN, check_depth, fingerprint, one_of, warn_of_unit
+from datasets.files import AGAIN, DepthSet, check_depth, fingerprint, one_of, reason
 from datasets.paired import Pair, PairedFiles, match_files
 
 KINDS = ("indoors", "outdoor")
@@ -18,7 +18,7 @@ FOLDERS = {"train": "train", "test": "val"}
 
 
 @DATASETS.register("diode")
-class Diode(PairedFiles):
+class Diode(DepthSet, PairedFiles):
     """Indoor and outdoor depth, 1024×768, dense; metres up to the sensor's 350.
 
     ``train/`` and ``val/`` hold ``{indoors,outdoor}/scene_*/scan_*/NAME.png`` with
@@ -58,17 +58,13 @@ class Diode(PairedFiles):
         return [pair for pair in pairs if self.has(_mask(pair.target), pair.where, "validity mask")]
 
     def read_target(self, path: Path) -> Tensor:
-        task = self.info.tasks["depth"]
-        limits = task["min_depth"], task["max_depth"]
         depth, valid = _read_map(path), _read_map(_mask(path))
         if depth.shape != valid.shape:
             seen = f"shape {valid.shape} but its depth map has {depth.shape}"
             raise DataError(f"{_mask(path)}: {seen}: {AGAIN}")
         metres = np.where((valid > 0) & np.isfinite(depth) & (depth > 0), depth, 0)
-        check_depth(path, metres, 1, limits)
-        result = torch.from_numpy(metres)
-        self.warned = self.warned or warn_of_unit(path, result, 1, limits)
-        return result
+        check_depth(path, metres, 1, self.limits)
+        return self.looked_at(path, torch.from_numpy(metres), 1)
 
     def fingerprint(self) -> str:
         files = ((p.image, p.target, _mask(p.target)) for p in self.pairs)
@@ -91,8 +87,7 @@ def _read_map(path: Path) -> NDArray[np.float32]:
     except FileNotFoundError:
         raise DataError(f"{path}: file is missing: {AGAIN}") from None
     except Exception as error:  # a damaged header makes NumPy raise almost anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(f"{path}: cannot be read ({reason}): {AGAIN}") from error
+        raise DataError(f"{path}: cannot be read ({reason(error)}): {AGAIN}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
         raise DataError(f"{path}: holds no array of numbers: {AGAIN}")
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,)) or not array.size:

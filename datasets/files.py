@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -337,3 +337,21 @@ def warn_of_unit(
         stacklevel=2,
     )
     return True
+
+
+class DepthSet:
+    """What data sets of depth share: the declared range, and a warning of a wrong unit, once."""
+
+    info: ClassVar[DatasetInfo]
+    warned = False
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The declared range in metres."""
+        facts = self.info.tasks["depth"]
+        return facts["min_depth"], facts["max_depth"]
+
+    def looked_at(self, where: object, depth: Tensor, per_metre: float) -> Tensor:
+        """``depth`` as it is; the first one whose range looks like another unit's is told."""
+        self.warned = self.warned or warn_of_unit(where, depth, per_metre, self.limits)
+        return depth

@@ -4,16 +4,14 @@ import os
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
-from torch import Tensor
-
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import SUFFIXES, Line, inside, read_list, read_mask
-from datasets.paired import Pair, PairedFiles
+from datasets.files import SUFFIXES, Line, inside, read_list
+from datasets.paired import MaskPairs, Pair
 
 
 @DATASETS.register("image-masks")
-class ImageMasks(PairedFiles):
+class ImageMasks(MaskPairs):
     """Salient objects: ``images/NAME.jpg`` (or another image format) with ``masks/NAME.png``.
 
     A list has one sample a line: ``NAME``, ``NAME.jpg`` or ``images/NAME.jpg``; NAME may contain
@@ -29,7 +27,6 @@ class ImageMasks(PairedFiles):
         generic=True,
     )
     layout = "images/, masks/ and lists of names, train.txt and test.txt"
-    target = "mask"
 
     @classmethod
     def available_splits(cls, root: Path | None) -> list[str]:
@@ -77,6 +74,3 @@ class ImageMasks(PairedFiles):
         name = PurePosixPath(files[0]).with_suffix("")
         mask = self.root / "masks" / f"{name}.png"
         return Pair(self.root / "images" / files[0], mask, str(name), line.where)
-
-    def read_target(self, path: Path) -> Tensor:
-        return read_mask(path)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import Line, inside, read_depth, read_list, warn_of_unit
+from datasets.files import DepthSet, Line, inside, read_depth, read_list
 from datasets.paired import Pair, PairedFiles
 
 PER_METRE = 256
@@ -20,7 +20,7 @@ DEPTHS = tuple(
 
 
 @DATASETS.register("kitti-depth")
-class KittiDepth(PairedFiles):
+class KittiDepth(DepthSet, PairedFiles):
     """Outdoor depth, about 1242×375; 16-bit PNG in 1/256 m, 0 = no reading.
 
     A line of a list is ``IMAGE DEPTH focal``, as BTS and its successors distribute them. DEPTH is
@@ -66,9 +66,8 @@ class KittiDepth(PairedFiles):
 
     def find(self, split: str) -> list[Pair]:
         path = self._list(self.root, split)
-        remedy = f"--data must name a folder with {self.layout}"
         known: dict[str, Path] = {}
-        pairs = self.listed(read_list(path, remedy), lambda line: self._pair(line, known))
+        pairs = self.listed(read_list(path, self.remedy), lambda line: self._pair(line, known))
         if not pairs:
             raise DataError(f"{path}: None of its lines has a depth map: take the list with them")
         return pairs
@@ -96,8 +95,4 @@ class KittiDepth(PairedFiles):
         return known[drive] / path
 
     def read_target(self, path: Path) -> Tensor:
-        task = self.info.tasks["depth"]
-        limits = task["min_depth"], task["max_depth"]
-        depth = read_depth(path, PER_METRE, 0, limits)
-        self.warned = self.warned or warn_of_unit(path, depth, PER_METRE, limits)
-        return depth
+        return self.looked_at(path, read_depth(path, PER_METRE, 0, self.limits), PER_METRE)

@@ -24,14 +24,15 @@ from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
 from datasets.files import (
     AGAIN,
     IGNORE,
+    DepthSet,
     check_choice,
     check_depth,
     check_file,
     check_root,
     fingerprint,
+    reason,
     voc_colour,
     warn_of_count,
-    warn_of_unit,
 )
 
 FRAMES = "nyu_depth_v2_labeled.mat"
@@ -51,7 +52,7 @@ LARGEST_CHUNK = 2**28  # bytes that HDF5 unpacks at once; a damaged file may ask
 
 
 @DATASETS.register("nyu-depth-v2")
-class NyuDepthV2(DenseDataset):
+class NyuDepthV2(DepthSet, DenseDataset):
     """Indoor depth (filled in) and 40 classes, 640×480.
 
     The folder holds ``nyu_depth_v2_labeled.mat``, the official division ``splits.mat`` and, for
@@ -91,7 +92,6 @@ class NyuDepthV2(DenseDataset):
         self.root = check_root(self.info, root, self.layout)
         self.split, self.task = split, task
         self.path = self.root / FRAMES
-        self.warned = False
         self._open: tuple[int, h5py.File] | None = None  # by which process
         for name in (FRAMES, SPLITS):
             self._require(name, f"--data must name a folder with {self.layout}")
@@ -157,15 +157,11 @@ class NyuDepthV2(DenseDataset):
         return Sample(torch.from_numpy(image), targets, f"{frame + 1:04d}")
 
     def _depth(self, where: str, depth: NDArray[Any]) -> Tensor:
-        facts = self.info.tasks["depth"]
-        limits = facts["min_depth"], facts["max_depth"]
         with np.errstate(all="ignore"):
             metres = depth.astype(np.float32)
             metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
-        check_depth(where, metres, 1, limits)
-        result = torch.from_numpy(metres)
-        self.warned = self.warned or warn_of_unit(where, result, 1, limits)
-        return result
+        check_depth(where, metres, 1, self.limits)
+        return self.looked_at(where, torch.from_numpy(metres), 1)
 
     def _segmentation(self, where: str, labels: NDArray[Any]) -> Tensor:
         assert self.classes is not None
@@ -194,8 +190,7 @@ class NyuDepthV2(DenseDataset):
         except DataError:
             raise
         except Exception as error:  # a damaged file makes h5py raise almost anything
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise DataError(f"{self.path}: cannot be read ({reason}): {AGAIN}") from error
+            raise DataError(f"{self.path}: cannot be read ({reason(error)}): {AGAIN}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None}

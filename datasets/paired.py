@@ -17,6 +17,7 @@ from datasets.files import (
     check_root,
     fingerprint,
     read_image,
+    read_mask,
     warn_of_count,
 )
 
@@ -57,13 +58,11 @@ class PairedFiles(DenseDataset):
 
     layout: what the folder holds, target: what a target file is called; both for errors.
     inner: folders in the given one that are opened instead where they exist.
-    warned: of a depth unit that looks wrong, once is enough.
     """
 
     layout: ClassVar[str]
     target: ClassVar[str]
     inner: ClassVar[tuple[str, ...]] = ()
-    warned = False
 
     def __init__(
         self, root: Path | None, split: str, task: str, missing: list[DataError] | None = None
@@ -81,7 +80,9 @@ class PairedFiles(DenseDataset):
         self.root = next((folder for folder in nested if folder.is_dir()), given)
         check_choice(self.info, "split", split, self.available_splits(root))
         self.split, self.task, self.missing = split, task, missing
-        self.pairs = [pair for pair in self.find(split) if self._is_there(pair)]
+        listed = self.find(split)
+        self.pairs = [pair for pair in listed if self._is_there(pair)]
+        self.dropped += len(listed) - len(self.pairs)
         warn_of_count(self.info, self.root, split, len(self.pairs))
 
     @property
@@ -125,9 +126,11 @@ class PairedFiles(DenseDataset):
         """
         pairs = []
         for line in lines:
+            self.dropped += 1
             with self._noted():
                 if found := pair(line):
                     pairs.append(found)
+                self.dropped -= 1
         return pairs
 
     @abstractmethod
@@ -162,3 +165,12 @@ class PairedFiles(DenseDataset):
 
     def fingerprint(self) -> str:
         return fingerprint(self.root, (path for pair in self.pairs for path in pair[:2]))
+
+
+class MaskPairs(PairedFiles):
+    """Images with grey masks of a salient object."""
+
+    target = "mask"
+
+    def read_target(self, path: Path) -> Tensor:
+        return read_mask(path)

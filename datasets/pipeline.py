@@ -12,19 +12,12 @@ from torch.utils.data import Dataset
 
 from common.annotators import pack, unpack
 from common.errors import DataError, UsageError
-from datasets.augment import IGNORE
-from datasets.base import DATASETS, DenseDataset, Sample
+from datasets.base import DATASETS, TARGETS, DenseDataset, Sample
 from datasets.files import one_of
 from datasets.hdf5 import Packed, is_packed
 
 HOLD_OUT = 0.1
 CACHE_BYTES = 2**30
-DTYPES = {
-    "segmentation": torch.uint8,
-    "saliency": torch.uint8,
-    "edges": torch.int32,
-    "depth": torch.float32,
-}
 
 
 class Split(Dataset[Sample]):
@@ -235,7 +228,8 @@ class Resized(Dataset[Sample]):
         sample = fitted(sample, self.size, self.turned, self.targets)
         if self.targets:
             for name in set(self.names) - set(targets):
-                sample.targets[name] = torch.full(self.size, IGNORE[name], dtype=DTYPES[name])
+                kind = TARGETS[name]
+                sample.targets[name] = torch.full(self.size, kind.ignore, dtype=kind.dtype)
         return sample
 
     def __len__(self) -> int:

@@ -13,27 +13,24 @@ from torch import Tensor
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
 from datasets.files import SUFFIXES, Line, inside, read_list, read_mask
-from datasets.paired import Pair, PairedFiles
+from datasets.paired import MaskPairs, Pair
 
 DEFAULTS = {"image_size": (256, 256), "crop_size": (224, 224)}
 
 
-class FolderPairs(PairedFiles):
+class FolderPairs(MaskPairs):
     """All images of one folder that have their masks in another.
 
     folders: split → folder of the images, folder of the masks.
     """
 
     folders: ClassVar[Mapping[str, tuple[str, str]]]
-    target = "mask"
 
     def find(self, split: str) -> list[Pair]:
         images, masks = (self.root / folder for folder in self.folders[split])
         for folder in (images, masks):
             if not folder.is_dir():
-                raise DataError(
-                    f"{folder}: no such folder: --data must name one with {self.layout}"
-                )
+                raise DataError(f"{folder}: no such folder: {self.remedy}")
         pairs = [
             Pair(path, masks / f"{path.stem}.png", path.stem, str(path))
             for path in sorted(images.glob("*"))
@@ -43,12 +40,9 @@ class FolderPairs(PairedFiles):
             raise DataError(f"{images}: no image in it: unpack {self.info.title} again")
         return pairs
 
-    def read_target(self, path: Path) -> Tensor:
-        return read_mask(path)
-
 
 @DATASETS.register("msra-b")
-class MsraB(PairedFiles):
+class MsraB(MaskPairs):
     """5,000 images; the lists of Jiang et al. 2013 name the masks, ``0_0_735.png``, one a line.
 
     ``NAME.jpg`` and ``NAME.png`` are in ``image/`` and ``annotation/``, or all beside the lists.
@@ -72,12 +66,10 @@ class MsraB(PairedFiles):
         "train_cvpr2013.txt, valid_cvpr2013.txt, test_cvpr2013.txt and image/, annotation/ (or all "
         "images and masks beside the lists)"
     )
-    target = "mask"
 
     def find(self, split: str) -> list[Pair]:
         stem = {"val": "valid"}.get(split, split)
         own, published = self.root / f"{split}.txt", self.root / f"{stem}_cvpr2013.txt"
-        remedy = f"--data must name a folder with {self.layout}"
         apart = (self.root / "image").is_dir()
 
         def pair(line: Line) -> Pair:
@@ -86,10 +78,7 @@ class MsraB(PairedFiles):
             image, mask = (self.root / f if apart else self.root for f in ("image", "annotation"))
             return Pair(image / f"{name}.jpg", mask / f"{name}.png", name, line.where)
 
-        return self.listed(read_list(own if own.exists() else published, remedy), pair)
-
-    def read_target(self, path: Path) -> Tensor:
-        return read_mask(path)
+        return self.listed(read_list(own if own.exists() else published, self.remedy), pair)
 
 
 @DATASETS.register("duts")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import inside, read_depth, read_list, warn_of_unit
+from datasets.files import DepthSet, inside, read_depth, read_list
 from datasets.paired import Pair, PairedFiles
 
 NO_READING = 65535
@@ -15,7 +15,7 @@ MILLIMETRES = 1000
 
 
 @DATASETS.register("seven-scenes")
-class SevenScenes(PairedFiles):
+class SevenScenes(DepthSet, PairedFiles):
     """Indoor depth, 640×480, colour and depth not registered to each other in the original.
 
     The folder holds ``train.txt`` and ``test.txt`` with one frame a line (``frame-000000``, or
@@ -76,8 +76,5 @@ class SevenScenes(PairedFiles):
         return Pair(jpg if jpg.exists() else png, depth, name, where)
 
     def read_target(self, path: Path) -> Tensor:
-        task = self.info.tasks["depth"]
-        limits = task["min_depth"], task["max_depth"]
-        depth = read_depth(path, MILLIMETRES, NO_READING, limits)
-        self.warned = self.warned or warn_of_unit(path, depth, MILLIMETRES, limits)
-        return depth
+        depth = read_depth(path, MILLIMETRES, NO_READING, self.limits)
+        return self.looked_at(path, depth, MILLIMETRES)

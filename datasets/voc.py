@@ -1,5 +1,6 @@
 """PASCAL VOC 2012 in its published layout, alone and with the labels of SBD (trainaug)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +90,11 @@ class Voc2012Aug(Voc2012):
     (grey or in VOC's palette), and ``ImageSets/Segmentation/trainaug.txt``.
     """
 
-    info = DatasetInfo(
+    info = replace(
+        Voc2012.info,
         name="voc2012-aug",
         title="PASCAL VOC 2012 + SBD (trainaug)",
-        tasks={"segmentation": {"classes": CLASSES}},
         splits={"train": 10582, "val": 1449},
-        scored="val",
-        held_out="spread",
-        defaults=PROTOCOL,
-        palette=PALETTE[: len(CLASSES)],
-        licence="Flickr's terms of use",
         citation=(
             "Hariharan, Arbeláez, Bourdev, Maji, Malik: Semantic contours from inverse detectors, "
             f"ICCV 2011; {Voc2012.info.citation}"

@@ -62,9 +62,9 @@ class Task(ABC):
     def decide(self, activated: Tensor) -> Tensor:
         """Averaged activations [B, channels, H, W] → prediction [B, H, W]."""
 
-    @abstractmethod
     def predict(self, logits: Tensor) -> Tensor:
         """Logits [B, channels, H, W] → prediction [B, H, W] in the target's unit."""
+        return self.decide(self.activate(logits))
 
     def predict_at(self, logits: Tensor, height: int, width: int) -> Tensor:
         """Prediction [H, W] of one image from its logits [channels, h, w], upsampled first."""
@@ -101,6 +101,18 @@ class Task(ABC):
     def metric_info(self, key: str) -> MetricInfo:
         """Declared metadata of a result's metric."""
         return type(self.accumulator()).info(key)
+
+
+class PixelProbability(Task):
+    """A task of one logit a pixel: the probability that the pixel belongs to what is sought."""
+
+    channels = 1
+
+    def activate(self, logits: Tensor, scale: float = 1.0) -> Tensor:  # noqa: ARG002
+        return logits.sigmoid()
+
+    def decide(self, activated: Tensor) -> Tensor:
+        return activated[:, 0]
 
 
 TASKS: Registry[type[Task]] = Registry("task", "tasks")

@@ -56,9 +56,6 @@ class Depth(Task):
     def decide(self, activated: Tensor) -> Tensor:
         return activated[:, 0].exp()
 
-    def predict(self, logits: Tensor) -> Tensor:
-        return self._log_depth(logits).exp()
-
     def accumulator(self) -> DepthMetrics:
         return DepthMetrics(self.min_depth, self.max_depth, self.crop)
 

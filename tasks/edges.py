@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from common.annotators import IGNORE, share
-from tasks.base import TASKS, Task
+from tasks.base import TASKS, PixelProbability
 from tasks.losses.base import Term
 from tasks.losses.edges import balanced_bce
 from tasks.metrics.edges import EdgeMetrics
@@ -15,7 +15,7 @@ QUICK = 9
 
 
 @TASKS.register("edges")
-class Edges(Task):
+class Edges(PixelProbability):
     """Logits [B, 1, H, W]; target: every annotator's marks, as ``common.annotators`` packs them."""
 
     name = "edges"
@@ -24,22 +24,12 @@ class Edges(Task):
     columns = ("ods", "ois", "ap", "r50")
     ignore = IGNORE
     default_loss = "bce"
-    channels = 1
 
     def __init__(self, loss: str | None = None) -> None:
         super().__init__(loss)
 
     def loss_terms(self) -> Mapping[str, Term]:
         return {"bce": lambda logits, target: balanced_bce(logits[:, 0], share(target))}
-
-    def activate(self, logits: Tensor, scale: float = 1.0) -> Tensor:  # noqa: ARG002
-        return logits.sigmoid()
-
-    def decide(self, activated: Tensor) -> Tensor:
-        return activated[:, 0]
-
-    def predict(self, logits: Tensor) -> Tensor:
-        return logits[:, 0].sigmoid()
 
     def accumulator(self) -> EdgeMetrics:
         threads = torch.get_num_threads()

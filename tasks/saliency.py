@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor
 
-from tasks.base import TASKS, Task
+from tasks.base import TASKS, PixelProbability
 from tasks.losses import saliency as losses
 from tasks.losses.base import Term
 from tasks.metrics.saliency import SaliencyMetrics
 
 
 @TASKS.register("saliency")
-class Saliency(Task):
+class Saliency(PixelProbability):
     """Logits [B, 1, H, W]; target: 1 = salient, 0 = background, 255 = ignore (padding)."""
 
     name = "saliency"
@@ -20,7 +20,6 @@ class Saliency(Task):
     columns = ("maxf", "meanf", "mae", "smeasure", "maxe")
     ignore = 255
     default_loss = "bce+iou"
-    channels = 1
 
     def __init__(self, loss: str | None = None) -> None:
         super().__init__(loss)
@@ -34,15 +33,6 @@ class Saliency(Task):
             return masked
 
         return {"bce": term(losses.bce), "iou": term(losses.iou), "ssim": term(losses.ssim)}
-
-    def activate(self, logits: Tensor, scale: float = 1.0) -> Tensor:  # noqa: ARG002
-        return logits.sigmoid()
-
-    def decide(self, activated: Tensor) -> Tensor:
-        return activated[:, 0]
-
-    def predict(self, logits: Tensor) -> Tensor:
-        return logits[:, 0].sigmoid()
 
     def truth(self, target: Tensor) -> Tensor:
         return target == 1

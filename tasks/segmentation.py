@@ -40,6 +40,7 @@ class Segmentation(Task):
         return activated.argmax(1)
 
     def predict(self, logits: Tensor) -> Tensor:
+        """The same class without the softmax."""
         return logits.argmax(1)
 
     def accumulator(self) -> SegmentationMetrics:

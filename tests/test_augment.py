@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from common.errors import UsageError
-from datasets.augment import IGNORE, Augment, Geometry
+from datasets.augment import Augment, Geometry
+from datasets.base import TARGETS
 
 SIZE = (12, 17)
 Batch = tuple[Tensor, dict[str, Tensor]]
@@ -90,8 +91,8 @@ def test_outside_the_image_is_black_and_ignored() -> None:
     torch.testing.assert_close(moved[..., :-2, 6:], images[..., 2:, :-6], rtol=0, atol=1e-5)
     for name, target in targets.items():
         out = augment.warp_target(geometry, name, target)
-        assert (out[..., :6] == IGNORE[name]).all()
-        assert (out[..., -2:, :] == IGNORE[name]).all()
+        assert (out[..., :6] == TARGETS[name].ignore).all()
+        assert (out[..., -2:, :] == TARGETS[name].ignore).all()
         assert torch.equal(out[..., :-2, 6:], target[..., 2:, :-6])
 
 

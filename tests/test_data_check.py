@@ -101,8 +101,22 @@ def test_every_fault_is_listed(cli, camvid: Path) -> None:
     assert "problems 8," in text
     for part in expected:
         assert f"problem: {camvid}/{part}" in text
-    readable = {split: found["readable"] for split, found in report(camvid)["splits"].items()}
-    assert readable == {"train": 3, "val": 1, "test": 2}
+    splits = report(camvid)["splits"].items()
+    assert {split: found["readable"] for split, found in splits} == {
+        "train": 3,
+        "val": 1,
+        "test": 2,
+    }
+    assert {split: found["samples"] for split, found in splits} == {"train": 6, "val": 2, "test": 4}
+
+
+def test_a_split_that_cannot_be_opened_is_shown(cli, camvid: Path) -> None:
+    (camvid / "val.txt").unlink()
+    done = cli("data", "check", "camvid", "--data", camvid)
+    assert done.exit_code == 1
+    assert f"problem: {camvid}/val.txt: list is missing" in done.stdout
+    found = report(camvid)["splits"]["val"]
+    assert (found["samples"], found["readable"], found["mean"]) == (None, 0, None)
 
 
 def test_images_without_masks_and_masks_without_images(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_other_folders(name: str, root: Path) -> None:
     assert load(name, root)[0].name == image.stem
     mask.parent.rename(root / "elsewhere")
     text = failure(name, root)
-    assert text.startswith(f"{mask.parent}: no such folder: --data must name one with ")
+    assert text.startswith(f"{mask.parent}: no such folder: --data must name a folder with ")
     mask.parent.mkdir()
     for path in image.parent.iterdir():
         path.unlink()

@@ -79,10 +79,8 @@ def evaluate(
     Predictions are compared at the ground truth's own resolution.
     """
     quiet()
-    from rich import box
-    from rich.table import Table
-
     from benchmark.config import make_config
+    from benchmark.report.tables import scores_table
     from benchmark.rescoring import rescore
 
     original = image_size == "original"
@@ -103,16 +101,7 @@ def evaluate(
         return
     for task, found in scores.tasks.items():
         click.echo(f"{task}: {found.protocol}")
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for title in ("metric", "value", "95 % of images", ""):
-            table.add_column(title, justify="left" if title == "metric" else "right")
-        for name, value in found.metrics.items():
-            low, high = found.intervals.get(name, (None, None))
-            interval = "" if low is None or high is None else f"{low:.4f}–{high:.4f}"
-            better = found.higher_is_better.get(name)
-            arrow = "" if better is None else "↑" if better else "↓"
-            table.add_row(name, f"{value:.4f}", interval, arrow)
-        console_of_width(100).print(table)
+        console_of_width(100).print(scores_table(found))
         click.echo(", ".join(f"{name} {count}" for name, count in found.counts.items()))
     if json_file is not None:
         write_output(Path(json_file), text, "--json")

@@ -49,13 +49,13 @@ def _facts(split: Mapping[str, Any]) -> dict[str, str]:
     named = ", ".join(f"{size} ({count})" for size, count in sizes[:SIZES])
     more = f", {len(sizes) - SIZES} more" if len(sizes) > SIZES else ""
     return {
-        "samples": str(split["samples"]),
+        "samples": str(split["samples"] or "–"),
         "published": str(split["published"] or "–"),
         "readable": str(split["readable"]),
         "fingerprint": split["fingerprint"],
         "sizes": named + more,
-        "mean": " ".join(f"{x:.3f}" for x in split["mean"]),
-        "std": " ".join(f"{x:.3f}" for x in split["std"]),
+        "mean": " ".join(f"{x:.3f}" for x in split["mean"] or ()),
+        "std": " ".join(f"{x:.3f}" for x in split["std"] or ()),
     }
 
 

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 
 from benchmark.leaderboard import Board, Row
+from benchmark.results import TaskScores
 from common.files import write_atomic
 
 INTERVAL = "95 % of images"
@@ -168,6 +169,19 @@ def rich_table(board: Board, width: int) -> Table:
         table.add_column(titles[i], justify="left" if left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(row[i] for i in shown))
+    return table
+
+
+def scores_table(scores: TaskScores) -> Table:
+    """Every metric of one task, for a terminal."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("metric", "value", INTERVAL, ""):
+        table.add_column(title, justify="left" if title == "metric" else "right")
+    for name, value in scores.metrics.items():
+        interval = "–".join(_number(end, 4) for end in scores.intervals.get(name, ()))
+        better = scores.higher_is_better.get(name)
+        arrow = "" if better is None else "↑" if better else "↓"
+        table.add_row(name, _number(value, 4), interval, arrow)
     return table
 
 
