@@ -15,15 +15,24 @@ from benchmark.training import autocast
 from datasets.base import DATASETS
 from datasets.pipeline import Resized, collate
 from tasks.base import Task
-from tasks.metrics.base import Accumulator
+from tasks.metrics.base import Accumulator, Floats, interval
 
 PLAIN = Views()
 
 
-def scores_of(accumulator: Accumulator, task: Task, protocol: str) -> TaskScores:
-    """The numbers of ``accumulator``, with the bootstrap interval of the ranking metric."""
-    intervals = {accumulator.key(name): x for name, x in accumulator.bootstrap().items()}
+def replicates_of(accumulator: Accumulator, task: Task) -> dict[str, Floats]:
+    """The bootstrap replicates of the metrics that a table shows, by their name in a result."""
+    columns = {accumulator.key(name) for name in task.columns}
+    found = {accumulator.key(name): x for name, x in accumulator.replicates().items()}
+    return {name: values for name, values in found.items() if name in columns}
+
+
+def scores_of(
+    accumulator: Accumulator, task: Task, protocol: str, replicates: Mapping[str, Floats]
+) -> TaskScores:
+    """The numbers of ``accumulator``, with the interval of the ranking metric's ``replicates``."""
     columns = [accumulator.key(name) for name in task.columns]
+    ends = {name: interval(replicates[name]) for name in columns[:1] if name in replicates}
     infos = {name: task.metric_info(name) for name in columns}
     return TaskScores(
         protocol=protocol,
@@ -31,7 +40,7 @@ def scores_of(accumulator: Accumulator, task: Task, protocol: str) -> TaskScores
         higher_is_better={name: info.higher_is_better for name, info in infos.items()},
         units={name: info.unit for name, info in infos.items()},
         metrics=metrics_of(accumulator),
-        intervals={name: x for name, x in intervals.items() if name == columns[0]},
+        intervals={name: x for name, x in ends.items() if x is not None},
         counts=accumulator.counts(),
     )
 

@@ -28,21 +28,35 @@ def class_colours(palette: Sequence[tuple[int, int, int]]) -> np.ndarray:
     return table
 
 
+def known_range(depth: Tensor) -> tuple[float, float]:
+    """Least and greatest known depth of a map, in metres."""
+    known = depth[depth != TARGETS["depth"].ignore]
+    return (float(known.min()), float(known.max())) if known.numel() else (1.0, 1.0)
+
+
 def colour_target(
-    name: str, target: Tensor, palette: Sequence[tuple[int, int, int]] = ()
+    name: str,
+    target: Tensor,
+    palette: Sequence[tuple[int, int, int]] = (),
+    extent: tuple[float, float] | None = None,
+    predicted: bool = False,
 ) -> np.ndarray:
     """A target [H, W] as RGB uint8 [H, W, 3]; ignored pixels are black.
 
-    Depth: near is bright, each map stretched to its own range. Masks: white on grey. Edges: the
-    brighter, the more annotators.
+    Depth: near is bright, over ``extent`` in metres, or each map stretched to its own range. Masks:
+    white on grey. Edges: the brighter, the more annotators. predicted: the map is a prediction; of
+    masks and edges it holds probabilities.
     """
     values = target.numpy()
     known = values != TARGETS[name].ignore
+    if predicted and name in ("saliency", "edges"):
+        values = np.rint(255 * values).astype(np.uint8)
+        return np.stack([values] * 3, axis=2)
     if name == "segmentation":
         picture = class_colours(palette)[values]
     elif name == "depth":
+        low, high = np.log(extent or known_range(target))
         log = np.log(np.where(known, values, 1.0))
-        low, high = (log[known].min(), log[known].max()) if known.any() else (0.0, 1.0)
         nearness = 1 - (log - low) / max(high - low, 1e-6)
         picture = matplotlib.colormaps["magma"](nearness)[..., :3] * 255
     elif name == "edges":

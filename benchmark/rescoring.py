@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from benchmark.checkpoint import open_checkpoint
 from benchmark.config import RunConfig
 from benchmark.environment import environment
-from benchmark.evaluation import evaluate, protocol_id, scores_of
+from benchmark.evaluation import evaluate, protocol_id, replicates_of, scores_of
 from benchmark.events import Listener, Silent
 from benchmark.inference import Size, Views
 from benchmark.network import check_device
@@ -85,6 +85,7 @@ def rescore(
             accumulator,
             asked,
             protocol_id(config, asked, part.name.replace(" ", "-"), views, original),
+            replicates_of(accumulator, asked),
         )
         for asked, accumulator in zip(scored, accumulators.values(), strict=True)
     }

@@ -1,16 +1,21 @@
 """One JSON file a run: written atomically, read, filtered."""
 
+import io
 import warnings
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.config import RunConfig
 from common.files import write_atomic
+from tasks.metrics.base import Floats
 
 FILE = "result.json"
+REPLICATES = "bootstrap.npz"
 
 
 class TaskScores(BaseModel):
@@ -37,7 +42,7 @@ class Result(TaskScores):
     """All that is needed to rank a run and to repeat it.
 
     Its own scores are those of the one task; with several, they are in ``tasks``, by name. speed is
-    None until the run has been timed.
+    None until the run has been timed. folder: where it was read from, not written.
     """
 
     format: Literal[1] = 1
@@ -57,6 +62,7 @@ class Result(TaskScores):
     data: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)
     command: str = ""
+    folder: Path | None = Field(default=None, exclude=True)
 
     def by_task(self) -> "dict[str, Result]":
         """The result as each of its tasks sees it: with that task's scores as its own."""
@@ -87,13 +93,43 @@ def load(folder: Path) -> Result | None:
     """The result in ``folder``; None where there is none, or (with a warning) an unreadable one."""
     path = folder / FILE
     try:
-        return Result.model_validate_json(path.read_bytes())
+        result = Result.model_validate_json(path.read_bytes())
+        result.folder = folder
+        return result
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
         reason = str(error).splitlines()
         warnings.warn(f"{path}: left out: {' '.join(reason[:3])}", stacklevel=2)
         return None
+
+
+def save_replicates(folder: Path, replicates: Mapping[str, Mapping[str, Floats]]) -> None:
+    """Write the bootstrap replicates of each task's metrics, for comparisons image by image."""
+    arrays = {
+        f"{task}/{name}": values.astype(np.float32)
+        for task, metrics in replicates.items()
+        for name, values in metrics.items()
+    }
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
+    write_atomic(folder / REPLICATES, out.getvalue())
+
+
+def load_replicates(folder: Path, task: str) -> dict[str, Floats]:
+    """The replicates of one task's metrics, by name; empty where the folder holds none readable.
+
+    Two runs scored on the same images drew the same splits: their replicates are paired.
+    """
+    try:
+        with np.load(folder / REPLICATES, allow_pickle=False) as file:
+            return {
+                name.removeprefix(f"{task}/"): file[name].astype(np.float64)
+                for name in file.files
+                if name.startswith(f"{task}/")
+            }
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}
 
 
 def read_all(results: Path) -> Iterator[Result]:

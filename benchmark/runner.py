@@ -1,5 +1,6 @@
 """Runs: each is trained, scored and written; then all of a comparison are timed in turns."""
 
+import shutil
 import time
 import traceback
 import uuid
@@ -18,13 +19,17 @@ from benchmark.evaluation import (
     evaluate,
     metrics_of,
     protocol_id,
+    replicates_of,
     score_constant,
     scores_of,
 )
 from benchmark.events import Listener, Silent
+from benchmark.logs import ScalarLog
 from benchmark.network import build_model, check_device
 from benchmark.plan import command_of, make_tasks, run_key
-from benchmark.results import Result, folder_of, load, save
+from benchmark.results import Result, folder_of, load, save, save_replicates
+from benchmark.samples import FOLDER as SAMPLES
+from benchmark.samples import save_strips
 from benchmark.speed import (
     NOT_COUNTED,
     Setup,
@@ -83,12 +88,18 @@ class Data:
 
 @dataclass
 class Runner:
-    """Executes a plan. skipped: runs that were finished before."""
+    """Executes a plan.
+
+    retime: time finished runs again. tensorboard: write its files beside ``metrics.jsonl``.
+    skipped: runs that were finished before.
+    """
 
     results: Path
     overwrite: bool = False
     listener: Listener = field(default_factory=Silent)
     min_time: float = 2.0
+    retime: bool = False
+    tensorboard: bool = False
     skipped: list[str] = field(default_factory=list)
 
     def run(self, plan: Sequence[RunConfig]) -> list[Result]:
@@ -216,30 +227,44 @@ class Runner:
         declared = model.decoder.info
         check_batch(config, declared, len(data.train))
         start = time.perf_counter()
-        history = train(
-            *(config, model, tasks, data.train, validate, checkpoint, self.listener),
-            declared.side_weight,
-        )
-        result.seconds["train"] = time.perf_counter() - start
-        result.history = history.epochs
-        result.best_epoch, result.steps = history.best_epoch, history.steps
-        if config.score == "best":
-            load_checkpoint(fresh, "best", model)
-        start = time.perf_counter()
-        accumulators = {task: task.accumulator() for task in tasks}
-        evaluate(config, model, accumulators, data.test, self.listener)
-        scores = {
-            task.name: scores_of(accumulator, task, protocol_id(config, task)).model_copy(
-                update={"constant": data.constant[task.name]}
+        with ScalarLog(fresh, self.tensorboard) as log:
+            history = train(
+                *(config, model, tasks, data.train, validate, checkpoint, log.write),
+                *(self.listener, declared.side_weight),
             )
-            for task, accumulator in accumulators.items()
-        }
-        result.seconds["score"] = time.perf_counter() - start
+            result.seconds["train"] = time.perf_counter() - start
+            result.history = history.epochs
+            result.best_epoch, result.steps = history.best_epoch, history.steps
+            if config.score == "best":
+                load_checkpoint(fresh, "best", model)
+            start = time.perf_counter()
+            accumulators = {task: task.accumulator() for task in tasks}
+            evaluate(config, model, accumulators, data.test, self.listener)
+            replicates = {task: replicates_of(a, task) for task, a in accumulators.items()}
+            scores = {
+                task.name: scores_of(
+                    accumulator, task, protocol_id(config, task), replicates[task]
+                ).model_copy(update={"constant": data.constant[task.name]})
+                for task, accumulator in accumulators.items()
+            }
+            result.seconds["score"] = time.perf_counter() - start
+            log.write(
+                history.steps,
+                {
+                    f"test/{validated(tasks, task, name)}": scores[task.name].metrics[name]
+                    for task in tasks
+                    for name in scores[task.name].columns
+                },
+            )
+        save_replicates(fresh, {task.name: values for task, values in replicates.items()})
+        save_strips(fresh, config, model, tasks, data.test)
         if len(tasks) > 1:
             result.tasks = scores
         else:
             for name, value in scores[tasks[0].name]:
                 setattr(result, name, value)
+        for old in (folder / SAMPLES, *folder.glob("events.out.tfevents.*")):
+            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
         for path in sorted(fresh.iterdir()):
             path.replace(folder / path.name)
         fresh.rmdir()
@@ -247,7 +272,8 @@ class Runner:
     def _time(self, group: Sequence[RunConfig], done: dict[str, Result]) -> None:
         """Time the finished runs of ``group`` in turns, unless all of them have been timed."""
         finished = [c for c in group if done[run_key(c)].status == "finished"]
-        if all(done[run_key(c)].speed is not None for c in finished):
+        timed = all(done[run_key(c)].speed is not None for c in finished)
+        if not finished or (timed and not self.retime):
             return
         models: dict[str, nn.Module] = {}
         setups: dict[str, Setup] = {}

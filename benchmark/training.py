@@ -25,6 +25,9 @@ from tasks.base import Task
 
 Validate = Callable[[nn.Module], dict[str, float]]
 Save = Callable[[str, nn.Module, dict[str, Any]], None]
+Log = Callable[[int, Mapping[str, float]], None]
+LOG_EVERY = 10
+"""Steps whose mean loss is one row of the log."""
 
 
 class NotFinite(UserError):
@@ -207,6 +210,7 @@ def train(
     data: Resized,
     validate: Validate,
     save: Save,
+    log: Log,
     listener: Listener,
     side_weight: float = 1.0,
 ) -> History:
@@ -214,7 +218,8 @@ def train(
 
     data: images and targets of one size. validate: scores a model, called after epochs; the main
     metrics among its numbers choose the best epoch. save: called as save("best" | "last", model,
-    facts). side_weight: of the loss of each side output. Raises NotFinite when the loss is not
+    facts). log: called with the steps done and scalars: the loss every few steps, and each epoch's
+    row. side_weight: of the loss of each side output. Raises NotFinite when the loss is not
     finite.
     """
     assert config.epochs is not None
@@ -274,6 +279,9 @@ def train(
             for name, part in parts.items():
                 of_task.setdefault(name, []).append(float(part.detach()))
             history.steps += 1
+            if history.steps % LOG_EVERY == 0:
+                recent = losses[-LOG_EVERY:]
+                log(history.steps, {"step/loss": sum(recent) / len(recent)})
             listener.step(f"loss {sum(losses[-20:]) / len(losses[-20:]):.3f}")
         row = {"epoch": float(epoch), "loss": sum(losses) / len(losses), "lr": initial[0] * factor}
         if len(tasks) > 1:
@@ -291,6 +299,7 @@ def train(
                 best, history.best_epoch = goodness, epoch
                 save("best", scored, row)
         history.epochs.append(row)
+        log(history.steps, row)
         listener.detail(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
     if average is not None:
         model.load_state_dict(copy.deepcopy(average.module.state_dict()))

@@ -91,7 +91,7 @@ def fit(config, data):
     train(
         config, model, tasks, data,
         validate=lambda _: {"segmentation/miou": 0.5, "depth/abs_rel": 0.5},
-        save=lambda *_: None, listener=Silent(),
+        save=lambda *_: None, log=lambda *_: None, listener=Silent(),
     )  # fmt: skip
     return {
         part: any(not torch.equal(before[n], p) for n, p in model.named_parameters() if part in n)

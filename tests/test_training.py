@@ -79,7 +79,9 @@ def fit(config, model=None):
         state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         saved.append((which, state, facts))
 
-    history = train(config, model, [make_task(config)], data, validate, save, Silent())
+    history = train(
+        config, model, [make_task(config)], data, validate, save, lambda *_: None, Silent()
+    )
     return model, history, saved
 
 

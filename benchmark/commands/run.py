@@ -18,11 +18,15 @@ SEVERAL = ("backbone", "decoder", "seed")
 @click.option("--results", type=click.Path(path_type=Path),
               help="Folder of the results, one sub-folder a run. [default: runs]")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Repeat runs that are finished.")
+@click.option("--retime", is_flag=True,
+              help="Time finished runs again, all in turns, on this machine.")  # fmt: skip
+@click.option("--tensorboard", is_flag=True,
+              help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print the plan with the runs' keys; do nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more: every epoch, libraries' warnings.")
 def run(
-    config_file: Path | None, results: Path | None, overwrite: bool, dry_run: bool, verbose: bool,
-    **options: Any,
+    config_file: Path | None, results: Path | None, overwrite: bool, retime: bool,
+    tensorboard: bool, dry_run: bool, verbose: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Train and measure decoders on a task; end in a table.
 
@@ -53,11 +57,14 @@ def run(
         return
 
     from benchmark.leaderboard import boards
+    from benchmark.logs import check_tensorboard
     from benchmark.report.tables import rich_table
     from benchmark.runner import Runner
 
+    if tensorboard:
+        check_tensorboard()
     with progress(verbose) as listener:
-        runner = Runner(results, overwrite, listener)
+        runner = Runner(results, overwrite, listener, retime=retime, tensorboard=tensorboard)
         done = runner.run(runs)
     for key in runner.skipped:
         click.echo(f"already finished, not run again (--overwrite repeats it): {key}", err=True)

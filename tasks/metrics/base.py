@@ -67,6 +67,16 @@ def planes(prediction: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor
     return maps[0].cpu(), maps[1].cpu()
 
 
+def interval(values: Floats, level: float = 0.95) -> tuple[float, float] | None:
+    """The percentiles of ``values`` that ``level`` lies between; None if none is finite."""
+    scored = values[np.isfinite(values)]
+    if not scored.size:
+        return None
+    tail = 50 * (1 - level)
+    low, high = np.percentile(scored, [tail, 100 - tail])
+    return float(low), float(high)
+
+
 class Accumulator(ABC):
     """Scores of a split, image by image, from one worker or merged from several.
 
@@ -131,25 +141,30 @@ class Accumulator(ABC):
     def _settings(self) -> tuple[object, ...]:
         """What two accumulators must share to be merged."""
 
-    def bootstrap(
-        self, samples: int = 1000, level: float = 0.95, seed: int = 0
-    ) -> dict[str, tuple[float, float]]:
-        """Percentile intervals over splits of as many images, drawn with replacement.
+    def replicates(self, samples: int = 1000, seed: int = 0) -> dict[str, Floats]:
+        """Metrics of ``samples`` splits of as many images, drawn with replacement: [samples] each.
 
-        They tell how far one run's number depends on the choice of images; the spread over seeds
-        is another thing. Raises DataError if there is nothing to score. Source: Efron 1979.
+        The draw depends on ``seed`` and the number of images alone, so that two networks scored on
+        the same images have the same splits and can be compared split by split. Raises DataError if
+        there is nothing to score. Source: Efron 1979.
         """
         self._require_images()
         share = np.full(self.images, 1 / self.images)
         weights = np.random.default_rng(seed).multinomial(self.images, share, size=samples)
-        tail = 50 * (1 - level)
-        intervals = {}
-        for name, values in self.resample(weights).items():
-            scored = values[np.isfinite(values)]
-            if scored.size:
-                low, high = np.percentile(scored, [tail, 100 - tail])
-                intervals[name] = (float(low), float(high))
-        return intervals
+        return self.resample(weights)
+
+    def bootstrap(
+        self, samples: int = 1000, level: float = 0.95, seed: int = 0
+    ) -> dict[str, tuple[float, float]]:
+        """Percentile intervals of the metrics over ``replicates``.
+
+        They tell how far one run's number depends on the choice of images; the spread over seeds
+        is another thing. Raises DataError if there is nothing to score.
+        """
+        found = {
+            name: interval(values, level) for name, values in self.replicates(samples, seed).items()
+        }
+        return {name: ends for name, ends in found.items() if ends is not None}
 
     def _require_images(self) -> None:
         if self.images == 0:

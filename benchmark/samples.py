@@ -1,0 +1,95 @@
+"""Small pictures of what a run predicts on a few scored images, for the report's strips."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from benchmark.config import RunConfig
+from benchmark.preview import colour_target, known_range
+from benchmark.training import autocast
+from common.files import write_atomic
+from datasets.base import DATASETS
+from datasets.pipeline import Resized
+from tasks.base import Task
+
+FOLDER = "samples"
+COUNT = 3
+WIDTH = 192
+PARTS = ("image", "truth", "prediction")
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One scored image of a run, as WebP files. name: the image's in its data set."""
+
+    task: str
+    name: str
+    image: bytes
+    truth: bytes
+    prediction: bytes
+
+
+@torch.inference_mode()
+def save_strips(
+    folder: Path, config: RunConfig, model: nn.Module, tasks: Sequence[Task], data: Resized
+) -> None:
+    """Write ``samples/TASK_NUMBER_NAME_PART.webp`` of images spread evenly over ``data``.
+
+    The same images for every run on the same split. Depth of a prediction is coloured over the
+    range of its ground truth.
+    """
+    device = torch.device(config.device)
+    palette = DATASETS.get(config.dataset).info.palette
+    model.eval()
+    chosen = np.linspace(0, len(data) - 1, min(COUNT, len(data))).astype(int)
+    for number, index in enumerate(dict.fromkeys(chosen.tolist())):
+        sample = data[index]
+        image = sample.image[None].to(device, memory_format=torch.channels_last).float() / 255
+        with autocast(config.amp, config.device):
+            logits = model(image)
+        for task in tasks:
+            target = sample.targets.get(task.target)
+            if target is None:
+                continue
+            height, width = target.shape
+            prediction = task.predict_at(logits[task.name][0], height, width).float().cpu()
+            if task.target == "segmentation":
+                prediction = prediction.to(torch.uint8)
+            extent = known_range(target) if task.target == "depth" else None
+            pictures = (
+                sample.image.permute(1, 2, 0).numpy(),
+                colour_target(task.target, target, palette, extent),
+                colour_target(task.target, prediction, palette, extent, predicted=True),
+            )
+            safe = "".join(c if c.isalnum() or c in "-." else "-" for c in sample.name)[-60:]
+            for part, picture in zip(PARTS, pictures, strict=True):
+                path = folder / FOLDER / f"{task.name}_{number}_{safe}_{part}.webp"
+                write_atomic(path, _small(picture, width / height))
+
+
+def read_strips(folder: Path) -> list[Strip]:
+    """The strips that a run's folder holds, in order; those with a part missing are left out."""
+    strips = []
+    for path in sorted((folder / FOLDER).glob(f"*_{PARTS[0]}.webp")):
+        stem = path.name.removesuffix(f"_{PARTS[0]}.webp")
+        files = [path.with_name(f"{stem}_{part}.webp") for part in PARTS]
+        task, _, rest = stem.partition("_")
+        if all(file.is_file() for file in files):
+            parts = [file.read_bytes() for file in files]
+            strips.append(Strip(task, rest.partition("_")[2], *parts))
+    return strips
+
+
+def _small(picture: np.ndarray, aspect: float) -> bytes:
+    """RGB [H, W, 3] as WebP, ``WIDTH`` pixels along the longer side."""
+    size = (WIDTH, round(WIDTH / aspect)) if aspect >= 1 else (round(WIDTH * aspect), WIDTH)
+    out = io.BytesIO()
+    small = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
+    small.save(out, "WEBP", quality=75, method=6)
+    return out.getvalue()

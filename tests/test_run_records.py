@@ -1,0 +1,125 @@
+"""What a run leaves beside its result: scalars, bootstrap replicates, pictures, timings anew."""
+
+import io
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support import line
+
+from benchmark.plan import plan, run_key
+from benchmark.results import REPLICATES, folder_of, load, load_replicates, save_replicates
+from benchmark.runner import Runner
+from benchmark.samples import read_strips
+from tasks.metrics.segmentation import SegmentationMetrics
+
+VALUES = {
+    "task": "segmentation", "dataset": "camvid", "image_size": "32x64", "crop_size": "32x32",
+    "epochs": 2, "batch_size": 3, "backbone": "test_efficientnet",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    warnings.filterwarnings("ignore", message=".*samples in.*")
+
+
+def trained(camvid, results, **options):
+    runs = plan({**VALUES, "data": camvid}, {"decoder": ["fcn"]})
+    Runner(results, min_time=0.01, **options).run(runs)
+    return folder_of(results, runs[0], run_key(runs[0]))
+
+
+def test_scalars_are_lines_of_json_with_the_scores_at_the_end(camvid, tmp_path):
+    folder = trained(camvid, tmp_path)
+    rows = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    result = load(folder)
+    epochs = [{k: v for k, v in row.items() if k != "step"} for row in rows if "epoch" in row]
+    assert epochs == result.history
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+    last = rows[-1]
+    assert last["step"] == result.steps
+    assert last["test/miou"] == result.metrics["miou"]
+    assert not list(folder.glob("events.*"))
+
+
+def test_tensorboard_gets_the_same_scalars(camvid, tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = trained(camvid, tmp_path, tensorboard=True)
+    events = reader.EventAccumulator(str(folder))
+    events.Reload()
+    assert events.Scalars("test/miou")[0].value == pytest.approx(load(folder).metrics["miou"])
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx(
+        [row["loss"] for row in load(folder).history]
+    )
+    runs = plan({**VALUES, "data": camvid}, {"decoder": ["fcn"]})
+    Runner(tmp_path, overwrite=True, min_time=0.01).run(runs)
+    assert not list(folder.glob("events.*"))  # a new run does not keep the old one's curves
+
+
+def test_tensorboard_that_is_not_installed_is_told(cli, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    done = cli("run", "--task", "depth", "--tensorboard")
+    assert "pip install -e .[tensorboard]" in line(done)
+    assert done.exit_code == 2
+
+
+def test_replicates_are_those_of_the_interval(camvid, tmp_path):
+    folder = trained(camvid, tmp_path)
+    result, replicates = load(folder), load_replicates(folder, "segmentation")
+    assert set(replicates) == set(result.columns)
+    low, high = np.nanpercentile(replicates["miou"], [2.5, 97.5])
+    assert (low, high) == pytest.approx(result.intervals["miou"], abs=1e-6)
+    assert load_replicates(folder, "depth") == {}
+
+
+def test_damaged_replicates_are_as_good_as_none(tmp_path):
+    save_replicates(tmp_path, {"depth": {"rmse": np.arange(3.0)}})
+    assert load_replicates(tmp_path, "depth")["rmse"].tolist() == [0, 1, 2]
+    whole = (tmp_path / REPLICATES).read_bytes()
+    for content in (whole[:60], b"", b"PK"):
+        (tmp_path / REPLICATES).write_bytes(content)
+        assert load_replicates(tmp_path, "depth") == {}
+
+
+def test_replicates_of_two_networks_are_of_the_same_splits():
+    """A perfect network has ones; one that errs on one image lacks that image's share."""
+    truth = torch.randint(0, 2, (12, 8, 8))
+
+    def scored(wrong):
+        metrics = SegmentationMetrics(("a", "b"), ignore_index=255)
+        for index, target in enumerate(truth):
+            metrics.update(1 - target if index == wrong else target, target)
+        return metrics.replicates(samples=50)["aacc"]
+
+    assert np.array_equal(scored(None), np.ones(50))
+    share = np.random.default_rng(0).multinomial(12, np.full(12, 1 / 12), size=50)[:, 4] / 12
+    assert scored(4) == pytest.approx(1 - share)
+
+
+def test_strips_show_the_same_images_for_every_run(camvid, tmp_path):
+    strips = read_strips(trained(camvid, tmp_path))
+    assert 1 <= len(strips) <= 3
+    for strip in strips:
+        assert strip.task == "segmentation"
+        for data in (strip.image, strip.truth, strip.prediction):
+            picture = Image.open(io.BytesIO(data))
+            assert picture.format == "WEBP"
+            assert picture.size == Image.open(io.BytesIO(strip.truth)).size
+            assert max(picture.size) == 192
+
+
+def test_timed_again_only_where_asked(camvid, tmp_path):
+    folder = trained(camvid, tmp_path)
+    first = load(folder)
+    trained(camvid, tmp_path)
+    assert load(folder).speed == first.speed
+    trained(camvid, tmp_path, retime=True)
+    again = load(folder)
+    assert again.speed["session"] != first.speed["session"]
+    assert again.metrics == first.metrics
