@@ -3,9 +3,12 @@
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmark.results import Result
+
+COSTS = ("latency", "params", "macs", "memory")
 
 
 @dataclass
@@ -16,6 +19,9 @@ class Row:
     images of the ranking metric, its ends averaged over seeds. settings: what sets the row apart
     from others of the same decoder and backbone. delta_m: of a network of several tasks, its mean
     gain over the same network trained for each task alone, in per cent, where those are there.
+    runs: the results behind the row, by seed. memory_mb: peak memory of one forward above the
+    weights. pareto: the ``COSTS`` on whose front of accuracy against cost the row lies. source: of
+    a reported row, where it was published; None for a measured one. unranked: why it has no rank.
     """
 
     task: str
@@ -39,6 +45,17 @@ class Row:
     error: str | None = None
     rank: int | None = None
     delta_m: float | None = None
+    runs: list[Result] = field(default_factory=list, repr=False)
+    memory_mb: float | None = None
+    pareto: list[str] = field(default_factory=list)
+    source: str | None = None
+    unranked: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The decoder's name for people: of a wiring from a file, the file's."""
+        kind, _, file = self.decoder.partition(":")
+        return Path(file).stem if kind == "connectivity" and file else self.decoder
 
     def flat(self) -> dict[str, Any]:
         """The row as one level of plain values, for CSV and JSON."""
@@ -77,6 +94,34 @@ class Board:
     rows: list[Row] = field(default_factory=list)
     constant: dict[str, float] = field(default_factory=dict)
     test_images: int = 0
+    hypervolume: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class OverallRow:
+    """One decoder on one backbone over all boards of a device.
+
+    scores: main metric by board title, None where it has no measured row there. delta_m: mean
+    relative gain over the baseline, in per cent, and mean_rank: both for complete rows only.
+    """
+
+    backbone: str
+    label: str
+    settings: str
+    scores: dict[str, float | None]
+    delta_m: float | None = None
+    mean_rank: float | None = None
+    rank: int | None = None
+
+
+@dataclass
+class Overall:
+    """Rows across the boards of one device. baseline: the label that Δm compares with."""
+
+    title: str
+    boards: list[str]
+    baseline: str
+    rows: list[OverallRow] = field(default_factory=list)
 
 
 def boards(results: Iterable[Result]) -> list[Board]:
@@ -246,6 +291,7 @@ def _row(group: list[Result], columns: list[str], settings: str) -> Row:
         macs=sum(first.macs.values()),
         train_seconds=statistics.fmean(r.seconds["total"] for r in group),
         command=first.command,
+        runs=sorted(group, key=lambda r: r.config.seed),
     )
 
 
@@ -271,4 +317,5 @@ def _failed(result: Result) -> Row:
         train_seconds=result.seconds.get("total", 0.0),
         command=result.command,
         error=result.error,
+        runs=[result],
     )
