@@ -1,137 +1,28 @@
-"""Rows of a leaderboard: runs that differ in the seed only become one row."""
+"""A leaderboard: runs that differ in the seed only become one row, alike rows one board."""
 
+import itertools
 import statistics
+import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from benchmark.config import RunConfig
+from benchmark.pareto import front, hypervolume
 from benchmark.results import Result
+from benchmark.rows import COSTS, Board, Overall, OverallRow, Row
+from datasets.base import DATASETS
 
-COSTS = ("latency", "params", "macs", "memory")
-
-
-@dataclass
-class Row:
-    """One network under one protocol, over its seeds.
-
-    spread: standard deviation over seeds, None for one seed. interval: 95 % bootstrap over test
-    images of the ranking metric, its ends averaged over seeds. settings: what sets the row apart
-    from others of the same decoder and backbone. delta_m: of a network of several tasks, its mean
-    gain over the same network trained for each task alone, in per cent, where those are there.
-    runs: the results behind the row, by seed. memory_mb: peak memory of one forward above the
-    weights. pareto: the ``COSTS`` on whose front of accuracy against cost the row lies. source: of
-    a reported row, where it was published; None for a measured one. unranked: why it has no rank.
-    """
-
-    task: str
-    dataset: str
-    backbone: str
-    decoder: str
-    settings: str
-    device: str
-    threads: int
-    seeds: list[int]
-    metrics: dict[str, float]
-    spread: dict[str, float | None]
-    interval: tuple[float, float] | None
-    latency_ms: float | None
-    fps: float | None
-    sessions: list[str]
-    params: dict[str, int]
-    macs: int
-    train_seconds: float
-    command: str
-    error: str | None = None
-    rank: int | None = None
-    delta_m: float | None = None
-    runs: list[Result] = field(default_factory=list, repr=False)
-    memory_mb: float | None = None
-    pareto: list[str] = field(default_factory=list)
-    source: str | None = None
-    unranked: str | None = None
-
-    @property
-    def label(self) -> str:
-        """The decoder's name for people: of a wiring from a file, the file's."""
-        kind, _, file = self.decoder.partition(":")
-        return Path(file).stem if kind == "connectivity" and file else self.decoder
-
-    def flat(self) -> dict[str, Any]:
-        """The row as one level of plain values, for CSV and JSON."""
-        values: dict[str, Any] = {
-            "rank": self.rank,
-            "task": self.task,
-            "dataset": self.dataset,
-            "backbone": self.backbone,
-            "decoder": self.decoder,
-            "settings": self.settings,
-            "device": self.device,
-            "threads": self.threads,
-            "seeds": " ".join(map(str, self.seeds)),
-        }
-        for name, value in self.metrics.items():
-            values[name] = value
-            values[f"{name} sd over seeds"] = self.spread.get(name)
-        values["interval low"], values["interval high"] = self.interval or (None, None)
-        values["delta m %"] = self.delta_m
-        values |= {"fps": self.fps, "latency ms": self.latency_ms}
-        values["timing session"] = " ".join(self.sessions)
-        values |= {f"params {part}": count for part, count in self.params.items()}
-        values |= {"macs": self.macs, "run seconds": self.train_seconds}
-        return values | {"error": self.error, "command": self.command}
-
-
-@dataclass
-class Board:
-    """Comparable rows: one protocol, one device. columns: metrics, the ranking one first."""
-
-    task: str
-    title: str
-    protocol: str
-    columns: list[str]
-    higher_is_better: dict[str, bool]
-    rows: list[Row] = field(default_factory=list)
-    constant: dict[str, float] = field(default_factory=dict)
-    test_images: int = 0
-    hypervolume: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class OverallRow:
-    """One decoder on one backbone over all boards of a device.
-
-    scores: main metric by board title, None where it has no measured row there. delta_m: mean
-    relative gain over the baseline, in per cent, and mean_rank: both for complete rows only.
-    """
-
-    backbone: str
-    label: str
-    settings: str
-    scores: dict[str, float | None]
-    delta_m: float | None = None
-    mean_rank: float | None = None
-    rank: int | None = None
-
-
-@dataclass
-class Overall:
-    """Rows across the boards of one device. baseline: the label that Δm compares with."""
-
-    title: str
-    boards: list[str]
-    baseline: str
-    rows: list[OverallRow] = field(default_factory=list)
+__all__ = ["COSTS", "Board", "Overall", "OverallRow", "Row", "boards", "overlap", "title_of"]
 
 
 def boards(results: Iterable[Result]) -> list[Board]:
     """Group ``results`` by what must be alike to be compared, and rank each group.
 
     Alike: protocol, test images, device, threads, precision. Rows whose intervals overlap the best
-    one's of their rank share that rank. Failed runs stand at the end of the boards of their data
-    set, unranked.
+    one's of their rank share that rank. Of a task and data set, the protocol of most rows comes
+    first. Failed runs stand at the end of the boards of their data set, unranked.
     """
-    results = list(results)
+    results = sorted(results, key=lambda r: (r.config.seed, r.key))
     tables: dict[tuple[Any, ...], Board] = {}
     runs: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
     finished = [
@@ -141,22 +32,24 @@ def boards(results: Iterable[Result]) -> list[Board]:
         for task, view in result.by_task().items()
     ]
     for task, result in finished:
-        device = result.environment["device"], result.environment["threads"]
-        place = (result.protocol, _images(result, "test"), *device, result.config.amp)
+        device, threads = result.environment["device"], result.environment["threads"]
+        place = (result.protocol, _images(result, "test"), device, threads, result.config.amp)
         if place not in tables:
-            precision = ", mixed precision" if result.config.amp else ""
-            tables[place] = Board(
+            board = tables[place] = Board(
                 task=task,
-                title=f"{task} on {result.config.dataset}",
-                protocol=f"{result.protocol}, {device[0]}, {device[1]} threads{precision}",
+                title=title_of(task, result.config),
+                protocol="",
                 columns=result.columns,
                 higher_is_better=result.higher_is_better,
                 constant=result.constant["metrics"],
-                test_images=result.counts["images"],
+                test_images=result.counts.get("images", 0),
+                dataset=result.config.dataset,
+                device=device,
+                threads=threads,
+                amp=result.config.amp,
             )
-        # everything but the seed, so that a changed learning rate is a row of its own
-        network = _images(result, "train") + result.config.model_dump_json(exclude=APART)
-        runs.setdefault(place, {}).setdefault(network, []).append(result)
+            board.protocol = f"{result.protocol}, {board.machine}"
+        _enter(result, runs.setdefault(place, {}).setdefault(_network(result), []))
     rows: dict[tuple[Any, ...], dict[str, Row]] = {}
     for place, board in tables.items():
         groups = runs[place]
@@ -166,19 +59,84 @@ def boards(results: Iterable[Result]) -> list[Board]:
         }
         board.rows = list(rows[place].values())
         _rank(board)
+        _fronts(board)
     _compare_tasks(tables, runs, rows)
-    ranked = [tables[place] for place in sorted(tables)]
+    ranked = _ordered(tables.values())
     for result in results:
         if result.status == "failed":
-            title = f"{result.config.task} on {result.config.dataset}"
-            titles = [f"{t} on {result.config.dataset}" for t in result.config.task.split("+")]
-            places = [board for board in ranked if board.title in titles]
-            if not places:
-                places = [Board(result.config.task, title, "no finished run", [], {})]
-                ranked += places
-            for board in places:
-                board.rows.append(_failed(result))
+            _place_failed(result, ranked)
     return ranked
+
+
+def title_of(task: str, config: RunConfig) -> str:
+    """``task on data set``, with the folder's name of a user's own data where that says more."""
+    name, folder = config.dataset, ""
+    if config.data is not None and name in DATASETS.names() and DATASETS.get(name).info.generic:
+        folder = config.data.stem if config.data.suffix in (".h5", ".hdf5") else config.data.name
+    if folder.casefold().replace("_", "-") in ("", name):
+        return f"{task} on {name}"
+    return f"{task} on {name} ({folder})"
+
+
+def _network(result: Result) -> str:
+    """Everything but the seed, so that a changed learning rate is a row of its own."""
+    # a wiring counts by its content
+    apart = APART | ({"decoder"} if result.config.wiring is not None else set())
+    return _images(result, "train") + result.config.model_dump_json(exclude=apart)
+
+
+def _enter(result: Result, group: list[Result]) -> None:
+    """Add ``result`` to its row, unless its seed is there: two would count as two seeds."""
+    for other in group:
+        if other.config.seed == result.config.seed:
+            places = [str(r.folder or r.key) for r in (result, other)]
+            warnings.warn(f"{places[0]}: left out: the same run as {places[1]}", stacklevel=3)
+            return
+    group.append(result)
+
+
+def _ordered(tables: Iterable[Board]) -> list[Board]:
+    """By task, data set and machine; of several protocols the one of most rows first."""
+
+    def place(board: Board) -> tuple[Any, ...]:
+        return board.task, board.title, board.device, board.threads, board.amp
+
+    ordered = sorted(tables, key=lambda b: (*place(b), -len(b.rows), -b.test_images, b.protocol))
+    for before, board in itertools.pairwise(ordered):
+        board.main = place(before) != place(board)
+    return ordered
+
+
+def _place_failed(result: Result, ranked: list[Board]) -> None:
+    """Put a failed run at the end of the boards that it was meant for; a new one if none is."""
+    config = result.config
+    device = result.environment.get("device")
+    there = [b for b in ranked if device is None or b.device == device]
+    placed = False
+    for task in config.task.split("+"):
+        same = [b for b in there if b.title == title_of(task, config)]
+        alike = [b for b in same if any(_sized(r.config) == _sized(config) for r in _runs(b))]
+        for board in alike or [b for b in same if b.main]:
+            board.rows.append(_failed(result))
+            placed = True
+    if not placed:
+        title = title_of(config.task, config)
+        empty = next((b for b in there if b.title == title and not b.columns), None)
+        if empty is None:
+            empty = Board(
+                config.task, title, "no finished run", [], {}, dataset=config.dataset,
+                device=device or "", threads=result.environment.get("threads", 0),
+            )  # fmt: skip
+            ranked.append(empty)
+        empty.rows.append(_failed(result))
+
+
+def _runs(board: Board) -> list[Result]:
+    return [run for row in board.rows for run in row.runs]
+
+
+def _sized(config: RunConfig) -> tuple[Any, ...]:
+    return config.image_size, config.limit
 
 
 # what may differ between the runs of one row
@@ -199,13 +157,12 @@ def _compare_tasks(
     joint: dict[tuple[Any, ...], list[tuple[Row, tuple[Any, ...], float, int]]] = {}
     for place, board in tables.items():
         main = board.columns[0]
-        sign = 1 if board.higher_is_better[main] else -1
         for network, row in rows[place].items():
             first = runs[place][network][0]
             config, where = first.config, (*place[1:], _images(first, "train"))
             twin = (where, board.task, config.model_dump_json(exclude=APART | JOINT))
             if "+" in config.task:
-                entry = row, twin, row.metrics[main], sign
+                entry = row, twin, row.metrics[main], board.sign
                 joint.setdefault((where, network), []).append(entry)
             elif config.loss is None:
                 alone[twin] = row.metrics[main]
@@ -245,16 +202,39 @@ def _differing(group: list[Result], groups: list[list[Result]]) -> str:
 
 def _rank(board: Board) -> None:
     main = board.columns[0]
-    board.rows.sort(key=lambda r: r.metrics[main], reverse=board.higher_is_better[main])
+    board.rows.sort(
+        key=lambda r: (-board.sign * r.metrics[main], r.decoder, r.backbone, r.settings)
+    )
     best: Row | None = None
     for place, row in enumerate(board.rows, 1):
-        if best is None or not _overlap(best.interval, row.interval):
+        if best is None or not overlap(best.interval, row.interval):
             best, row.rank = row, place
         else:
             row.rank = best.rank
 
 
-def _overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> bool:
+def _fronts(board: Board) -> None:
+    """Fill in ``pareto`` and ``hypervolume``, from the numbers as they are, not their intervals.
+
+    Rows without a cost are left out of its front, of latency's those timed in another session.
+    """
+    main = board.columns[0]
+    for cost in COSTS:
+        rows, points = [], []
+        for row in board.rows:
+            value = row.cost(cost)
+            if value is not None and not (cost == "latency" and board.timed_apart(row)):
+                rows.append(row)
+                points.append((board.sign * row.metrics[main], value))
+        for index in front(points):
+            rows[index].pareto.append(cost)
+        share = hypervolume(points, board.sign * board.constant[main])
+        if share is not None:
+            board.hypervolume[cost] = share
+
+
+def overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> bool:
+    """Whether two intervals share a value; unknown ones do not."""
     return a is not None and b is not None and a[0] <= b[1] and b[0] <= a[1]
 
 
@@ -266,6 +246,7 @@ def _row(group: list[Result], columns: list[str], settings: str) -> Row:
         for name in columns
     }
     timed = [r.speed for r in group if r.speed is not None]
+    peaks = [s["peak_memory_mb"] for s in timed if s.get("peak_memory_mb") is not None]
     intervals = [r.intervals[columns[0]] for r in group if columns[0] in r.intervals]
     return Row(
         task=first.config.task,
@@ -287,11 +268,12 @@ def _row(group: list[Result], columns: list[str], settings: str) -> Row:
         latency_ms=statistics.median(s["median_ms"] for s in timed) if timed else None,
         fps=statistics.median(s["fps"] for s in timed) if timed else None,
         sessions=sorted({s["session"] for s in timed}),
+        memory_mb=statistics.median(peaks) if peaks else None,
         params=first.params,
         macs=sum(first.macs.values()),
         train_seconds=statistics.fmean(r.seconds["total"] for r in group),
         command=first.command,
-        runs=sorted(group, key=lambda r: r.config.seed),
+        runs=group,
     )
 
 
@@ -318,4 +300,5 @@ def _failed(result: Result) -> Row:
         command=result.command,
         error=result.error,
         runs=[result],
+        unranked="failed",
     )

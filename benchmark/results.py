@@ -1,6 +1,7 @@
-"""One JSON file a run: written atomically, read, filtered."""
+"""One JSON file a run: written atomically, read, checked."""
 
 import io
+import json
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from common.files import write_atomic
 from tasks.metrics.base import Floats
 
 FILE = "result.json"
+FORMAT = 1
 REPLICATES = "bootstrap.npz"
 
 
@@ -91,17 +93,58 @@ def save(folder: Path, result: Result) -> None:
 
 def load(folder: Path) -> Result | None:
     """The result in ``folder``; None where there is none, or (with a warning) an unreadable one."""
-    path = folder / FILE
+    if not (folder / FILE).is_file():
+        return None
     try:
-        result = Result.model_validate_json(path.read_bytes())
-        result.folder = folder
-        return result
-    except FileNotFoundError:
+        return _read(folder)
+    except ValueError as error:
+        warnings.warn(f"{folder / FILE}: left out: {error}", stacklevel=2)
         return None
-    except (OSError, ValidationError) as error:
-        reason = str(error).splitlines()
-        warnings.warn(f"{path}: left out: {' '.join(reason[:3])}", stacklevel=2)
-        return None
+
+
+def _read(folder: Path) -> Result:
+    """The result in ``folder``. Raises ValueError that says what its file is instead."""
+    try:
+        text = (folder / FILE).read_bytes()
+        content = json.loads(text)
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from error
+    except ValueError as error:  # of JSON, or of text that is not UTF-8
+        raise ValueError(f"no whole JSON ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict) or "format" not in content or "config" not in content:
+        raise ValueError("JSON, but not the result of a run")
+    if content["format"] != FORMAT:
+        raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+    try:
+        result = Result.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {message}" if where else message) from error
+    if result.status == "finished":
+        _check_finished(result)
+    result.folder = folder
+    return result
+
+
+def _check_finished(result: Result) -> None:
+    """Raises ValueError for a finished result without what a leaderboard reads."""
+    for name in ("device", "threads"):
+        if name not in result.environment:
+            raise ValueError(f"environment: no {name}")
+    for task, view in result.by_task().items():
+        needed = {
+            "metrics": view.metrics,
+            "higher_is_better": view.higher_is_better,
+            "constant": view.constant.get("metrics", {}),
+        }
+        if not view.columns:
+            raise ValueError(f"no scores of {task}")
+        for field, values in needed.items():
+            for name in view.columns:
+                if name not in values:
+                    raise ValueError(f"{field}: no {name}")
 
 
 def save_replicates(folder: Path, replicates: Mapping[str, Mapping[str, Floats]]) -> None:
@@ -132,9 +175,38 @@ def load_replicates(folder: Path, task: str) -> dict[str, Floats]:
         return {}
 
 
-def read_all(results: Path) -> Iterator[Result]:
-    """Every readable result under ``results``, in order of folder names."""
+def collect(results: Path) -> tuple[list[Result], list[str]]:
+    """The results under ``results`` in order of folder names, and why others were left out.
+
+    Of several folders that hold a run of the same key, the one that is named by the key is kept,
+    or the first.
+    """
+    found: dict[str, Result] = {}
+    problems: list[str] = []
     for path in sorted(results.glob(f"*/{FILE}")):
-        result = load(path.parent)
-        if result is not None:
-            yield result
+        try:
+            result = _read(path.parent)
+        except ValueError as error:
+            problems.append(f"{path}: left out: {error}")
+            continue
+        kept = found.setdefault(result.key, result)
+        if kept is not result:
+            if _is_named(result) and not _is_named(kept):
+                kept, result = result, kept
+                found[kept.key] = kept
+            same = kept.model_dump() == result.model_dump()
+            how = "the same as" if same else "another result of the run in"
+            problems.append(f"{result.folder}: left out: {how} {kept.folder}")
+    return sorted(found.values(), key=lambda r: str(r.folder)), problems
+
+
+def _is_named(result: Result) -> bool:
+    return result.folder is not None and result.folder.name.endswith(f"_{result.key}")
+
+
+def read_all(results: Path) -> Iterator[Result]:
+    """``collect``, with a warning for each that is left out."""
+    found, problems = collect(results)
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    yield from found

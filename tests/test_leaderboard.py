@@ -6,7 +6,8 @@ import pytest
 
 from benchmark.config import RunConfig
 from benchmark.leaderboard import boards
-from benchmark.report.tables import cells, header, markdown, rich_table, write_reports
+from benchmark.report.files import markdown, write_reports
+from benchmark.report.tables import cells, header, rich_table
 from benchmark.results import Result
 
 

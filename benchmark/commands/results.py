@@ -1,11 +1,36 @@
 """Commands about results and what can be named: `report`, `list`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from benchmark.commands.options import console_of_width
 from common.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    from benchmark.results import Result
+
+FILTER = "Only this; wildcards allowed. May be repeated."
+
+
+def read_results(folder: Path) -> "list[Result]":
+    """The results in ``folder``; what is left out is told, a line each.
+
+    Raises UsageError if there is no such folder, UserError if it holds no result.
+    """
+    from benchmark.results import collect
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder: run something first, or give --results")
+    found, problems = collect(folder)
+    for problem in problems:
+        click.echo(f"warning: {problem}", err=True)
+    if not found:
+        raise UserError(f"{folder}: no result in it: run something first, or give --results")
+    if problems:
+        click.echo(f"results: {len(found)} read, {len(problems)} left out", err=True)
+    return found
 
 
 @click.command()
@@ -13,23 +38,58 @@ from common.errors import UsageError, UserError
               help="Folder of the results.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), default=None,
               help="Folder of the files; default: the results folder.")  # fmt: skip
-def report(results: Path, output: Path | None) -> None:
-    """Print the leaderboard; write leaderboard.md, .csv and .json."""
+@click.option("--update", type=click.Path(path_type=Path), metavar="FILE.md",
+              help="Write the tables between the lines <!-- leaderboard:begin --> and "
+              "<!-- leaderboard:end --> of this file, and no other file.")  # fmt: skip
+@click.option("--task", multiple=True, metavar="NAME", help=FILTER)
+@click.option("--dataset", multiple=True, metavar="NAME", help=FILTER)
+@click.option("--backbone", multiple=True, metavar="NAME", help=FILTER)
+@click.option("--decoder", multiple=True, metavar="NAME",
+              help=f"{FILTER} Of a wiring, its file's name.")  # fmt: skip
+@click.option("--device", multiple=True, metavar="TEXT", help="Only devices with this in the name.")
+@click.option("--baseline", metavar="NAME",
+              help="Row that Δm across tasks compares with. [default: fcn]")  # fmt: skip
+@click.option("--reported/--no-reported", default=True, show_default=True,
+              help="Show published figures beside measured ones.")  # fmt: skip
+def report(
+    results: Path, output: Path | None, update: Path | None, task: tuple[str, ...],
+    dataset: tuple[str, ...], backbone: tuple[str, ...], decoder: tuple[str, ...],
+    device: tuple[str, ...], baseline: str | None, reported: bool,
+) -> None:  # fmt: skip
+    """Print the leaderboard; write leaderboard.md, .csv, .json and .tex.
 
+    A board for each task, data set, protocol and device, then one table across the boards of each
+    device. What columns, ranks, fronts and Δm mean: docs/reports.md.
+    """
+
+    from benchmark.commands.options import quiet
     from benchmark.leaderboard import boards
-    from benchmark.report.tables import rich_table, write_reports
-    from benchmark.results import read_all
+    from benchmark.overall import overall
+    from benchmark.report.files import markdown, update_between_markers, write_reports
+    from benchmark.report.tables import rich_overall, rich_table
+    from benchmark.reported import add_reported
+    from benchmark.selection import matches, select
 
-    if not results.is_dir():
-        raise UsageError(f"{results}: no such folder: run something first, or give --results")
-    found = list(read_all(results))
-    if not found:
-        raise UserError(f"{results}: no result in it: run something first, or give --results")
+    quiet()
+    filters = {"task": task, "dataset": dataset, "backbone": backbone, "decoder": decoder,
+               "device": device}  # fmt: skip
+    found = select(read_results(results), filters)
     tables = boards(found)
+    if task:  # a network of several tasks stands in the boards of all of them
+        tables = [b for b in tables if any(matches(t, w) for t in b.task.split("+") for w in task)]
+    if reported:
+        add_reported(tables)
+    across = overall(tables, baseline)
+    if update is not None:
+        update_between_markers(update, markdown(tables, across, level=3))
+        click.echo(f"updated {update}", err=True)
+        return
     console = console_of_width(180)
     for board in tables:
-        console.print(rich_table(board, console.width))
-    for path in write_reports(tables, output or results):
+        console.print(rich_table(board, console.width, explained=board is tables[-1]))
+    for table in across:
+        console.print(rich_overall(table))
+    for path in write_reports(tables, output or results, across):
         click.echo(f"wrote {path}", err=True)
 
 

@@ -1,23 +1,21 @@
-"""A leaderboard as Markdown, CSV and JSON, and as a table for the terminal."""
+"""A leaderboard's cells as text, and as tables for the terminal."""
 
-import csv
-import io
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
-from benchmark.leaderboard import Board, Row
 from benchmark.results import TaskScores
-from common.files import write_atomic
+from benchmark.rows import Board, Overall, OverallRow, Row
 
 INTERVAL = "95 % of images"
 SPREAD = "± seeds"
 GAIN = "Δm %"
+FRONT = "front"
+COSTS = {"latency": "ms", "params": "params", "macs": "MACs", "memory": "MB"}
+PARTS = ("backbone", "decoder", "head")
 NAMES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "delta1": "δ1", "delta2": "δ2",
          "delta3": "δ3", "maxf": "maxF", "meanf": "meanF", "mae": "MAE", "smeasure": "S",
          "maxe": "maxE", "abs_rel": "AbsRel", "rmse": "RMSE", "silog": "SILog", "ods": "ODS",
@@ -35,17 +33,24 @@ def heading(board: Board) -> str:
     return f"{board.title}, {backbone}" if backbone else board.title
 
 
+def metric_title(name: str, higher_is_better: bool) -> str:
+    """The usual short name of a metric; an arrow shows which way is better."""
+    return f"{NAMES.get(name.partition('@')[0], name)} {'↑' if higher_is_better else '↓'}"
+
+
 def header(board: Board) -> list[str]:
-    """Column titles; an arrow shows which way is better."""
-    metrics = [
-        f"{NAMES.get(name.partition('@')[0], name)} {'↑' if board.higher_is_better[name] else '↓'}"
-        for name in board.columns
-    ]
+    """Column titles."""
+    metrics = [metric_title(name, board.higher_is_better[name]) for name in board.columns]
     labels = ["", "decoder"] if _one_backbone(board) else ["", "decoder", "backbone"]
-    sizes = ["FPS", "ms", "M params: backbone+decoder+head", "GMACs", "wall s"]
+    sizes = ["FPS", "ms", "M params: backbone+decoder+head", "GMACs"]
+    sizes += [*(["MB"] if _memory(board) else []), FRONT, "wall s"]
     spread = [SPREAD] if _several_seeds(board) else []
     gain = [GAIN] if _joint(board) else []
     return [*labels, *metrics[:1], INTERVAL, *spread, *metrics[1:], *gain, *sizes]
+
+
+def _memory(board: Board) -> bool:
+    return any(row.memory_mb is not None for row in board.rows)
 
 
 def _joint(board: Board) -> bool:
@@ -60,10 +65,14 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def name_of(row: Row | OverallRow) -> str:
+    """The decoder, and what sets the row apart from its namesakes."""
+    return f"{row.label} ({row.settings})" if row.settings else row.label
+
+
 def cells(board: Board, row: Row) -> list[str]:
     """The texts of a row."""
-    name = f"{row.decoder} ({row.settings})" if row.settings else row.decoder
-    labels = [str(row.rank or "–"), name]
+    labels = [str(row.rank or ("–" if row.source is None else "reported")), name_of(row)]
     if not _one_backbone(board):
         labels.append(row.backbone)
     several = _several_seeds(board)
@@ -71,27 +80,24 @@ def cells(board: Board, row: Row) -> list[str]:
         metrics = [*("" for _ in board.columns), *([""] if several else []), "failed"]
     else:
         main = board.columns[0]
-        low, high = row.interval or (None, None)
-        spread = [f"{_number(row.spread[main])} ({len(row.seeds)})"] if several else []
-        others = [_number(row.metrics[name]) for name in board.columns[1:]]
-        interval = f"{_number(low)}–{_number(high)}"
-        metrics = [_number(row.metrics[main]), interval, *spread, *others]
-    mark = "*" if row.sessions and row.sessions != _main_sessions(board) else ""
+        interval = "" if row.source else "–".join(map(_number, row.interval or (None, None)))
+        spread = [f"{_number(row.spread[main])} ({len(row.seeds)})" if row.seeds else ""]
+        others = [_number(row.metrics.get(name)) for name in board.columns[1:]]
+        metrics = [_number(row.metrics.get(main)), interval, *(spread if several else []), *others]
+    mark = "*" if board.timed_apart(row) else ""
+    partial = {part: _number(row.params[part] / 1e6) for part in PARTS if part in row.params}
+    params = "+".join(partial.get(part, "–") for part in PARTS) if partial else "–"
     sizes = [
         _number(row.fps, 0) + mark,
         _number(row.latency_ms, 1) + mark,
-        "+".join(f"{count / 1e6:.3f}" for count in row.params.values()),
-        _number(row.macs / 1e9),
-        _number(row.train_seconds, 0),
+        params,
+        _number(row.macs / 1e9 if row.macs else None),
+        *([_number(row.memory_mb, 1)] if _memory(board) else []),
+        " ".join(COSTS[cost] for cost in row.pareto),
+        _number(row.train_seconds, 0) if row.source is None else "–",
     ]
     gain = ["" if row.delta_m is None else f"{row.delta_m:+.1f}"] if _joint(board) else []
     return [*labels, *metrics, *gain, *sizes]
-
-
-def _main_sessions(board: Board) -> list[str]:
-    """The timing session(s) of most rows: only they were timed in turns."""
-    common = Counter(tuple(row.sessions) for row in board.rows if row.sessions).most_common(1)
-    return list(common[0][0]) if common else []
 
 
 def table_rows(board: Board) -> list[list[str]]:
@@ -99,49 +105,135 @@ def table_rows(board: Board) -> list[list[str]]:
     rows = [cells(board, row) for row in board.rows]
     if not board.columns:
         return rows
-    main, *others = (_number(board.constant[name]) for name in board.columns)
+    main, *others = (_number(board.constant.get(name)) for name in board.columns)
     labels = ["", "best constant"] if _one_backbone(board) else ["", "best constant", ""]
     spread = [""] if _several_seeds(board) else []
-    gain = [""] if _joint(board) else []
-    return [*rows, [*labels, main, "", *spread, *others, *gain, "", "", "", "", ""]]
+    last = [*labels, main, "", *spread, *others]
+    return [*rows, last + [""] * (len(header(board)) - len(last))]
 
 
 def notes(board: Board) -> list[str]:
     """What a reader must know to read the table, and why rows failed."""
-    failed = [f"{r.decoder} on {r.backbone} failed: {r.error}" for r in board.rows if r.error]
+    failed = [f"{r.label} on {r.backbone} failed: {r.error}" for r in board.rows if r.error]
     if not board.columns:
         return failed
-    lines = [
-        f"{board.test_images} scored images. FPS, ms: median of one image, network and resizing to "
-        "the input size, timed in turns in one process. MACs leave out interpolation, "
-        "normalisation and element-wise work. 95 % of images: bootstrap interval over the scored "
-        "images; rows whose intervals overlap share a rank. ± seeds: standard deviation over "
-        "(number of) seeds. wall s: build, train and score one run, without reading the data."
+    lines = [f"{board.test_images} scored images.{_hypervolume(board)}"]
+    if not board.main:
+        lines.insert(0, "Another protocol: never ranked together with the board before.")
+    if any(board.timed_apart(row) for row in board.rows):
+        lines.append("* timed in another session than the other rows: not comparable to a few %.")
+    sources = dict.fromkeys(row.source for row in board.rows if row.source)
+    reported = [
+        f"reported: {source}; as printed, another protocol, neither ranked nor in a front."
+        for source in sources
     ]
-    if _joint(board):
+    return lines + reported + failed
+
+
+def _hypervolume(board: Board) -> str:
+    if not board.hypervolume:
+        return ""
+    shares = ", ".join(f"{COSTS[c]} {share:.3f}" for c, share in board.hypervolume.items())
+    return f" Hypervolume of the fronts: {shares}."
+
+
+def legend(boards: Sequence[Board]) -> str:
+    """What the columns of all ``boards`` mean."""
+    lines = [
+        "FPS, ms: median of one image, network and resizing to the input size, timed in turns in "
+        "one process. MACs leave out interpolation, normalisation and element-wise work. 95 % of "
+        "images: bootstrap interval over the scored images; rows whose intervals overlap share a "
+        "rank. ± seeds: standard deviation over (number of) seeds. wall s: build, train and score "
+        "one run, without reading the data. front: no row of the board has a better score at the "
+        "same or a lower cost of this kind."
+    ]
+    if any(map(_memory, boards)):
+        lines.append("MB: peak memory of one forward above the weights.")
+    if any(board.hypervolume for board in boards):
+        lines.append(
+            "Hypervolume: share that a front dominates of the box from the best constant at the "
+            "board's largest cost to its best score at no cost."
+        )
+    if any(map(_joint, boards)):
         lines.append(
             "Δm: a network of several tasks against the same one trained for each task alone, mean "
             "relative gain of the main metrics."
         )
-    if any(row.sessions and row.sessions != _main_sessions(board) for row in board.rows):
-        lines.append("* timed in another session than the other rows: not comparable to a few %.")
-    return lines + failed
+    return " ".join(lines)
 
 
-def markdown(tables: Sequence[Board]) -> str:
-    """All boards as Markdown."""
-    parts = ["# Leaderboard", ""]
-    for board in tables:
-        titles = header(board)
-        parts += [f"## {heading(board)}", "", f"`{board.protocol}`", ""]
-        parts += ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
-        parts += ["| " + " | ".join(row) + " |" for row in table_rows(board)]
-        parts += ["", *(f"{note}\n" for note in notes(board))]
-    return "\n".join(parts)
+def overall_header(table: Overall) -> list[str]:
+    """Column titles of a table across boards."""
+    labels = ["", "decoder", *([] if _alike(table) else ["backbone"])]
+    boards = [
+        f"{title}: {metric_title(table.metric[title], table.higher_is_better[title])}"
+        for title in table.boards
+    ]
+    return [*labels, "mean rank", GAIN, *boards]
 
 
-def rich_table(board: Board, width: int) -> Table:
-    """One board for a terminal of ``width`` columns; without the last metrics if it is narrow."""
+def overall_cells(table: Overall, row: OverallRow) -> list[str]:
+    """The texts of a row across boards."""
+    labels = [str(row.rank or "–"), name_of(row), *([] if _alike(table) else [row.backbone])]
+    gain = "–" if row.delta_m is None else f"{row.delta_m:+.1f}"
+    scores = [_number(row.scores[title]) for title in table.boards]
+    return [*labels, _number(row.mean_rank, 2), gain, *scores]
+
+
+def _alike(table: Overall) -> str | None:
+    names = {row.backbone for row in table.rows}
+    return names.pop() if len(names) == 1 else None
+
+
+def overall_heading(table: Overall) -> str:
+    """What a table across boards compares."""
+    backbone = _alike(table)
+    return f"All tasks, {backbone}" if backbone else "All tasks"
+
+
+def overall_notes(table: Overall) -> list[str]:
+    """How the table is to be read, and what its incomplete rows lack."""
+    lines = ["Mean rank over the boards, among the rows that have a score in each of them."]
+    if table.baseline:
+        lines.append(
+            f"Δm: mean over the boards of the relative gain over {table.baseline} in per cent, "
+            "above 0 is better."
+        )
+    for label in dict.fromkeys(row.label for row in table.rows if row.label.endswith("-*")):
+        lines.append(
+            f"{label}: of each board its wiring of such a name; of several, the data set's own."
+        )
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for row in table.rows:
+        if row.missing:
+            backbone = "" if _alike(table) else f" on {row.backbone}"
+            lacking.setdefault(tuple(row.missing), []).append(name_of(row) + backbone)
+    for missing, names in lacking.items():
+        lines.append(f"No score of {', '.join(names)} in: {', '.join(missing)}.")
+    return lines
+
+
+def rich_overall(table: Overall) -> Table:
+    """A table across boards for a terminal."""
+    shown = Table(
+        title=escape(f"{overall_heading(table)} · {table.title}"),
+        caption=escape(" ".join(overall_notes(table))),
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for title in overall_header(table):
+        left = title in ("decoder", "backbone")
+        shown.add_column(title.replace(" on ", "\non "), justify="left" if left else "right")
+    for row in table.rows:
+        shown.add_row(*map(escape, overall_cells(table, row)))
+    return shown
+
+
+def rich_table(board: Board, width: int, explained: bool = True) -> Table:
+    """One board for a terminal of ``width`` columns; without fronts, last metrics if narrow.
+
+    explained: with the meaning of the columns.
+    """
     titles = [
         t.replace(": ", ":\n").replace("+d", "+\nd").replace(" of", "\nof") for t in header(board)
     ]
@@ -153,13 +245,15 @@ def rich_table(board: Board, width: int) -> Table:
     shown = list(range(len(titles)))
     first = titles.index(INTERVAL.replace(" of", "\nof")) + 1 + _several_seeds(board)
     metrics = list(range(first, first + len(board.columns) - 1))
-    while metrics and sum(wide[i] + 3 for i in shown) > width:
-        shown.remove(metrics.pop())
+    droppable = [*metrics, titles.index(FRONT)]
+    while droppable and sum(wide[i] + 3 for i in shown) > width:
+        shown.remove(droppable.pop())
     hidden = len(titles) - len(shown)
-    more = [f"{hidden} more metrics: python cli.py report, or a wider terminal."] if hidden else []
+    more = [f"{hidden} more columns: python cli.py report, or a wider terminal."] if hidden else []
+    meaning = [legend([board])] if explained and board.columns else []
     table = Table(
-        title=f"{heading(board)} · {board.protocol}",
-        caption=" ".join([*notes(board), *more]),
+        title=escape(f"{heading(board)} · {board.protocol}"),
+        caption=escape(" ".join([*notes(board), *more, *meaning])),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 1),
         pad_edge=False,
@@ -168,7 +262,7 @@ def rich_table(board: Board, width: int) -> Table:
         left = titles[i] in ("decoder", "backbone")
         table.add_column(titles[i], justify="left" if left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(row[i] for i in shown))
+        table.add_row(*(escape(row[i]) for i in shown))
     return table
 
 
@@ -234,21 +328,3 @@ def speed_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             cells += [_number(latency["median_ms"], 1), between, _number(latency["fps"], 1)]
         table.add_row(*cells)
     return table
-
-
-def write_reports(tables: Sequence[Board], folder: Path) -> list[Path]:
-    """Write ``leaderboard.md``, ``.csv`` and ``.json`` into ``folder``."""
-    rows = [{"protocol": b.protocol, **row.flat()} for b in tables for row in b.rows]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    contents = {
-        "leaderboard.md": markdown(tables),
-        "leaderboard.csv": text.getvalue(),
-        "leaderboard.json": json.dumps(rows, indent=1, ensure_ascii=False) + "\n",
-    }
-    for name, content in contents.items():
-        write_atomic(folder / name, content)
-    return [folder / name for name in contents]

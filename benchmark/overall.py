@@ -1,0 +1,154 @@
+"""Rows across boards: mean gain over a baseline, and mean rank."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from benchmark.rows import Board, Overall, OverallRow, Row
+from common.errors import UsageError
+
+BASELINE = "fcn"
+Identity = tuple[str, str, str]
+"""Backbone, label, settings."""
+
+
+def overall(tables: Iterable[Board], baseline: str | None = None) -> list[Overall]:
+    """A table across the main boards of each device, threads and precision that has several.
+
+    A row is complete if it has a score in every board. Of complete rows: Δm, the mean over boards
+    of ±(m − m of the baseline) / m of the baseline in per cent, m the ranking metric and above 0
+    better; and mean rank, the mean over boards of its place among the complete rows by the ranking
+    metric, equal scores sharing the mean of their places. They are sorted by mean rank, equal ones
+    share a rank. Incomplete rows follow with what they lack. Wirings of one family (``family_of``)
+    are a row together; those that are incomplete alone have none of their own.
+
+    baseline: a label, or "label on backbone"; by default fcn, or if that is not complete the first
+    row that is. Raises UsageError if no device has a complete row of that name.
+    """
+    machines: dict[str, list[Board]] = {}
+    for board in tables:
+        if board.main and board.measured:
+            machines.setdefault(board.machine, []).append(board)
+    found = [_table(m, boards, baseline) for m, boards in machines.items() if len(boards) > 1]
+    if baseline is not None and found and not any(table.baseline for table in found):
+        names = dict.fromkeys(
+            _name(row) for table in found for row in table.rows if row.rank is not None
+        )
+        there = (
+            f"those with a score in every board are {', '.join(names)}"
+            if names
+            else ("no row has a score in every board")
+        )
+        raise UsageError(f"--baseline {baseline}: {there}")
+    return found
+
+
+def _table(machine: str, boards: Sequence[Board], baseline: str | None) -> Overall:
+    scores: dict[Identity, dict[str, float]] = {}
+    families: dict[Identity, set[Identity]] = {}
+    for board in boards:
+        members: dict[Identity, list[Row]] = {}
+        for row in board.measured:
+            own = row.backbone, row.label, row.settings
+            # of rows of one name (other training images, another wiring) that of most seeds
+            scores.setdefault(own, {}).setdefault(board.title, _score(board, own))
+            if (family := family_of(row)) is not None:
+                members.setdefault((row.backbone, family, row.settings), []).append(row)
+        for name, alike in members.items():
+            chosen = _chosen(alike, board)
+            if chosen is not None:
+                scores.setdefault(name, {})[board.title] = chosen.metrics[board.columns[0]]
+                families.setdefault(name, set()).add((chosen.backbone, chosen.label, name[2]))
+    titles = [board.title for board in boards]
+    for name, parts in families.items():
+        if len(parts) == 1:  # one wiring everywhere: its own row says it
+            del scores[name]
+        else:
+            for part in parts:
+                if len(scores[part]) < len(titles):
+                    scores.pop(part)
+    rows = [
+        OverallRow(*name, {title: found.get(title) for title in titles},
+                   missing=[title for title in titles if title not in found])
+        for name, found in sorted(scores.items())
+    ]  # fmt: skip
+    complete = [row for row in rows if not row.missing]
+    _mean_ranks(complete, boards)
+    reference = _baseline(complete, baseline)
+    if reference is not None:
+        _gains(complete, reference, boards)
+    complete.sort(key=lambda r: (r.mean_rank or 0, r.label, r.backbone, r.settings))
+    incomplete = sorted((row for row in rows if row.missing), key=lambda row: len(row.missing))
+    label = "" if reference is None else _name(reference)
+    return Overall(
+        machine, titles, label, complete + incomplete,
+        {board.title: board.columns[0] for board in boards},
+        {board.title: board.sign > 0 for board in boards},
+    )  # fmt: skip
+
+
+def family_of(row: Row) -> str | None:
+    """The name that wirings share which were made one for each task or data set: ``found-*``.
+
+    It is of every wiring from a file whose name has a hyphen, by what stands before the first one:
+    ``found-camvid.json`` and ``found-seven-scenes.json`` are one row ``found-*`` across boards.
+    None for every other row.
+    """
+    family, hyphen, _ = row.label.partition("-")
+    return f"{family}-*" if row.decoder.startswith("connectivity:") and hyphen else None
+
+
+def _chosen(rows: Sequence[Row], board: Board) -> Row | None:
+    """A family's row in a board: of several, the one named after the data set; None if unclear."""
+
+    def purpose(row: Row) -> str:
+        return row.label.partition("-")[2]
+
+    for alike in (
+        list(rows),
+        [row for row in rows if purpose(row) == board.dataset],
+        [row for row in rows if purpose(row) in board.title],
+    ):
+        if len(alike) == 1:
+            return alike[0]
+    return None
+
+
+def _score(board: Board, name: Identity) -> float:
+    alike = [r for r in board.measured if (r.backbone, r.label, r.settings) == name]
+    return max(alike, key=lambda row: len(row.seeds)).metrics[board.columns[0]]
+
+
+def _mean_ranks(rows: Sequence[OverallRow], boards: Sequence[Board]) -> None:
+    for row in rows:
+        places = []
+        for board in boards:
+            mine = board.sign * (row.scores[board.title] or 0)
+            others = [board.sign * (other.scores[board.title] or 0) for other in rows]
+            better, equal = sum(x > mine for x in others), sum(x == mine for x in others)
+            places.append(better + (equal + 1) / 2)
+        row.mean_rank = statistics.fmean(places)
+    for row in rows:
+        row.rank = 1 + sum((other.mean_rank or 0) < (row.mean_rank or 0) for other in rows)
+
+
+def _gains(rows: Sequence[OverallRow], reference: OverallRow, boards: Sequence[Board]) -> None:
+    if not all(reference.scores.values()):
+        return  # a score of 0 has no relative gain
+    for row in rows:
+        gains = []
+        for board in boards:
+            mine, theirs = row.scores[board.title] or 0, reference.scores[board.title] or 0
+            gains.append(board.sign * (mine - theirs) / abs(theirs))
+        row.delta_m = 100 * statistics.fmean(gains)
+
+
+def _baseline(complete: Sequence[OverallRow], name: str | None) -> OverallRow | None:
+    for row in complete:
+        if (name or BASELINE) in (row.label, f"{row.label} on {row.backbone}", _name(row)):
+            return row
+    return complete[0] if complete and name is None else None
+
+
+def _name(row: OverallRow) -> str:
+    settings = f" ({row.settings})" if row.settings else ""
+    return f"{row.label}{settings} on {row.backbone}"

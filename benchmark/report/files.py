@@ -1,0 +1,156 @@
+"""A leaderboard as Markdown, CSV and JSON, the same bytes for the same results."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmark.report.latex import latex
+from benchmark.report.tables import (
+    header,
+    heading,
+    legend,
+    notes,
+    overall_cells,
+    overall_header,
+    overall_heading,
+    overall_notes,
+    table_rows,
+)
+from benchmark.rows import Board, Overall
+from common.errors import UsageError
+from common.files import write_atomic
+
+BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
+FORMAT = 1
+
+
+def markdown(tables: Sequence[Board], across: Sequence[Overall] = (), level: int = 2) -> str:
+    """All boards as Markdown, with headings of ``level``."""
+    parts = []
+    for board in tables:
+        parts += [f"{'#' * level} {_line(heading(board))}", "", f"`{board.protocol}`", ""]
+        parts += _markdown_table(header(board), table_rows(board))
+        parts += ["", *(f"{_line(note)}\n" for note in notes(board))]
+    for table in across:
+        parts += [f"{'#' * level} {_line(overall_heading(table))}", "", f"`{table.title}`", ""]
+        rows = [overall_cells(table, row) for row in table.rows]
+        parts += _markdown_table(overall_header(table), rows)
+        parts += ["", *(f"{_line(note)}\n" for note in overall_notes(table))]
+    if any(board.columns for board in tables):
+        parts.append(f"{_line(legend(tables))}\n")
+    return "\n".join(parts)
+
+
+def _markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return ["| " + " | ".join(_line(cell).replace("|", "\\|") for cell in x) + " |" for x in lines]
+
+
+def _line(text: str) -> str:
+    """One line in which nothing is taken for HTML or for a comment's end."""
+    return " ".join(text.split()).replace("<", "&lt;")
+
+
+def update_between_markers(path: Path, content: str) -> None:
+    """Replace what stands between the two markers in ``path``; all else stays as it is.
+
+    Raises UsageError for a file that is not there or does not hold each marker once, in order, and
+    leaves it untouched.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        raise UsageError(f"--update {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--update {path}: not a readable text file") from error
+    for marker in (BEGIN, END):
+        if text.count(marker) != 1:
+            seen = "not in it" if marker not in text else f"in it {text.count(marker)} times"
+            raise UsageError(f"--update {path}: {marker} is {seen}: write it there once")
+    before, _, rest = text.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise UsageError(f"--update {path}: {END} stands before {BEGIN}")
+    end = "\r\n" if "\r\n" in text else "\n"
+    body = f"{BEGIN}\n\n{content.strip()}\n\n{END}".replace("\n", end)
+    write_atomic(path, (before + body + after).encode(), "--update")
+
+
+def as_csv(tables: Sequence[Board]) -> str:
+    """A line for each row of each board."""
+    rows = [{"board": b.title, "protocol": b.protocol, **r.flat()} for b in tables for r in b.rows]
+    return _csv(rows)
+
+
+def overall_as_csv(across: Sequence[Overall]) -> str:
+    """A line for each row across boards; a column for each board's ranking metric."""
+    rows = [
+        {
+            "machine": table.title,
+            "rank": row.rank,
+            "backbone": row.backbone,
+            "label": row.label,
+            "settings": row.settings,
+            "mean rank": row.mean_rank,
+            "delta m %": row.delta_m,
+            "baseline": table.baseline,
+            **{f"{title}: {table.metric[title]}": row.scores[title] for title in table.boards},
+        }
+        for table in across
+        for row in table.rows
+    ]
+    return _csv(rows)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_json(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
+    """``{"format", "boards", "overall"}``: every field of a board, its rows as ``Row.flat``."""
+    boards = [
+        {
+            "title": board.title,
+            "task": board.task,
+            "dataset": board.dataset,
+            "protocol": board.protocol,
+            "device": board.device,
+            "threads": board.threads,
+            "amp": board.amp,
+            "main": board.main,
+            "test_images": board.test_images,
+            "columns": board.columns,
+            "higher_is_better": {name: board.higher_is_better[name] for name in board.columns},
+            "constant": {name: board.constant.get(name) for name in board.columns},
+            "hypervolume": board.hypervolume,
+            "rows": [row.flat() for row in board.rows],
+        }
+        for board in tables
+    ]
+    content = {"format": FORMAT, "boards": boards, "overall": [asdict(table) for table in across]}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_reports(
+    tables: Sequence[Board], folder: Path, across: Sequence[Overall] = ()
+) -> list[Path]:
+    """Write ``leaderboard.md``, ``.csv``, ``.json``, ``.tex``, and ``overall.csv``."""
+    contents = {
+        "leaderboard.md": "# Leaderboard\n\n" + markdown(tables, across),
+        "leaderboard.csv": as_csv(tables),
+        "leaderboard.json": as_json(tables, across),
+        "leaderboard.tex": latex(tables, across),
+        "overall.csv": overall_as_csv(across),
+    }
+    for name, content in contents.items():
+        write_atomic(folder / name, content, "--output")
+    return [folder / name for name in contents]

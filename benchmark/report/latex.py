@@ -1,0 +1,67 @@
+"""A leaderboard as LaTeX tables, for packages booktabs and graphicx."""
+
+from collections.abc import Sequence
+
+from benchmark.report.tables import (
+    header,
+    heading,
+    legend,
+    notes,
+    overall_cells,
+    overall_header,
+    overall_heading,
+    overall_notes,
+    table_rows,
+)
+from benchmark.rows import Board, Overall
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
+    "%": r"\%", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "−": r"$-$", "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$", "δ": r"$\delta$", "Δ": r"$\Delta$", "β": r"$\beta$", "–": "--",
+    "…": r"\ldots{}", "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\rightarrow$",
+    "\n": " ", "\r": " ", "\t": " ",
+}  # fmt: skip
+"""Characters that LaTeX reads as commands or that its standard fonts lack."""
+
+
+def escape(text: str) -> str:
+    """``text`` as LaTeX prints it."""
+    return "".join(SPECIAL.get(character, character) for character in text)
+
+
+def latex(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
+    """A table for each board and for each table across boards, to ``\\input``."""
+    parts = ["% needs \\usepackage{booktabs,graphicx}", f"% {legend(tables)}"]
+    for board in tables:
+        caption = f"{heading(board)}. {board.protocol}. {' '.join(notes(board))}"
+        parts.append(_table(header(board), table_rows(board), caption))
+    for table in across:
+        caption = f"{overall_heading(table)}. {table.title}. {' '.join(overall_notes(table))}"
+        rows = [overall_cells(table, row) for row in table.rows]
+        parts.append(_table(overall_header(table), rows, caption))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    kinds = "".join("l" if title in ("decoder", "backbone") else "r" for title in titles)
+    # a line that begins with [ would be the argument of the \\ before it
+    lines = ["{}" + " & ".join(map(escape, row)) + r" \\" for row in rows]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape(caption)}}}",
+            r"\resizebox{\linewidth}{!}{%",
+            rf"\begin{{tabular}}{{{kinds}}}",
+            r"\toprule",
+            " & ".join(map(escape, titles)) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+        ]
+    )

@@ -1,0 +1,65 @@
+"""Published figures, shown beside measured ones and never ranked among them."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmark.rows import Board, Row
+
+FILE = Path(__file__).with_suffix(".json")
+
+
+def reported_rows(task: str, dataset: str, columns: Iterable[str]) -> list[Row]:
+    """What was published for a task and data set, as printed, in the tables' order.
+
+    columns: a board's metrics; a figure stands under the column of its metric, whatever that one's
+    protocol. Per cent become shares of 1. params: of the decoder.
+    """
+    content = json.loads(FILE.read_text(encoding="utf-8"))
+    rows = []
+    for table in content["tables"]:
+        if (table["task"], table["dataset"]) != (task, dataset):
+            continue
+        details = [content["short"], table["table"], table["split"], table["protocol"]]
+        if table["device"] != "not given":
+            details.append(table["device"])
+        source = ", ".join(part for part in (*details, table.get("note", "")) if part)
+        for entry in table["rows"]:
+            metrics = {}
+            for column in columns:
+                value = entry.get(column.partition("@")[0])
+                if value is not None:  # 72.51 / 100 is not 0.7251 in binary
+                    metrics[column] = round(value / 100, 6) if table["per_cent"] else value
+            rows.append(
+                Row(
+                    task=task,
+                    dataset=dataset,
+                    backbone=entry.get("backbone", table["backbone"]),
+                    decoder=entry["decoder"],
+                    settings="",
+                    device=table["device"],
+                    threads=0,
+                    seeds=[],
+                    metrics=metrics,
+                    spread=dict.fromkeys(metrics),
+                    interval=None,
+                    latency_ms=None,
+                    fps=entry.get("fps"),
+                    sessions=[],
+                    params={"decoder": int(entry["params"])} if "params" in entry else {},
+                    macs=0,
+                    train_seconds=0.0,
+                    command="",
+                    source=source,
+                    unranked="reported",
+                )
+            )
+    return rows
+
+
+def add_reported(tables: Iterable[Board]) -> None:
+    """Put published figures into the main boards of their data sets, before failed runs."""
+    for board in tables:
+        if board.main and board.columns:
+            count = len(board.measured)
+            board.rows[count:count] = reported_rows(board.task, board.dataset, board.columns)
