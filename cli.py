@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from benchmark.commands.choose import compare, recommend
 from benchmark.commands.data import data
 from benchmark.commands.network import evaluate, predict
 from benchmark.commands.results import list_, report
@@ -41,7 +42,10 @@ def main() -> None:
     keep_freed_memory()
 
 
-COMMANDS = (run, evaluate, predict, report, search, prune, transfer, draw, speed, data, list_)
+COMMANDS = (
+    run, evaluate, predict, report, compare, recommend, search, prune, transfer, draw, speed, data,
+    list_,
+)  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)
 

@@ -175,15 +175,17 @@ def load_replicates(folder: Path, task: str) -> dict[str, Floats]:
         return {}
 
 
-def collect(results: Path) -> tuple[list[Result], list[str]]:
+def collect(results: Path, folders: str = "*") -> tuple[list[Result], list[str]]:
     """The results under ``results`` in order of folder names, and why others were left out.
+
+    folders: of those whose name fits.
 
     Of several folders that hold a run of the same key, the one that is named by the key is kept,
     or the first.
     """
     found: dict[str, Result] = {}
     problems: list[str] = []
-    for path in sorted(results.glob(f"*/{FILE}")):
+    for path in sorted(results.glob(f"{folders}/{FILE}")):
         try:
             result = _read(path.parent)
         except ValueError as error:

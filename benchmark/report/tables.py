@@ -199,10 +199,11 @@ def overall_notes(table: Overall) -> list[str]:
             f"Δm: mean over the boards of the relative gain over {table.baseline} in per cent, "
             "above 0 is better."
         )
-    for label in dict.fromkeys(row.label for row in table.rows if row.label.endswith("-*")):
-        lines.append(
-            f"{label}: of each board its wiring of such a name; of several, the data set's own."
-        )
+    families = dict.fromkeys(row.label for row in table.rows if row.label.endswith("-*"))
+    lines += [
+        f"{label}: of each board its wiring of such a name; of several, the data set's own."
+        for label in families
+    ]
     lacking: dict[tuple[str, ...], list[str]] = {}
     for row in table.rows:
         if row.missing:
