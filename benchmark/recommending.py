@@ -140,7 +140,10 @@ def with_latencies(board: Board, path: Path) -> Board:
     try:
         content = json.loads(path.read_bytes())
         timings = {
-            (row["backbone"], label_of(row["decoder"]), *row["image_size"]): row["latency"]
+            (row["backbone"], label_of(row["decoder"]), *row["image_size"]): (
+                row["latency"]["median_ms"],
+                row["latency"]["fps"],
+            )
             for row in content
             if row.get("latency") and row["batch"] == 1
         }
@@ -151,9 +154,7 @@ def with_latencies(board: Board, path: Path) -> Board:
     rows = []
     for row in board.measured:
         size = row.runs[0].config.image_size or ()
-        timing = timings.get((row.backbone, row.label, *size))
-        milliseconds = timing["median_ms"] if timing else None
-        fps = timing["fps"] if timing else None
+        milliseconds, fps = timings.get((row.backbone, row.label, *size), (None, None))
         rows.append(replace(row, latency_ms=milliseconds, fps=fps, sessions=[]))
     if all(row.latency_ms is None for row in rows):
         sizes = {"x".join(map(str, row.runs[0].config.image_size or ())) for row in rows}

@@ -1,10 +1,14 @@
 """Paths, options and helpers that several test modules use."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from click.testing import Result
 from hypothesis import strategies as st
 
+from benchmark.config import RunConfig
+from benchmark.results import Result as Run
 from models.connectivity import Connectivity, candidates
 
 ROOT = Path(__file__).parent.parent
@@ -33,3 +37,40 @@ def wirings(draw: st.DrawFn, strides: tuple[int, ...]) -> Connectivity:
             chosen = draw(st.lists(st.sampled_from(possible), min_size=1, unique=True))
             stages[stage] = tuple(chosen)
     return Connectivity("drawn", strides, stages)
+
+
+def result(
+    decoder: str = "fcn",
+    seed: int = 0,
+    value: float = 0.5,
+    device: str = "cpu A",
+    protocol: str = "p",
+    higher: bool = True,
+    options: Mapping[str, Any] | None = None,
+    **values: Any,
+) -> Run:
+    """A finished run without a network: ``value`` is its ranking metric, ± 0.1 its interval.
+
+    options: fields of its configuration. values: fields of the result that are other.
+    """
+    config = {"task": "segmentation", "dataset": "camvid", "decoder": decoder, "seed": seed,
+              "backbone": "b", **(options or {})}  # fmt: skip
+    base = {
+        "key": f"{decoder}{seed}",
+        "status": "finished",
+        "config": RunConfig(**config),
+        "protocol": protocol,
+        "columns": ["m", "other"],
+        "higher_is_better": {"m": higher, "other": True},
+        "metrics": {"m": value, "other": 0.25, "iou/Sky": 0.1},
+        "intervals": {"m": (value - 0.1, value + 0.1)},
+        "counts": {"images": 7},
+        "constant": {"value": 1.0, "metrics": {"m": 0.125, "other": 0.2}},
+        "params": {"backbone": 2_000_000, "decoder": 500_000, "head": 1_000},
+        "macs": {"backbone": 10**9, "decoder": 5 * 10**8, "head": 0},
+        "speed": {"median_ms": 10.0 + seed, "fps": 100.0, "session": "s"},
+        "seconds": {"total": 60.0},
+        "environment": {"device": device, "threads": 2},
+        "command": "python cli.py run",
+    }  # fmt: skip
+    return Run(**{**base, **values})

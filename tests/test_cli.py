@@ -51,8 +51,8 @@ def test_run_report_and_skip(cli, camvid, tmp_path):
     assert again.exit_code == 0
     report = cli("report", "--results", results)
     assert report.exit_code == 0
-    rows = json.loads((results / "leaderboard.json").read_text())
-    assert [row["decoder"] for row in rows] == ["fcn"]
+    (board,) = json.loads((results / "leaderboard.json").read_text())["boards"]
+    assert [row["decoder"] for row in board["rows"]] == ["fcn"]
     assert (results / "leaderboard.md").exists()
     assert (results / "leaderboard.csv").exists()
 

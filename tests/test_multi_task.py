@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from test_leaderboard import result
 
 from benchmark.config import RunConfig, make_config
 from benchmark.events import Silent
@@ -20,7 +19,7 @@ from common.errors import DataError
 from datasets.base import DatasetInfo, Sample
 from datasets.pipeline import Resized, Split
 from models.decoders.base import SeparateDecoders
-from tests.support import TINY, line
+from tests.support import TINY, line, result
 
 TASKS = ("--task", "segmentation", "--task", "depth")
 RUN = ("run", *TASKS, *TINY, "--image-size", "32x32", "--epochs", "1", "--limit", "4",
@@ -168,7 +167,8 @@ def test_run_and_report(cli, tmp_path):
         assert cli(*single, "--task", task, "--results", results).exit_code == 0
     report = cli("report", "--results", results)
     assert report.exit_code == 0
-    rows = json.loads((results / "leaderboard.json").read_text())
+    found = json.loads((results / "leaderboard.json").read_text())["boards"]
+    rows = [row for board in found for row in board["rows"]]
     gains = [row["delta m %"] for row in rows]
     assert len(rows) == 4
     assert len({gain for gain in gains if gain is not None}) == 1

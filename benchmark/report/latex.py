@@ -34,7 +34,7 @@ def escape(text: str) -> str:
 
 def latex(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
     """A table for each board and for each table across boards, to ``\\input``."""
-    parts = ["% needs \\usepackage{booktabs,graphicx}", f"% {legend(tables)}"]
+    parts = ["% needs \\usepackage{booktabs,graphicx}", f"% {escape(legend(tables))}"]
     for board in tables:
         caption = f"{heading(board)}. {board.protocol}. {' '.join(notes(board))}"
         parts.append(_table(header(board), table_rows(board), caption))
