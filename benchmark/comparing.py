@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmark.leaderboard import APART, title_of
+from benchmark.leaderboard import APART, differing, title_of
 from benchmark.results import Result, load_replicates
 from benchmark.rows import label_of
 from benchmark.sides import Side
@@ -118,6 +118,11 @@ def compare(a: Side, b: Side) -> Report:
                  for s, alone in ((a, alone_a), (b, alone_b))]  # fmt: skip
         raise UserError(f"nothing to compare: {' and '.join(there)}")
     rows = [_comparison(group) for group in groups.values()]
+    networks = [[x for _, x, _ in group] for group in groups.values()]
+    for row, network in zip(rows, networks, strict=True):
+        alike = [n for r, n in zip(rows, networks, strict=True) if r.title == row.title]
+        settings = differing(network, alike)
+        row.name += f" ({settings})" if settings else ""
     rows.sort(key=lambda row: (row.task, row.title, row.name))
     return Report(a.name, b.name, rows, alone_a, alone_b, failed)
 

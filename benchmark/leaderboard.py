@@ -12,7 +12,17 @@ from benchmark.results import Result
 from benchmark.rows import COSTS, Board, Overall, OverallRow, Row
 from datasets.base import DATASETS
 
-__all__ = ["COSTS", "Board", "Overall", "OverallRow", "Row", "boards", "overlap", "title_of"]
+__all__ = [
+    "COSTS",
+    "Board",
+    "Overall",
+    "OverallRow",
+    "Row",
+    "boards",
+    "differing",
+    "overlap",
+    "title_of",
+]
 
 
 def boards(results: Iterable[Result]) -> list[Board]:
@@ -54,7 +64,7 @@ def boards(results: Iterable[Result]) -> list[Board]:
     for place, board in tables.items():
         groups = runs[place]
         rows[place] = {
-            network: _row(group, board.columns, _differing(group, list(groups.values())))
+            network: _row(group, board.columns, differing(group, list(groups.values())))
             for network, group in groups.items()
         }
         board.rows = list(rows[place].values())
@@ -181,7 +191,7 @@ def _images(result: Result, split: str) -> str:
     return str(result.data.get(split, {}).get("fingerprint", ""))
 
 
-def _differing(group: list[Result], groups: list[list[Result]]) -> str:
+def differing(group: list[Result], groups: list[list[Result]]) -> str:
     """What sets a row apart from others of the same decoder and backbone: "epochs=20"."""
     config = group[0].config
     alike = [
@@ -229,7 +239,7 @@ def _fronts(board: Board) -> None:
         for index in front(points):
             rows[index].pareto.append(cost)
         share = hypervolume(points, board.sign * board.constant[main])
-        if share is not None:
+        if share is not None and len(points) > 1:  # of one row it is always 0
             board.hypervolume[cost] = share
 
 

@@ -127,6 +127,14 @@ def test_runs_of_folders_are_paired_by_what_they_are():
     assert len(report.only_b) == 2
 
 
+def test_networks_of_one_name_are_told_apart():
+    runs = [run(options={"lr": lr}, key=str(lr)) for lr in (0.1, 0.2)]
+    runs.append(run(options={"dataset": "scenes", "lr": 0.3}))
+    report = compare(side("A", *runs), side("B", *runs))
+    names = ["fcn on b (lr=0.1)", "fcn on b (lr=0.2)", "fcn on b"]
+    assert [row.name for row in report.rows] == names
+
+
 def test_other_test_images_are_no_pair():
     other = run(data={"test": {"fingerprint": "else"}})
     with pytest.raises(UserError, match="nothing to compare: A has fcn on b, seed 0"):

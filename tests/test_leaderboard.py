@@ -132,6 +132,7 @@ def test_fronts_and_hypervolume_by_hand():
     # params: c 0.125 of 0.5 over 20 of 40, a 0.375 of 0.5 over 10 of 40
     assert board.hypervolume["params"] == pytest.approx(0.125 + 0.1875)
     assert "memory" not in board.hypervolume
+    assert boards(runs[:1])[0].hypervolume == {}
     assert "Hypervolume of the fronts: ms 0.250, params 0.312" in markdown([board])
     for row in board.rows:
         assert len(cells(board, row)) == len(header(board))
