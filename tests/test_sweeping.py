@@ -66,7 +66,11 @@ def tried(monkeypatch):
         tried.append((config.task, config.dataset, config.decoder))
         if (config.task, config.decoder) in tried.broken:
             raise UserError("the loss is nan")
-        result.data, result.columns, result.protocol = data.facts, ["score"], config.dataset
+        result.data, result.columns, result.protocol = (
+            data.facts,
+            ["score"],
+            f"{config.dataset}/{config.task}",
+        )
         result.metrics, result.higher_is_better = {"score": 0.5}, {"score": True}
         result.seconds["train"] = 0.5
         result.counts, result.constant = {"images": 4}, {"metrics": {"score": 0.1}}
@@ -93,7 +97,10 @@ def test_failures_are_recorded_and_a_second_sweep_runs_what_is_missing(cli, file
     assert [text.split("]")[0] for text in ended] == [f"[{n}/6" for n in range(1, 7)]
     assert sum("failed: the loss is nan" in text for text in ended) == 2
     assert "6 runs: 4 finished, 2 failed, 0 were finished before" in first.stderr
-    assert "failed (2): the loss is nan" in first.stderr
+    assert (
+        "failed: segmentation on camvid: unet-connectivity, test_efficientnet, seed 0 and 1 more"
+        in first.stderr
+    )
     assert "depth on scenes" in first.stdout
 
     tried.clear()

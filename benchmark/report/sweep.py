@@ -1,9 +1,8 @@
 """A sweep for the terminal: its plan, and what is done, running and failed while it goes on."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich import box
 from rich.console import Console, Group
@@ -17,10 +16,6 @@ from benchmark.estimate import UNKNOWN, Estimate
 from benchmark.plan import run_key
 from benchmark.results import Result
 from benchmark.sweeping import Watch
-
-
-class Say(Protocol):
-    def __call__(self, text: str) -> None: ...
 
 
 def duration(seconds: float) -> str:
@@ -108,20 +103,19 @@ def summary(
     """What became of a sweep: counts, and the reasons of what failed."""
     waiting = {run_key(config) for config in pending}
     failed = [result for result in done if result.status == "failed"]
-    fresh = sum(result.key in waiting for result in done) - len(
-        [result for result in failed if result.key in waiting]
-    )
-    kept = sum(result.key not in waiting and result.status == "finished" for result in done)
+    finished = [result.key in waiting for result in done if result.status == "finished"]
+    fresh, kept = finished.count(True), finished.count(False)
     counts = [f"{fresh} finished", f"{len(failed)} failed", f"{kept} were finished before"]
     if missing := len(runs) - len(done):
         counts.append(f"{missing} have no result")
-    reasons: dict[str | None, int] = {}
+    reasons: dict[str | None, list[Result]] = {}
     for result in failed:
-        reasons[result.error] = reasons.get(result.error, 0) + 1
-    return [
-        f"{len(runs)} runs: {', '.join(counts)}",
-        *(f"failed ({count}): {reason}" for reason, count in reasons.items()),
-    ]
+        reasons.setdefault(result.error, []).append(result)
+    lines = [f"{len(runs)} runs: {', '.join(counts)}"]
+    for reason, results in reasons.items():
+        more = f" and {len(results) - 1} more" if len(results) > 1 else ""
+        lines.append(f"failed: {label(results[0].config)}{more}: {reason}")
+    return lines
 
 
 def comparison(estimates: Mapping[str, Estimate], took: float) -> str:
@@ -185,7 +179,7 @@ class _Course:
 class Lines:
     """Where there is no terminal: a line for each run that has ended."""
 
-    def __init__(self, course: _Course, say: Say, verbose: bool) -> None:
+    def __init__(self, course: _Course, say: Callable[[str], None], verbose: bool) -> None:
         self.course, self.say, self.verbose = course, say, verbose
 
     def begin(self, title: str, steps: int) -> None: ...
@@ -267,7 +261,7 @@ class Screen(Lines):
 def watching(
     pending: Sequence[RunConfig],
     estimates: Mapping[str, Estimate],
-    say: Say,
+    say: Callable[[str], None],
     verbose: bool = False,
     console: Console | None = None,
 ) -> Iterator[Watch]:
