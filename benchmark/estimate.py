@@ -300,7 +300,9 @@ def _measure_one(config: RunConfig, splits: Splits, rates: _Rates) -> None:
 
     def nothing(*_: Any) -> None: ...
 
-    short = config.model_copy(update={"epochs": STEPS, "validate_every": STEPS, "workers": 0})
+    # a rate at which nothing diverges
+    changes = {"epochs": STEPS, "validate_every": STEPS, "workers": 0, "lr": 1e-9}
+    short = config.model_copy(update=changes)
     train(
         *(short, model, tasks, parts["train"], lambda net: score(net, "val")),
         *(nothing, nothing, Clock(), model.decoder.info.side_weight),

@@ -211,10 +211,11 @@ def _choices(axis: str, option: Option) -> list[Option]:
     if not values:
         raise UsageError(f"{option.where}: is an empty list")
     for value in values:
+        kind, word = (int, "seed") if axis == "seed" else (str, "name")
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UsageError(f"{option.where}: {value!r} is no {word}")
         if axis != "seed":
-            if not isinstance(value, str):
-                raise UsageError(f"{option.where}: {value!r} is no name")
-            _check_name(axis, value, option.where)
+            _check_name(axis, str(value), option.where)
     return [Option(value, option.where) for value in values]
 
 
@@ -372,7 +373,10 @@ def _configured(chosen: Options, block: str) -> RunConfig:
         if first["loc"]:
             option = chosen[str(first["loc"][0])]
             raise UsageError(f"{option.where}: {message} (got {first['input']!r})") from None
-        culprit = next((o for n, o in chosen.items() if message.startswith(option_name(n))), None)
-        raise UsageError(f"{culprit.where if culprit else block}: {message}") from None
+        for name, option in chosen.items():
+            if message.startswith(f"{option_name(name)}: "):
+                reason = message.removeprefix(f"{option_name(name)}: ")
+                raise UsageError(f"{option.where}: {reason}") from None
+        raise UsageError(f"{block}: {message}") from None
     except UserError as error:
         raise type(error)(f"{block}: {error}") from None

@@ -38,8 +38,8 @@ def read_marked_yaml(path: Path) -> MarkedYaml:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"{path}: cannot be read ({reason})") from None
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return MarkedYaml(path, None, {})
@@ -55,8 +55,6 @@ def read_marked_yaml(path: Path) -> MarkedYaml:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: not YAML: {reason}") from None
-    finally:
-        loader.dispose()
     return MarkedYaml(path, content, lines)
 
 

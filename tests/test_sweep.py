@@ -183,6 +183,8 @@ WRONG = [
     ("data: {camvid: 3}\nruns: [{seed: 0}]", 1, "camvid: .*3"),
     ("runs:\n  - seed: [0", None, "not YAML"),
     ("runs:\n\t- seed: 0", 2, "not YAML"),
+    ("runs:\n  - task: depth+depth", 2, "task: depth.depth names a task twice"),
+    ("\x00", None, "not YAML"),
     ("just text", 1, "key: value"),
     ("", 1, "key: value"),
     ("a: &a [*a]", None, "a: unknown key|not YAML"),

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from support import ROOT
 
+from benchmark import estimate as estimating
 from benchmark import sweeping
 from benchmark.estimate import Estimate, estimate
 from benchmark.plan import plan, run_key
@@ -271,6 +272,37 @@ def test_estimate_from_a_finished_run_and_from_nothing(camvid, tmp_path):
     assert estimate(longer, [result], {})[run_key(longer[0])].seconds is None
     result.environment["device"] = "another machine"
     assert estimate(longer, [result], opened)[run_key(longer[0])].seconds is None
+
+
+def test_estimate_from_what_was_measured(camvid, monkeypatch):
+    """Seconds a step × steps, an image × images; another decoder by its multiply-accumulates."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fcn, other = runs_of(camvid, "fcn", "unet-connectivity", epochs=5, validate_every=2)
+        opened, _ = open_data([fcn, other])
+    rates = {"step": 3.0, "build": 0.25, "read": 0.5, "cached": True, "validated": 2, "scored": 4}
+
+    def measured(runs, opened, found, end):
+        network, scoring = estimating._network(fcn), estimating._scoring(fcn)
+        found.macs[network] = estimating._macs(fcn)
+        for name, value in rates.items():
+            getattr(found, name)[network if name in ("step", "build") else scoring] = value
+
+    def seconds(step, build):
+        # 6 images in batches of 3: 2 steps × 5 epochs; 2 images validated 3 times, 3 scored
+        return step * 2 * 5 + 3 * 2 * 2 + 3 * 4 + 2 * build + 20 * step / (3 * 3)
+
+    monkeypatch.setattr(estimating, "_measure", measured)
+    told = estimate([fcn, other], [], opened)
+    assert told[run_key(fcn)].source == "measured"
+    assert told[run_key(fcn)].seconds == pytest.approx(seconds(3, 0.25) + 0.5 * 11)  # reads all
+    scaled = 3 * estimating._macs(other) / estimating._macs(fcn)
+    assert told[run_key(other)].source == "scaled by MACs"
+    assert told[run_key(other)].seconds == pytest.approx(seconds(scaled, 0.5))
+    rates["cached"] = False  # each step waits for its images, unless workers read them
+    assert estimate([fcn], [], opened)[run_key(fcn)].seconds == pytest.approx(
+        seconds(3 + 3 * 0.5, 0.25) + 0.5 * 11
+    )
 
 
 def test_durations_and_plan_lines(camvid):
