@@ -154,7 +154,7 @@ def _from_finished(config: RunConfig, found: Sequence[Result]) -> Estimate:
         longer = training * (config.epochs / result.config.epochs - 1)
         return spent["total"] + longer + min(spent.get("time", TIMING), TIMING)
 
-    return Estimate(statistics.median(map(seconds, found)), "finished run")
+    return Estimate(statistics.median(map(seconds, found)), "as finished runs")
 
 
 def _from_rates(config: RunConfig, splits: Splits, rates: _Rates) -> Estimate:

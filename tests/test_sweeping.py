@@ -267,7 +267,7 @@ def test_estimate_from_a_finished_run_and_from_nothing(camvid, tmp_path):
         opened, _ = open_data([*runs, *longer])
     result.seconds |= {"train": 10.0, "total": 14.0, "time": 1.0, "data": 2.0}
     told = estimate([*longer, *runs[1:]], [result], opened)
-    assert told[run_key(longer[0])] == Estimate(10 * 3 + 4 + 1 + 2, "finished run")
+    assert told[run_key(longer[0])] == Estimate(10 * 3 + 4 + 1 + 2, "as finished runs")
     assert told[run_key(runs[1])] == Estimate(None, "unknown")
     assert estimate(longer, [result], {})[run_key(longer[0])].seconds is None
     result.environment["device"] = "another machine"
@@ -392,7 +392,7 @@ def test_a_sweep_in_a_process_of_its_own(tmp_path):
     again = sweep("1.0e+30", "--dry-run")
     assert again.stdout.count("done") == 5
     assert again.stdout.count("failed before") == 1
-    assert again.stdout.count("finished run") <= 1
+    assert again.stdout.count("as finished runs") <= 1
     mended = sweep("0.01")
     assert mended.returncode == 0, mended.stderr
     assert "1 finished, 0 failed, 5 were finished before" in mended.stderr

@@ -50,7 +50,7 @@ def plan_table(
     for title in ("state", "task", "dataset", "backbone", "decoder", "seed", "size", "epochs"):
         table.add_column(title, overflow="fold")
     table.add_column("about", justify="right")
-    for title in ("from", "key"):
+    for title in ("how", "key"):
         table.add_column(title)
     waiting = {run_key(config) for config in pending}
     for config in runs:
