@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from benchmark.commands.options import console_of_width, quiet
-from common.errors import UsageError
+from common.errors import UsageError, first_line
 
 CACHE = ("only-missing", "always", "never")
 
@@ -65,7 +65,7 @@ def sweep(
     for text in plan.skipped:
         click.echo(f"left out: {text}", err=True)
     for shared, error in unusable.items():
-        click.echo(f"cannot run {shared[0]} on {shared[1]}: {error}", err=True)
+        click.echo(f"cannot run {shared[0]} on {shared[1]}: {first_line(error)}", err=True)
     console = console_of_width(180)
     if dry_run:
         console.print(plan_table(plan.runs, pending, found, estimates))
