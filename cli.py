@@ -10,6 +10,7 @@ from benchmark.commands.network import evaluate, predict
 from benchmark.commands.results import list_, report
 from benchmark.commands.run import run
 from benchmark.commands.speed import speed
+from benchmark.commands.sweep import sweep
 from benchmark.commands.wiring import draw, prune, search, transfer
 from common.errors import UserError
 from common.memory import keep_freed_memory
@@ -43,8 +44,8 @@ def main() -> None:
 
 
 COMMANDS = (
-    run, evaluate, predict, report, compare, recommend, search, prune, transfer, draw, speed, data,
-    list_,
+    run, sweep, evaluate, predict, report, compare, recommend, search, prune, transfer, draw, speed,
+    data, list_,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

@@ -278,6 +278,8 @@ PAPER_SEARCH: Mapping[str, Any] = {
 
 PAIRS = {"backbone_args": "backbone_arg", "task_weights": "task_weight"}
 """Fields that one KEY=VALUE option each fills."""
+FILLED_IN = ("weights_sha256", "wiring")
+"""Fields that follow from files, and are no options."""
 
 
 def option_name(field: str) -> str:

@@ -116,25 +116,24 @@ class Runner:
             if found is not None and found.status == "finished":
                 done[key] = found
                 self.skipped.append(key)
-        impossible = self._check([c for c in plan if run_key(c) not in done])
+        pending = [config for config in plan if run_key(config) not in done]
+        impossible = self.check(pending)
+        if impossible and len(impossible) == len(pending):
+            raise next(iter(impossible.values()))  # the user's mistake: no result
         data: dict[tuple[Any, ...], Data] = {}
         for config in plan:
             key = run_key(config)
             if key not in done:
-                done[key] = self._one(config, key, data, impossible.get(key))
-        for group in _comparable(plan):
-            try:
-                self._time(group, done)
-            except (UserError, RuntimeError) as error:  # memory, a damaged checkpoint
-                self.listener.message(f"not timed: {first_line(error)}")
+                done[key] = self.one(config, data, impossible.get(key))
+                if done[key].error is not None:
+                    self.listener.message(f"failed: {config.decoder}: {done[key].error}")
+        for group in comparable(plan):
+            self.time(group, done)
         return [done[run_key(config)] for config in plan]
 
     @staticmethod
-    def _check(pending: Sequence[RunConfig]) -> dict[str, UserError]:
-        """Why runs are impossible, by key, found before anything starts.
-
-        Raises the first reason if no run is possible: then it is the user's mistake, no result.
-        """
+    def check(pending: Sequence[RunConfig]) -> dict[str, UserError]:
+        """Why runs are impossible, by key, found before anything starts."""
         errors: dict[str, UserError] = {}
         for config in pending:
             try:
@@ -143,23 +142,26 @@ class Runner:
                 check_batch(config, model.decoder.info, config.limit)
             except UserError as error:
                 errors[run_key(config)] = error
-        if errors and len(errors) == len(pending):
-            raise next(iter(errors.values()))
         return errors
 
-    def _one(
+    def one(
         self,
         config: RunConfig,
-        key: str,
         data: dict[tuple[Any, ...], Data],
-        impossible: UserError | None,
+        impossible: UserError | None = None,
     ) -> Result:
+        """Train and score one run, and write its result, failed or finished.
+
+        data: what the runs before have opened, by ``shared_data``. impossible: why it cannot be.
+        Raises what opening the data raises, and DataError for data that prove unusable later.
+        """
+        key = run_key(config)
         folder = folder_of(self.results, config, key)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         result = Result(key=key, status="failed", config=config, command=command_of(config))
         tasks = make_tasks(config)
-        shared = (config.task, config.dataset, config.data, config.image_size, config.limit)
+        shared = shared_data(config)
         if impossible is None and shared not in data:
             start = time.perf_counter()
             data[shared] = Data.open(config, tasks, self.listener)
@@ -182,8 +184,23 @@ class Runner:
             result.error = f"{type(error).__name__}: {first_line(error)}"
             write_atomic(folder / "traceback.txt", traceback.format_exc())
         result.seconds["total"] = time.perf_counter() - begin
+        return self._record(folder, result)
+
+    def fail(self, config: RunConfig, error: Exception) -> Result:
+        """Write that a run failed before it began, and why."""
+        key = run_key(config)
+        folder = folder_of(self.results, config, key)
+        result = Result(key=key, status="failed", config=config, command=command_of(config))
+        result.error = first_line(error)
+        if not isinstance(error, UserError):
+            result.error = f"{type(error).__name__}: {result.error}"
+            write_atomic(folder / "traceback.txt", "".join(traceback.format_exception(error)))
+        return self._record(folder, result)
+
+    @staticmethod
+    def _record(folder: Path, result: Result) -> Result:
+        """Write a result; a failed one beside an earlier finished one, which stays."""
         if result.error is not None:
-            self.listener.message(f"failed: {config.decoder}: {result.error}")
             kept = load(folder)
             if kept is not None and kept.status == "finished":
                 write_atomic(folder / "failed.json", result.model_dump_json(indent=1) + "\n")
@@ -269,8 +286,14 @@ class Runner:
             path.replace(folder / path.name)
         fresh.rmdir()
 
-    def _time(self, group: Sequence[RunConfig], done: dict[str, Result]) -> None:
+    def time(self, group: Sequence[RunConfig], done: dict[str, Result]) -> None:
         """Time the finished runs of ``group`` in turns, unless all of them have been timed."""
+        try:
+            self._time(group, done)
+        except (UserError, RuntimeError) as error:  # memory, a damaged checkpoint
+            self.listener.message(f"not timed: {first_line(error)}")
+
+    def _time(self, group: Sequence[RunConfig], done: dict[str, Result]) -> None:
         finished = [c for c in group if done[run_key(c)].status == "finished"]
         timed = all(done[run_key(c)].speed is not None for c in finished)
         if not finished or (timed and not self.retime):
@@ -310,7 +333,12 @@ class Runner:
         self.listener.step()
 
 
-def _comparable(plan: Sequence[RunConfig]) -> list[list[RunConfig]]:
+def shared_data(config: RunConfig) -> tuple[Any, ...]:
+    """What must be alike for two runs to read the same ``Data``."""
+    return (config.task, config.dataset, config.data, config.image_size, config.limit)
+
+
+def comparable(plan: Sequence[RunConfig]) -> list[list[RunConfig]]:
     """Runs that are timed together: one task, data set, size, device and precision."""
     groups: dict[tuple[Any, ...], list[RunConfig]] = {}
     for config in plan:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,10 +16,13 @@ from benchmark.config import SearchConfig
 from benchmark.costs import connection_costs
 from benchmark.environment import environment
 from benchmark.events import Listener, Silent
+from benchmark.logs import ScalarLog
 from benchmark.network import check_device, open_network
 from benchmark.plan import command_of, make_tasks
 from benchmark.training import (
+    LOG_EVERY,
     Batches,
+    Log,
     NotFinite,
     autocast,
     make_augment,
@@ -41,13 +45,18 @@ ROWS = 500
 
 
 def search(
-    config: SearchConfig, output: Path, overwrite: bool = False, listener: Listener | None = None
+    config: SearchConfig,
+    output: Path,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Search a wiring for ``config`` and write ``found.json`` and ``search.json`` into ``output``.
 
-    Returns the content of search.json. Raises UsageError before anything starts for options that
-    do not fit and for a folder that holds another search, and at the end, with search.json written,
-    if the threshold leaves nothing.
+    Its losses are in metrics.jsonl besides, and for ``tensorboard``. Returns the content of
+    search.json. Raises UsageError before anything starts for options that do not fit and for a
+    folder that holds another search, and at the end, with search.json written, if the threshold
+    leaves nothing.
     """
     listener = listener or Silent()
     check_device(config.device)
@@ -85,7 +94,8 @@ def search(
         "data": {"images": len(data), "fingerprint": splits["train"].data.fingerprint()},
     }
     start = time.perf_counter()
-    record |= train_relaxed(config, model, tasks, data, listener)
+    with ScalarLog(output, tensorboard) as log:
+        record |= train_relaxed(config, model, tasks, data, log.write, listener)
     record["seconds"] = time.perf_counter() - start
     if config.device.startswith("cuda"):
         record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(config.device)
@@ -131,12 +141,14 @@ def train_relaxed(
     model: DensePredictor,
     tasks: list[Task],
     data: Resized,
+    log: Log,
     listener: Listener,
 ) -> dict[str, Any]:
     """Train ``model`` and the weights of its connections together.
 
     Returns ``iterations``, ``weights`` (w/2 of every connection at each of them), ``final`` and
-    ``losses`` (of every iteration). Raises NotFinite when the loss is not finite.
+    ``losses`` (of every iteration). log: called with the iterations done, their mean losses and how
+    many connections are above the threshold. Raises NotFinite when the loss is not finite.
     """
     assert config.image_size is not None
     decoder = model.decoder
@@ -205,6 +217,9 @@ def train_relaxed(
         for name, part in parts.items():
             losses.setdefault(name, []).append(float(f"{float(part.detach()):.5g}"))
         above = int((decoder.weights > config.threshold).sum())
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == config.iterations:
+            recent = {f"loss/{name}": fmean(x[-LOG_EVERY:]) for name, x in losses.items()}
+            log(step + 1, {**recent, "connections": above})
         task_loss = sum(losses[task.name][-1] for task in tasks)
         listener.step(f"loss {task_loss:.3f}, {above} of {len(decoder.connections)} connections")
     rows[config.iterations] = _rounded(decoder.weights)

@@ -17,7 +17,7 @@ RUN = ("run", "--task", "segmentation", "--dataset", "camvid", "--image-size", "
 
 def test_help_is_there_for_every_command():
     single = ("run", "evaluate", "predict", "search", "prune", "report", "list", "speed")
-    single = (*single, "transfer", "draw")
+    single = (*single, "transfer", "draw", "sweep")
     data = (("data", name) for name in ("preview", "check", "pack"))
     for command in ((), *((name,) for name in single), *data):
         done = subprocess.run(

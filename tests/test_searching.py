@@ -59,6 +59,9 @@ def test_a_search_writes_the_wiring_and_all_that_led_to_it(cli: Cli, tmp_path: P
     assert facts["candidates"] >= facts["kept"] >= facts["alive"] >= facts["connections"]
     assert facts["connections"] == found.connections
     assert f"{facts['kept']} of {facts['candidates']} connections kept" in result.output
+    logged = [json.loads(text) for text in (out / "metrics.jsonl").read_text().splitlines()]
+    assert logged[-1]["step"] == 4
+    assert logged[-1]["loss/sparse"] == pytest.approx(sum(record["losses"]["sparse"]) / 4)
     # the file is a decoder
     backbone = create_backbone("test_efficientnet")
     decoder = build_decoder(f"connectivity:{out / 'found.json'}", backbone)

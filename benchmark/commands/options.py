@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from benchmark.config import FALLBACKS, PAIRS, NetworkConfig, option_name
+from benchmark.config import FALLBACKS, FILLED_IN, PAIRS, NetworkConfig, option_name
 from common.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-FILLED_IN = ("weights_sha256", "wiring")
 
 
 def config_options(kind: type[NetworkConfig], several: tuple[str, ...] = ()) -> Callable[..., Any]:

@@ -25,9 +25,12 @@ from common.errors import UsageError
 @click.option("--output", type=click.Path(path_type=Path), required=True,
               help="Folder for found.json and search.json.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the search that is in --output.")
+@click.option("--tensorboard", is_flag=True,
+              help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Say more: libraries' warnings.")
 def search(
-    preset: str | None, output: Path, overwrite: bool, verbose: bool, **options: Any
+    preset: str | None, output: Path, overwrite: bool, tensorboard: bool, verbose: bool,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Search a wiring: train all connections, drop the weak ones.
 
@@ -38,15 +41,19 @@ def search(
         quiet()
     from benchmark import searching
     from benchmark.config import make_config
+    from benchmark.logs import check_tensorboard
     from benchmark.plan import resolve
     from benchmark.wirings import FOUND, SEARCH
+
+    if tensorboard:
+        check_tensorboard()
 
     values = {**(PAPER_SEARCH if preset else {}), **given(options)}
     if "task" in values:
         values["task"] = "+".join(values["task"])
     config = resolve(make_config(values, SearchConfig))
     with progress(verbose) as listener:
-        record = searching.search(config, output, overwrite, listener)
+        record = searching.search(config, output, overwrite, listener, tensorboard)
     _print_found(record["found"])
     click.echo(f"wrote {output / FOUND} and {output / SEARCH}", err=True)
 

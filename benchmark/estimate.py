@@ -1,0 +1,314 @@
+"""How long runs will take: from finished runs of the same network, else from a few steps of it.
+
+A finished run on this device tells its seconds a step (validation included) and of scoring. Where
+there is none, each distinct network and size trains three steps, the last two of which are timed,
+and a few images of each data set are read and scored. What the budget leaves no time for is scaled
+by multiply-accumulates from its nearest relative: rough, since memory counts as much.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmark.config import RunConfig
+from benchmark.environment import device_name
+from benchmark.evaluation import evaluate, metrics_of, score_constant
+from benchmark.events import Silent
+from benchmark.network import build_model, check_device
+from benchmark.plan import make_tasks, run_key
+from benchmark.results import Result
+from benchmark.runner import shared_data
+from benchmark.speed import count_macs
+from benchmark.training import train, validated
+from common.errors import UserError
+from datasets.pipeline import CACHE_BYTES, Resized, Split
+from models.predictor import DensePredictor
+
+STEPS = 3
+IMAGES = 8
+TIMING = 2.7  # seconds a network is timed in turns, warm-up included
+Splits = Mapping[str, Split]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of a run, None where they cannot be told; source: from what."""
+
+    seconds: float | None
+    source: str
+
+
+UNKNOWN = Estimate(None, "unknown")
+
+
+@dataclass
+class _Rates:
+    """Seconds measured. step: by network; the others an image, by what is scored."""
+
+    step: dict[Any, float] = field(default_factory=dict)
+    build: dict[Any, float] = field(default_factory=dict)
+    macs: dict[Any, int] = field(default_factory=dict)
+    read: dict[Any, float] = field(default_factory=dict)
+    cached: dict[Any, bool] = field(default_factory=dict)
+    validated: dict[Any, float] = field(default_factory=dict)
+    scored: dict[Any, float] = field(default_factory=dict)
+
+
+def _surroundings(config: RunConfig) -> tuple[Any, ...]:
+    """What a network's relatives share: all but the decoder."""
+    return (
+        *(config.backbone, json.dumps(config.backbone_args, sort_keys=True)),
+        *(config.image_size, config.crop_size, config.batch_size, config.optimizer),
+        *(config.device, config.threads, config.amp, config.ema is None),
+        *(config.task.count("+"), config.separate_decoders),
+    )
+
+
+def _network(config: RunConfig) -> tuple[Any, ...]:
+    wiring = json.dumps(config.wiring, sort_keys=True) if config.wiring else config.decoder
+    return (wiring, *_surroundings(config))
+
+
+def _scoring(config: RunConfig) -> tuple[Any, ...]:
+    return (shared_data(config), config.backbone, config.device, config.threads, config.amp)
+
+
+def _alike(config: RunConfig) -> tuple[Any, ...]:
+    """Runs of the same speed, whatever their seed, length and rates."""
+    shared = (config.task, config.dataset, config.limit, config.workers, config.validate_every)
+    return (_network(config), shared)
+
+
+def estimate(
+    pending: Sequence[RunConfig],
+    finished: Sequence[Result],
+    opened: Mapping[Any, Splits],
+    budget: float = 20.0,
+) -> dict[str, Estimate]:
+    """An estimate for each of ``pending``, by key.
+
+    finished: results that may tell. opened: the splits of the data that could be opened, by
+    ``shared_data``. budget: seconds to spend on measuring. The first run of each data set bears
+    the time of reading it.
+    """
+    known: dict[Any, list[Result]] = {}
+    reading: dict[Any, list[float]] = {}
+    for result in finished:
+        if result.status == "finished" and _same_machine(result):
+            if {"train", "total"} <= result.seconds.keys():
+                known.setdefault(_alike(result.config), []).append(result)
+            if "data" in result.seconds:
+                shared = shared_data(result.config)
+                reading.setdefault(_read_alike(shared), []).append(result.seconds["data"])
+    rates = _Rates()
+    _measure(
+        [c for c in pending if _alike(c) not in known and shared_data(c) in opened],
+        *(opened, rates, time.perf_counter() + budget),
+    )
+    estimates: dict[str, Estimate] = {}
+    met: set[Any] = set()
+    for config in pending:
+        shared = shared_data(config)
+        splits = opened.get(shared)
+        if splits is None:
+            estimates[run_key(config)] = UNKNOWN
+            continue
+        found = known.get(_alike(config))
+        told = _from_finished(config, found) if found else _from_rates(config, splits, rates)
+        if told.seconds is not None and shared not in met:
+            met.add(shared)
+            seconds = _reading(shared, splits, reading, rates, _scoring(config))
+            told = Estimate(told.seconds + seconds, told.source)
+        estimates[run_key(config)] = told
+    return estimates
+
+
+def _same_machine(result: Result) -> bool:
+    threads = result.config.threads or torch.get_num_threads()
+    try:
+        here = device_name(result.config.device)
+    except (RuntimeError, AssertionError):  # a CUDA device that this machine lacks
+        return False
+    seen = result.environment
+    return seen.get("device") == here and seen.get("threads") == threads
+
+
+def _read_alike(shared: tuple[Any, ...]) -> tuple[Any, ...]:
+    task, dataset, _, *others = shared  # wherever it lies
+    return (task, dataset, *others)
+
+
+def _from_finished(config: RunConfig, found: Sequence[Result]) -> Estimate:
+    """Each epoch as long as theirs; the rest of a run does not depend on its length."""
+
+    def seconds(result: Result) -> float:
+        assert config.epochs is not None
+        assert result.config.epochs is not None
+        spent, training = result.seconds, result.seconds["train"]
+        longer = training * (config.epochs / result.config.epochs - 1)
+        return spent["total"] + longer + min(spent.get("time", TIMING), TIMING)
+
+    return Estimate(statistics.median(map(seconds, found)), "as finished runs")
+
+
+def _from_rates(config: RunConfig, splits: Splits, rates: _Rates) -> Estimate:
+    assert config.epochs is not None
+    assert config.batch_size is not None
+    assert config.validate_every is not None
+    network, scoring = _network(config), _scoring(config)
+    step, source = rates.step.get(network), "measured"
+    if step is None:
+        step, source = _scaled(config, rates), "scaled by MACs"
+    if step is None or scoring not in rates.scored:
+        return UNKNOWN
+    images = len(splits["train"])
+    batch = min(config.batch_size, images)
+    if not rates.cached[scoring]:
+        reading = batch * rates.read[scoring]
+        step = max(step, reading / config.workers) if config.workers else step + reading
+    validations = -(-config.epochs // config.validate_every)
+    seconds = (
+        step * config.epochs * (images // batch)
+        + validations * len(splits["val"]) * rates.validated[scoring]
+        + len(splits["test"]) * rates.scored[scoring]
+        + 2 * rates.build.get(network, 0.5)  # for training and for timing
+        + max(TIMING, 20 * step / (3 * batch))
+    )
+    return Estimate(seconds, source)
+
+
+def _scaled(config: RunConfig, rates: _Rates) -> float | None:
+    """A step's seconds by those of a measured network that differs in the decoder only."""
+    around = _surroundings(config)
+    relatives = [network for network in rates.step if network[1:] == around]
+    if not relatives:
+        return None
+    try:
+        macs = _macs(_unloaded(config))
+    except UserError:
+        return None
+    nearest = min(relatives, key=lambda network: abs(rates.macs[network] - macs))
+    return rates.step[nearest] * macs / rates.macs[nearest]
+
+
+def _reading(
+    shared: tuple[Any, ...],
+    splits: Splits,
+    known: Mapping[Any, Sequence[float]],
+    rates: _Rates,
+    scoring: Any,
+) -> float:
+    found = known.get(_read_alike(shared))
+    if found:
+        return statistics.median(found)
+    return sum(map(len, splits.values())) * rates.read.get(scoring, 0.0)
+
+
+def _unloaded(config: RunConfig) -> RunConfig:
+    """The same network without its weights, which need not be there and cost no time."""
+    return config.model_copy(update={"pretrained": False, "weights": None})
+
+
+def _macs(config: RunConfig, model: DensePredictor | None = None) -> int:
+    assert config.image_size is not None
+    model = model or build_model(config, make_tasks(config))
+    return sum(count_macs(model, config.image_size).values())
+
+
+def _measure(
+    runs: Sequence[RunConfig], opened: Mapping[Any, Splits], rates: _Rates, end: float
+) -> None:
+    """Fill ``rates``, first with what no other measurement tells, until it is ``end``."""
+    threads = torch.get_num_threads()
+
+    def novelty(config: RunConfig) -> int:
+        relatives = {network[1:] for network in rates.step}
+        new = (
+            _scoring(config) not in rates.scored,
+            _surroundings(config) not in relatives,
+            _network(config) not in rates.step,
+        )
+        return 4 * new[0] + 2 * new[1] + new[2]
+
+    left = list(runs)
+    while left and time.perf_counter() < end:
+        config = max(left, key=novelty)
+        if not novelty(config):
+            break
+        left.remove(config)
+        torch.set_num_threads(config.threads or threads)
+        try:
+            check_device(config.device)
+            _measure_one(_unloaded(config), opened[shared_data(config)], rates)
+        except Exception:  # it will be told when the run meets it
+            continue
+    torch.set_num_threads(threads)
+
+
+def _few(split: Split, count: int) -> Split:
+    return Split(split.data, split.indices[:count], split.name)
+
+
+def _measure_one(config: RunConfig, splits: Splits, rates: _Rates) -> None:
+    """Read a few images, train ``STEPS`` steps on them by the very loop of a run, and score."""
+    assert config.image_size is not None
+    assert config.batch_size is not None
+    network, scoring = _network(config), _scoring(config)
+    tasks = make_tasks(config)
+    targets = [task.target for task in tasks]
+    start = time.perf_counter()
+    few = {"train": config.batch_size, "val": IMAGES, "test": IMAGES}
+    parts = {
+        name: Resized(_few(splits[name], count), config.image_size, targets, name == "train")
+        for name, count in few.items()
+    }
+    samples = [part[index] for part in parts.values() for index in range(len(part))]
+    for task in tasks:
+        score_constant(task, parts["train"], parts["test"])
+    read = (time.perf_counter() - start) / len(samples)
+    sample = parts["train"][0]
+    size = sum(t.numel() * t.element_size() for t in (sample.image, *sample.targets.values()))
+
+    start = time.perf_counter()
+    model = build_model(config, tasks)
+    macs = _macs(config, model)
+    build = time.perf_counter() - start
+    moments: list[float] = []
+    spent = {"val": 0.0, "test": 0.0}
+
+    class Clock(Silent):
+        def step(self, note: str = "") -> None:  # noqa: ARG002
+            moments.append(time.perf_counter())
+
+    def score(net: nn.Module, split: str) -> dict[str, float]:
+        begin = time.perf_counter()
+        fresh = {t: t.validator() if split == "val" else t.accumulator() for t in tasks}
+        evaluate(config, net, fresh, parts[split])
+        numbers = {
+            validated(tasks, task, name): value
+            for task, accumulator in fresh.items()
+            for name, value in metrics_of(accumulator).items()
+        }
+        spent[split] = (time.perf_counter() - begin) / len(parts[split])
+        return numbers
+
+    def nothing(*_: Any) -> None: ...
+
+    # a rate at which nothing diverges
+    changes = {"epochs": STEPS, "validate_every": STEPS, "workers": 0, "lr": 1e-9}
+    short = config.model_copy(update=changes)
+    train(
+        *(short, model, tasks, parts["train"], lambda net: score(net, "val")),
+        *(nothing, nothing, Clock(), model.decoder.info.side_weight),
+    )
+    score(model, "test")
+    rates.step[network] = (moments[-1] - moments[0]) / (STEPS - 1)
+    rates.build[network], rates.macs[network] = build, macs
+    rates.read[scoring], rates.cached[scoring] = read, size * len(splits["train"]) <= CACHE_BYTES
+    rates.validated[scoring], rates.scored[scoring] = spent["val"], spent["test"]

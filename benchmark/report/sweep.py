@@ -1,0 +1,276 @@
+"""A sweep for the terminal: its plan, and what is done, running and failed while it goes on."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from benchmark.config import RunConfig
+from benchmark.estimate import UNKNOWN, Estimate
+from benchmark.plan import run_key
+from benchmark.results import Result
+from benchmark.sweeping import Watch
+
+
+def duration(seconds: float) -> str:
+    """1 s, 2 min 9 s, 3 h 20 min, 4 d 3 h."""
+    whole = max(round(seconds), 1)
+    for size, unit, part, smaller in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part} {smaller}"
+    return f"{whole} s"
+
+
+def label(config: RunConfig) -> str:
+    """A run in a few words."""
+    return (
+        f"{config.task} on {config.dataset}: {config.decoder}, {config.backbone}, "
+        f"seed {config.seed}"
+    )
+
+
+def plan_table(
+    runs: Sequence[RunConfig],
+    pending: Sequence[RunConfig],
+    found: Mapping[str, Result],
+    estimates: Mapping[str, Estimate],
+) -> Table:
+    """Every run with its state, key, and estimated time."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("state", "task", "dataset", "backbone", "decoder", "seed", "size", "epochs"):
+        table.add_column(title, overflow="fold")
+    table.add_column("about", justify="right")
+    for title in ("how", "key"):
+        table.add_column(title)
+    waiting = {run_key(config) for config in pending}
+    for config in runs:
+        key = run_key(config)
+        before = found.get(key)
+        if before is None:
+            state = "to do" if key in waiting else "no result"
+        elif before.status == "failed":
+            state = "failed before"
+        else:
+            state = "again" if key in waiting else "done"
+        told = estimates.get(key)
+        seconds = "" if told is None else "?" if told.seconds is None else duration(told.seconds)
+        cells = (
+            *(state, config.task, config.dataset, config.backbone, config.decoder),
+            *(config.seed, "x".join(map(str, config.image_size or ())), config.epochs),
+            *(seconds, told.source if told else "", key),
+        )
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    return table
+
+
+def total(estimates: Mapping[str, Estimate]) -> float | None:
+    """Seconds of all runs whose time can be told; None where none can."""
+    known = [e.seconds for e in estimates.values() if e.seconds is not None]
+    return sum(known) if known else None
+
+
+def plan_line(
+    runs: Sequence[RunConfig],
+    pending: Sequence[RunConfig],
+    estimates: Mapping[str, Estimate],
+) -> str:
+    """How many runs, how many are left, how long."""
+    text = f"{len(runs)} runs, {len(pending)} of them to do"
+    if not pending:
+        return text
+    sources = [e.source for e in estimates.values()]
+    counts = ", ".join(f"{sources.count(s)} {s}" for s in dict.fromkeys(sources))
+    seconds = total(estimates)
+    about = "time unknown" if seconds is None else f"about {duration(seconds)}"
+    if seconds is not None and UNKNOWN.source in sources:
+        about += " without the unknown ones"
+    return f"{text}: {about} ({counts})"
+
+
+def summary(
+    runs: Sequence[RunConfig], pending: Sequence[RunConfig], done: Sequence[Result]
+) -> list[str]:
+    """What became of a sweep: counts, and the reasons of what failed."""
+    waiting = {run_key(config) for config in pending}
+    failed = [result for result in done if result.status == "failed"]
+    finished = [result.key in waiting for result in done if result.status == "finished"]
+    fresh, kept = finished.count(True), finished.count(False)
+    counts = [f"{fresh} finished", f"{len(failed)} failed", f"{kept} were finished before"]
+    if missing := len(runs) - len(done):
+        counts.append(f"{missing} have no result")
+    reasons: dict[str | None, list[Result]] = {}
+    for result in failed:
+        reasons.setdefault(result.error, []).append(result)
+    lines = [f"{len(runs)} runs: {', '.join(counts)}"]
+    for reason, results in reasons.items():
+        more = f" and {len(results) - 1} more" if len(results) > 1 else ""
+        lines.append(f"failed: {label(results[0].config)}{more}: {reason}")
+    return lines
+
+
+def comparison(estimates: Mapping[str, Estimate], took: float) -> str:
+    """The estimated time beside the true one."""
+    seconds = total(estimates)
+    text = f"took {duration(took)}"
+    return text if seconds is None else f"estimated {duration(seconds)}, {text}"
+
+
+class _Course:
+    """Counts of a sweep, by group, and how long the rest will take."""
+
+    def __init__(self, pending: Sequence[RunConfig], estimates: Mapping[str, Estimate]) -> None:
+        self.estimates = estimates
+        self.start = time.monotonic()
+        self.groups: dict[tuple[str, str], dict[str, int]] = {}
+        self.left = {run_key(config) for config in pending}
+        self.count = len(pending)
+        for config in pending:
+            group = self.groups.setdefault((config.task, config.dataset), {})
+            group["left"] = group.get("left", 0) + 1
+        self.expected = self.taken = 0.0
+        self.current: RunConfig | None = None
+        self.begun = self.start
+
+    def started(self, config: RunConfig) -> None:
+        self.current, self.begun = config, time.monotonic()
+        self._move(config, "left", "running")
+
+    def ended(self, result: Result) -> float:
+        """Seconds that the run took."""
+        spent = time.monotonic() - self.begun
+        self.left.discard(result.key)
+        told = self.estimates.get(result.key, UNKNOWN).seconds
+        if told is not None and result.status == "finished":
+            self.expected += told
+            self.taken += spent
+        self._move(result.config, "running", "done" if result.status == "finished" else "failed")
+        self.current = None
+        return spent
+
+    def _move(self, config: RunConfig, old: str, new: str) -> None:
+        group = self.groups[(config.task, config.dataset)]
+        group[old] -= 1
+        group[new] = group.get(new, 0) + 1
+
+    def remaining(self) -> float | None:
+        """Seconds left, by the estimates and how well they held so far."""
+        known = [
+            e.seconds
+            for key in self.left
+            if (e := self.estimates.get(key, UNKNOWN)).seconds is not None
+        ]
+        if not known:
+            return None
+        pace = self.taken / self.expected if self.expected else 1.0
+        spent = time.monotonic() - self.begun if self.current is not None else 0.0
+        return max(sum(known) * pace - spent, 0.0)
+
+
+class Lines:
+    """Where there is no terminal: a line for each run that has ended."""
+
+    def __init__(self, course: _Course, say: Callable[[str], None], verbose: bool) -> None:
+        self.course, self.say, self.verbose = course, say, verbose
+
+    def begin(self, title: str, steps: int) -> None: ...
+
+    def step(self, note: str = "") -> None: ...
+
+    def message(self, text: str) -> None:
+        self.say(text)
+
+    def detail(self, text: str) -> None:
+        if self.verbose:
+            self.say(text)
+
+    def started(self, config: RunConfig) -> None:
+        self.course.started(config)
+
+    def ended(self, result: Result) -> None:
+        spent = self.course.ended(result)
+        number = self.course.count - len(self.course.left)
+        self.say(f"[{number}/{self.course.count}] {_ending(result, spent)}")
+
+
+def _ending(result: Result, spent: float) -> str:
+    if result.status == "failed":
+        return f"{label(result.config)}: failed: {result.error}"
+    scores = ", ".join(
+        f"{view.columns[0].partition('@')[0]} {view.metrics[view.columns[0]]:.3f}"
+        for view in result.by_task().values()
+    )
+    return f"{label(result.config)}: finished in {duration(spent)}, {scores}"
+
+
+class Screen(Lines):
+    """On a terminal: a table of the groups, drawn anew, with the current run's bar below."""
+
+    def __init__(self, course: _Course, console: Console, verbose: bool) -> None:
+        super().__init__(course, self._print, verbose)
+        self.console = console
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console,
+        )  # fmt: skip
+        self.task = self.bar.add_task("", total=1, note="", visible=False)
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def begin(self, title: str, steps: int) -> None:
+        self.bar.reset(self.task, total=steps, description=escape(title), visible=True, note="")
+
+    def step(self, note: str = "") -> None:
+        self.bar.update(self.task, advance=1, note=escape(note))
+
+    def ended(self, result: Result) -> None:
+        spent = self.course.ended(result)
+        self.bar.update(self.task, visible=False)
+        if result.status == "failed" or self.verbose:
+            self.say(_ending(result, spent))
+
+    def __rich__(self) -> Group:
+        course = self.course
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("task")
+        table.add_column("dataset")
+        for title in ("done", "running", "failed", "left"):
+            table.add_column(title, justify="right")
+        for (task, dataset), counts in course.groups.items():
+            numbers = (str(counts.get(n) or "") for n in ("done", "running", "failed", "left"))
+            table.add_row(task, dataset, *numbers)
+        left = course.remaining()
+        rest = "" if left is None or not course.left else f", about {duration(left)} left"
+        now = f"{duration(time.monotonic() - course.start)} so far{rest}"
+        if course.current is not None:
+            now += f" · {label(course.current)}"
+        return Group(table, escape(now), self.bar)
+
+
+@contextmanager
+def watching(
+    pending: Sequence[RunConfig],
+    estimates: Mapping[str, Estimate],
+    say: Callable[[str], None],
+    verbose: bool = False,
+    console: Console | None = None,
+) -> Iterator[Watch]:
+    """A live table on a terminal, a line a run elsewhere. say: prints such a line."""
+    console = console or Console(stderr=True)
+    course = _Course(pending, estimates)
+    if not console.is_terminal:
+        yield Lines(course, say, verbose)
+        return
+    screen = Screen(course, console, verbose)
+    with Live(console=console, get_renderable=screen.__rich__, refresh_per_second=4):
+        yield screen

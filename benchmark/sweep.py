@@ -1,0 +1,382 @@
+"""A sweep file, and the runs that it stands for; ``benchmark/sweeping.py`` runs them.
+
+    results: runs                  # folder of the results
+    cache: only-missing            # or always, never
+    data: {camvid: "${CAMVID}"}    # data set → folder or packed file
+    weights: {resnet18: r18.pth}   # backbone → file, in place of pretrained
+    defaults: {seeds: [0, 1], epochs: 3}
+    runs:                          # each block is a product
+      - tasks: [segmentation, depth]
+        datasets: scenes
+        decoders: [fcn, hed]
+        lr: 0.005                  # any option of run
+    overrides:                     # for some of the runs of all blocks
+      - when: {decoder: hed}
+        set: {lr: 0.001}
+
+What a block leaves open is in ``defaults``, then as for ``run``. Stronger are, in this order: the
+block, its overrides from the first to the last, ``--set``.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmark.config import FALLBACKS, FILLED_IN, PAIRS, RunConfig, option_name
+from benchmark.plan import DEFAULT_DECODERS, resolve, run_key
+from common.errors import UsageError, UserError
+from common.marked_yaml import MarkedYaml, Place, read_marked_yaml
+from common.registry import nearest
+from datasets.base import DATASETS
+from models.backbones import check_name
+from models.decoders.base import DECODERS
+from models.predictor import wiring_file
+from tasks.base import TASKS
+
+Cache = Literal["only-missing", "always", "never"]
+BUILT_IN = Path(__file__).parent / "sweeps"
+AXES = ("task", "dataset", "backbone", "decoder", "seed")
+PLURALS = {f"{axis}s": axis for axis in AXES}
+FIELDS = {PAIRS.get(name, name): name for name in RunConfig.model_fields if name not in FILLED_IN}
+"""Names of options in a file → fields of a configuration."""
+
+
+class Rule(BaseModel):
+    """Options for the runs whose choices are ``when``'s."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    when: dict[str, Any] = Field(min_length=1)
+    set: dict[str, Any] = Field(min_length=1)
+
+
+class SweepFile(BaseModel):
+    """A sweep file's keys."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    results: Path = Path("runs")
+    cache: Cache = "only-missing"
+    data: dict[str, str] = Field(default_factory=dict)
+    weights: dict[str, str] = Field(default_factory=dict)
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    runs: list[dict[str, Any]] = Field(min_length=1)
+    overrides: list[Rule] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A value, and where it was given: FILE:LINE and the key as it stands there."""
+
+    value: Any
+    where: str
+
+
+Options = dict[str, Option]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Resolved runs, each once, and the pairs of task and data set that do not exist."""
+
+    runs: list[RunConfig]
+    skipped: list[str]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file that has been read, with the lines of its keys."""
+
+    content: SweepFile
+    source: MarkedYaml
+
+    def options(self, mapping: Mapping[str, Any], place: Place) -> Options:
+        """The options of a mapping in the file, by field. Raises UsageError for unknown names."""
+        found: Options = {}
+        for key, value in mapping.items():
+            where = f"{self.source.where((*place, key))}: {key}"
+            name = field_of(key, where)
+            if name in found:
+                raise UsageError(f"{where}: is given twice, as {name} and {name}s: keep one")
+            if key == "task" and isinstance(value, list):
+                raise UsageError(
+                    f"{where}: write tasks: [a, b] for a network of each, task: a+b for one of both"
+                )
+            found[name] = Option(value, where)
+        return found
+
+    def plan(
+        self,
+        data: Mapping[str, str] | None = None,
+        weights: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Plan:
+        """All runs of the file.
+
+        data, weights: of the command line, before the file's. settings: options that every run
+        gets. Raises UsageError that names line, key and value, DataError for a missing weights or
+        wiring file.
+        """
+        places = {
+            "data": _places(self, "data", self.content.data, data or {}),
+            "weights": _places(self, "weights", self.content.weights, weights or {}),
+        }
+        rules = [_Rule(self, index, rule) for index, rule in enumerate(self.content.overrides)]
+        extra = {
+            field_of(k, f"--set {k}"): Option(v, f"--set {k}") for k, v in (settings or {}).items()
+        }
+        for name, option in extra.items():
+            if name in AXES:
+                raise UsageError(f"{option.where}: is multiplied: change it in the file")
+        defaults = self.options(self.content.defaults, ("defaults",))
+        runs: dict[str, RunConfig] = {}
+        skipped: list[str] = []
+        for index, block in enumerate(self.content.runs):
+            given = {**defaults, **self.options(block, ("runs", index))}
+            where = self.source.where(("runs", index))
+            for chosen in _products(given, where, skipped):
+                for rule in rules:
+                    rule.apply(chosen)
+                chosen.update(extra)
+                _locate(chosen, places)
+                config = _configured(chosen, where)
+                runs.setdefault(run_key(config), config)
+        for rule in rules:
+            rule.check_used(list(runs.values()))
+        _check_places(list(runs.values()), data or {}, weights or {})
+        return Plan(list(runs.values()), list(dict.fromkeys(skipped)))
+
+
+def read_sweep(name: str) -> Sweep:
+    """A sweep file, or the built-in one called ``name``.
+
+    Raises UsageError that names the line, the key and the nearest right one.
+    """
+    built_in = {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
+    path = Path(name)
+    if not path.is_file():
+        if name not in built_in:
+            close = nearest(name, built_in, 1)
+            hint = f"did you mean {close[0]}?" if close else f"built in: {', '.join(built_in)}"
+            raise UsageError(f"{name}: no such sweep file: {hint}")
+        path = built_in[name]
+    source = read_marked_yaml(path)
+    if not isinstance(source.content, dict):
+        raise UsageError(f"{path}:1: expected 'key: value' lines, among them runs")
+    try:
+        return Sweep(SweepFile.model_validate(source.content), source)
+    except ValidationError as error:
+        # of a misspelt key that must be there, the misspelling says more than that it is missing
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        loc = tuple(part for part in first["loc"] if part != "[key]")
+        key = next((part for part in reversed(loc) if isinstance(part, str)), loc[-1])
+        where = f"{source.where(loc)}: {key}"
+        if first["type"] == "extra_forbidden":
+            known = (Rule if loc[0] == "overrides" else SweepFile).model_fields
+            raise UsageError(f"{where}: unknown key: {_hint(str(key), known)}") from None
+        if first["type"] == "missing":
+            raise UsageError(f"{where}: is missing") from None
+        raise UsageError(f"{where}: {first['msg']} (got {first['input']!r})") from None
+
+
+def _hint(name: str, names: Any) -> str:
+    close = nearest(name, names, 1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
+
+
+def field_of(key: str, where: str) -> str:
+    """The field of an option's name, with dashes or underscores, or of an axis in the plural."""
+    name = key.replace("-", "_")
+    if name in PLURALS:
+        return PLURALS[name]
+    if name in FIELDS:
+        return FIELDS[name]
+    if name in RunConfig.model_fields and name not in FILLED_IN:
+        return name
+    known = [*PLURALS, *(name.replace("_", "-") for name in FIELDS)]
+    close = nearest(key, known, 1)
+    hint = f"did you mean {close[0]}?" if close else "see python cli.py run --help"
+    raise UsageError(f"{where}: unknown option: {hint}")
+
+
+def _choices(axis: str, option: Option) -> list[Option]:
+    """The values of one axis, each a known name."""
+    values = option.value if isinstance(option.value, list) else [option.value]
+    if not values:
+        raise UsageError(f"{option.where}: is an empty list")
+    for value in values:
+        kind, word = (int, "seed") if axis == "seed" else (str, "name")
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UsageError(f"{option.where}: {value!r} is no {word}")
+        if axis != "seed":
+            _check_name(axis, str(value), option.where)
+    return [Option(value, option.where) for value in values]
+
+
+def _check_name(axis: str, value: str, where: str) -> None:
+    try:
+        if axis == "task":
+            for part in value.split("+"):
+                TASKS.get(part)
+        elif axis == "dataset":
+            DATASETS.get(value)
+        elif axis == "backbone":
+            check_name(value)
+        elif axis == "decoder" and wiring_file(value) is None:
+            DECODERS.get(value)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _products(given: Options, where: str, skipped: list[str]) -> Iterator[Options]:
+    """The options of every run of a block. Pairs that a data set does not offer are left out.
+
+    Raises UsageError if the block has no other pair.
+    """
+    axes = {
+        axis: _choices(axis, given[axis])
+        for axis in AXES
+        if axis in given and given[axis].value is not None
+    }
+    axes.setdefault("decoder", [Option(name, where) for name in DEFAULT_DECODERS])
+    for axis in ("task", "dataset"):
+        axes.setdefault(axis, [Option(RunConfig.model_fields[axis].default, where)])
+    rest = {name: option for name, option in given.items() if name not in AXES}
+    pairs, wrong = [], []
+    for task, dataset in itertools.product(axes.pop("task"), axes.pop("dataset")):
+        offered = DATASETS.get(dataset.value).info.tasks
+        lacking = [part for part in task.value.split("+") if part not in offered]
+        if lacking:
+            wrong.append(f"{dataset.value} has no {' and no '.join(lacking)}")
+        else:
+            pairs.append({"task": task, "dataset": dataset})
+    if not pairs:
+        raise UsageError(f"{where}: nothing to run: {'; '.join(dict.fromkeys(wrong))}")
+    skipped += wrong
+    for pair in pairs:
+        for choice in itertools.product(*axes.values()):
+            yield {**rest, **pair, **dict(zip(axes, choice, strict=True))}
+
+
+def _backbone(chosen: Options) -> Option:
+    """The backbone of a run, chosen or by default."""
+    if "backbone" in chosen:
+        return chosen["backbone"]
+    dataset = chosen["dataset"]
+    defaults = DATASETS.get(dataset.value).info.defaults
+    return Option(defaults.get("backbone", FALLBACKS["backbone"]), dataset.where)
+
+
+class _Rule:
+    """An override, and whether it has met a run."""
+
+    def __init__(self, sweep: Sweep, index: int, rule: Rule) -> None:
+        place: Place = ("overrides", index)
+        self.when = sweep.options(rule.when, (*place, "when"))
+        self.values = sweep.options(rule.set, (*place, "set"))
+        self.met: set[tuple[str, Any]] = set()
+        for name, option in self.when.items():
+            if name not in AXES:
+                raise UsageError(f"{option.where}: when takes {', '.join(AXES)}")
+        for name, option in self.values.items():
+            if name in AXES:
+                raise UsageError(f"{option.where}: cannot be set: it is multiplied in runs")
+        self.wanted = {name: _choices(name, option) for name, option in self.when.items()}
+
+    def apply(self, chosen: Options) -> None:
+        seen = {axis: chosen[axis].value for axis in AXES if axis in chosen}
+        seen = {"seed": 0, "backbone": _backbone(chosen).value, **seen}
+        if all(seen[a] in [o.value for o in options] for a, options in self.wanted.items()):
+            self.met |= {(axis, seen[axis]) for axis in self.wanted}
+            chosen.update(self.values)
+
+    def check_used(self, runs: Sequence[RunConfig]) -> None:
+        """Raises UsageError for a value that no run has."""
+        for axis, options in self.wanted.items():
+            for option in options:
+                if (axis, option.value) not in self.met:
+                    names = dict.fromkeys(str(getattr(run, axis)) for run in runs)
+                    hint = _hint(str(option.value), names)
+                    raise UsageError(f"{option.where}: {option.value}: no run is meant: {hint}")
+
+
+def _places(
+    sweep: Sweep, key: str, file: Mapping[str, str], given: Mapping[str, str]
+) -> dict[str, Option]:
+    """Where files lie, by data set or backbone: the file's, and before them the command line's."""
+    axis = {"data": "dataset", "weights": "backbone"}[key]
+    found = {}
+    for name, text in file.items():
+        where = f"{sweep.source.where((key, name))}: {key}: {name}"
+        found[name] = Option(text, where)
+    found |= {name: Option(text, f"--{key} {name}") for name, text in given.items()}
+    for name, option in found.items():
+        _check_name(axis, name, option.where)
+    return found
+
+
+def _check_places(
+    runs: Sequence[RunConfig], data: Mapping[str, str], weights: Mapping[str, str]
+) -> None:
+    """Raises UsageError for a place on the command line that no run needs."""
+    for key, axis, given in (("data", "dataset", data), ("weights", "backbone", weights)):
+        names = dict.fromkeys(str(getattr(run, axis)) for run in runs)
+        for name in given:
+            if name not in names:
+                raise UsageError(f"--{key} {name}: no run has it: {_hint(name, names)}")
+
+
+def unset_variables(path: Any) -> list[str]:
+    """The variables in a path that the environment lacks."""
+    return [n for n in re.findall(r"\$\{(\w+)\}", str(path)) if not os.environ.get(n)]
+
+
+def _expanded(text: Any) -> Any:
+    """``${NAME}`` replaced by the environment's value, where it has one."""
+    if not isinstance(text, str):
+        return text
+    return re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m[1]) or m[0], text)
+
+
+def _locate(chosen: Options, places: Mapping[str, Mapping[str, Option]]) -> None:
+    """Fill in where the data and the weights of a run lie."""
+    dataset, backbone = chosen["dataset"].value, _backbone(chosen).value
+    if "data" not in chosen and dataset in places["data"]:
+        chosen["data"] = places["data"][dataset]
+    if "weights" not in chosen and backbone in places["weights"]:
+        chosen["weights"] = places["weights"][backbone]
+        chosen.pop("pretrained", None)
+    for name in ("data", "weights"):
+        if name in chosen:
+            chosen[name] = Option(_expanded(chosen[name].value), chosen[name].where)
+    if "weights" in chosen and (unset := unset_variables(chosen["weights"].value)):
+        raise UsageError(
+            f"{chosen['weights'].where}: the environment variable {unset[0]} is not set: "
+            f"set it, or give --weights {backbone}=FILE"
+        )
+
+
+def _configured(chosen: Options, block: str) -> RunConfig:
+    """The run of these options. Raises UsageError that names the line and the key."""
+    values = {name: option.value for name, option in chosen.items() if option.value is not None}
+    try:
+        return resolve(RunConfig(**values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:
+            option = chosen[str(first["loc"][0])]
+            raise UsageError(f"{option.where}: {message} (got {first['input']!r})") from None
+        for name, option in chosen.items():
+            if message.startswith(f"{option_name(name)}: "):
+                reason = message.removeprefix(f"{option_name(name)}: ")
+                raise UsageError(f"{option.where}: {reason}") from None
+        raise UsageError(f"{block}: {message}") from None
+    except UserError as error:
+        raise type(error)(f"{block}: {error}") from None

@@ -1,0 +1,145 @@
+"""A sweep's runs, one after another in this process; what fails is recorded, the others go on."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from benchmark.config import RunConfig
+from benchmark.events import Listener
+from benchmark.plan import run_key
+from benchmark.results import Result, folder_of, load, read_all
+from benchmark.runner import Data, Runner, comparable, shared_data
+from benchmark.sweep import Cache, unset_variables
+from common.errors import DataError
+from common.files import check_writable
+from datasets.pipeline import Split, open_splits
+
+Opened = dict[tuple[Any, ...], dict[str, Split]]
+Unusable = dict[tuple[Any, ...], Exception]
+
+
+class Watch(Listener, Protocol):
+    """Told of a sweep's progress, and by the Listener's methods of that of the current run."""
+
+    def started(self, config: RunConfig) -> None:
+        """A run begins."""
+
+    def ended(self, result: Result) -> None:
+        """The run that began is finished or has failed; not yet timed."""
+
+
+def stored(runs: Sequence[RunConfig], results: Path) -> dict[str, Result]:
+    """What the results folder holds of ``runs``, by key: finished or failed."""
+    found = {run_key(c): load(folder_of(results, c, run_key(c))) for c in runs}
+    return {key: result for key, result in found.items() if result is not None}
+
+
+def told_before(results: Path) -> list[Result]:
+    """All results of the folder, for what they tell of time; damaged ones are told elsewhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return list(read_all(results))
+
+
+def to_do(runs: Sequence[RunConfig], found: Mapping[str, Result], cache: Cache) -> list[RunConfig]:
+    """The runs that ``cache`` wants run.
+
+    only-missing: those without a finished result. always: none. never: all.
+    """
+    if cache == "always":
+        return []
+    done = {key for key, r in found.items() if r.status == "finished" and cache != "never"}
+    return [config for config in runs if run_key(config) not in done]
+
+
+def open_data(runs: Sequence[RunConfig]) -> tuple[Opened, Unusable]:
+    """The splits that ``runs`` need, opened but not read, and why others cannot be opened."""
+    opened: Opened = {}
+    unusable: Unusable = {}
+    for config in runs:
+        shared = shared_data(config)
+        if shared in opened or shared in unusable:
+            continue
+        try:
+            for name in unset_variables(config.data):
+                raise DataError(
+                    f"data of {config.dataset}: the environment variable {name} is not set: set "
+                    f"it, or give --data {config.dataset}=PATH"
+                )
+            assert config.image_size is not None
+            opened[shared] = open_splits(
+                config.dataset, config.data, config.task.split("+"), config.image_size,
+                config.limit,
+            )  # fmt: skip
+        except Exception as error:  # a reader's defect stops its own data set only
+            unusable[shared] = error
+    return opened, unusable
+
+
+def execute(
+    runs: Sequence[RunConfig],
+    pending: Sequence[RunConfig],
+    found: Mapping[str, Result],
+    unusable: Unusable,
+    runner: Runner,
+    watch: Watch,
+) -> list[Result]:
+    """The results of ``runs``, after running ``pending``; others have theirs in ``found``.
+
+    Runs that cannot be are recorded first. Then come those of one comparison after another; each
+    comparison is timed in turns as soon as it is complete. Raises UserError if results cannot be
+    written.
+    """
+    check_writable(runner.results)
+    waiting = {run_key(config) for config in pending}
+    done = {run_key(c): found[run_key(c)] for c in runs if run_key(c) not in waiting}
+    reasons = _impossible(runner, pending, unusable)
+    for config in pending:
+        if (key := run_key(config)) in reasons:
+            watch.started(config)
+            done[key] = runner.fail(config, reasons[key])
+            watch.ended(done[key])
+    threads = torch.get_num_threads()
+    for group in comparable(runs):
+        data: dict[tuple[Any, ...], Data] = {}
+        broken: Unusable = {}
+        for config in group:
+            key, shared = run_key(config), shared_data(config)
+            if key in done:
+                continue
+            torch.set_num_threads(config.threads or threads)
+            watch.started(config)
+            try:
+                if shared in broken:
+                    raise broken[shared]
+                done[key] = runner.one(config, data)
+            except Exception as error:  # of the data: its other runs would meet it too
+                broken[shared] = error
+                done[key] = runner.fail(config, error)
+            watch.ended(done[key])
+        runner.time(group, done)
+    torch.set_num_threads(threads)
+    return [done[run_key(config)] for config in runs]
+
+
+def _impossible(
+    runner: Runner, pending: Sequence[RunConfig], unusable: Unusable
+) -> dict[str, Exception]:
+    """Why runs cannot be, by key: their data, device, size or network. Seeds share the answer."""
+    unseeded = {run_key(c): c.model_copy(update={"seed": 0}) for c in pending}
+    networks = {run_key(c): c for c in unseeded.values() if shared_data(c) not in unusable}
+    errors: dict[str, Exception] = {}
+    for key, config in networks.items():
+        try:
+            errors.update(runner.check([config]))
+        except Exception as error:  # a defect of one network
+            errors[key] = error
+    reasons: dict[str, Exception] = {}
+    for key, config in unseeded.items():
+        reason = unusable.get(shared_data(config)) or errors.get(run_key(config))
+        if reason is not None:
+            reasons[key] = reason
+    return reasons
