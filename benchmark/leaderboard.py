@@ -43,14 +43,15 @@ def boards(results: Iterable[Result]) -> list[Board]:
     ]
     for task, result in finished:
         device, threads = result.environment["device"], result.environment["threads"]
-        place = (result.protocol, _images(result, "test"), device, threads, result.config.amp)
+        protocol = result.protocol, result.columns[0]
+        place = (protocol, _images(result, "test"), device, threads, result.config.amp)
         if place not in tables:
             board = tables[place] = Board(
                 task=task,
                 title=title_of(task, result.config),
                 protocol="",
-                columns=result.columns,
-                higher_is_better=result.higher_is_better,
+                columns=[],
+                higher_is_better={},
                 constant=result.constant["metrics"],
                 test_images=result.counts.get("images", 0),
                 dataset=result.config.dataset,
@@ -59,6 +60,10 @@ def boards(results: Iterable[Result]) -> list[Board]:
                 amp=result.config.amp,
             )
             board.protocol = f"{result.protocol}, {board.machine}"
+        # an earlier version may have shown fewer metrics
+        board = tables[place]
+        board.columns = list(dict.fromkeys((*board.columns, *result.columns)))
+        board.higher_is_better |= result.higher_is_better
         _enter(result, runs.setdefault(place, {}).setdefault(_network(result), []))
     rows: dict[tuple[Any, ...], dict[str, Row]] = {}
     for place, board in tables.items():
@@ -250,10 +255,11 @@ def overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> boo
 
 def _row(group: list[Result], columns: list[str], settings: str) -> Row:
     first = group[0]
-    metrics = {name: statistics.fmean(r.metrics[name] for r in group) for name in columns}
+    common = [name for name in columns if all(name in r.metrics for r in group)]
+    metrics = {name: statistics.fmean(r.metrics[name] for r in group) for name in common}
     spread = {
         name: statistics.stdev(r.metrics[name] for r in group) if len(group) > 1 else None
-        for name in columns
+        for name in common
     }
     timed = [r.speed for r in group if r.speed is not None]
     peaks = [s["peak_memory_mb"] for s in timed if s.get("peak_memory_mb") is not None]

@@ -22,14 +22,16 @@ def overall(tables: Iterable[Board], baseline: str | None = None) -> list[Overal
     are a row together; those that are incomplete alone have none of their own.
 
     baseline: a label, or "label on backbone"; by default fcn, or if that is not complete the first
-    row that is. Raises UsageError if no device has a complete row of that name.
+    row that is. Raises UsageError if no device has several boards and a complete row of that name.
     """
     machines: dict[str, list[Board]] = {}
     for board in tables:
         if board.main and board.measured:
             machines.setdefault(board.machine, []).append(board)
     found = [_table(m, boards, baseline) for m, boards in machines.items() if len(boards) > 1]
-    if baseline is not None and found and not any(table.baseline for table in found):
+    if baseline is not None and not found:
+        raise UsageError(f"--baseline {baseline}: no device has several boards to compare across")
+    if baseline is not None and not any(table.baseline for table in found):
         names = dict.fromkeys(
             _name(row) for table in found for row in table.rows if row.rank is not None
         )

@@ -58,7 +58,8 @@ def choose_board(
         raise UsageError(f"several data sets: add --dataset, one of {', '.join(named)}")
     machines = [b.machine for b in found]
     if device is not None:
-        found = [b for b in found if device.casefold() in b.machine.casefold()]
+        exact = [b for b in found if b.machine.casefold() == device.casefold()]
+        found = exact or [b for b in found if device.casefold() in b.machine.casefold()]
         if not found:
             raise UsageError(f"--device {device}: no result: there are {'; '.join(machines)}")
     if len(found) > 1:

@@ -222,3 +222,13 @@ def test_one_wiring_under_two_paths_is_one_row():
     ]
     (board,) = boards(runs)
     assert [(row.label, row.seeds) for row in board.rows] == [("found", [0, 1])]
+
+
+def test_a_result_of_a_version_with_fewer_metrics():
+    old = result("old", columns=["m"], higher_is_better={"m": True}, metrics={"m": 0.9}, seed=0)
+    (board,) = boards([old, result("new", seed=1)])
+    assert board.columns == ["m", "other"]
+    assert [row.metrics for row in board.rows] == [{"m": 0.9}, {"m": 0.5, "other": 0.25}]
+    for row in board.rows:
+        assert len(cells(board, row)) == len(header(board))
+    assert "0.900" in markdown([board])

@@ -71,6 +71,8 @@ def test_the_baseline_can_be_named():
     assert overall(tables, "a on b")[0].baseline == "a on b"
     with pytest.raises(UsageError, match="--baseline c: those with a score in every board are"):
         overall(tables, "c")
+    with pytest.raises(UsageError, match="--baseline fcn: no device has several boards"):
+        overall(boards(RUNS[::2]), "fcn")
 
 
 def test_without_fcn_the_first_complete_row_is_the_baseline():

@@ -123,6 +123,13 @@ def test_one_board_is_chosen():
             choose_board(tables, *arguments)
 
 
+def test_a_devices_whole_name_means_no_longer_one():
+    tables = boards([result(), result(options={"amp": True})])
+    assert not choose_board(tables, "segmentation", None, "CPU A, 2 threads").amp
+    with pytest.raises(UsageError, match="several devices"):
+        choose_board(tables, "segmentation", None, "2 threads")
+
+
 def timing(decoder, ms, **values):
     latency = {"median_ms": ms, "fps": 1000 / ms}
     return {"backbone": "b", "decoder": decoder, "image_size": [64, 64], "batch": 1,

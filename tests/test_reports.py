@@ -112,6 +112,15 @@ def test_update_replaces_what_stands_between_the_markers_only(tmp_path):
     assert path.read_bytes() == once
 
 
+def test_update_goes_through_a_link(tmp_path):
+    path, link = tmp_path / "README.md", tmp_path / "link.md"
+    path.write_text(f"{BEGIN}{END}")
+    link.symlink_to(path)
+    update_between_markers(link, "new")
+    assert link.is_symlink()
+    assert "new" in path.read_text()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

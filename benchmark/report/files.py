@@ -77,7 +77,7 @@ def update_between_markers(path: Path, content: str) -> None:
         raise UsageError(f"--update {path}: {END} stands before {BEGIN}")
     end = "\r\n" if "\r\n" in text else "\n"
     body = f"{BEGIN}\n\n{content.strip()}\n\n{END}".replace("\n", end)
-    write_atomic(path, (before + body + after).encode(), "--update")
+    write_atomic(path.resolve(), (before + body + after).encode(), "--update")
 
 
 def as_csv(tables: Sequence[Board]) -> str:
