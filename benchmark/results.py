@@ -4,7 +4,7 @@ import io
 import json
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,21 +130,22 @@ def _read(folder: Path) -> Result:
 
 def _check_finished(result: Result) -> None:
     """Raises ValueError for a finished result without what a leaderboard reads."""
-    for name in ("device", "threads"):
-        if name not in result.environment:
-            raise ValueError(f"environment: no {name}")
+
+    def need(field: str, values: Mapping[str, Any], names: Iterable[str]) -> None:
+        for name in names:
+            if name not in values:
+                raise ValueError(f"{field}: no {name}")
+
+    need("environment", result.environment, ("device", "threads"))
+    need("seconds", result.seconds, ("total",))
+    if result.speed is not None:
+        need("speed", result.speed, ("median_ms", "fps", "session"))
     for task, view in result.by_task().items():
-        needed = {
-            "metrics": view.metrics,
-            "higher_is_better": view.higher_is_better,
-            "constant": view.constant.get("metrics", {}),
-        }
         if not view.columns:
             raise ValueError(f"no scores of {task}")
-        for field, values in needed.items():
-            for name in view.columns:
-                if name not in values:
-                    raise ValueError(f"{field}: no {name}")
+        need("metrics", view.metrics, view.columns)
+        need("higher_is_better", view.higher_is_better, view.columns)
+        need("constant", view.constant.get("metrics", {}), view.columns)
 
 
 def save_replicates(folder: Path, replicates: Mapping[str, Mapping[str, Floats]]) -> None:
@@ -178,10 +179,8 @@ def load_replicates(folder: Path, task: str) -> dict[str, Floats]:
 def collect(results: Path, folders: str = "*") -> tuple[list[Result], list[str]]:
     """The results under ``results`` in order of folder names, and why others were left out.
 
-    folders: of those whose name fits.
-
-    Of several folders that hold a run of the same key, the one that is named by the key is kept,
-    or the first.
+    folders: a pattern of their names. Of several folders that hold a run of the same key, the one
+    that is named by the key is kept, or the first.
     """
     found: dict[str, Result] = {}
     problems: list[str] = []

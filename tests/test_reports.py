@@ -236,6 +236,8 @@ def damaged():
         "field": (json.dumps({**good, "params": "many"}), "params: Input should be"),
         "lacking": (json.dumps(lacking), "metrics: no m"),
         "place": (json.dumps({**good, "environment": {}}), "environment: no device"),
+        "untimed": (json.dumps({**good, "speed": {"fps": 1}}), "speed: no median_ms"),
+        "seconds": (json.dumps({**good, "seconds": {}}), "seconds: no total"),
         "none": (json.dumps({**good, "columns": []}), "no scores of segmentation"),
     }
 

@@ -40,7 +40,7 @@ def read_results(folder: Path) -> "list[Result]":
               help="Folder of the files; default: the results folder.")  # fmt: skip
 @click.option("--update", type=click.Path(path_type=Path), metavar="FILE.md",
               help="Write the tables between the lines <!-- leaderboard:begin --> and "
-              "<!-- leaderboard:end --> of this file, and no other file.")  # fmt: skip
+              "<!-- leaderboard:end --> of this file; print nothing, write no other.")  # fmt: skip
 @click.option("--task", multiple=True, metavar="NAME", help=FILTER)
 @click.option("--dataset", multiple=True, metavar="NAME", help=FILTER)
 @click.option("--backbone", multiple=True, metavar="NAME", help=FILTER)
@@ -61,7 +61,6 @@ def report(
     A board for each task, data set, protocol and device, then one table across the boards of each
     device. What columns, ranks, fronts and Δm mean: docs/reports.md.
     """
-
     from benchmark.commands.options import quiet
     from benchmark.leaderboard import boards
     from benchmark.overall import overall
@@ -83,14 +82,14 @@ def report(
     if update is not None:
         update_between_markers(update, markdown(tables, across, level=3))
         click.echo(f"updated {update}", err=True)
-        return
-    console = console_of_width(180)
-    for board in tables:
-        console.print(rich_table(board, console.width, explained=board is tables[-1]))
-    for table in across:
-        console.print(rich_overall(table))
-    for path in write_reports(tables, output or results, across):
-        click.echo(f"wrote {path}", err=True)
+    else:
+        console = console_of_width(180)
+        for board in tables:
+            console.print(rich_table(board, console.width, explained=board is tables[-1]))
+        for table in across:
+            console.print(rich_overall(table))
+        for path in write_reports(tables, output or results, across):
+            click.echo(f"wrote {path}", err=True)
 
 
 @click.command("list")
