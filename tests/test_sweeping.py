@@ -398,3 +398,7 @@ def test_a_sweep_in_a_process_of_its_own(tmp_path):
     assert "1 finished, 0 failed, 5 were finished before" in mended.stderr
     speeds = [result.speed for result in read_all(tmp_path / "runs") if result.speed]
     assert len(speeds) == 6
+    assert "--cache always" in sweep("0.01", "--retime", "--cache", "always").stderr
+    assert sweep("0.01", "--retime").returncode == 0
+    sessions = {speed["session"] for speed in speeds}
+    assert not sessions & {r.speed["session"] for r in read_all(tmp_path / "runs")}

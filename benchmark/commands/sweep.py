@@ -27,13 +27,18 @@ CACHE = ("only-missing", "always", "never")
               help="Weights of a backbone, in place of --pretrained. May be repeated.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE",
               help="An option of every run, as in device=cuda. May be repeated.")  # fmt: skip
+@click.option("--retime", is_flag=True,
+              help="Time finished runs again, all in turns, on this machine.")  # fmt: skip
+@click.option("--tensorboard", is_flag=True,
+              help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
 @click.option(
     "--dry-run", is_flag=True, help="Print the plan with its estimated time; run nothing."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more: every epoch, libraries' warnings.")
 def sweep(
     file: str, results: Path | None, cache: str | None, data: tuple[str, ...],
-    weights: tuple[str, ...], settings: tuple[str, ...], dry_run: bool, verbose: bool,
+    weights: tuple[str, ...], settings: tuple[str, ...], retime: bool, tensorboard: bool,
+    dry_run: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Run tasks × data sets × backbones × decoders × seeds from a file.
 
@@ -45,6 +50,7 @@ def sweep(
         quiet()
     from benchmark.estimate import estimate
     from benchmark.leaderboard import boards
+    from benchmark.logs import check_tensorboard
     from benchmark.report.sweep import comparison, plan_line, plan_table, summary, watching
     from benchmark.report.tables import rich_table
     from benchmark.runner import Runner
@@ -54,10 +60,14 @@ def sweep(
     def say(text: str) -> None:
         click.echo(text, err=True)
 
+    if tensorboard:
+        check_tensorboard()
     swept = read_sweep(file)
     plan = swept.plan(_pairs("--data", data), _pairs("--weights", weights), _settings(settings))
     results = results or swept.content.results
     policy: Any = cache or swept.content.cache
+    if retime and policy == "always":
+        raise UsageError("--retime: --cache always runs nothing: use only-missing")
     found = stored(plan.runs, results)
     pending = to_do(plan.runs, found, policy)
     opened, unusable = open_data(pending)
@@ -77,7 +87,7 @@ def sweep(
     else:
         start = time.monotonic()
         with watching(pending, estimates, say, verbose) as watch:
-            runner = Runner(results, listener=watch)
+            runner = Runner(results, False, watch, retime=retime, tensorboard=tensorboard)
             done = execute(plan.runs, pending, found, unusable, runner, watch)
         took = time.monotonic() - start
     for board in boards(done):
