@@ -6,6 +6,7 @@ import click
 
 from benchmark.commands.options import console_of_width
 from common.errors import UsageError, UserError
+from common.files import write_atomic
 
 
 @click.command()
@@ -13,7 +14,9 @@ from common.errors import UsageError, UserError
               help="Folder of the results.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), default=None,
               help="Folder of the files; default: the results folder.")  # fmt: skip
-def report(results: Path, output: Path | None) -> None:
+@click.option("--html", type=click.Path(path_type=Path), default=None, metavar="DIR",
+              help="Also write DIR/index.html, a page with plots that needs no network.")  # fmt: skip
+def report(results: Path, output: Path | None, html: Path | None) -> None:
     """Print the leaderboard; write leaderboard.md, .csv and .json."""
 
     from benchmark.leaderboard import boards
@@ -31,6 +34,11 @@ def report(results: Path, output: Path | None) -> None:
         console.print(rich_table(board, console.width))
     for path in write_reports(tables, output or results):
         click.echo(f"wrote {path}", err=True)
+    if html is not None:
+        from benchmark.report.page import page
+
+        write_atomic(html / "index.html", page(tables, []), "--html")
+        click.echo(f"wrote {html / 'index.html'}", err=True)
 
 
 @click.command("list")
