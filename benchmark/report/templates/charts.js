@@ -24,7 +24,7 @@ function scale(values, from, to, { log = false, zero = false } = {}) {
   const room = (b - a || Math.abs(b) || 1) * 0.06;
   [a, b] = [zero && low === 0 ? 0 : a - room, zero && high === 0 ? 0 : b + room];
   const at = (v) => from + ((f(v) - a) / (b - a)) * (to - from);
-  const count = Math.max(2, Math.floor(Math.abs(to - from) / 70));
+  const count = Math.max(2, Math.floor(Math.abs(to - from) / (to > from ? 70 : 45)));
   return { at, ticks: log ? logTicks(a, b, count) : ticks(a, b, count) };
 }
 

@@ -32,8 +32,11 @@ function commandBox(text, what) {
       button.focus();
     },
   }, "Copy");
-  return h("div", { class: "command" }, h("code", { tabindex: "-1" }, text), button);
+  return h("div", { class: "command" }, h("code", { tabindex: "-1" }, words(text)), button);
 }
+
+// lines break between the words of a command, not after the dashes of an option
+const words = (text) => text.split(" ").flatMap((word, i) => [i ? " " : "", h("span", {}, word)]);
 
 const part = (title, content, wide) =>
   h("section", { class: wide ? "wide" : null }, h("h4", {}, title), content);
@@ -76,7 +79,7 @@ function detailOf(board, row, link) {
     const mine = strip.querySelector(`[data-row="${row.index}"]`);
     if (mine) {
       const pictures = [...strip.children].slice(0, 2).concat(mine).map((f) => f.cloneNode(true));
-      parts.push(part(strip.getAttribute("aria-label"), h("div", { class: "strip" }, pictures), true));
+      parts.push(part(strip.getAttribute("aria-label"), h("div", { class: "strip" }, pictures)));
     }
   }
   if (!parts.length) parts.push(h("p", {}, "Nothing more is known of this row."));

@@ -8,12 +8,17 @@ let current = null;
 // the board that the state names; what it leaves open or names wrongly is the first there is
 function chosen() {
   let left = boards;
+  if (!state.task) goTo(boards.reduce((a, b) => (b.rows.length > a.rows.length ? b : a)));
   Object.keys(LEVELS).forEach((level, i) => {
     const there = left.filter((board) => board.place[i] === state[level]);
     left = there.length ? there : left.filter((board) => board.place[i] === left[0].place[i]);
     state[level] = left[0].place[i];
   });
   return left[0];
+}
+
+function goTo(board) {
+  Object.keys(LEVELS).forEach((level, i) => { state[level] = board.place[i]; });
 }
 
 function options(level) {
@@ -59,6 +64,11 @@ function render(focus) {
   if (!["ascending", "descending"].includes(state.dir)) state.dir = state.sort ? "ascending" : "";
   current = board;
   for (const other of boards) other.section.hidden = other !== board;
+  document.querySelectorAll(".wirings > figure").forEach((figure, i) => {
+    figure.hidden = !board.rows.some((row) => row.wiring === i);
+  });
+  const wirings = byId("wirings");
+  if (wirings) wirings.hidden = !board.rows.some((row) => row.wiring !== undefined);
   for (const row of board.rows) setOpen(board, row, row.key === state.row ? hash() : null);
   const shown = arrange(board, state);
   controls(board, shown.length);
@@ -97,8 +107,8 @@ function read() {
   const text = location.hash.slice(1);
   const board = /^board-(\d+)$/.exec(text);
   if (board && boards[board[1] - 1]) {
-    const [task, dataset, device, protocol] = boards[board[1] - 1].place;
-    state = { ...EMPTY, task, dataset, device, protocol };
+    state = { ...EMPTY };
+    goTo(boards[board[1] - 1]);
   } else if (text.includes("=")) {
     const given = Object.fromEntries(new URLSearchParams(text));
     state = Object.fromEntries(Object.keys(EMPTY).map((key) => [key, given[key] || ""]));
