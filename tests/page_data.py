@@ -79,7 +79,9 @@ def hash_of(*parts: object) -> int:
     return total
 
 
-def failed(decoder: str = "encnet", error: str = "the loss is nan at step 2", **values: Any) -> Result:  # noqa: E501
+def failed(
+    decoder: str = "encnet", error: str = "the loss is nan at step 2", **values: Any
+) -> Result:
     """A run that failed."""
     nothing = {"protocol": "", "metrics": {}, "columns": [], "intervals": {}, "history": []}
     given: dict[str, Any] = {**nothing, "speed": None, **values}
@@ -99,7 +101,7 @@ def reported(board: Board, source: str = "https://example.org/paper") -> Row:
 
 def with_fronts(tables: Sequence[Board]) -> list[Board]:
     """Mark the rows that no other one beats at both accuracy and a cost."""
-    costs = {"latency": lambda r: r.latency_ms, "params": lambda r: sum(r.params.values()),
+    costs = {"latency": lambda r: r.latency_ms or 1e9, "params": lambda r: sum(r.params.values()),
              "macs": lambda r: r.macs}  # fmt: skip
     for board in tables:
         rows = [row for row in board.rows if row.error is None]
@@ -143,7 +145,7 @@ def many(folder: Path | None = None, seeds: int = 5, epochs: int = 30) -> list[R
 
 
 def strips(folder: Path, task: str, images: int = 3) -> None:
-    """Pictures of ``images`` scored images: smooth noise, so that they are as large as real ones."""
+    """Pictures of ``images`` scored images: coarse noise, larger than real ones."""
     for number in range(images):
         for part in ("image", "truth", "prediction"):
             seed = hash_of(task, number, part if part != "prediction" else folder.name)

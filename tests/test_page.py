@@ -85,6 +85,16 @@ def test_table_is_there_without_the_script():
     assert "10.0" in rows["a"]
 
 
+def test_rank_1_in_a_sentence():
+    runs = [result("a", score=0.5, cost=3), result("b", score=0.49), result("c", score=0.2)]
+    text = page(views(runs), [])
+    assert "Rank 1: a, b: their intervals overlap; of these the fastest is b (10.0 ms) and the " \
+        "smallest b (2.06 M parameters)." in text  # fmt: skip
+    assert "Rank 1: c." in page(views(runs[2:]), [])
+    backbones = [result("a"), result("a", backbone="test_efficientnet")]
+    assert "Rank 1: a on test_resnet, a on test_efficientnet: " in page(views(backbones), [])
+
+
 def test_numbers_keep_three_digits():
     values = {None: "–", 0.0: "0.00", 0.01234: "0.0123", 1.999: "2.00", 12345.6: "12346"}
     assert {value: number(value) for value in values} == values
@@ -210,11 +220,19 @@ def test_several_tasks_and_devices_are_boards_that_can_be_chosen():
     runs = [result("a"), result("a", task="depth", dataset="scenes"), result("a", device="GPU B")]
     places = [tuple(board["place"]) for board in island(page(views(runs), []))]
     assert len(set(places)) == 3
-    assert ("depth", "scenes", "CPU A (2 cores), 2 threads", "scenes/depth/test/abs_rel/96x96") in places  # noqa: E501
+    assert (
+        "depth",
+        "scenes",
+        "CPU A (2 cores), 2 threads",
+        "scenes/depth/test/abs_rel/96x96",
+    ) in places
     # boards that differ in the test images only are numbered
     other = result("b", data={"test": {"fingerprint": "ff"}})
     places = [board["place"][3] for board in island(page(views([runs[0], other]), []))]
-    assert places == ["camvid/segmentation/test/miou/96x96", "camvid/segmentation/test/miou/96x96 (2)"]  # noqa: E501
+    assert places == [
+        "camvid/segmentation/test/miou/96x96",
+        "camvid/segmentation/test/miou/96x96 (2)",
+    ]
 
 
 def test_commands_of_all_seeds_come_back_from_their_differences():
@@ -230,7 +248,9 @@ def test_commands_of_all_seeds_come_back_from_their_differences():
     assert found == {run.command for run in runs}
 
 
-@pytest.mark.parametrize(("a", "b"), [("", ""), ("aa", "aaa"), ("aaa", "aa"), ("ab", "b"), ("x", "")])  # noqa: E501
+@pytest.mark.parametrize(
+    ("a", "b"), [("", ""), ("aa", "aaa"), ("aaa", "aa"), ("ab", "b"), ("x", "")]
+)
 def test_difference(a, b):
     start, end, middle = difference(a, b)
     assert a[:start] + middle + a[len(a) - end :] == b
@@ -255,9 +275,13 @@ def test_curve_of_a_joint_run_is_its_own_tasks():
         scores[task] = {name: getattr(alone, name) for name in
                         ("protocol", "columns", "higher_is_better", "metrics", "counts", "constant")}  # fmt: skip  # noqa: E501
     history = [{"epoch": 1.0, "loss": 1.0, "val/segmentation/miou": 0.25, "val/depth/abs_rel": 0.5}]
-    config = result("a").config.model_copy(update={"task": "segmentation+depth", "dataset": "scenes"})  # noqa: E501
+    config = result("a").config.model_copy(
+        update={"task": "segmentation+depth", "dataset": "scenes"}
+    )
     joint = result("a", config=config, tasks=scores, history=history)
-    found = {b["place"][0]: b["rows"][0]["curves"]["val"][1] for b in island(page(boards([joint]), []))}  # noqa: E501
+    found = {
+        b["place"][0]: b["rows"][0]["curves"]["val"][1] for b in island(page(boards([joint]), []))
+    }
     assert found == {"segmentation": [0.25], "depth": [0.5]}
 
 

@@ -82,7 +82,10 @@ def visit(browser: Browser, file: Path) -> Iterator:
 
 
 def start(task: str = "segmentation", **more: str) -> str:
-    return "#" + "&".join(f"{k}={v}" for k, v in {"task": task, "device": "CPU A (2 cores), 2 threads", **more}.items())  # noqa: E501
+    return "#" + "&".join(
+        f"{k}={v}"
+        for k, v in {"task": task, "device": "CPU A (2 cores), 2 threads", **more}.items()
+    )
 
 
 def header(page: Page, title: str) -> Locator:
@@ -167,7 +170,9 @@ def test_follows_the_link_from_the_overall_table(visit):
     assert page.locator("h2:visible").first.inner_text() == "depth on scenes"
 
 
-@pytest.mark.parametrize("wrong", ["#task=nothing&sort=x&dir=y&front=z&row=q", "#=&&%%%", "#board-99"])
+@pytest.mark.parametrize(
+    "wrong", ["#task=nothing&sort=x&dir=y&front=z&row=q", "#=&&%%%", "#board-99"]
+)
 def test_a_wrong_link_still_shows_a_board(visit, wrong):
     page = visit(wrong)
     assert page.locator("section.board:visible").count() == 1

@@ -15,7 +15,7 @@ from common.files import write_atomic
 @click.option("--output", type=click.Path(path_type=Path), default=None,
               help="Folder of the files; default: the results folder.")  # fmt: skip
 @click.option("--html", type=click.Path(path_type=Path), default=None, metavar="DIR",
-              help="Also write DIR/index.html, a page with plots that needs no network.")  # fmt: skip
+              help="Also write DIR/index.html, a page with plots, whole in itself.")  # fmt: skip
 def report(results: Path, output: Path | None, html: Path | None) -> None:
     """Print the leaderboard; write leaderboard.md, .csv and .json."""
 

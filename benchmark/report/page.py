@@ -34,6 +34,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("dom.js", "table.js", "details.js", "charts.js", "page.js")
 LIMIT = 1_450_000  # bytes of a page; pictures get what the rest leaves
 PICTURES = 700_000
+NAMED = 4  # rows of rank 1 that are named
+CHEAPEST = (("fastest is", "latency", "ms"), ("smallest", "params", "M parameters"))
+COST_NAMES = {"latency": "latency", "params": "parameters", "macs": "MACs", "memory": "memory"}
 
 
 @dataclass
@@ -54,8 +57,35 @@ class View:
         volumes = self.board.hypervolume
         return [(COST_NAMES[cost], number(volumes[cost])) for cost in COSTS if cost in volumes]
 
+    def name(self, shown: Shown) -> str:
+        """A row's name, with its backbone only where there are several."""
+        several = any(column.key == "backbone" for column in self.columns)
+        return shown.name if several else shown.name.removesuffix(f" on {shown.row.backbone}")
 
-COST_NAMES = {"latency": "latency", "params": "parameters", "macs": "MACs", "memory": "memory"}
+    @property
+    def short(self) -> str:
+        """Which rows share rank 1, and which of them costs least."""
+        first = [shown for shown in self.rows if shown.row.rank == 1 and shown.kind == "measured"]
+        if not first:
+            return ""
+        names = ", ".join(self.name(shown) for shown in first[:NAMED])
+        more = f" and {len(first) - NAMED} more" if len(first) > NAMED else ""
+        best = f"Rank 1: {names}{more}"
+        if len(first) == 1:
+            return best + "."
+        ends = []
+        for word, key, unit in CHEAPEST:
+            place = next((i for i, c in enumerate(self.columns) if c.key == key), None)
+            costs = [
+                (value, shown)
+                for shown in first
+                if place is not None and isinstance(value := shown.values[place], float | int)
+            ]
+            if costs:
+                value, shown = min(costs, key=lambda cost: cost[0])
+                ends.append(f"{word} {self.name(shown)} ({number(value)} {unit})")
+        told = f"; of these the {' and the '.join(ends)}" if ends else ""
+        return f"{best}: their intervals overlap{told}."
 
 
 def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
@@ -69,9 +99,8 @@ def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
     for place, board in enumerate(boards, 1):
         columns = columns_of(board)
         rows = shown_rows(board, columns, wirings, environments)
-        views.append(
-            View(board, place, place_of(board), columns, rows, _constant(board, columns), Pictures())
-        )  # fmt: skip
+        constant = _constant(board, columns)
+        views.append(View(board, place, place_of(board), columns, rows, constant, Pictures()))
     _tell_apart(views)
     facts: dict[str, Any] = {
         "views": views,

@@ -1,4 +1,4 @@
-"""What the page shows of a board: cells of its table, and the data that its plots are drawn from."""
+"""What the page shows of a board: cells of its table, and the data behind its plots."""
 
 import math
 import statistics
@@ -122,7 +122,8 @@ def columns_of(board: Board) -> list[Column]:
 
     several = {row.backbone for row in board.rows}
     columns = [
-        Column("rank", "#", lambda row: row.rank, -1, about="rank; rows that cannot be told apart share it"),
+        Column("rank", "#", lambda row: row.rank, -1,
+               about="rank; rows that cannot be told apart share it"),
         Column("decoder", "Decoder", lambda row: row.label, text=True),
         Column("backbone", "Backbone", lambda row: row.backbone, text=True),
     ]  # fmt: skip
@@ -256,7 +257,9 @@ def differing(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def row_data(shown: Shown, board: Board, fields: Sequence[str], first_command: str) -> dict[str, Any]:
+def row_data(
+    shown: Shown, board: Board, fields: Sequence[str], first_command: str
+) -> dict[str, Any]:
     """All of a row that is not in its table, for the details and the plots."""
     row = shown.row
     data: dict[str, Any] = {"key": shown.key, "kind": shown.kind, "values": shown.values}
@@ -277,7 +280,9 @@ def row_data(shown: Shown, board: Board, fields: Sequence[str], first_command: s
         if curves := _curves(row.runs, board):
             data["curves"] = curves
         if speed := next((run.speed for run in row.runs if run.speed), None):
-            data["speed"] = [[name.replace("_", " "), words(value)] for name, value in speed.items()]
+            data["speed"] = [
+                [name.replace("_", " "), words(value)] for name, value in speed.items()
+            ]
     return data
 
 

@@ -1,7 +1,7 @@
 """Pictures of what rows predict, within a budget of bytes: the best rows of every board first."""
 
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmark.report.page_rows import Shown
@@ -52,8 +52,7 @@ def pictures_of(boards: Sequence[tuple[str, Sequence[Shown]]], budget: int) -> l
 
 def _strips(shown: Shown, task: str) -> list[Strip]:
     """Those of the row's first seed."""
-    folders: Iterable = (run.folder for run in shown.row.runs if run.folder is not None)
-    folder = next(iter(folders), None)
+    folder = next((run.folder for run in shown.row.runs if run.folder is not None), None)
     return [s for s in read_strips(folder) if s.task == task] if folder is not None else []
 
 

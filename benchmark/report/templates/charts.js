@@ -8,7 +8,16 @@ const SHAPES = [
   "M-2-5.5H2V-2H5.5V2H2V5.5H-2V2H-5.5V-2H-2z", "M-5.5-3L0-6L5.5-3V3L0 6L-5.5 3z",
   "M0-6.5L1.8-2L6.3-2L2.8 1L4 5.6L0 3L-4 5.6L-2.8 1L-6.3-2L-1.8-2z",
 ];
-const decoders = [...new Set(boards.flatMap((b) => b.rows.map((r) => r.decoder)))].sort();
+
+// those of the most boards first: they have colours of their own, the same on every board
+const boardsOf = new Map();
+for (const board of boards) {
+  for (const name of new Set(board.rows.map((row) => row.decoder))) {
+    boardsOf.set(name, (boardsOf.get(name) || 0) + 1);
+  }
+}
+const decoders = [...boardsOf.keys()].sort()
+  .sort((a, b) => boardsOf.get(b) - boardsOf.get(a));
 const openTables = new Set();
 
 function look(row) {
@@ -176,7 +185,7 @@ function bars(board, rows, open) {
   const label = (row) => row.name + (board.column("backbone") >= 0 ? ` · ${row.backbone}` : "");
   const draw = (width) => {
     const wide = width > 460;
-    const left = wide ? Math.min(230, Math.max(...some.map((row) => label(row).length)) * 6.6 + 8) : 0;
+    const left = wide ? Math.min(240, Math.max(...some.map((row) => label(row).length)) * 6.9 + 12) : 0;
     const pitch = wide ? 24 : 36;
     const box = { left, right: width - 10, top: 18, bottom: 22 + pitch * some.length };
     const ends = some.flatMap((row) => row.interval || [row.values[board.main]]);
@@ -188,7 +197,7 @@ function bars(board, rows, open) {
       return mark(row, told(board, row), [
         s("rect", { class: "halo", x: 0, y: 22 + pitch * n, width, height: pitch }),
         s("text", wide ? { x: left - 8, y: y + 13, "text-anchor": "end" } : { x: 0, y: y - 4 },
-          clipped(label(row), wide ? left : width)),
+          clipped(label(row), wide ? left - 8 : width)),
         s("rect", { class: row.kind === "reported" ? "shape" : "bar", x: Math.min(zero, end), y, width: Math.abs(end - zero), height: 16 }),
         row.interval ? s("path", { class: "whisker", d: `M${sx.at(low)} ${y + 4}v8m0-4H${sx.at(high)}m0-4v8` }) : null,
       ], open);
@@ -202,7 +211,7 @@ function bars(board, rows, open) {
 }
 
 const clipped = (text, width) =>
-  (text.length * 6.4 > width ? `${text.slice(0, Math.max(3, Math.floor(width / 6.4) - 1))}…` : text);
+  (text.length * 6.9 > width ? `${text.slice(0, Math.max(3, Math.floor(width / 6.9) - 1))}…` : text);
 
 function curves(board, rows, which, title, open) {
   const all = rows.filter((row) => row.curves && row.curves[which]);
@@ -211,7 +220,7 @@ function curves(board, rows, which, title, open) {
   const label = (row) => row.name + (board.column("backbone") >= 0 ? ` · ${row.backbone}` : "");
   const full = title + (all.length > some.length ? `, the first ${some.length} of ${all.length} rows` : "");
   const draw = (width) => {
-    const margin = Math.min(width * 0.34, Math.max(...some.map((row) => label(row).length)) * 6.5 + 18);
+    const margin = Math.min(width * 0.36, Math.max(...some.map((row) => label(row).length)) * 6.9 + 22);
     const box = { left: 46, right: width - margin, top: 22, bottom: 260 };
     const series = some.map((row) => row.curves[which]);
     const sx = scale(series.flatMap((c) => c[0]), box.left, box.right);
