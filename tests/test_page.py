@@ -86,13 +86,23 @@ def test_table_is_there_without_the_script():
 
 
 def test_rank_1_in_a_sentence():
-    runs = [result("a", score=0.5, cost=3), result("b", score=0.49), result("c", score=0.2)]
-    text = page(views(runs), [])
-    assert "Rank 1: a, b: their intervals overlap; of these the fastest is b (10.0 ms) and the " \
-        "smallest b (2.06 M parameters)." in text  # fmt: skip
-    assert "Rank 1: c." in page(views(runs[2:]), [])
-    backbones = [result("a"), result("a", backbone="test_efficientnet")]
-    assert "Rank 1: a on test_resnet, a on test_efficientnet: " in page(views(backbones), [])
+    def short(*runs):
+        return re.findall('<p class="short">(.*?)</p>', page(boards(runs), []))[0]
+
+    a, b = result("a", score=0.5, cost=3), result("b", score=0.49)
+    assert short(a, b, result("c", score=0.2)) == (
+        "Rank 1, not told apart: a, b; of these b is the fastest (10.0 ms) and the smallest "
+        "(2.06 M parameters)."
+    )
+    small = b.model_copy(update={"speed": None}), a
+    assert short(*small).endswith(
+        "a is the fastest (12.0 ms), b is the smallest (2.06 M parameters)."
+    )
+    assert short(a) == "Rank 1: a."
+    other = result("a", backbone="test_efficientnet")
+    assert short(result("a"), other).startswith(
+        "Rank 1, not told apart: a on test_resnet, a on test_efficientnet; "
+    )
 
 
 def test_numbers_keep_three_digits():

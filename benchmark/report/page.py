@@ -35,7 +35,7 @@ SCRIPTS = ("dom.js", "table.js", "details.js", "charts.js", "page.js")
 LIMIT = 1_450_000  # bytes of a page; pictures get what the rest leaves
 PICTURES = 700_000
 NAMED = 4  # rows of rank 1 that are named
-CHEAPEST = (("fastest is", "latency", "ms"), ("smallest", "params", "M parameters"))
+CHEAPEST = (("the fastest", "latency", "ms"), ("the smallest", "params", "M parameters"))
 COST_NAMES = {"latency": "latency", "params": "parameters", "macs": "MACs", "memory": "memory"}
 
 
@@ -70,22 +70,22 @@ class View:
             return ""
         names = ", ".join(self.name(shown) for shown in first[:NAMED])
         more = f" and {len(first) - NAMED} more" if len(first) > NAMED else ""
-        best = f"Rank 1: {names}{more}"
         if len(first) == 1:
-            return best + "."
-        ends = []
+            return f"Rank 1: {names}."
+        cheapest: dict[str, list[str]] = {}
         for word, key, unit in CHEAPEST:
             place = next((i for i, c in enumerate(self.columns) if c.key == key), None)
             costs = [
-                (value, shown)
+                (value, self.name(shown))
                 for shown in first
                 if place is not None and isinstance(value := shown.values[place], float | int)
             ]
             if costs:
-                value, shown = min(costs, key=lambda cost: cost[0])
-                ends.append(f"{word} {self.name(shown)} ({number(value)} {unit})")
-        told = f"; of these the {' and the '.join(ends)}" if ends else ""
-        return f"{best}: their intervals overlap{told}."
+                value, name = min(costs, key=lambda cost: cost[0])
+                cheapest.setdefault(name, []).append(f"{word} ({number(value)} {unit})")
+        ends = [f"{name} is {' and '.join(words)}" for name, words in cheapest.items()]
+        told = f"; of these {', '.join(ends)}" if ends else ""
+        return f"Rank 1, not told apart: {names}{more}{told}."
 
 
 def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
