@@ -199,6 +199,7 @@ def test_marks_tell_by_hover_and_by_keyboard(visit):
     page.keyboard.press("Home")
     page.keyboard.press("Enter")
     assert page.locator("tr.detail:visible").count() == 1
+    assert page.locator("tr.open button.name").evaluate("e => e === document.activeElement")
     # one stop for Tab in every plot
     assert page.locator(".plot.latency .mark[tabindex='0']").count() == 1
 
@@ -229,6 +230,7 @@ def test_a_row_opens_and_its_command_is_copied(visit):
     button.focus()
     page.keyboard.press("Enter")
     assert button.get_attribute("aria-expanded") == "true"
+    assert button.evaluate("e => e === document.activeElement")
     panel = page.locator("tr.detail:visible")
     for title in ("Command", "Seeds", "Environment 1", "Wiring", "How it was timed"):
         assert panel.get_by_role("heading", name=title).count() == 1

@@ -9,7 +9,7 @@ const SHAPES = [
   "M0-6.5L1.8-2L6.3-2L2.8 1L4 5.6L0 3L-4 5.6L-2.8 1L-6.3-2L-1.8-2z",
 ];
 
-// those of the most boards first: they have colours of their own, the same on every board
+// those of the most boards first, so that they look the same on all of them
 const boardsOf = new Map();
 for (const board of boards) {
   for (const name of new Set(board.rows.map((row) => row.decoder))) {
@@ -20,8 +20,10 @@ const decoders = [...boardsOf.keys()].sort()
   .sort((a, b) => boardsOf.get(b) - boardsOf.get(a));
 const openTables = new Set();
 
+let drawn = []; // those of the board, so that as many as there are colours differ
+
 function look(row) {
-  const i = decoders.indexOf(row.decoder);
+  const i = drawn.indexOf(row.decoder);
   return { colour: `c${i % 7}`, shape: SHAPES[i % SHAPES.length] };
 }
 
@@ -220,7 +222,9 @@ function curves(board, rows, which, title, open) {
   const label = (row) => row.name + (board.column("backbone") >= 0 ? ` · ${row.backbone}` : "");
   const full = title + (all.length > some.length ? `, the first ${some.length} of ${all.length} rows` : "");
   const draw = (width) => {
-    const margin = Math.min(width * 0.36, Math.max(...some.map((row) => label(row).length)) * 6.9 + 22);
+    const narrow = width < 460; // then numbers stand at the lines, and names below
+    const at = (row) => (narrow ? String(some.indexOf(row) + 1) : label(row));
+    const margin = narrow ? 34 : Math.min(width * 0.36, Math.max(...some.map((row) => label(row).length)) * 6.9 + 22);
     const box = { left: 46, right: width - margin, top: 22, bottom: 260 };
     const series = some.map((row) => row.curves[which]);
     const sx = scale(series.flatMap((c) => c[0]), box.left, box.right);
@@ -248,10 +252,13 @@ function curves(board, rows, which, title, open) {
         s("path", { class: "thin", d: `M${x + 7} ${y}L${box.right + 10} ${places[n]}` }),
         s("circle", { class: "halo", cx: x, cy: y, r: 12 }),
         s("path", { class: "shape", d: look(row).shape, transform: `translate(${x} ${y}) scale(.8)` }),
-        s("text", { x: box.right + 13, y: places[n] + 4 }, clipped(label(row), margin - 13)),
+        s("text", { x: box.right + 13, y: places[n] + 4 }, clipped(at(row), margin - 13)),
       ], open);
     });
-    return [s("svg", { height: 300, viewBox: `0 0 ${width} 300` }, axes(box, sx, sy, "epoch", ""), lines, roving(marks, full))];
+    return [s("svg", { height: 300, viewBox: `0 0 ${width} 300` }, axes(box, sx, sy, "epoch", ""), lines, roving(marks, full)),
+      narrow ? h("ul", { class: "keys", "aria-hidden": "true" }, some.map((row, n) => h("li", {},
+        `${n + 1} `, s("svg", { viewBox: "-8 -8 16 16", class: `mark ${look(row).colour}` },
+          s("path", { class: "shape", d: look(row).shape })), label(row)))) : null].filter((part) => part);
   };
   const epochs = [...new Set(all.flatMap((row) => row.curves[which][0]))].sort((a, b) => a - b);
   const cells = epochs.map((epoch) => [String(epoch), ...all.map((row) => {
@@ -266,6 +273,7 @@ function drawPlots(board, rows, state, actions) {
   const place = board.section.querySelector(".plots");
   const costs = Object.keys(COSTS).filter((cost) => board.column(cost) >= 0);
   const plots = [];
+  drawn = decoders.filter((name) => board.rows.some((row) => row.decoder === name));
   if (board.main >= 0) {
     if (costs.includes("latency")) plots.push(scatter(board, rows, "latency", actions.open));
     const others = costs.filter((cost) => cost !== "latency");

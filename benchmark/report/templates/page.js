@@ -56,6 +56,7 @@ function hash(changes) {
 
 function render(focus) {
   const board = chosen();
+  const focused = document.activeElement; // it loses that when its row is put in order
   for (const key of ["backbone", "decoder"]) {
     if (!board.rows.some((row) => row[key] === state[key])) state[key] = "";
   }
@@ -75,6 +76,7 @@ function render(focus) {
   drawPlots(board, shown, state, actions);
   hideTip();
   if (focus) document.querySelector(focus)?.focus();
+  else if (focused.isConnected) focused.focus({ preventScroll: true });
 }
 
 function set(changes, focus) {
@@ -94,12 +96,11 @@ const actions = {
   },
   open: (key) => {
     const opens = state.row !== key;
-    set({ row: opens ? key : "" });
     const row = current.rows.find((r) => r.key === key);
-    if (opens && document.activeElement !== row.button) {
-      row.button.focus({ preventScroll: true });
-      row.tr.scrollIntoView({ block: "start" });
-    }
+    const away = document.activeElement !== row.button;
+    set({ row: opens ? key : "" });
+    if (away) row.button.focus({ preventScroll: true });
+    if (away && opens) row.tr.scrollIntoView({ block: "start" });
   },
 };
 
