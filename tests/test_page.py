@@ -213,6 +213,24 @@ def test_boards_without_a_finished_run():
     assert "No results." in page([], [])
 
 
+def test_rows_timed_apart_are_marked():
+    speeds = [{"median_ms": 10.0 + i, "fps": 90.0, "session": s} for i, s in enumerate("aab")]
+    runs = [result(n, score=0.5, speed=s) for n, s in zip("xyz", speeds, strict=True)]
+    text = page(boards(runs), [])
+    marked = {row[1]: "*" in "".join(row) for row in Reader(text).rows if row[1] in list("xyz")}
+    assert marked == {"x": False, "y": False, "z": True}
+    assert "timed in another session" in text
+    assert "timed in another session" not in page(boards(runs[:2]), [])
+
+
+def test_published_parameters_of_a_decoder_are_not_the_networks():
+    row = island(page(views([result("a")]), []))[0]["rows"][1]
+    keys = [c["key"] for c in island(page(views([result("a")]), []))[0]["columns"]]
+    assert row["decoder"] == "published"
+    assert row["values"][keys.index("params")] is None
+    assert row["values"][keys.index("decoder_params")] == 0.56
+
+
 def test_failed_and_reported_rows_differ_from_measured_ones():
     text = page(views([result("a"), failed(error="the loss is nan")]), [])
     classes = [a.get("class") for tag, a in Reader(text).elements if tag == "tr" and a.get("id")]

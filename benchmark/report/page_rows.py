@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,10 @@ class Column:
 
 @dataclass
 class Shown:
-    """A row as the page shows it. cells: texts, a column each. key: names it in links."""
+    """A row as the page shows it. cells: texts, a column each. key: names it in links.
+
+    picture: pixels of low end, value and high end. timed_apart: in another session than most.
+    """
 
     row: Row
     key: str
@@ -46,6 +50,7 @@ class Shown:
     picture: tuple[float, float, float] | None = None
     wiring: int | None = None
     environments: list[int] = field(default_factory=list)
+    timed_apart: bool = False
 
     @property
     def name(self) -> str:
@@ -160,7 +165,8 @@ def columns_of(board: Board) -> list[Column]:
 
 
 def _millions(row: Row) -> float | None:
-    return sum(row.params.values()) / 1e6 if row.params else None
+    # published figures are often of the decoder alone
+    return sum(row.params.values()) / 1e6 if "backbone" in row.params else None
 
 
 def _decoder_millions(row: Row) -> float | None:
@@ -190,6 +196,7 @@ def shown_rows(
         share = (value - low) / (high - low) if high > low else 0.5
         return round(5 + share * (RANGE - 10), 1)
 
+    sessions = _main_sessions(board)
     found: list[Shown] = []
     for row in rows:
         raw = [column.value(row) for column in columns]
@@ -201,6 +208,7 @@ def shown_rows(
             values=[x if isinstance(x, str) else rounded(x) for x in raw],
             wiring=wirings.place(row.runs[0].config, row.label) if row.runs else None,
             environments=[environments.place(run.environment) for run in row.runs],
+            timed_apart=bool(row.sessions) and tuple(row.sessions) != sessions,
         )
         value = row.metrics.get(main)
         if value is not None and math.isfinite(value):
@@ -235,16 +243,20 @@ def _text(column: Column, value: Any) -> str:
 
 def place_of(board: Board) -> tuple[str, str, str, str]:
     """What a reader chooses a board by: task, data set, device, protocol."""
-    first = next((row for row in board.rows if row.error is None and row.runs), None)
-    first = first or next(iter(board.rows), None)
-    if first is None or not board.columns or not first.runs:
-        dataset = first.dataset if first else ""
-        device = first.device if first else ""
-        return board.task, dataset, device or "–", board.protocol
-    run = first.runs[0]
-    precision = ", mixed precision" if run.config.amp else ""
+    dataset = board.title.removeprefix(f"{board.task} on ")
+    ran = [row for row in board.rows if row.runs]
+    first = next((row for row in ran if row.error is None), None)
+    if first is None:
+        return board.task, dataset, ran[0].device if ran else "–", board.protocol
+    precision = ", mixed precision" if first.runs[0].config.amp else ""
     device = f"{first.device}, {first.threads} thread{'s' * (first.threads != 1)}{precision}"
-    return board.task, first.dataset, device, run.protocol
+    return board.task, dataset, device, first.runs[0].protocol
+
+
+def _main_sessions(board: Board) -> tuple[str, ...]:
+    """The timing session(s) of most rows: only they were timed in turns."""
+    common = Counter(tuple(row.sessions) for row in board.rows if row.sessions).most_common(1)
+    return common[0][0] if common else ()
 
 
 def differing(rows: Sequence[Row]) -> list[str]:
