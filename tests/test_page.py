@@ -99,7 +99,7 @@ def test_rank_1_in_a_sentence():
         "a is the fastest (12.0 ms), b is the smallest (2.06 M parameters)."
     )
     assert short(a) == "Rank 1: a."
-    other = result("a", backbone="test_efficientnet")
+    other = result("a", score=0.49, backbone="test_efficientnet")
     assert short(result("a"), other).startswith(
         "Rank 1, not told apart: a on test_resnet, a on test_efficientnet; "
     )
@@ -121,7 +121,12 @@ def test_a_hostile_name_stays_text(where):
             runs[1] = runs[1].model_copy(update={where: value})
         elif where == "device":
             environment = {**runs[0].environment, "device": value}
-            runs[0] = runs[0].model_copy(update={"environment": environment})
+            runs = [run.model_copy(update={"environment": environment}) for run in runs]
+        elif where == "dataset":
+            config = {"dataset": value}
+            runs = [
+                r.model_copy(update={"config": r.config.model_copy(update=config)}) for r in runs
+            ]
         else:
             config = runs[0].config.model_copy(update={where: value})
             runs[0] = runs[0].model_copy(update={"config": config})
