@@ -1,5 +1,6 @@
 """The page in a real browser: sorts, filters, hovers, keys, links; nothing leaves it."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -236,6 +237,9 @@ def test_a_row_opens_and_its_command_is_copied(visit):
         assert panel.get_by_role("heading", name=title).count() == 1
     assert panel.locator(".strip img").count() == 9
     assert panel.locator(".strip img").first.evaluate("e => e.naturalWidth") == 192
+    command = panel.locator("code").first
+    assert command.evaluate("e => e.scrollWidth <= e.clientWidth")
+    assert command.inner_text() == result("sparsemask", 0, cost=2).command
     page.get_by_role("button", name="Copy the command of sparsemask").click()
     expect(page.locator("#status")).to_contain_text("Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
@@ -330,7 +334,10 @@ def test_without_javascript_all_tables_are_there(visit):
     page = visit(java_script_enabled=False)
     assert page.locator("section.board:visible").count() == 3
     assert page.locator("noscript p").is_visible()
-    assert page.locator("table.rows tbody tr[id]").count() == 8 + 2 + 2
+    boards = json.loads(page.locator("#data").text_content())
+    assert [len(board["rows"]) for board in boards if len(board["rows"]) > 2] == [8]
+    rows = page.locator("table.rows tbody tr[id]").count()
+    assert rows == sum(len(board["rows"]) for board in boards)
     assert page.locator("#controls").is_hidden()
     page.locator("section.board summary", has_text="Commands").first.click()
     assert page.locator("section.board dd code").first.is_visible()
@@ -345,7 +352,7 @@ def test_prints_what_is_shown(visit):
     assert page.locator("table.rows:visible").count() == 1
 
 
-def test_500_runs_are_usable_within_two_seconds(visit, tmp_path):
+def test_500_runs_are_usable(visit, tmp_path):
     path = tmp_path / "index.html"
     path.write_text(page(views(many()), []), encoding="utf-8")
     opened = visit(path=path)
