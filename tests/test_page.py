@@ -212,6 +212,15 @@ def test_pictures_keep_to_the_budget_best_rows_first(tmp_path, monkeypatch):
     assert "Pictures of 2 more rows are left out" in text
 
 
+def test_a_score_that_is_no_number_is_a_dash():
+    runs = [result("a"), result("b", score=float("nan")), result("c", score=float("inf"))]
+    text = page(boards(runs), [])
+    rows = {row[1]: row for row in Reader(text).rows if row[1] in list("abc")}
+    assert [rows[name][2][0] for name in "abc"] == ["0", "–", "–"]
+    assert text.count('<svg class="range"') == 1
+    assert all(row["values"][2] is None for row in island(text)[0]["rows"] if row["decoder"] != "a")
+
+
 def test_boards_without_a_finished_run():
     text = page(boards([failed(error="out of memory")]), [])
     assert any("out of memory" in row for row in Reader(text).rows)
@@ -340,6 +349,16 @@ def test_a_wiring_that_cannot_be_drawn_leaves_the_row():
     found = wiring_of(config.model_copy(update={"wiring": good}))
     assert found is not None
     assert (found.name, dict(found.stages)) == ("x", {1: ("E5", "G")})
+
+
+def test_drawing_a_wiring_reads_no_file(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("torch.load", lambda *a, **_: seen.append(a))
+    arguments = {"checkpoint_path": str(tmp_path / "x.pth")}
+    (tmp_path / "x.pth").write_bytes(b"")
+    config = result("sparsemask").config.model_copy(update={"backbone_args": arguments})
+    assert wiring_of(config) is not None
+    assert seen == []
 
 
 def test_wiring_has_an_arrow_for_each_connection_by_kind():

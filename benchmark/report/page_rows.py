@@ -189,7 +189,7 @@ def shown_rows(
     order = {"measured": 0, "reported": 0, "unranked": 1, "failed": 2}
     rows = sorted(board.rows, key=lambda row: order[kind_of(row)])
     main = board.columns[0] if board.columns else ""
-    ends = [x for row in rows for x in (*(row.interval or ()), *_one(row.metrics.get(main)))]
+    ends = [x for row in rows for x in _range(row, main)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 0.0)
 
     def at(value: float) -> float:
@@ -210,16 +210,17 @@ def shown_rows(
             environments=[environments.place(run.environment) for run in row.runs],
             timed_apart=bool(row.sessions) and tuple(row.sessions) != sessions,
         )
-        value = row.metrics.get(main)
-        if value is not None and math.isfinite(value):
-            ends_of_row = row.interval or (value, value)
-            shown.picture = (at(ends_of_row[0]), at(value), at(ends_of_row[1]))
+        if drawn := _range(row, main):
+            shown.picture = (at(drawn[0]), at(drawn[1]), at(drawn[2]))
         found.append(shown)
     return found
 
 
-def _one(value: float | None) -> tuple[float, ...]:
-    return () if value is None or not math.isfinite(value) else (value,)
+def _range(row: Row, metric: str) -> tuple[float, ...]:
+    """Low end, value and high end; nothing where there is no number."""
+    value = row.metrics.get(metric, math.nan)
+    low, high = row.interval or (value, value)
+    return (low, value, high) if all(map(math.isfinite, (low, value, high))) else ()
 
 
 def _key(row: Row, before: Sequence[Shown]) -> str:

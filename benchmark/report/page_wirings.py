@@ -12,6 +12,9 @@ from common.errors import UserError
 from models.backbones import create_without_weights
 from models.connectivity import PRESETS, Connectivity, preset
 
+# a result from elsewhere must not make timm read or fetch a file
+FILES = {"checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"}
+
 
 @dataclass
 class Drawn:
@@ -56,7 +59,8 @@ def wiring_of(config: RunConfig) -> Connectivity | None:
     if config.wiring is None and config.decoder not in PRESETS:
         return None
     try:
-        strides = _strides(config.backbone or "", json.dumps(config.backbone_args, sort_keys=True))
+        arguments = {k: v for k, v in config.backbone_args.items() if k not in FILES}
+        strides = _strides(config.backbone or "", json.dumps(arguments, sort_keys=True))
         if config.wiring is None:
             return replace(preset(config.decoder, strides), name=config.decoder)
         return _given(config.wiring, Path(config.decoder.partition(":")[2]).stem).transfer(strides)
