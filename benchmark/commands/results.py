@@ -7,6 +7,7 @@ import click
 
 from benchmark.commands.options import console_of_width
 from common.errors import UsageError, UserError
+from common.files import write_atomic
 
 if TYPE_CHECKING:
     from benchmark.results import Result
@@ -37,7 +38,9 @@ def read_results(folder: Path) -> "list[Result]":
 @click.option("--results", type=click.Path(path_type=Path), default="runs", show_default=True,
               help="Folder of the results.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), default=None,
-              help="Folder of the files; default: the results folder.")  # fmt: skip
+              help="Folder of the files. [default: --html's, else the results folder]")  # fmt: skip
+@click.option("--html", type=click.Path(path_type=Path), default=None, metavar="DIR",
+              help="Also write DIR/index.html, a page with plots, whole in itself.")  # fmt: skip
 @click.option("--update", type=click.Path(path_type=Path), metavar="FILE.md",
               help="Write the tables between the lines <!-- leaderboard:begin --> and "
               "<!-- leaderboard:end --> of this file; print nothing, write no other.")  # fmt: skip
@@ -52,9 +55,9 @@ def read_results(folder: Path) -> "list[Result]":
 @click.option("--reported/--no-reported", default=True, show_default=True,
               help="Show published figures beside measured ones.")  # fmt: skip
 def report(
-    results: Path, output: Path | None, update: Path | None, task: tuple[str, ...],
-    dataset: tuple[str, ...], backbone: tuple[str, ...], decoder: tuple[str, ...],
-    device: tuple[str, ...], baseline: str | None, reported: bool,
+    results: Path, output: Path | None, html: Path | None, update: Path | None,
+    task: tuple[str, ...], dataset: tuple[str, ...], backbone: tuple[str, ...],
+    decoder: tuple[str, ...], device: tuple[str, ...], baseline: str | None, reported: bool,
 ) -> None:  # fmt: skip
     """Print the leaderboard; write leaderboard.md, .csv, .json and .tex.
 
@@ -88,8 +91,13 @@ def report(
             console.print(rich_table(board, console.width, explained=board is tables[-1]))
         for table in across:
             console.print(rich_overall(table))
-        for path in write_reports(tables, output or results, across):
+        for path in write_reports(tables, output or html or results, across):
             click.echo(f"wrote {path}", err=True)
+    if html is not None:
+        from benchmark.report.page import page
+
+        write_atomic(html / "index.html", page(tables, across), "--html")
+        click.echo(f"wrote {html / 'index.html'}", err=True)
 
 
 @click.command("list")

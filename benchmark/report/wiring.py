@@ -127,7 +127,7 @@ def _draw_connections(
     height: Mapping[str, float],
 ) -> None:
     """Arrows with their legend below; sets the view."""
-    starts, ends = _ports(connections, height)
+    starts, ends = ports(connections, height)
     many = len(connections) > MANY
     right = DECODER + HALF + 0.3
     for stage, source in connections:
@@ -164,7 +164,7 @@ def _draw_connections(
     ax.set_axis_off()
 
 
-def _ports(
+def ports(
     connections: Sequence[Connection], height: Mapping[str, float]
 ) -> tuple[dict[Connection, float], dict[Connection, float]]:
     """Heights at which connections leave and enter, side by side, ordered to cross little."""

@@ -1,0 +1,218 @@
+"""All boards as one HTML page that needs no network: tables, and a script that draws the rest."""
+
+import hashlib
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from benchmark.leaderboard import COSTS, Board, Overall
+from benchmark.report.page_rows import (
+    RANGE,
+    Column,
+    Environments,
+    Shown,
+    columns_of,
+    differing,
+    metric_title,
+    number,
+    place_of,
+    row_data,
+    shown_rows,
+)
+from benchmark.report.page_strips import Pictures, pictures_of
+from benchmark.report.page_wirings import Wirings
+from benchmark.report.wiring_svg import wiring_svg
+from benchmark.wirings import lines
+
+TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("dom.js", "table.js", "details.js", "charts.js", "page.js")
+LIMIT = 1_450_000  # bytes of a page; pictures get what the rest leaves
+PICTURES = 700_000
+NAMED = 4  # rows of rank 1 that are named
+CHEAPEST = (("the fastest", "latency", "ms"), ("the smallest", "params", "M parameters"))
+COST_NAMES = {"latency": "latency", "params": "parameters", "macs": "MACs", "memory": "memory"}
+
+
+@dataclass
+class View:
+    """A board with all that the template shows of it."""
+
+    board: Board
+    number: int
+    place: tuple[str, str, str, str]
+    columns: list[Column]
+    rows: list[Shown]
+    constant: list[str]
+    pictures: Pictures
+
+    @property
+    def hypervolume(self) -> list[tuple[str, str]]:
+        """Costs and values, as text."""
+        volumes = self.board.hypervolume
+        return [(COST_NAMES[cost], number(volumes[cost])) for cost in COSTS if cost in volumes]
+
+    def name(self, shown: Shown) -> str:
+        """A row's name, with its backbone only where there are several."""
+        several = any(column.key == "backbone" for column in self.columns)
+        return shown.name if several else shown.name.removesuffix(f" on {shown.row.backbone}")
+
+    @property
+    def short(self) -> str:
+        """Which rows share rank 1, and which of them costs least."""
+        first = [shown for shown in self.rows if shown.row.rank == 1 and shown.kind == "measured"]
+        if not first:
+            return ""
+        names = ", ".join(self.name(shown) for shown in first[:NAMED])
+        more = f" and {len(first) - NAMED} more" if len(first) > NAMED else ""
+        if len(first) == 1:
+            return f"Rank 1: {names}."
+        cheapest: dict[str, list[str]] = {}
+        for word, key, unit in CHEAPEST:
+            place = next((i for i, c in enumerate(self.columns) if c.key == key), None)
+            costs = [
+                (value, self.name(shown))
+                for shown in first
+                if place is not None and isinstance(value := shown.values[place], float | int)
+            ]
+            if costs:
+                value, name = min(costs, key=lambda cost: cost[0])
+                cheapest.setdefault(name, []).append(f"{word} ({number(value)} {unit})")
+        ends = [f"{name} is {' and '.join(words)}" for name, words in cheapest.items()]
+        told = f"; of these {', '.join(ends)}" if ends else ""
+        return f"Rank 1, not told apart: {names}{more}{told}."
+
+
+def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
+    """The page, the same text for the same results. It makes no request and runs one script.
+
+    Every board is a table in the text, so that it can be read, and searched, without the script.
+    Predictions are shown of as many rows as fit under ``LIMIT``.
+    """
+    wirings, environments = Wirings(), Environments()
+    views = []
+    for place, board in enumerate(boards, 1):
+        columns = columns_of(board)
+        rows = shown_rows(board, columns, wirings, environments)
+        constant = _constant(board, columns)
+        views.append(View(board, place, place_of(board), columns, rows, constant, Pictures()))
+    _tell_apart(views)
+    facts: dict[str, Any] = {
+        "views": views,
+        "overall": [(table, _links(table, views)) for table in overall],
+        "wirings": [
+            (drawn, Markup(wiring_svg(drawn.wiring, drawn.about)), lines(drawn.wiring))
+            for drawn in wirings.drawn
+        ],
+        "environments": environments.found,
+        "data": _island([_board_data(view) for view in views]),
+        "runs": len({(run.key) for board in boards for row in board.rows for run in row.runs}),
+        "range_width": RANGE,
+        "number": number,
+        "metric_title": metric_title,
+        **_inlined(),
+    }
+    template = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("index.html.j2")
+    bare = len(template.render(facts).encode())
+    budget = min(PICTURES, LIMIT - bare)
+    found = pictures_of([(view.place[0], view.rows) for view in views], budget)
+    for view, pictures in zip(views, found, strict=True):
+        view.pictures = pictures
+    return template.render(facts)
+
+
+def _inlined() -> dict[str, Any]:
+    """Style and script with the hashes that the page's security policy admits them by."""
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    parts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    script = '"use strict";\n{\n' + "".join(parts) + "}\n"
+    policy = [
+        "default-src 'none'",
+        "img-src data:",
+        f"style-src '{_hash(style)}'",
+        f"script-src '{_hash(script)}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    return {"style": Markup(style), "script": Markup(script), "policy": Markup("; ".join(policy))}
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _island(data: Any) -> Markup:
+    """JSON that can stand in a script element: nothing in it ends one or starts a comment."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _constant(board: Board, columns: Sequence[Column]) -> list[str]:
+    """The cells of the best constant prediction's row; none where it was not scored."""
+    if not board.columns or not board.constant:
+        return []
+    cells = []
+    for column in columns:
+        name = column.key.removeprefix("m:") if column.key.startswith("m:") else ""
+        cells.append(number(board.constant[name], 3) if name in board.constant else "")
+    return cells
+
+
+def _tell_apart(views: Sequence[View]) -> None:
+    """Number boards that differ in their test images only."""
+    seen: dict[tuple[str, ...], int] = {}
+    for view in views:
+        count = seen[view.place] = seen.get(view.place, 0) + 1
+        if count > 1:
+            task, dataset, device, protocol = view.place
+            view.place = (task, dataset, device, f"{protocol} ({count})")
+
+
+def _links(table: Overall, views: Sequence[View]) -> dict[str, int]:
+    """The number of the board behind each title of an overall table: the one on its device."""
+    found: dict[str, int] = {}
+    for title in table.boards:
+        alike = [view for view in views if view.board.title == title]
+        here = [v for v in alike if any(r.device and r.device in table.title for r in v.board.rows)]
+        for view in (here or alike)[:1]:
+            found[title] = view.number
+    return found
+
+
+def _board_data(view: View) -> dict[str, Any]:
+    board = view.board
+    fields = differing([shown.row for shown in view.rows])
+    first = next((run.command for shown in view.rows for run in shown.row.runs), "")
+    return {
+        "place": view.place,
+        "title": board.title,
+        "fields": [name.replace("_", " ") for name in fields],
+        "metrics": [metric_title(name) for name in board.columns],
+        "columns": [
+            {"key": c.key, "title": c.title, "better": c.better, "cost": c.cost}
+            for c in view.columns
+        ],
+        "command": first,
+        "rows": [
+            {
+                "decoder": shown.row.label,
+                "backbone": shown.row.backbone,
+                "settings": shown.row.settings,
+                **row_data(shown, board, fields, first),
+            }
+            for shown in view.rows
+        ],
+    }

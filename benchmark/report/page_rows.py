@@ -1,0 +1,367 @@
+"""What the page shows of a board: cells of its table, and the data behind its plots."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmark.config import RunConfig
+from benchmark.leaderboard import COSTS, Board, Row
+from benchmark.report.page_wirings import Wirings
+from benchmark.report.tables import NAMES
+from benchmark.results import Result
+
+POINTS = 24  # of a learning curve
+RANGE = 92  # pixels of the picture of an interval
+# between the rows of a board these say nothing, or are columns
+SAME = {"task", "dataset", "backbone", "decoder", "seed", "weights", "data", "workers", "wiring"}
+
+
+@dataclass
+class Column:
+    """A column of a board. better: 1 where higher is better, -1 where lower is, 0: neither.
+
+    text: left-aligned words rather than a number. cost: which front the column's marks are of.
+    """
+
+    key: str
+    title: str
+    value: Callable[[Row], Any]
+    better: int = 0
+    text: bool = False
+    cost: str = ""
+    about: str = ""
+
+
+@dataclass
+class Shown:
+    """A row as the page shows it. cells: texts, a column each. key: names it in links.
+
+    picture: pixels of low end, value and high end. timed_apart: in another session than most.
+    """
+
+    row: Row
+    key: str
+    kind: str
+    cells: list[str]
+    values: list[float | str | None]
+    picture: tuple[float, float, float] | None = None
+    wiring: int | None = None
+    environments: list[int] = field(default_factory=list)
+    timed_apart: bool = False
+
+    @property
+    def name(self) -> str:
+        """Decoder, settings and backbone, to tell the row from all others of its board."""
+        settings = f" ({self.row.settings})" if self.row.settings else ""
+        return f"{self.row.label}{settings} on {self.row.backbone}"
+
+
+class Environments:
+    """Collects what runs were made with, each distinct one once, as (name, value) pairs."""
+
+    def __init__(self) -> None:
+        self.found: list[list[tuple[str, str]]] = []
+
+    def place(self, environment: Mapping[str, Any]) -> int:
+        """The number of an environment."""
+        facts = [(name.replace("_", " "), words(value)) for name, value in _flat(environment)]
+        if facts not in self.found:
+            self.found.append(facts)
+        return self.found.index(facts)
+
+
+def _flat(environment: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for name, value in environment.items():
+        if isinstance(value, Mapping):
+            yield from value.items()
+        else:
+            yield name, value
+
+
+def words(value: Any) -> str:
+    """A plain value for people."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, list | tuple):
+        return " × ".join(map(words, value)) if len(value) == 2 else ", ".join(map(words, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={words(item)}" for key, item in value.items()) or "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def rounded(value: float | None, digits: int = 5) -> float | None:
+    """``value`` to ``digits`` significant digits; None for what JSON cannot say."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
+def number(value: float | None, digits: int | None = None) -> str:
+    """A number of three significant digits, or of ``digits`` decimals, never with an exponent."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if digits is None:
+        size = math.floor(math.log10(abs(value))) if value else 0
+        digits = min(max(2 - size, 0), 4)
+    return f"{value:.{digits}f}"
+
+
+def metric_title(name: str) -> str:
+    """The usual short name of a metric."""
+    return NAMES.get(name.partition("@")[0], name)
+
+
+def columns_of(board: Board) -> list[Column]:
+    """The columns that have something to show, the ranking metric right after the names."""
+
+    def metric(name: str) -> Column:
+        higher = board.higher_is_better[name]
+        unit = next((r.units.get(name, "1") for row in board.rows for r in row.runs), "1")
+        title = metric_title(name) + ("" if unit in ("1", "") else f" ({unit})")
+        return Column(
+            f"m:{name}", title, lambda row: row.metrics.get(name), 1 if higher else -1, about=name
+        )
+
+    several = {row.backbone for row in board.rows}
+    columns = [
+        Column("rank", "#", lambda row: row.rank, -1,
+               about="rank; rows that cannot be told apart share it"),
+        Column("decoder", "Decoder", lambda row: row.label, text=True),
+        Column("backbone", "Backbone", lambda row: row.backbone, text=True),
+    ]  # fmt: skip
+    if len(several) == 1:
+        columns.pop()
+    if not board.columns:
+        return [*columns, Column("error", "Why it failed", lambda row: row.error, text=True)]
+    main = board.columns[0]
+    spread = Column("spread", "± seeds", lambda row: row.spread.get(main), -1,
+                    about=f"standard deviation of {metric_title(main)} over seeds")  # fmt: skip
+    columns += [metric(main), spread, *(metric(name) for name in board.columns[1:])]
+    columns += [
+        Column("gain", "Δm %", lambda row: row.delta_m, 1,
+               about="mean relative gain over the networks of the single tasks"),
+        Column("latency", "ms", lambda row: row.latency_ms, -1, cost="latency",
+               about="median latency of one image"),
+        Column("fps", "FPS", lambda row: row.fps, 1, about="images a second, one at a time"),
+        Column("params", "M params", _millions, -1, cost="params", about="of the whole network"),
+        Column("decoder_params", "its decoder", _decoder_millions, -1,
+               about="millions of parameters in the decoder alone"),
+        Column("macs", "GMACs", lambda row: row.macs / 1e9 if row.macs else None, -1, cost="macs",
+               about="multiply-accumulates of one image, in 10⁹"),
+        Column("memory", "MB", lambda row: row.memory_mb, -1, cost="memory",
+               about="peak memory of one forward above the weights"),
+        Column("seconds", "run s", lambda row: row.train_seconds or None, -1,
+               about="to build, train and score one run"),
+    ]  # fmt: skip
+    always = {"rank", "decoder", "backbone", f"m:{main}"}
+    return [
+        column
+        for column in columns
+        if column.key in always or any(column.value(row) is not None for row in board.rows)
+    ]
+
+
+def _millions(row: Row) -> float | None:
+    # published figures are often of the decoder alone
+    return sum(row.params.values()) / 1e6 if "backbone" in row.params else None
+
+
+def _decoder_millions(row: Row) -> float | None:
+    return row.params["decoder"] / 1e6 if "decoder" in row.params else None
+
+
+def kind_of(row: Row) -> str:
+    """How the page shows a row: measured, reported, unranked or failed."""
+    if row.error is not None:
+        return "failed"
+    if row.source is not None:
+        return "reported"
+    return "unranked" if row.unranked is not None else "measured"
+
+
+def shown_rows(
+    board: Board, columns: Sequence[Column], wirings: Wirings, environments: Environments
+) -> list[Shown]:
+    """The rows of a board in its order, those without a rank and the failed ones last."""
+    order = {"measured": 0, "reported": 0, "unranked": 1, "failed": 2}
+    rows = sorted(board.rows, key=lambda row: order[kind_of(row)])
+    main = board.columns[0] if board.columns else ""
+    ends = [x for row in rows for x in _range(row, main)]
+    low, high = (min(ends), max(ends)) if ends else (0.0, 0.0)
+
+    def at(value: float) -> float:
+        share = (value - low) / (high - low) if high > low else 0.5
+        return round(5 + share * (RANGE - 10), 1)
+
+    sessions = _main_sessions(board)
+    found: list[Shown] = []
+    for row in rows:
+        raw = [column.value(row) for column in columns]
+        shown = Shown(
+            row,
+            key=_key(row, found),
+            kind=kind_of(row),
+            cells=[_text(column, value) for column, value in zip(columns, raw, strict=True)],
+            values=[x if isinstance(x, str) else rounded(x) for x in raw],
+            wiring=wirings.place(row.runs[0].config, row.label) if row.runs else None,
+            environments=[environments.place(run.environment) for run in row.runs],
+            timed_apart=bool(row.sessions) and tuple(row.sessions) != sessions,
+        )
+        if drawn := _range(row, main):
+            shown.picture = (at(drawn[0]), at(drawn[1]), at(drawn[2]))
+        found.append(shown)
+    return found
+
+
+def _range(row: Row, metric: str) -> tuple[float, ...]:
+    """Low end, value and high end; nothing where there is no number."""
+    value = row.metrics.get(metric, math.nan)
+    low, high = row.interval or (value, value)
+    return (low, value, high) if all(map(math.isfinite, (low, value, high))) else ()
+
+
+def _key(row: Row, before: Sequence[Shown]) -> str:
+    wanted = row.runs[0].key if row.runs else f"{row.label} {row.backbone} {row.settings}".strip()
+    taken = {shown.key for shown in before}
+    key, copy = wanted, 2
+    while key in taken:
+        key, copy = f"{wanted} {copy}", copy + 1
+    return key
+
+
+def _text(column: Column, value: Any) -> str:
+    if value is None:
+        return "–"
+    if column.text or column.key == "rank":
+        return str(value)
+    if column.key == "gain":
+        return f"{value:+.1f}"
+    return number(value, 3 if column.key[:2] == "m:" or column.key == "spread" else None)
+
+
+def place_of(board: Board) -> tuple[str, str, str, str]:
+    """What a reader chooses a board by: task, data set, device, protocol."""
+    dataset = board.title.removeprefix(f"{board.task} on ")
+    ran = [row for row in board.rows if row.runs]
+    first = next((row for row in ran if row.error is None), None)
+    if first is None:
+        return board.task, dataset, ran[0].device if ran else "–", board.protocol
+    precision = ", mixed precision" if first.runs[0].config.amp else ""
+    device = f"{first.device}, {first.threads} thread{'s' * (first.threads != 1)}{precision}"
+    return board.task, dataset, device, first.runs[0].protocol
+
+
+def _main_sessions(board: Board) -> tuple[str, ...]:
+    """The timing session(s) of most rows: only they were timed in turns."""
+    common = Counter(tuple(row.sessions) for row in board.rows if row.sessions).most_common(1)
+    return common[0][0] if common else ()
+
+
+def differing(rows: Sequence[Row]) -> list[str]:
+    """The fields of the configuration in which the rows of a board differ."""
+    configs = [row.runs[0].config for row in rows if row.runs]
+    return [
+        name
+        for name in RunConfig.model_fields
+        if name not in SAME and len({str(getattr(config, name)) for config in configs}) > 1
+    ]
+
+
+def row_data(
+    shown: Shown, board: Board, fields: Sequence[str], first_command: str
+) -> dict[str, Any]:
+    """All of a row that is not in its table, for the details and the plots."""
+    row = shown.row
+    data: dict[str, Any] = {"key": shown.key, "kind": shown.kind, "values": shown.values}
+    if row.interval:
+        data["interval"] = [rounded(end) for end in row.interval]
+    if row.pareto:
+        data["pareto"] = [cost for cost in COSTS if cost in row.pareto]
+    if shown.wiring is not None:
+        data["wiring"] = shown.wiring
+    if row.runs:
+        config = row.runs[0].config
+        data["config"] = [words(getattr(config, name)) for name in fields]
+        data["environments"] = list(dict.fromkeys(shown.environments))
+        data["params"] = row.params
+        data["seconds"] = _phases(row.runs)
+        data["seeds"] = [_seed(run, board) for run in row.runs]
+        data["commands"] = [difference(first_command, run.command) for run in row.runs]
+        if curves := _curves(row.runs, board):
+            data["curves"] = curves
+        if speed := next((run.speed for run in row.runs if run.speed), None):
+            data["speed"] = [
+                [name.replace("_", " "), words(value)] for name, value in speed.items()
+            ]
+    return data
+
+
+def _seed(run: Result, board: Board) -> list[Any]:
+    values = [rounded(run.metrics.get(name)) for name in board.columns]
+    speed = rounded(run.speed.get("median_ms")) if run.speed else None
+    return [run.config.seed, run.key, run.best_epoch, speed, *values]
+
+
+def _phases(runs: Sequence[Result]) -> dict[str, float | None]:
+    names = dict.fromkeys(name for run in runs for name in run.seconds)
+    return {
+        name: rounded(statistics.fmean(r.seconds[name] for r in runs if name in r.seconds), 4)
+        for name in names
+    }
+
+
+def difference(first: str, second: str) -> list[Any]:
+    """``second`` as [characters kept of ``first``'s start, of its end, what stands between]."""
+    start = 0
+    while start < min(len(first), len(second)) and first[start] == second[start]:
+        start += 1
+    end, most = 0, min(len(first), len(second)) - start
+    while end < most and first[-1 - end] == second[-1 - end]:
+        end += 1
+    return [start, end, second[start : len(second) - end]]
+
+
+def _curves(runs: Sequence[Result], board: Board) -> dict[str, Any]:
+    """Loss and validated main metric over the epochs: mean over seeds, and where they differ."""
+    found = {}
+    for name, values in (
+        ("loss", [_series(run.history, lambda key: key == "loss") for run in runs]),
+        ("val", [_series(run.history, lambda key: _validates(key, board)) for run in runs]),
+    ):
+        shared = sorted(set.intersection(*(set(series) for series in values)))
+        if not shared:
+            continue
+        step = -(-len(shared) // POINTS)
+        epochs = [*shared[:-1:step], shared[-1]]
+        at = [[series[epoch] for series in values] for epoch in epochs]
+        curve = [[rounded(statistics.fmean(seeds), 4) for seeds in at]]
+        if len(runs) > 1:
+            curve += [[rounded(end(seeds), 4) for seeds in at] for end in (min, max)]
+        found[name] = [[int(epoch) for epoch in epochs], *curve]
+    return found
+
+
+def _series(
+    history: Sequence[Mapping[str, float]], wanted: Callable[[str], bool]
+) -> dict[float, float]:
+    return {
+        epoch["epoch"]: value
+        for epoch in history
+        for key, value in epoch.items()
+        if wanted(key) and "epoch" in epoch and math.isfinite(value)
+    }
+
+
+def _validates(key: str, board: Board) -> bool:
+    """Whether a key of the history is the main metric on the validation split.
+
+    With several tasks it is ``val/TASK/NAME``; what follows an @ may differ from the test's.
+    """
+    if not board.columns or not key.startswith("val/"):
+        return False
+    *task, name = key.removeprefix("val/").split("/")
+    same = name.partition("@")[0] == board.columns[0].partition("@")[0]
+    return same and task in ([], [board.task])

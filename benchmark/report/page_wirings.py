@@ -1,0 +1,83 @@
+"""The wirings behind the rows of a page, each distinct one once."""
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmark.config import RunConfig
+from benchmark.wirings import lines
+from common.errors import UserError
+from models.backbones import create_without_weights
+from models.connectivity import PRESETS, Connectivity, preset
+
+# a result from elsewhere must not make timm read or fetch a file
+FILES = {"checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"}
+
+
+@dataclass
+class Drawn:
+    """A wiring and who uses it: "decoder on backbone", each once, in the order of the rows."""
+
+    wiring: Connectivity
+    users: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def about(self) -> str:
+        """The wiring in words, for those who do not see the picture."""
+        return f"{self.wiring.connections} connections: {'; '.join(lines(self.wiring))}"
+
+
+class Wirings:
+    """Collects wirings; the number of one is its place among ``drawn``."""
+
+    def __init__(self) -> None:
+        self.drawn: list[Drawn] = []
+        self._places: dict[str, int] = {}
+
+    def place(self, config: RunConfig, label: str) -> int | None:
+        """The number of the wiring of a run; None for a decoder that is not wired by data."""
+        wiring = wiring_of(config)
+        if wiring is None:
+            return None
+        content = json.dumps([wiring.strides, sorted(wiring.stages.items())])
+        if content not in self._places:
+            self._places[content] = len(self.drawn)
+            self.drawn.append(Drawn(wiring))
+        place = self._places[content]
+        self.drawn[place].users[f"{label} on {config.backbone}"] = None
+        return place
+
+
+def wiring_of(config: RunConfig) -> Connectivity | None:
+    """The wiring that a run's decoder had on its backbone; None where there is none to draw.
+
+    A result may name a backbone that this machine's timm lacks, or hold a wiring that was edited
+    by hand: then there is no picture, and the row stands all the same.
+    """
+    if config.wiring is None and config.decoder not in PRESETS:
+        return None
+    try:
+        arguments = {k: v for k, v in config.backbone_args.items() if k not in FILES}
+        strides = _strides(config.backbone or "", json.dumps(arguments, sort_keys=True))
+        if config.wiring is None:
+            return replace(preset(config.decoder, strides), name=config.decoder)
+        return _given(config.wiring, Path(config.decoder.partition(":")[2]).stem).transfer(strides)
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _given(wiring: Mapping[str, object], name: str) -> Connectivity:
+    stages, strides = wiring["stages"], wiring["strides"]
+    return Connectivity(
+        name,
+        tuple(int(s) for s in strides),  # type: ignore[attr-defined]
+        {int(stage): tuple(map(str, inputs)) for stage, inputs in stages.items()},  # type: ignore[attr-defined]
+    )
+
+
+@functools.cache
+def _strides(backbone: str, arguments: str) -> tuple[int, ...]:
+    features = create_without_weights(backbone, json.loads(arguments)).features
+    return tuple(f.stride for f in features)

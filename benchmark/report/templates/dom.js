@@ -1,0 +1,54 @@
+// Elements are made here and nowhere else: text stays text, whatever a result is called.
+const byId = (id) => document.getElementById(id);
+
+function filled(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (typeof value === "function") node.addEventListener(name, value);
+    else if (value !== null && value !== undefined && value !== false) {
+      node.setAttribute(name, value === true ? "" : value);
+    }
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+const h = (tag, attributes, ...children) =>
+  filled(document.createElement(tag), attributes, children);
+
+const s = (tag, attributes, ...children) =>
+  filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+
+const say = (text) => { byId("status").textContent = text; };
+
+// three significant digits, never an exponent
+function short(value, digits) {
+  if (value === null || value === undefined) return "–";
+  if (typeof value === "string") return value;
+  if (digits === undefined) {
+    const size = value ? Math.floor(Math.log10(Math.abs(value))) : 0;
+    digits = Math.min(Math.max(2 - size, 0), 4);
+  }
+  return value.toFixed(digits);
+}
+
+function table(titles, rows, attributes) {
+  return h("table", { class: "facts", ...attributes },
+    titles.length ? h("thead", {}, h("tr", {}, titles.map((t) => h("th", { scope: "col" }, t)))) : null,
+    h("tbody", {}, rows.map((row) =>
+      h("tr", {}, row.map((cell, i) => i ? h("td", {}, cell) : h("th", { scope: "row" }, cell))))));
+}
+
+// the tooltip repeats what a mark's label says, for the eye
+function showTip(text, mark) {
+  const tip = byId("tip");
+  const box = mark.getBoundingClientRect();
+  tip.textContent = text;
+  tip.hidden = false;
+  const size = tip.getBoundingClientRect();
+  const left = Math.min(Math.max(box.x + box.width / 2 - size.width / 2, 4), innerWidth - size.width - 4);
+  const above = box.y - size.height - 8;
+  tip.style.left = `${left}px`;
+  tip.style.top = `${above > 4 ? above : box.bottom + 8}px`;
+}
+
+const hideTip = () => { byId("tip").hidden = true; };

@@ -1,0 +1,77 @@
+// The tables of the page as it came, made sortable and filterable.
+const LAST = { measured: 0, reported: 0, unranked: 1, failed: 2 };
+
+const boards = JSON.parse(byId("data").textContent).map((board, place) => {
+  const section = byId(`board-${place + 1}`);
+  const body = section.querySelector("table.rows > tbody");
+  const rows = board.rows.map((row, index) => ({
+    ...row, index, tr: body.children[index], detail: null,
+    name: row.decoder + (row.settings ? ` (${row.settings})` : ""),
+  }));
+  const column = (key) => board.columns.findIndex((c) => c.key === key);
+  const main = board.columns.findIndex((c) => c.key.startsWith("m:"));
+  return { ...board, number: place + 1, section, body, rows, column, main };
+});
+
+function enhance(board, actions) {
+  board.heads = [...board.section.querySelectorAll("table.rows > thead th")];
+  board.heads.forEach((head, i) => {
+    const button = h("button", { type: "button", click: () => actions.sort(board.columns[i].key) },
+      head.textContent);
+    head.replaceChildren(button);
+  });
+  for (const row of board.rows) {
+    const name = row.tr.querySelector(".name");
+    row.button = h("button", {
+      type: "button", class: "name", "aria-expanded": "false", click: () => actions.open(row.key),
+    }, name.textContent);
+    name.replaceWith(row.button);
+  }
+  board.none = h("tr", { class: "none", hidden: true }, h("td", { colspan: board.columns.length },
+    "No rows match: ", h("button", { type: "button", click: actions.clear }, "clear filters")));
+  board.body.append(board.none);
+}
+
+const natural = (column) => (column.better === 1 ? "descending" : "ascending");
+
+function sorted(board, key, direction) {
+  const i = board.column(key);
+  const sign = direction === "descending" ? -1 : 1;
+  return [...board.rows].sort((a, b) => {
+    const [x, y] = [a.values[i], b.values[i]];
+    if (LAST[a.kind] !== LAST[b.kind]) return LAST[a.kind] - LAST[b.kind];
+    if (i < 0 || x === y) return a.index - b.index;
+    if (x === null || y === null) return x === null ? 1 : -1;
+    const order = typeof x === "string" ? (x < y ? -1 : 1) : x - y;
+    return sign * order;
+  });
+}
+
+function matches(row, state) {
+  const front = row.pareto || [];
+  return (!state.backbone || row.backbone === state.backbone)
+    && (!state.decoder || row.decoder === state.decoder)
+    && (!state.front || (state.front === "any" ? front.length > 0 : front.includes(state.front)));
+}
+
+// puts the rows in order, hides the others; returns those shown
+function arrange(board, state) {
+  const order = sorted(board, state.sort, state.dir);
+  const shown = order.filter((row) => matches(row, state));
+  for (const row of order) {
+    row.tr.hidden = !matches(row, state);
+    board.body.append(row.tr);
+    if (row.detail) {
+      row.detail.hidden = row.tr.hidden;
+      board.body.append(row.detail);
+    }
+  }
+  board.none.hidden = shown.length > 0;
+  board.body.append(board.none);
+  board.heads.forEach((head, i) => {
+    const by = state.sort ? board.columns[i].key === state.sort : board.columns[i].key === "rank";
+    if (by) head.setAttribute("aria-sort", state.sort ? state.dir : "ascending");
+    else head.removeAttribute("aria-sort");
+  });
+  return shown;
+}
