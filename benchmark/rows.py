@@ -128,7 +128,7 @@ class Board:
     def machine(self) -> str:
         """Device, threads and precision in words."""
         precision = ", mixed precision" if self.amp else ""
-        return f"{self.device}, {self.threads} threads{precision}"
+        return f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}{precision}"
 
     @property
     def measured(self) -> list[Row]:

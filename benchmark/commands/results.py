@@ -82,6 +82,11 @@ def report(
     if reported:
         add_reported(tables)
     across = overall(tables, baseline)
+    if html is not None:
+        from benchmark.report.page import page
+
+        write_atomic(html / "index.html", page(tables, across), "--html")
+        click.echo(f"wrote {html / 'index.html'}", err=True)
     if update is not None:
         update_between_markers(update, markdown(tables, across, level=3))
         click.echo(f"updated {update}", err=True)
@@ -93,11 +98,6 @@ def report(
             console.print(rich_overall(table))
         for path in write_reports(tables, output or html or results, across):
             click.echo(f"wrote {path}", err=True)
-    if html is not None:
-        from benchmark.report.page import page
-
-        write_atomic(html / "index.html", page(tables, across), "--html")
-        click.echo(f"wrote {html / 'index.html'}", err=True)
 
 
 @click.command("list")
