@@ -52,7 +52,7 @@ def peak_memory(
     setup: how it is run. threads: of the CPU; default: torch's own number here. process: an open
     ``fresh_process()``, for a second or so a network; else it costs another few to import torch.
     """
-    job = {
+    job: dict[str, Any] = {
         "network": asdict(network),
         "size": list(size),
         "batch": batch,

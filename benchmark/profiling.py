@@ -43,7 +43,7 @@ def parts_of(model: DensePredictor) -> list[tuple[nn.Module, str, str]]:
 
     An empty name: the part goes on. Whatever follows the last one is the resizing.
     """
-    marks = [(model.backbone, "normalise", "backbone")]
+    marks: list[tuple[nn.Module, str, str]] = [(model.backbone, "normalise", "backbone")]
     decoder = model.decoder
     named = decoder.milestones() if isinstance(decoder, Decoder) else {}
     steps = [(module, "", name) for module, name in named.items()]
@@ -92,14 +92,14 @@ def watched(model: DensePredictor, mark: Callable[[str], None]) -> Iterator[None
             hook.remove()
 
 
-class Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Operations of convolutions and matrix products, and bytes that all operations move.
 
     Each reads its inputs and writes its outputs; views move nothing.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = self.bytes = 0
         self.parts: dict[str, tuple[int, int]] = {}
 
@@ -109,9 +109,7 @@ class Counter(TorchDispatchMode):
         self.parts[name] = (flops + self.flops, moved + self.bytes)
         self.flops = self.bytes = 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if _consists_of_others(func):  # inference_mode hands it over whole
             with self:
@@ -154,7 +152,7 @@ class Clock:
 
     def mark(self, name: str) -> None:
         if self.cuda:
-            event = torch.cuda.Event(enable_timing=True)
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record()
             self.marks.append((name, event))
         else:
