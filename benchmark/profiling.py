@@ -6,7 +6,7 @@ lost between two parts. The network that is timed is the one that is watched.
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -147,13 +147,13 @@ class Clock:
     """Milliseconds of parts: by the host's clock, or by events on CUDA."""
 
     def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
+        self.device, self.cuda = device, device.type == "cuda"
         self.marks: list[tuple[str, Any]] = []
 
     def mark(self, name: str) -> None:
         if self.cuda:
             event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record()
+            event.record(torch.cuda.current_stream(self.device))
             self.marks.append((name, event))
         else:
             self.marks.append((name, time.perf_counter()))
@@ -161,7 +161,7 @@ class Clock:
     def parts(self) -> dict[str, float]:
         """Part → ms since the mark before. Forgets all marks, the first of which is the start."""
         if self.cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
         found: dict[str, float] = {}
         for (_, start), (name, end) in zip(self.marks, self.marks[1:], strict=False):
             passed = start.elapsed_time(end) if self.cuda else (end - start) * 1000
@@ -265,8 +265,3 @@ def measured_peaks(device: str, amp: bool = False, seconds: float = 1.0) -> Peak
         2 * 4 * values / best["copy"].p5_ms * 1000,
         str(dtype).removeprefix("torch."),
     )
-
-
-def excess(profile: Mapping[str, Any]) -> float:
-    """By what share the sum of the parts exceeds the whole."""
-    return float(profile["sum_ms"] / profile["whole_ms"] - 1)

@@ -121,10 +121,13 @@ def speed_rows(
     has ``error``, the reason, and nulls; one that counts but does not run has ``error`` and no
     latency.
 
-    Raises UsageError for unknown names, for a device that is not there, and for a profile of
-    compiled networks.
+    Raises UsageError for unknown names, for a device that is not there, for a profile of compiled
+    networks, and for passes that run what is only to be counted.
     """
     check_names(backbones, decoders)
+    if not timed and (profiled or processes):
+        option = "--profile" if profiled else "--isolate"
+        raise UsageError(f"{option}: with --no-time nothing is run; leave one of them out")
     if profiled and setup.compiled:
         raise UsageError("--profile: a compiled network has no parts; leave out --compile")
     if timed:

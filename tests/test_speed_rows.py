@@ -256,13 +256,20 @@ def test_more_than_eight_networks_are_compiled(monkeypatch):
         (("--image-size", "512y512"), "--image-size"),
         (("--image-size", "16"), "--image-size: 16x16 is smaller than 32x32"),
         (("--backbone-arg", "pad_type"), "expected KEY=VALUE"),
-        (("--profile", "--compile"), "--profile: a compiled network has no parts"),
+        (("--profile",), "--profile: with --no-time nothing is run"),
+        (("--isolate", "2"), "--isolate: with --no-time nothing is run"),
         (("--json", "/proc/rows.json"), "/proc/rows.json: cannot be written"),
     ],
 )
 def test_wrong_options_are_one_line(cli, arguments, part):
     done = cli("speed", "--no-time", "--backbone", "test_resnet", "--decoder", "fcn", *arguments)
     assert part in line(done)
+    assert done.exit_code == 2
+
+
+def test_a_compiled_network_has_no_profile(cli):
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--profile", "--compile")
+    assert "--profile: a compiled network has no parts; leave out --compile" in line(done)
     assert done.exit_code == 2
 
 

@@ -177,7 +177,7 @@ def _isolated(rows: Sequence[Row]) -> Table:
     errors = dict.fromkeys(row["isolated_error"] for row in rows)
     counts = {row["isolated"]["processes"] for row in rows if row["isolated"]}
     notes = [
-        f"Each alone in {', '.join(map(str, counts))} fresh processes: median and range of their "
+        f"Each alone in fresh processes ({', '.join(map(str, counts))}): median and range of their "
         "medians. spread: range / median.",
         *(f"Not timed in a fresh process: {error}" for error in errors if error),
     ]
