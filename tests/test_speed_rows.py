@@ -200,6 +200,15 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_told(monkeypatch, cli, 
     assert "(n): memory was enough for n images only." in done.stdout
 
 
+def test_one_image_that_memory_does_not_hold_is_a_row_with_a_reason(monkeypatch, cli):
+    short_of_memory_above(monkeypatch, 0, "[enforce fail] can't allocate memory")
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--image-size", "32",
+               "--batch-size", "4", "--no-memory")  # fmt: skip
+    assert done.exit_code == 1
+    text = "test_resnet + fcn failed: RuntimeError: [enforce fail] can't allocate memory"
+    assert text in " ".join(done.stdout.split())
+
+
 def test_an_error_of_another_kind_halves_nothing(monkeypatch):
     short_of_memory_above(monkeypatch, 2, "a shape does not fit")
     one, two = speed_rows.speed_rows(
@@ -231,6 +240,7 @@ def test_memory_processes_and_a_profile(cli, tmp_path):
     assert max(map(len, done.stdout.splitlines())) <= 140
 
 
+@pytest.mark.slow
 def test_more_than_eight_networks_are_compiled(monkeypatch):
     """By default torch runs the ninth that shares a ``forward`` as it is, and says so in a log."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 PARTS = ("backbone", "decoder", "head")
@@ -28,10 +29,10 @@ def speed_tables(rows: Sequence[Row]) -> list[Table]:
 
 def _table(title: str, notes: Sequence[str], names: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table(
-        title=title,
+        title=escape(title),
         title_justify="left",
         title_style="bold",
-        caption="\n".join(notes),
+        caption=escape("\n".join(notes)),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -56,7 +57,7 @@ def _size(row: Row) -> str:
 
 
 def _labels(row: Row) -> list[str]:
-    return [row["backbone"], row["decoder"], _size(row)]
+    return [row["backbone"], escape(row["decoder"]), _size(row)]
 
 
 def _batch(row: Row) -> str:
