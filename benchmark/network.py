@@ -1,6 +1,8 @@
 """From a configuration to a network."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -13,6 +15,34 @@ from models.backbones import Backbone, create_backbone
 from models.decoders.base import Decoder, SeparateDecoders
 from models.predictor import DensePredictor, build_decoder
 from tasks.base import Task
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What builds a network with random weights, in another process too.
+
+    heads: channels by task. wiring: of a decoder ``connectivity:FILE``, where it is known. Its
+    fields are all that JSON can hold.
+    """
+
+    backbone: str
+    decoder: str
+    heads: Mapping[str, int]
+    backbone_args: Mapping[str, Any] = field(default_factory=dict)
+    wiring: Mapping[str, Any] | None = None
+    separate_decoders: bool = False
+
+    def build(self) -> DensePredictor:
+        """The network on the CPU. Raises UserError for what does not fit together."""
+        backbone = create_backbone(self.backbone, self.backbone_args)
+        built: Decoder | SeparateDecoders
+        if self.separate_decoders:
+            built = SeparateDecoders(
+                {task: build_decoder(self.decoder, backbone, self.wiring) for task in self.heads}
+            )
+        else:
+            built = build_decoder(self.decoder, backbone, self.wiring)
+        return DensePredictor(backbone, built, self.heads)
 
 
 def open_network(

@@ -21,6 +21,7 @@ from models.predictor import DensePredictor
 
 PARTS = ("backbone", "decoder", "head")
 Name = TypeVar("Name")
+COMPILED_NETWORKS = 10_000
 NOT_COUNTED = "interpolation, normalisation and element-wise operations"
 
 
@@ -47,6 +48,9 @@ class Setup:
             except RuntimeError:
                 fused = False
         if self.compiled:
+            # one limit counts for all networks: past it, by default the ninth, they run uncompiled
+            torch._dynamo.config.cache_size_limit = COMPILED_NETWORKS
+            torch._dynamo.config.accumulated_cache_size_limit = COMPILED_NETWORKS
             ready = torch.compile(ready, dynamic=False)  # type: ignore[assignment]
         return ready, replace(self, fused=fused)
 
@@ -124,10 +128,13 @@ def _summary(seconds: list[float], batch: int, warmup: int) -> Latency:
     )
 
 
-def _call(
-    model: nn.Module, size: tuple[int, int], device: str, batch: int, setup: Setup
-) -> Callable[[], None]:
-    """A forward of random images [batch, 3, *size]; the model is moved to where it runs."""
+def forward_call(
+    model: nn.Module, size: tuple[int, int], device: str, batch: int = 1, setup: Setup = PLAIN
+) -> Callable[[], Any]:
+    """A forward of random images [batch, 3, *size]; the model is moved to where it runs.
+
+    For use in ``inference_mode``. Returns the model's outputs.
+    """
     kind = torch.device(device)
     x = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(
         kind, memory_format=setup.memory_format
@@ -135,9 +142,9 @@ def _call(
     model.eval()
     model.to(kind, memory_format=setup.memory_format)  # type: ignore[call-overload]
 
-    def call() -> None:
+    def call() -> Any:
         with autocast(setup.amp, device):
-            model(x)
+            return model(x)
 
     return call
 
@@ -147,7 +154,7 @@ def first_call(
     model: nn.Module, size: tuple[int, int], device: str, batch: int, setup: Setup = PLAIN
 ) -> float:
     """Seconds of the first forward, compilation included. Raises what the model raises."""
-    call = _call(model, size, device, batch, setup)
+    call = forward_call(model, size, device, batch, setup)
     start = time.perf_counter()
     call()
     if torch.device(device).type == "cuda":
@@ -160,22 +167,27 @@ def time_models(
     models: Mapping[str, nn.Module],
     size: tuple[int, int],
     device: str = "cpu",
-    batch: int = 1,
+    batch: int | Mapping[str, int] = 1,
     setup: Setup = PLAIN,
     **protocol: Any,
 ) -> dict[str, Latency]:
     """Time ``models`` in turns on random images [batch, 3, *size], as ``time_calls`` does.
 
-    setup: how they are run; they have been ``prepared``. protocol: arguments of ``time_calls``.
+    batch: one for all, or each model's. setup: how they are run; they have been ``prepared``.
+    protocol: arguments of ``time_calls``.
     """
-    calls = {name: _call(model, size, device, batch, setup) for name, model in models.items()}
+    batches = dict.fromkeys(models, batch) if isinstance(batch, int) else batch
+    calls = {
+        name: forward_call(model, size, device, batches[name], setup)
+        for name, model in models.items()
+    }
     return time_calls(calls, torch.device(device), batch, **protocol)
 
 
 def time_calls(
     calls: Mapping[Name, Callable[[], object]],
     device: torch.device,
-    batch: int = 1,
+    batch: int | Mapping[Name, int] = 1,
     min_time: float = 2.0,
     min_calls: int = 20,
     warmup_time: float = 0.3,
@@ -214,7 +226,8 @@ def time_calls(
                 seconds[name].append(timed(calls[name]))
                 spent += seconds[name][-1]
         order = order[1:] + order[:1]
-    return {name: _summary(s, batch, warmup[name]) for name, s in seconds.items()}
+    batches = dict.fromkeys(calls, batch) if isinstance(batch, int) else batch
+    return {name: _summary(s, batches[name], warmup[name]) for name, s in seconds.items()}
 
 
 def speed_record(

@@ -3,7 +3,6 @@
 import copy
 import functools
 import itertools
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmark.events import Listener, Silent
 from benchmark.network import check_device
 from benchmark.speed import (
     NOT_COUNTED,
@@ -19,19 +19,24 @@ from benchmark.speed import (
     count_decoder_conv_weights,
     count_macs,
     count_parameters,
-    first_call,
-    speed_record,
-    time_models,
 )
-from common.errors import UserError, first_line
+from benchmark.speed_passes import (
+    HEAD,
+    Row,
+    isolate_rows,
+    pair,
+    profile_rows,
+    reason,
+    remember_memory,
+    time_rows,
+)
+from common.errors import UsageError, UserError, first_line
 from models.backbones import Backbone, check_name, create_backbone, create_without_weights
 from models.connectivity import Connectivity
 from models.decoders.base import DECODERS
 from models.predictor import DensePredictor, build_decoder, wiring_file
 
-HEAD = "classes"
 Size = tuple[int, int]
-Row = dict[str, Any]
 
 
 class MapsOnly(nn.Module):
@@ -99,92 +104,74 @@ def speed_rows(
     batches: Sequence[int] = (1,),
     min_time: float = 2.0,
     setup: Setup = PLAIN,
+    *,
+    memory: bool = False,
+    processes: int = 0,
+    profiled: bool = False,
+    listener: Listener | None = None,
 ) -> list[Row]:
     """A row for each backbone, decoder, image size (height, width) and batch, in this order.
 
     params: of backbone, decoder and a head of ``classes`` channels, and ``decoder_conv_weights`` as
     the paper counts them. macs: of one image. latency, where ``timed``: of a batch, all pairs of
-    one size and batch in turns, run as ``setup`` says. first_call_s: of the first call, compilation
-    included. A pair that cannot be has ``error``, the reason, and nulls; one that counts
-    but does not run (memory) has ``error`` and no latency.
+    one size and batch in turns, run as ``setup`` says; its ``batch`` is smaller than the row's
+    where memory was short. first_call_s: of the first call, compilation included.
+    postprocessing_ms: of the argmax. With ``memory``, ``processes`` to repeat each time in, and
+    ``profiled``, the rows have ``memory``, ``isolated`` and ``profile`` too. A pair that cannot be
+    has ``error``, the reason, and nulls; one that counts but does not run has ``error`` and no
+    latency.
 
-    Raises UsageError for unknown names and for a device that is not there.
+    Raises UsageError for unknown names, for a device that is not there, for a profile of compiled
+    networks, and for passes that run what is only to be counted.
     """
     check_names(backbones, decoders)
+    if not timed and (profiled or processes):
+        option = "--profile" if profiled else "--isolate"
+        raise UsageError(f"{option}: with --no-time nothing is run; leave one of them out")
+    if profiled and setup.compiled:
+        raise UsageError("--profile: a compiled network has no parts; leave out --compile")
     if timed:
         check_device(device)
+    arguments = arguments or {}
+    listener = listener or Silent()
     rows: list[Row] = []
-    models: dict[int, DensePredictor] = {}
+    models: dict[str, DensePredictor] = {}
     for name in backbones:
-        backbone, reason = None, None
+        backbone, fault = None, None
         try:
             backbone = (create_backbone if timed else create_without_weights)(name, arguments)
             maps = MapsOnly(backbone)
         except UserError as error:
-            reason = first_line(error)
-        for decoder, size, batch in itertools.product(decoders, sizes, batches):
+            fault = first_line(error)
+        for decoder, size in itertools.product(decoders, sizes):
             row: Row = {
                 "backbone": name,
                 "decoder": decoder,
                 "image_size": list(size),
-                "batch": batch,
+                "batch": batches[0],
                 "classes": classes,
                 "params": None,
                 "macs": None,
                 "macs_exclude": NOT_COUNTED,
-                "error": reason,
+                "error": fault,
             }
-            rows.append(row)
-            if backbone is None:
-                continue
-            try:
-                with torch.device("cpu" if timed else "meta"):
-                    built = build_decoder(decoder, backbone)
-                    model = DensePredictor(backbone, built, {HEAD: classes})
-                row.update(_count(model, maps, size, classes))
-                if timed:
-                    models[len(rows) - 1] = model
-            except UserError as error:
-                row["error"] = first_line(error)
-            except Exception as error:  # a pair that does not fit may raise anything
-                row["error"] = f"{type(error).__name__}: {first_line(error)}"
+            if backbone is not None:
+                try:
+                    if pair(row) not in models:
+                        with torch.device("cpu" if timed else "meta"):
+                            built = build_decoder(decoder, backbone)
+                            model = DensePredictor(backbone, built, {HEAD: classes})
+                        models[pair(row)] = model
+                    row.update(_count(models[pair(row)], maps, size, classes))
+                except Exception as error:  # a pair that does not fit may raise anything
+                    row["error"] = reason(error)
+            rows += [{**row, "batch": batch} for batch in batches]
     if timed:
-        _time(rows, models, device, min_time, setup)
+        ran = time_rows(rows, models, device, min_time, setup, listener)
+        if processes:
+            isolate_rows(rows, ran, arguments, device, min_time, processes, listener)
+        if profiled:
+            profile_rows(rows, ran, device, min_time, listener)
+        if memory:
+            remember_memory(rows, ran, arguments, device, listener)
     return rows
-
-
-def _time(
-    rows: list[Row],
-    models: Mapping[int, DensePredictor],
-    device: str,
-    min_time: float,
-    setup: Setup,
-) -> None:
-    """Give every row its ``latency``: the speed record, null where there is none."""
-    for row in rows:
-        row["latency"] = row["first_call_s"] = None
-    for size, batch in {(tuple(row["image_size"]), row["batch"]): None for row in rows}:
-        group: dict[str, nn.Module] = {}
-        setups: dict[str, Setup] = {}
-        for index, model in models.items():
-            row = rows[index]
-            if (row["image_size"], row["batch"]) != (list(size), batch):
-                continue
-            try:  # alone first: what does not fit into memory must not take the others along
-                ready, setups[str(index)] = setup.prepared(model)
-                row["first_call_s"] = first_call(ready, size, device, batch, setup)
-            except Exception as error:
-                row["error"] = f"{type(error).__name__}: {first_line(error)}"
-            else:
-                group[str(index)] = ready
-        session = uuid.uuid4().hex[:8]
-        timings = time_models(group, size, device, batch, setup, min_time=min_time)
-        for key, latency in timings.items():
-            others = sorted({_pair(rows[int(i)]) for i in group if i != key})
-            rows[int(key)]["latency"] = speed_record(
-                latency, size, device, setups[key], others, session, batch
-            )
-
-
-def _pair(row: Row) -> str:
-    return f"{row['backbone']} + {row['decoder']}"

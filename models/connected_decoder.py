@@ -86,6 +86,14 @@ class ConnectedDecoder(Decoder):
                 hand_out(f"D{stage}", out, self.strides[stage - 1])
         return F.relu6(out)
 
+    def milestones(self) -> dict[nn.Module, str]:
+        """E1 … and G end with their convolution; a stage with its sum and its own convolution."""
+        return {
+            **{self.norms[f"D{stage}"]: f"D{stage}" for stage in self.order},
+            **{self.convs[source]: source for source in self.consumers},
+            self: f"D{self.order[-1]}",
+        }
+
     @torch.no_grad()
     def fuse(self, clamped: Collection[int] = ()) -> "ConnectedDecoder":
         """A copy for inference, with the stages' BatchNorm folded into the convolutions.

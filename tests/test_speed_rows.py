@@ -1,14 +1,16 @@
 """``speed``: counts as published, impossible pairs with a reason, nothing but JSON on stdout."""
 
+import functools
 import itertools
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 from support import line
 
-from benchmark import speed_rows
+from benchmark import speed_passes, speed_rows
 from benchmark.speed import NOT_COUNTED, Setup, count_macs, count_parameters, time_models
 from models.backbones import create_backbone
 from models.connectivity import unet
@@ -84,7 +86,7 @@ def test_a_wiring_from_a_file_and_timing_in_turns(cli, tmp_path):
     path.write_text(json.dumps(unet((2, 4, 8, 16, 32)).to_json()))
     done = cli("speed", "--backbone", "test_resnet", "--decoder", f"connectivity:{path}",
                "--decoder", "unet-connectivity", "--image-size", "32", "--batch-size", "2",
-               "--min-time", "0.01", "--threads", "1", "--json", "-")  # fmt: skip
+               "--min-time", "0.01", "--threads", "1", "--no-memory", "--json", "-")  # fmt: skip
     mine, preset = json.loads(done.stdout)
     assert mine["params"] == preset["params"]
     latency = mine["latency"]
@@ -97,7 +99,8 @@ def test_a_wiring_from_a_file_and_timing_in_turns(cli, tmp_path):
 def test_batches_and_the_setup_are_in_the_rows(cli):
     done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--image-size", "32",
                "--batch-size", "1", "--batch-size", "3", "--no-fused", "--no-channels-last",
-               "--amp", "--min-time", "0.01", "--threads", "1", "--json", "-")  # fmt: skip
+               "--amp", "--min-time", "0.01", "--threads", "1", "--no-memory", "--json",
+               "-")  # fmt: skip
     rows = json.loads(done.stdout)
     assert [row["batch"] for row in rows] == [row["latency"]["batch"] for row in rows] == [1, 3]
     for row in rows:
@@ -105,6 +108,9 @@ def test_batches_and_the_setup_are_in_the_rows(cli):
         seen = [latency[name] for name in ("memory_format", "fused", "compiled", "amp")]
         assert seen == ["contiguous", False, False, True]
         assert row["first_call_s"] > 0
+        assert row["postprocessing_ms"] > 0
+        assert row["environment"]["versions"]["torch"] == version("torch")
+        assert "memory" not in row
         assert latency["interleaved_with"] == []  # the other batch is no rival
 
 
@@ -128,7 +134,8 @@ def test_a_setup_is_what_runs():
 @pytest.mark.slow
 def test_compiled_networks_are_told_apart(cli):
     done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--image-size", "32",
-               "--compile", "--min-time", "0.01", "--threads", "1", "--json", "-")  # fmt: skip
+               "--compile", "--min-time", "0.01", "--threads", "1", "--no-memory", "--json",
+               "-")  # fmt: skip
     (row,) = json.loads(done.stdout)
     assert row["error"] is None
     assert row["latency"]["compiled"]
@@ -136,18 +143,118 @@ def test_compiled_networks_are_told_apart(cli):
 
 
 def test_a_pair_that_cannot_run_leaves_the_others_their_time(monkeypatch):
-    whole = speed_rows.first_call
+    whole = speed_passes.first_call
 
     def short_of_memory(model, *arguments):
         if model.decoder.info.title == "FCN":
             raise RuntimeError("out of memory\nand more")
         return whole(model, *arguments)
 
-    monkeypatch.setattr(speed_rows, "first_call", short_of_memory)
+    monkeypatch.setattr(speed_passes, "first_call", short_of_memory)
     rows = speed_rows.speed_rows(["test_resnet"], ["fcn", "sparsemask"], [(32, 32)], min_time=0.01)
     assert (rows[0]["error"], rows[0]["latency"]) == ("RuntimeError: out of memory", None)
     assert rows[1]["error"] is None
     assert rows[1]["latency"]["interleaved_with"] == []
+
+
+def short_of_memory_above(monkeypatch, limit, message):
+    """Have first calls and calls in turns of more than ``limit`` images fail."""
+    alone, together = speed_passes.first_call, speed_passes.time_models
+
+    def first_call(model, size, device, batch, setup):
+        if batch > limit:
+            raise RuntimeError(message)
+        return alone(model, size, device, batch, setup)
+
+    def time_models(models, size, device, batches, setup, **protocol):
+        # side by side, half as many fit
+        if max(batches.values()) > limit // 2:
+            raise RuntimeError(message)
+        return together(models, size, device, batches, setup, **protocol)
+
+    monkeypatch.setattr(speed_passes, "first_call", first_call)
+    monkeypatch.setattr(speed_passes, "time_models", time_models)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+    ],
+)
+def test_a_batch_that_memory_does_not_hold_is_halved_and_told(monkeypatch, cli, tmp_path, message):
+    short_of_memory_above(monkeypatch, 4, message)
+    path = tmp_path / "rows.json"
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--decoder", "sparsemask",
+               "--image-size", "32", "--batch-size", "1", "--batch-size", "9", "--min-time",
+               "0.01", "--threads", "1", "--no-memory", "--json", path)  # fmt: skip
+    rows = json.loads(path.read_text())
+    assert [row["batch"] for row in rows] == [1, 9, 1, 9]
+    assert [row["latency"]["batch"] for row in rows] == [1, 2, 1, 2]  # 9, 4 alone, 2 together
+    assert all(row["error"] is None for row in rows)
+    for row in rows:
+        fps = 1000 * row["latency"]["batch"] / row["latency"]["median_ms"]
+        assert row["latency"]["fps"] == pytest.approx(fps)
+    assert "asked 9, ran 2" in done.stdout
+    assert "(n): memory was enough for n images only." in done.stdout
+
+
+def test_one_image_that_memory_does_not_hold_is_a_row_with_a_reason(monkeypatch, cli):
+    short_of_memory_above(monkeypatch, 0, "[enforce fail] can't allocate memory")
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--image-size", "32",
+               "--batch-size", "4", "--no-memory")  # fmt: skip
+    assert done.exit_code == 1
+    text = "test_resnet + fcn failed: RuntimeError: [enforce fail] can't allocate memory"
+    assert text in " ".join(done.stdout.split())
+
+
+def test_an_error_of_another_kind_halves_nothing(monkeypatch):
+    short_of_memory_above(monkeypatch, 2, "a shape does not fit")
+    one, two = speed_rows.speed_rows(
+        ["test_resnet"], ["fcn"], [(32, 32)], batches=(1, 3), min_time=0.01
+    )
+    assert two["error"] == "RuntimeError: a shape does not fit"
+    assert two["latency"] is two["postprocessing_ms"] is None
+    assert one["params"] == two["params"]
+
+
+@pytest.mark.slow
+def test_memory_processes_and_a_profile(cli, tmp_path):
+    path = tmp_path / "rows.json"
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--decoder", "smp-unet",
+               "--image-size", "64", "--isolate", "2", "--profile", "--min-time", "0.05",
+               "--threads", "1", "--json", path)  # fmt: skip
+    rows = json.loads(path.read_text())
+    for row in rows:
+        assert row["memory"]["error"] is None
+        assert row["memory"]["forward_bytes"] > 0
+        isolated = row["isolated"]
+        assert isolated["processes"] == len(isolated["medians_ms"]) == 2
+        assert isolated["min_ms"] <= isolated["median_ms"] <= isolated["max_ms"]
+        assert row["isolated_error"] is None
+        assert [part["name"] for part in row["profile"]["parts"]][:2] == ["normalise", "backbone"]
+    for text in ("forward", "Fresh processes", "test_resnet + smp-unet, 64x64, batch 1",
+                 "roofline"):  # fmt: skip
+        assert text in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 140
+
+
+@pytest.mark.slow
+def test_more_than_eight_networks_are_compiled(monkeypatch):
+    """By default torch runs the ninth that shares a ``forward`` as it is, and says so in a log."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    backbone, x = create_backbone("test_resnet"), torch.rand(1, 3, 64, 64)
+    graphs = torch._dynamo.utils.counters["stats"]
+    seen = []
+    for classes in range(1, 11):
+        net = DensePredictor(backbone, build_decoder("fcn", backbone), {"x": classes})
+        ready, _ = Setup(compiled=True).prepared(net)
+        with torch.inference_mode():
+            ready(x)
+        seen.append(graphs["unique_graphs"])
+    assert len(set(seen)) == 10
 
 
 @pytest.mark.parametrize(
@@ -159,12 +266,20 @@ def test_a_pair_that_cannot_run_leaves_the_others_their_time(monkeypatch):
         (("--image-size", "512y512"), "--image-size"),
         (("--image-size", "16"), "--image-size: 16x16 is smaller than 32x32"),
         (("--backbone-arg", "pad_type"), "expected KEY=VALUE"),
+        (("--profile",), "--profile: with --no-time nothing is run"),
+        (("--isolate", "2"), "--isolate: with --no-time nothing is run"),
         (("--json", "/proc/rows.json"), "/proc/rows.json: cannot be written"),
     ],
 )
 def test_wrong_options_are_one_line(cli, arguments, part):
     done = cli("speed", "--no-time", "--backbone", "test_resnet", "--decoder", "fcn", *arguments)
     assert part in line(done)
+    assert done.exit_code == 2
+
+
+def test_a_compiled_network_has_no_profile(cli):
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--profile", "--compile")
+    assert "--profile: a compiled network has no parts; leave out --compile" in line(done)
     assert done.exit_code == 2
 
 

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import click
 
-from benchmark.commands.options import backbone_args, console_of_width, quiet, write_output
+from benchmark.commands.options import (
+    backbone_args,
+    console_of_width,
+    progress,
+    quiet,
+    write_output,
+)
 from benchmark.config import FALLBACKS
 
 
@@ -32,16 +38,23 @@ from benchmark.config import FALLBACKS
               help="Fold BatchNorm and drop what is dead, as `run` does.")  # fmt: skip
 @click.option("--min-time", type=click.FloatRange(0, min_open=True), default=2.0,
               show_default=True, help="Seconds of calls for each pair.")  # fmt: skip
+@click.option("--memory/--no-memory", default=True, show_default=True,
+              help="Peak memory, in a pass of its own: a second or so for each row.")  # fmt: skip
+@click.option("--isolate", "processes", type=click.IntRange(0), default=0, metavar="N",
+              help="Time each row again, alone, in N fresh processes.")  # fmt: skip
+@click.option("--profile", "profiled", is_flag=True,
+              help="Where the time goes: parts of each network beside the roofline.")  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", help="Write rows as JSON; -: print them.")
 def speed(
     backbones: tuple[str, ...], decoders: tuple[str, ...], sizes: tuple[str, ...], classes: int,
     arguments: tuple[str, ...], no_time: bool, device: str, threads: int | None,
     batches: tuple[int, ...], amp: bool, compiled: bool, channels_last: bool, fused: bool,
-    min_time: float, json_file: str | None,
+    min_time: float, memory: bool, processes: int, profiled: bool, json_file: str | None,
 ) -> None:  # fmt: skip
-    """Parameters, MACs and latency of backbones × decoders, without training and data.
+    """Parameters, MACs, latency and memory of backbones × decoders, without training and data.
 
     Pairs of one image size and batch are timed in turns in this process: trust their ratios.
+    Several batches give the throughput; one that memory does not hold is halved.
     """
     import json
 
@@ -50,24 +63,28 @@ def speed(
 
     from benchmark.config import make_config
     from benchmark.plan import DEFAULT_DECODERS
-    from benchmark.report.tables import speed_table
+    from benchmark.report.speed import speed_tables
     from benchmark.speed import Setup
     from benchmark.speed_rows import speed_rows
 
     parsed = [make_config({"image_size": size}).image_size or (0, 0) for size in sizes]
     if threads is not None:
         torch.set_num_threads(threads)
-    rows = speed_rows(
-        backbones or (str(FALLBACKS["backbone"]),), decoders or DEFAULT_DECODERS, parsed, classes,
-        backbone_args(arguments), not no_time, device, batches[:1] if no_time else batches,
-        min_time, Setup(fused, compiled, channels_last, amp),
-    )  # fmt: skip
+    with progress() as listener:
+        rows = speed_rows(
+            backbones or (str(FALLBACKS["backbone"]),), decoders or DEFAULT_DECODERS, parsed,
+            classes, backbone_args(arguments), not no_time, device,
+            batches[:1] if no_time else batches, min_time,
+            Setup(fused, compiled, channels_last, amp),
+            memory=memory, processes=processes, profiled=profiled, listener=listener,
+        )  # fmt: skip
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
     if json_file == "-":
         click.echo(text, nl=False)
     else:
-        console = console_of_width(180)
-        console.print(speed_table(rows))
+        console = console_of_width(140)
+        for table in speed_tables(rows):
+            console.print(table)
         if json_file is not None:
             write_output(Path(json_file), text, "--json")
     if all(row["error"] for row in rows):

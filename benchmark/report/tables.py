@@ -1,7 +1,6 @@
 """A leaderboard's cells as text, and as tables for the terminal."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich import box
 from rich.markup import escape
@@ -277,55 +276,4 @@ def scores_table(scores: TaskScores) -> Table:
         better = scores.higher_is_better.get(name)
         arrow = "" if better is None else "↑" if better else "↓"
         table.add_row(name, _number(value, 4), interval, arrow)
-    return table
-
-
-def _setup(record: Mapping[str, Any]) -> str:
-    """How something was timed, in words."""
-    parts = [
-        f"on {record['device']}, {record['threads']} threads, {record['memory_format']}",
-        "BatchNorm folded" if record["fused"] else "BatchNorm not folded",
-        *(["compiled"] if record["compiled"] else []),
-        *(["mixed precision"] if record["amp"] else []),
-    ]
-    return ", ".join(parts)
-
-
-def speed_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Rows of ``benchmark.speed_rows`` for a terminal; what failed is told below."""
-    timed = any("latency" in row for row in rows)
-    failed: dict[str, dict[str, None]] = {}  # a reason → pairs, each once
-    for row in rows:
-        if row["error"] is not None:
-            failed.setdefault(row["error"], {})[f"{row['backbone']} + {row['decoder']}"] = None
-    records = [row["latency"] for row in rows if row.get("latency")]
-    notes = [
-        *(f"Timed {text}." for text in dict.fromkeys(map(_setup, records))),
-        f"GMACs: of one image, without {rows[0]['macs_exclude']}.",
-        "Convolutions: the decoder's weights as the paper counts them, for FCN and DeepLab-V3 "
-        "(light) with the classifier's.",
-        *(f"{', '.join(pairs)} failed: {reason}" for reason, pairs in failed.items()),
-    ]
-    table = Table(
-        caption="\n".join(notes), caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    several = len({row["batch"] for row in rows}) > 1
-    for title in ("backbone", "decoder", "size", *(["batch"] if several else [])):
-        table.add_column(title, overflow="fold")
-    parts = ("backbone", "decoder", "head")
-    params = (*parts[:2], "decoder_conv_weights", parts[2])
-    titles = ["M params:\nbackbone", "\ndecoder", "its con-\nvolutions", "\nhead"]
-    titles += ["GMACs:\nbackbone", "\ndecoder", "\nhead"]
-    for title in [*titles, *(["ms", "p5–p95", "FPS"] if timed else [])]:
-        table.add_column(title, justify="right")
-    for row in rows:
-        counts = [row["params"] and row["params"][key] / 1e6 for key in params]
-        counts += [row["macs"] and row["macs"][key] / 1e9 for key in parts]
-        cells = [row["backbone"], row["decoder"], "x".join(map(str, row["image_size"]))]
-        cells += [str(row["batch"])] if several else []
-        cells += [_number(count) for count in counts]
-        if latency := row.get("latency"):
-            between = f"{latency['p5_ms']:.1f}–{latency['p95_ms']:.1f}"
-            cells += [_number(latency["median_ms"], 1), between, _number(latency["fps"], 1)]
-        table.add_row(*cells)
     return table

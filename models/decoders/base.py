@@ -71,6 +71,13 @@ class Decoder(nn.Module, ABC):
         """The decoder that ``task`` reads."""
         return self
 
+    def milestones(self) -> dict[nn.Module, str]:
+        """Module → the step of ``forward`` that ends with it; empty: each module is a step.
+
+        For a profile of a decoder whose modules do less than its ``forward``.
+        """
+        return {}
+
     def head(self, channels: int) -> nn.Module:
         """A new head for one task: what ``forward`` returns → logits [B, channels, h, w].
 

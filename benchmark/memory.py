@@ -1,0 +1,137 @@
+"""Peak memory of a forward, in a pass of its own.
+
+On CUDA the allocator counts. On the CPU nobody does, and the peak of resident memory is the whole
+process', which remembers everything that went before: so a fresh process builds the network with
+random weights, runs it once, forgets its peak and runs it again.
+"""
+
+import ctypes
+import gc
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.fresh import FreshProcess
+from benchmark.network import NetworkSpec
+from benchmark.speed import Setup, forward_call
+from common.errors import UserError, first_line
+
+STATUS = Path("/proc/self/status")
+RESET = Path("/proc/self/clear_refs")
+FORWARDS = 2
+HOW = {
+    "cpu": "peak resident memory of a fresh process above that between forwards",
+    "cuda": "max_memory_allocated above what is allocated between forwards",
+}
+
+
+def fresh_process() -> FreshProcess:
+    """Where memory is measured: threads that wait leave the processor to others."""
+    return FreshProcess(OMP_WAIT_POLICY="passive")
+
+
+def peak_memory(
+    network: NetworkSpec,
+    size: tuple[int, int],
+    batch: int = 1,
+    setup: Setup | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    process: FreshProcess | None = None,
+) -> dict[str, Any]:
+    """What a forward of images [batch, 3, *size] takes at most, in bytes, and what weights take.
+
+    forward_bytes: activations, outputs and workspace, above weights and input. weights_bytes:
+    parameters and buffers as they are run (fused, if ``setup`` says so). how: what was read. error:
+    why forward_bytes is null, where it is.
+
+    setup: how it is run. threads: of the CPU; default: torch's own number here. process: an open
+    ``fresh_process()``, for a second or so a network; else it costs another few to import torch.
+    """
+    job: dict[str, Any] = {
+        "network": asdict(network),
+        "size": list(size),
+        "batch": batch,
+        "setup": asdict(setup or Setup()),
+        "device": device,
+        "threads": threads or torch.get_num_threads(),
+    }
+    kind = torch.device(device).type
+    record: dict[str, Any] = {"forward_bytes": None, "weights_bytes": None, "how": HOW[kind]}
+    try:
+        if kind == "cuda":
+            found = _measure(**job)
+        elif process is not None:
+            found = process.call(_measure, **job)
+        else:
+            with fresh_process() as own:
+                found = own.call(_measure, **job)
+        return {**record, **found, "error": None}
+    except UserError as error:
+        return {**record, "error": first_line(error)}
+    except Exception as error:  # of CUDA: what a network does not take raises almost anything
+        return {**record, "error": f"{type(error).__name__}: {first_line(error)}"}
+
+
+@torch.inference_mode()
+def _measure(
+    network: Mapping[str, Any],
+    size: list[int],
+    batch: int,
+    setup: Mapping[str, Any],
+    device: str,
+    threads: int,
+) -> dict[str, int]:
+    """``forward_bytes`` and ``weights_bytes``, of this process."""
+    on_cpu = torch.device(device).type == "cpu"
+    if on_cpu:
+        torch.set_num_threads(threads)
+        _reset_peak()
+    model = NetworkSpec(**network).build()
+    ready, as_run = Setup(**setup).prepared(model)
+    del model
+    call = forward_call(ready, (size[0], size[1]), device, batch, as_run)
+    tensors = [*ready.parameters(), *ready.buffers()]
+    weights = sum(t.numel() * t.element_size() for t in tensors)
+    call()  # code is loaded and compiled, kernels are chosen
+    peaks = [(_peak_of_process if on_cpu else _peak_of_cuda)(call, device) for _ in range(FORWARDS)]
+    return {"forward_bytes": max(peaks), "weights_bytes": weights}
+
+
+def _peak_of_cuda(call: Any, device: str) -> int:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _peak_of_process(call: Any, device: str) -> int:  # noqa: ARG001
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):  # glibc alone keeps what is freed
+        ctypes.CDLL(None).malloc_trim(0)
+    _reset_peak()
+    before = _resident("VmRSS")
+    call()
+    return max(0, _resident("VmHWM") - before)
+
+
+def _reset_peak() -> None:
+    """Have the system forget the peak of this process' resident memory."""
+    try:
+        RESET.write_text("5")
+    except OSError:
+        raise UserError(
+            f"{RESET} cannot be written: this system does not tell a forward's peak memory"
+        ) from None
+
+
+def _resident(name: str) -> int:
+    """Bytes that the line ``name`` of /proc/self/status tells."""
+    lines = STATUS.read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

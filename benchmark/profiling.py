@@ -1,0 +1,267 @@
+"""Where a forward's time goes: its parts beside what this machine could do at best.
+
+A part ends with a module, as hooks see it; what happens up to there is its own, so that no time is
+lost between two parts. The network that is timed is the one that is watched.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from benchmark.speed import Setup, forward_call, time_calls
+from models.decoders.base import Decoder
+from models.predictor import DensePredictor
+
+BETWEEN = "between"
+COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+MATRIX = {"cpu": 1024, "cuda": 8192}
+VALUES = {"cpu": 2**26, "cuda": 2**28}
+"""Of a tensor of 4 bytes a value, far larger than a cache."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What this device reaches: operations a second of a large matrix product, two for each
+    multiply-accumulate, and bytes a second, read and written, of a large copy."""
+
+    flops_per_s: float
+    bytes_per_s: float
+    dtype: str
+
+
+def parts_of(model: DensePredictor) -> list[tuple[nn.Module, str, str]]:
+    """(module, the part that ends where it begins, the part that ends where it ends).
+
+    An empty name: the part goes on. Whatever follows the last one is the resizing.
+    """
+    marks: list[tuple[nn.Module, str, str]] = [(model.backbone, "normalise", "backbone")]
+    decoder = model.decoder
+    named = decoder.milestones() if isinstance(decoder, Decoder) else {}
+    steps = [(module, "", name) for module, name in named.items()]
+    if not steps:
+        between = f"decoder, {BETWEEN}"
+        children = _steps(decoder)
+        steps = [(module, between, name) for name, module in children]
+        steps.append((decoder, "", between if children else "decoder"))
+    marks += steps
+    marks += [(head, "", "head") for head in model.heads.values()]
+    return marks
+
+
+def _steps(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Children by name; of a single one, its children; of a container, which is not called, too."""
+    children = list(module.named_children())
+    if len(children) == 1 and list(children[0][1].children()):
+        return _steps(children[0][1])
+    steps = []
+    for name, child in children:
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            steps += [(f"{name}.{inner}", part) for inner, part in child.named_children()]
+        else:
+            steps.append((name, child))
+    return steps
+
+
+@contextmanager
+def watched(model: DensePredictor, mark: Callable[[str], None]) -> Iterator[None]:
+    """Have ``mark`` called with the name of a part where it ends in ``model``'s forward."""
+    hooks = []
+
+    def mark_it(name: str) -> Callable[..., None]:
+        return lambda *_: mark(name)
+
+    for module, before, after in parts_of(model):
+        if before:
+            hooks.append(module.register_forward_pre_hook(mark_it(before)))
+        if after:
+            hooks.append(module.register_forward_hook(mark_it(after)))
+    hooks.append(model.register_forward_hook(mark_it("resize")))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Operations of convolutions and matrix products, and bytes that all operations move.
+
+    Each reads its inputs and writes its outputs; views move nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = self.bytes = 0
+        self.parts: dict[str, tuple[int, int]] = {}
+
+    def mark(self, name: str) -> None:
+        """What was counted since the last mark is part ``name``'s."""
+        flops, moved = self.parts.get(name, (0, 0))
+        self.parts[name] = (flops + self.flops, moved + self.bytes)
+        self.flops = self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if _consists_of_others(func):  # inference_mode hands it over whole
+            with self:
+                return func._op_dk(COMPOSITE, *args, **kwargs)
+        out = func(*args, **kwargs)
+        name = func._overloadpacket.__name__
+        formula = flop_registry.get(getattr(torch.ops.aten, name.removesuffix("_"), None))
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
+        inputs, outputs = _tensors((args, kwargs)), _tensors(out)
+        known = {t.untyped_storage().data_ptr() for t in inputs}
+        changed = func._schema.is_mutable
+        written = [t for t in outputs if changed or t.untyped_storage().data_ptr() not in known]
+        if written and not name.startswith(("empty", "new_empty")):
+            self.bytes += sum(map(_bytes, inputs)) + sum(map(_bytes, written))
+        return out
+
+
+def _consists_of_others(func: Any) -> bool:
+    has: Callable[[str, Any], bool] = torch._C._dispatch_has_kernel_for_dispatch_key
+    return func._overloadpacket not in flop_registry and has(func.name(), COMPOSITE)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Of the values; an expanded tensor's lie in memory once."""
+    repeated = [n for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if not stride]
+    return tensor.numel() * tensor.element_size() // max(1, torch.Size(repeated).numel())
+
+
+class Clock:
+    """Milliseconds of parts: by the host's clock, or by events on CUDA."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.cuda = device, device.type == "cuda"
+        self.marks: list[tuple[str, Any]] = []
+
+    def mark(self, name: str) -> None:
+        if self.cuda:
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(self.device))
+            self.marks.append((name, event))
+        else:
+            self.marks.append((name, time.perf_counter()))
+
+    def parts(self) -> dict[str, float]:
+        """Part → ms since the mark before. Forgets all marks, the first of which is the start."""
+        if self.cuda:
+            torch.cuda.synchronize(self.device)
+        found: dict[str, float] = {}
+        for (_, start), (name, end) in zip(self.marks, self.marks[1:], strict=False):
+            passed = start.elapsed_time(end) if self.cuda else (end - start) * 1000
+            found[name] = found.get(name, 0.0) + passed
+        self.marks.clear()
+        return found
+
+
+@torch.inference_mode()
+def profile(
+    model: DensePredictor,
+    size: tuple[int, int],
+    device: str,
+    batch: int,
+    setup: Setup,
+    peaks: Peaks,
+    min_time: float = 2.0,
+) -> dict[str, Any]:
+    """Parts of a forward of images [batch, 3, *size]: time, work, and the share of the roofline.
+
+    whole_ms: median without hooks; sum_ms: of the parts' medians, timed with hooks in turns with
+    it. A part has name, ms, share (of sum_ms), macs and bytes (of the batch), bound (what limits
+    it at best: compute or memory), roofline_ms (the time at ``peaks``) and roofline_share
+    (roofline_ms / ms).
+    """
+    call = forward_call(model, size, device, batch, setup)
+    kind = torch.device(device)
+    counter, clock = Counter(), Clock(kind)
+    with watched(model, counter.mark), counter:
+        call()
+    calls: list[dict[str, float]] = []
+
+    def watched_call() -> None:
+        with watched(model, clock.mark):
+            clock.mark("start")
+            call()
+        calls.append(clock.parts())
+
+    both: dict[str, Callable[[], object]] = {"whole": call, "watched": watched_call}
+    timed = time_calls(both, kind, batch, min_time=min_time, block=0.001)
+    medians = {name: statistics.median(c[name] for c in calls) for name in calls[0]}
+    total = sum(medians.values())
+    parts = []
+    for name, ms in medians.items():
+        flops, moved = counter.parts[name]
+        compute = flops / peaks.flops_per_s * 1000
+        memory = moved / peaks.bytes_per_s * 1000
+        best = max(compute, memory)
+        parts.append(
+            {
+                "name": name,
+                "ms": ms,
+                "share": ms / total,
+                "macs": flops // 2,
+                "bytes": moved,
+                "bound": "compute" if compute > memory else "memory",
+                "roofline_ms": best,
+                "roofline_share": best / ms if ms > 0 else 0.0,
+            }
+        )
+    return {
+        "whole_ms": timed["whole"].median_ms,
+        "sum_ms": total,
+        "parts": parts,
+        "peaks": asdict(peaks),
+    }
+
+
+@torch.inference_mode()
+def measured_peaks(device: str, amp: bool = False, seconds: float = 1.0) -> Peaks:
+    """The best of many large matrix products and copies, with as many threads as torch has.
+
+    A 3×3 convolution counts as a product, for on the CPU another library computes it. In float32,
+    with TF32 where convolutions have it, or in what ``amp`` computes in.
+    """
+    kind = torch.device(device)
+    cuda = kind.type == "cuda"
+    dtype = (torch.float16 if cuda else torch.bfloat16) if amp else torch.float32
+    side, values = MATRIX[kind.type], VALUES[kind.type]
+    a, b = (torch.rand(side, side, device=kind).to(dtype) for _ in range(2))
+    channels, pixels = side // 4, 64
+    image = torch.rand(side // 1024, channels, pixels, pixels, device=kind).to(dtype)
+    image = image.contiguous(memory_format=torch.channels_last)
+    weights = torch.rand(channels, channels, 3, 3, device=kind).to(dtype)
+    source = torch.zeros(values, device=kind)
+    copied = torch.ones_like(source)
+    calls: dict[str, Callable[[], object]] = {
+        "product": lambda: torch.mm(a, b),
+        "convolution": lambda: torch.conv2d(image, weights, padding=1),
+        "copy": lambda: copied.copy_(source),
+    }
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        best = time_calls(calls, kind, min_time=seconds, min_calls=10)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    flops = {"product": 2 * side**3, "convolution": 2 * 9 * channels * image.numel()}
+    return Peaks(
+        max(flops[name] / best[name].p5_ms * 1000 for name in flops),
+        2 * 4 * values / best["copy"].p5_ms * 1000,
+        str(dtype).removeprefix("torch."),
+    )

@@ -1,0 +1,229 @@
+"""Rows of ``benchmark.speed_rows`` as tables for a terminal: one for each question."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+PARTS = ("backbone", "decoder", "head")
+SHOWN_SHARE = 0.0005
+"""Of a profile's time, the least for which a part has a line."""
+Row = Mapping[str, Any]
+
+
+def speed_tables(rows: Sequence[Row]) -> list[Table]:
+    """Sizes; times; images per second by batch; fresh processes; a profile for each row."""
+    tables = [_sizes(rows)]
+    timed = [row for row in rows if row.get("latency")]
+    if timed:
+        tables.append(_times(timed))
+        if len({row["batch"] for row in rows}) > 1:
+            tables.append(_throughput(timed))
+    if any(row.get("isolated") or row.get("isolated_error") for row in rows):
+        tables.append(_isolated(timed))
+    profiled = [row for row in timed if row.get("profile")]
+    return tables + [_profile(row, row is profiled[-1]) for row in profiled]
+
+
+def _table(title: str, notes: Sequence[str], names: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        title_style="bold",
+        caption=escape("\n".join(notes)),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for number in numbers:
+        table.add_column(number, justify="right")
+    return table
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _mb(count: int | None) -> str:
+    return _number(count and count / 1e6, 1)
+
+
+def _size(row: Row) -> str:
+    return "x".join(map(str, row["image_size"]))
+
+
+def _labels(row: Row) -> list[str]:
+    return [row["backbone"], escape(row["decoder"]), _size(row)]
+
+
+def _batch(row: Row) -> str:
+    """The batch; where memory was short, what ran instead too."""
+    ran = row["latency"]["batch"]
+    return str(ran) if ran == row["batch"] else f"asked {row['batch']}, ran {ran}"
+
+
+def _failures(rows: Sequence[Row]) -> list[str]:
+    failed: dict[str, dict[str, None]] = {}  # a reason → pairs, each once
+    several = len({row["batch"] for row in rows}) > 1
+    for row in rows:
+        if row["error"] is not None:
+            # what counts depends on no batch, what does not run may
+            batch = f" (batch {row['batch']})" if several and row["params"] else ""
+            name = f"{row['backbone']} + {row['decoder']}{batch}"
+            failed.setdefault(row["error"], {})[name] = None
+    return [f"{', '.join(pairs)} failed: {reason}" for reason, pairs in failed.items()]
+
+
+def _sizes(rows: Sequence[Row]) -> Table:
+    notes = [
+        f"GMACs: of one image, without {rows[0]['macs_exclude']}.",
+        "Convolutions: the decoder's weights as the paper counts them, for FCN and DeepLab-V3 "
+        "(light) with the classifier's.",
+        *_failures(rows),
+    ]
+    titles = ["M params:\nbackbone", "\ndecoder", "its con-\nvolutions", "\nhead"]
+    titles += ["GMACs:\nbackbone", "\ndecoder", "\nhead"]
+    table = _table("Size", notes, ("backbone", "decoder", "size"), titles)
+    shown = {tuple(_labels(row)): row for row in rows}  # whatever the batch
+    for labels, row in shown.items():
+        keys = (*PARTS[:2], "decoder_conv_weights", PARTS[2])
+        counts = [row["params"] and row["params"][key] / 1e6 for key in keys]
+        counts += [row["macs"] and row["macs"][key] / 1e9 for key in PARTS]
+        table.add_row(*labels, *map(_number, counts))
+    return table
+
+
+def _setup(record: Mapping[str, Any]) -> str:
+    """How something was timed, in words."""
+    parts = [
+        f"on {record['device']}, {record['threads']} threads, {record['memory_format']}",
+        "BatchNorm folded" if record["fused"] else "BatchNorm not folded",
+        *(["compiled"] if record["compiled"] else []),
+        *(["mixed precision"] if record["amp"] else []),
+    ]
+    return ", ".join(parts)
+
+
+def _times(rows: Sequence[Row]) -> Table:
+    records = [row["latency"] for row in rows]
+    compiled = any(record["compiled"] for record in records)
+    memory = any(row.get("memory") for row in rows)
+    notes = [f"Timed {text}." for text in dict.fromkeys(map(_setup, records))]
+    notes += [
+        "ms: median of a batch, normalisation to resized logits. ×: times the fastest of the same "
+        "size and batch, timed in turns with it.",
+        "argmax ms: post-processing, not part of ms.",
+        *(["first call s: compilation included."] if compiled else []),
+    ]
+    if memory:
+        notes.append("forward MB: the peak above weights and images (weights MB: as they are run).")
+        errors = dict.fromkeys(row["memory"]["error"] for row in rows if row.get("memory"))
+        notes += [f"Peak memory not known: {error}" for error in errors if error]
+    titles = ["ms", "×", "p5–p95", "IQR", "FPS", "argmax\nms"]
+    titles += ["first\ncall s"] if compiled else []
+    titles += ["forward\nMB", "weights\nMB"] if memory else []
+    table = _table("Time", notes, ("backbone", "decoder", "size", "batch"), titles)
+    best: dict[str, float] = {}
+    for record in records:
+        session = record["session"]
+        best[session] = min(_per_image(record), best.get(session, _per_image(record)))
+    for row, record in zip(rows, records, strict=True):
+        cells = [
+            _number(record["median_ms"], 1),
+            _number(_per_image(record) / best[record["session"]], 2),
+            f"{record['p5_ms']:.1f}–{record['p95_ms']:.1f}",
+            _number(record["iqr_ms"], 1),
+            _number(record["fps"], 1),
+            _number(row["postprocessing_ms"], 1),
+        ]
+        cells += [_number(row["first_call_s"], 1)] if compiled else []
+        if memory:
+            found = row.get("memory") or {}
+            cells += [_mb(found.get("forward_bytes")), _mb(found.get("weights_bytes"))]
+        table.add_row(*_labels(row), _batch(row), *cells)
+    return table
+
+
+def _per_image(record: Mapping[str, Any]) -> float:
+    return float(record["median_ms"] / record["batch"])
+
+
+def _throughput(rows: Sequence[Row]) -> Table:
+    """Images per second of each pair and size, a column for each batch that was asked for."""
+    batches = list(dict.fromkeys(row["batch"] for row in rows))
+    grouped: dict[tuple[str, ...], dict[int, Row]] = {}
+    for row in rows:
+        grouped.setdefault(tuple(_labels(row)), {})[row["batch"]] = row
+    shrunk = any(row["latency"]["batch"] != row["batch"] for row in rows)
+    notes = ["(n): memory was enough for n images only."] if shrunk else []
+    titles = [*(f"batch {batch}" for batch in batches), "best batch"]
+    table = _table("Images per second", notes, ("backbone", "decoder", "size"), titles)
+    for labels, found in grouped.items():
+        cells = []
+        for batch in batches:
+            record = found[batch]["latency"] if batch in found else None
+            ran = "" if record is None or record["batch"] == batch else f" ({record['batch']})"
+            cells.append(_number(record and record["fps"], 1) + ran)
+        best = max((row["latency"] for row in found.values()), key=lambda record: record["fps"])
+        table.add_row(*labels, *cells, str(best["batch"]))
+    return table
+
+
+def _isolated(rows: Sequence[Row]) -> Table:
+    """Each alone in fresh processes, beside its time in turns with others."""
+    errors = dict.fromkeys(row["isolated_error"] for row in rows)
+    counts = {row["isolated"]["processes"] for row in rows if row["isolated"]}
+    notes = [
+        f"Each alone in fresh processes ({', '.join(map(str, counts))}): median and range of their "
+        "medians. spread: range / median.",
+        *(f"Not timed in a fresh process: {error}" for error in errors if error),
+    ]
+    titles = ["in turns\nms", "alone\nms", "min–max", "spread"]
+    table = _table("Fresh processes", notes, ("backbone", "decoder", "size", "batch"), titles)
+    for row in rows:
+        cells = ["–"] * 3
+        if found := row["isolated"]:
+            low, middle, high = (found[f"{name}_ms"] for name in ("min", "median", "max"))
+            spread = f"{100 * (high - low) / middle:.1f} %"
+            cells = [_number(middle, 1), f"{low:.1f}–{high:.1f}", spread]
+        turns = _number(row["latency"]["median_ms"], 1)
+        table.add_row(*_labels(row), _batch(row), turns, *cells)
+    return table
+
+
+def _profile(row: Row, explained: bool) -> Table:
+    """Parts of one row's forward. explained: what the roofline is stands below."""
+    found = row["profile"]
+    peaks = found["peaks"]
+    excess = 100 * (found["sum_ms"] / found["whole_ms"] - 1)
+    notes = [
+        f"The parts' sum, {found['sum_ms']:.1f} ms, is {abs(excess):.1f} % "
+        f"{'above' if excess > 0 else 'below'} the whole without a profile, "
+        f"{found['whole_ms']:.1f} ms.",
+    ]
+    if explained:
+        notes.append(
+            "roofline: the time at this machine's measured peaks, "
+            f"{peaks['flops_per_s'] / 1e9:.0f} G{peaks['dtype']} operations/s and "
+            f"{peaks['bytes_per_s'] / 1e9:.1f} GB/s, as a share of the time taken. "
+            "Above 100 %: caches held what counts as memory."
+        )
+    title = f"{row['backbone']} + {row['decoder']}, {_size(row)}, batch {_batch(row)}"
+    titles = ["ms", "share", "MMACs", "MB moved", "roofline", "bound by"]
+    table = _table(title, notes, ("part",), titles)
+    for part in found["parts"]:
+        if part["share"] >= SHOWN_SHARE:
+            table.add_row(
+                part["name"],
+                _number(part["ms"], 2),
+                f"{100 * part['share']:.1f} %",
+                _number(part["macs"] / 1e6, 1),
+                _mb(part["bytes"]),
+                f"{100 * part['roofline_share']:.0f} %" if part["bytes"] else "–",
+                part["bound"] if part["bytes"] else "–",
+            )
+    return table

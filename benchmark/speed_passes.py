@@ -1,0 +1,314 @@
+"""The passes of ``speed`` over rows: time in turns, post-processing, processes, memory, profile."""
+
+import gc
+import itertools
+import statistics
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.environment import environment
+from benchmark.events import Listener
+from benchmark.fresh import FreshProcess
+from benchmark.memory import fresh_process, peak_memory
+from benchmark.network import NetworkSpec
+from benchmark.profiling import measured_peaks, profile
+from benchmark.speed import (
+    Latency,
+    Setup,
+    first_call,
+    forward_call,
+    speed_record,
+    time_calls,
+    time_models,
+)
+from common.errors import UserError, first_line
+from common.memory import keep_freed_memory, keeps_freed_memory
+from models.predictor import DensePredictor
+
+HEAD = "classes"
+POSTPROCESSING = 0.25
+"""Of the time that a network gets, the share for its post-processing, which varies less."""
+Row = dict[str, Any]
+Timed = TypeVar("Timed")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What a row times: the network as it is run, how, and how many images at once."""
+
+    model: nn.Module
+    setup: Setup
+    batch: int
+
+
+def pair(row: Row) -> str:
+    return f"{row['backbone']} + {row['decoder']}"
+
+
+def reason(error: Exception) -> str:
+    text = first_line(error)
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` says that memory has run out, in CUDA's words or in the CPU's."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "allocate memory" in text or "not enough memory" in text)
+    )
+
+
+def _release() -> None:
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
+
+
+def _fitting(run: Callable[[int], Timed], batch: int) -> tuple[Timed, int]:
+    """``run(batch)`` and its batch, halved until memory is enough. Raises what one image raises."""
+    while True:
+        try:
+            return run(batch), batch
+        except Exception as error:
+            if batch == 1 or not out_of_memory(error):
+                raise
+        batch //= 2
+        _release()  # when the error, which holds the tensors, is gone
+
+
+def time_rows(
+    rows: Sequence[Row],
+    models: Mapping[str, DensePredictor],
+    device: str,
+    min_time: float,
+    setup: Setup,
+    listener: Listener,
+) -> dict[int, Contender]:
+    """Time all rows of one size and batch in turns. Returns what ran, by the row's index.
+
+    Gives every row ``latency``, a speed record, ``first_call_s``, ``postprocessing_ms`` and
+    ``environment``; null where there is none, and then ``error`` says why. models: by ``pair``.
+    """
+    facts = environment(device)
+    ready: dict[str, tuple[nn.Module, Setup]] = {}
+    contenders: dict[int, Contender] = {}
+    for row in rows:
+        row.update(latency=None, first_call_s=None, postprocessing_ms=None, environment=facts)
+    groups = {(tuple(row["image_size"]), row["batch"]): None for row in rows}
+    listener.begin("time in turns", len(groups))
+    for size, batch in groups:
+        group: dict[int, Contender] = {}
+        for index, row in enumerate(rows):
+            if (tuple(row["image_size"]), row["batch"]) != (size, batch) or row["error"]:
+                continue
+            try:  # alone first: what does not fit into memory must not take the others along
+                if pair(row) not in ready:
+                    ready[pair(row)] = setup.prepared(models[pair(row)])
+                model, as_run = ready[pair(row)]
+                row["first_call_s"], ran = _fitting(
+                    lambda b, m=model, s=size: first_call(m, s, device, b, setup),  # type: ignore[misc]
+                    batch,
+                )
+                group[index] = Contender(model, as_run, ran)
+            except Exception as error:
+                row["error"] = reason(error)
+        contenders |= _time_group(rows, group, size, device, min_time, setup)
+        listener.step()
+    return contenders
+
+
+def _time_group(
+    rows: Sequence[Row],
+    group: dict[int, Contender],
+    size: tuple[int, int],
+    device: str,
+    min_time: float,
+    setup: Setup,
+) -> dict[int, Contender]:
+    """Time ``group`` in turns; returns it with the batches that ran."""
+
+    def together(most: int) -> tuple[dict[int, Contender], dict[int, Latency], dict[int, float]]:
+        fitted = {
+            i: Contender(c.model, c.setup, min(c.batch, most)) for i, c in group.items()
+        }  # side by side they need more memory than alone
+        latencies = time_models(
+            {str(i): c.model for i, c in fitted.items()},
+            size,
+            device,
+            {str(i): c.batch for i, c in fitted.items()},
+            setup,
+            min_time=min_time,
+        )
+        after = _time_postprocessing(fitted, size, device, setup, min_time * POSTPROCESSING)
+        return fitted, {int(i): latency for i, latency in latencies.items()}, after
+
+    if not group:
+        return {}
+    try:
+        (fitted, latencies, after), _ = _fitting(together, max(c.batch for c in group.values()))
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        for index in group:
+            rows[index]["error"] = reason(error)
+        return {}
+    session = uuid.uuid4().hex[:8]
+    for index, latency in latencies.items():
+        others = sorted({pair(rows[i]) for i in group if i != index})
+        ran = fitted[index]
+        rows[index]["latency"] = speed_record(
+            latency, size, device, ran.setup, others, session, ran.batch
+        )
+        rows[index]["postprocessing_ms"] = after[index]
+    return fitted
+
+
+@torch.inference_mode()
+def _time_postprocessing(
+    group: Mapping[int, Contender],
+    size: tuple[int, int],
+    device: str,
+    setup: Setup,
+    min_time: float,
+) -> dict[int, float]:
+    """Median ms of the argmax over each one's logits [batch, classes, *size].
+
+    Equal shapes, formats and types take equal time, and are timed once.
+    """
+    kinds: dict[int, tuple[Any, ...]] = {}
+    logits: dict[tuple[Any, ...], Tensor] = {}
+    for index, one in group.items():
+        out = forward_call(one.model, size, device, one.batch, setup)()[HEAD]
+        kinds[index] = (tuple(out.shape), out.stride(), out.dtype)
+        logits.setdefault(kinds[index], out)
+    calls = {kind: lambda x=x: x.argmax(1) for kind, x in logits.items()}
+    timed = time_calls(calls, torch.device(device), min_time=min_time)
+    return {index: timed[kind].median_ms for index, kind in kinds.items()}
+
+
+def network_of(row: Row, arguments: Mapping[str, Any]) -> NetworkSpec:
+    return NetworkSpec(row["backbone"], row["decoder"], {HEAD: row["classes"]}, dict(arguments))
+
+
+def remember_memory(
+    rows: Sequence[Row],
+    contenders: Mapping[int, Contender],
+    arguments: Mapping[str, Any],
+    device: str,
+    listener: Listener,
+) -> None:
+    """Give every row that ran ``memory``, as ``peak_memory`` returns it; null to the others."""
+    listener.begin("peak memory", len(contenders))
+    with fresh_process() as process:
+        for index, row in enumerate(rows):
+            row["memory"] = None
+            if index in contenders:
+                one = contenders[index]
+                row["memory"] = peak_memory(
+                    network_of(row, arguments), tuple(row["image_size"]), one.batch, one.setup,
+                    device, process=process,
+                )  # fmt: skip
+                listener.step(pair(row))
+
+
+def isolate_rows(
+    rows: Sequence[Row],
+    contenders: Mapping[int, Contender],
+    arguments: Mapping[str, Any],
+    device: str,
+    min_time: float,
+    processes: int,
+    listener: Listener,
+) -> None:
+    """Time every row that ran alone in ``processes`` fresh processes, the rows in turns.
+
+    Gives it ``isolated``: processes, medians_ms of each, their median_ms, min_ms and max_ms; or
+    null and in ``isolated_error`` the reason.
+    """
+    medians: dict[int, list[float]] = {index: [] for index in contenders}
+    failed: dict[int, str] = {}
+    listener.begin("time in fresh processes", len(contenders) * processes)
+    for _, (index, one) in itertools.product(range(processes), contenders.items()):
+        row = rows[index]
+        if index not in failed:
+            try:
+                with FreshProcess() as process:  # not a fork of the last: addresses vary too
+                    medians[index].append(
+                        process.call(
+                            _time_alone,
+                            network=asdict(network_of(row, arguments)),
+                            size=row["image_size"],
+                            batch=one.batch,
+                            setup=asdict(one.setup),
+                            device=device,
+                            threads=torch.get_num_threads(),
+                            keep_freed=keeps_freed_memory(),
+                            min_time=min_time,
+                        )
+                    )
+            except UserError as error:
+                failed[index] = first_line(error)
+        listener.step(pair(row))
+    for index, row in enumerate(rows):
+        row["isolated"], row["isolated_error"] = None, failed.get(index)
+        if medians.get(index) and index not in failed:
+            found = medians[index]
+            row["isolated"] = {
+                "processes": processes,
+                "medians_ms": found,
+                "median_ms": statistics.median(found),
+                "min_ms": min(found),
+                "max_ms": max(found),
+            }
+
+
+def _time_alone(
+    network: Mapping[str, Any],
+    size: list[int],
+    batch: int,
+    setup: Mapping[str, Any],
+    device: str,
+    threads: int,
+    keep_freed: bool,
+    min_time: float,
+) -> float:
+    """Median ms of one network, as ``time_models`` times it, in this process."""
+    if keep_freed:
+        keep_freed_memory()
+    torch.set_num_threads(threads)
+    ready, as_run = Setup(**setup).prepared(NetworkSpec(**network).build())
+    timed = time_models(
+        {"alone": ready}, (size[0], size[1]), device, batch, as_run, min_time=min_time
+    )
+    return timed["alone"].median_ms
+
+
+def profile_rows(
+    rows: Sequence[Row],
+    contenders: Mapping[int, Contender],
+    device: str,
+    min_time: float,
+    listener: Listener,
+) -> None:
+    """Give every row that ran ``profile``, as ``profiling.profile`` returns it; null to others."""
+    listener.begin("profile", len(contenders) + 1)
+    peaks = {
+        amp: measured_peaks(device, amp) for amp in {one.setup.amp for one in contenders.values()}
+    }
+    listener.step("peaks")
+    for index, row in enumerate(rows):
+        row["profile"] = None
+        if index in contenders:
+            one = contenders[index]
+            assert isinstance(one.model, DensePredictor)
+            row["profile"] = profile(
+                one.model, tuple(row["image_size"]), device, one.batch, one.setup,
+                peaks[one.setup.amp], min_time,
+            )  # fmt: skip
+            listener.step(pair(row))
