@@ -32,17 +32,18 @@ class NetworkSpec:
     wiring: Mapping[str, Any] | None = None
     separate_decoders: bool = False
 
+    def make_decoder(self, backbone: Backbone) -> Decoder | SeparateDecoders:
+        """The decoder on ``backbone``, or one for each head."""
+        if not self.separate_decoders:
+            return build_decoder(self.decoder, backbone, self.wiring)
+        return SeparateDecoders(
+            {task: build_decoder(self.decoder, backbone, self.wiring) for task in self.heads}
+        )
+
     def build(self) -> DensePredictor:
         """The network on the CPU. Raises UserError for what does not fit together."""
         backbone = create_backbone(self.backbone, self.backbone_args)
-        built: Decoder | SeparateDecoders
-        if self.separate_decoders:
-            built = SeparateDecoders(
-                {task: build_decoder(self.decoder, backbone, self.wiring) for task in self.heads}
-            )
-        else:
-            built = build_decoder(self.decoder, backbone, self.wiring)
-        return DensePredictor(backbone, built, self.heads)
+        return DensePredictor(backbone, self.make_decoder(backbone), self.heads)
 
 
 def open_network(
@@ -72,18 +73,24 @@ def open_network(
     return model
 
 
+def spec_of(config: RunConfig, tasks: Sequence[Task]) -> NetworkSpec:
+    """What builds a run's network, but for its weights."""
+    assert config.backbone is not None
+    return NetworkSpec(
+        config.backbone,
+        config.decoder,
+        {task.name: task.channels for task in tasks},
+        config.backbone_args,
+        config.wiring,
+        config.separate_decoders,
+    )
+
+
 def build_model(config: RunConfig, tasks: Sequence[Task]) -> DensePredictor:
     """The network of a run, initialised from its seed, on the CPU."""
     seed_everything(config.seed)
-
-    def decoder(backbone: Backbone) -> Decoder | SeparateDecoders:
-        if not config.separate_decoders:
-            return build_decoder(config.decoder, backbone, config.wiring)
-        return SeparateDecoders(
-            {t.name: build_decoder(config.decoder, backbone, config.wiring) for t in tasks}
-        )
-
-    return open_network(config, decoder, {task.name: task.channels for task in tasks})
+    spec = spec_of(config, tasks)
+    return open_network(config, spec.make_decoder, spec.heads)
 
 
 def check_device(device: str) -> None:

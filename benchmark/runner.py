@@ -25,7 +25,8 @@ from benchmark.evaluation import (
 )
 from benchmark.events import Listener, Silent
 from benchmark.logs import ScalarLog
-from benchmark.network import build_model, check_device
+from benchmark.memory import fresh_process, peak_memory
+from benchmark.network import build_model, check_device, spec_of
 from benchmark.plan import command_of, make_tasks, run_key
 from benchmark.results import Result, folder_of, load, save, save_replicates
 from benchmark.samples import FOLDER as SAMPLES
@@ -322,15 +323,30 @@ class Runner:
             setup=Setup(amp=first.amp),
             min_time=self.min_time,
         )
-        for key, latency in latencies.items():
-            result = done[key]
-            others = sorted({name for name in names if name != result.config.decoder})
-            result.speed = speed_record(
-                latency, first.image_size, first.device, setups[key], others, session
-            )
-            result.seconds["time"] = time.perf_counter() - start
-            save(folder_of(self.results, result.config, key), result)
+        with fresh_process() as process:
+            for key, latency in latencies.items():
+                result = done[key]
+                others = sorted({name for name in names if name != result.config.decoder})
+                memory = peak_memory(
+                    spec_of(result.config, make_tasks(result.config)),
+                    *(first.image_size, 1, setups[key], first.device),
+                    process=process,
+                )
+                result.speed = {
+                    **speed_record(
+                        latency, first.image_size, first.device, setups[key], others, session
+                    ),
+                    "peak_memory_mb": _megabytes(memory["forward_bytes"]),
+                    "weights_mb": _megabytes(memory.get("weights_bytes")),
+                    "peak_memory_how": memory["error"] or memory["how"],
+                }
+                result.seconds["time"] = time.perf_counter() - start
+                save(folder_of(self.results, result.config, key), result)
         self.listener.step()
+
+
+def _megabytes(count: int | None) -> float | None:
+    return None if count is None else count / 1e6
 
 
 def shared_data(config: RunConfig) -> tuple[Any, ...]:

@@ -123,3 +123,14 @@ def test_timed_again_only_where_asked(camvid, tmp_path):
     again = load(folder)
     assert again.speed["session"] != first.speed["session"]
     assert again.metrics == first.metrics
+
+
+@pytest.mark.memory_pass
+def test_a_run_tells_its_peak_memory(camvid, tmp_path):
+    speed = load(trained(camvid, tmp_path)).speed
+    if speed["peak_memory_mb"] is None:
+        pytest.skip(speed["peak_memory_how"])
+    # at least the image and the first feature map at half its size
+    assert speed["peak_memory_mb"] * 1e6 > 32 * 64 * 4 * 3
+    assert speed["weights_mb"] > 0
+    assert "fresh process" in speed["peak_memory_how"]
