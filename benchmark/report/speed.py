@@ -100,7 +100,8 @@ def _sizes(rows: Sequence[Row]) -> Table:
 def _setup(record: Mapping[str, Any]) -> str:
     """How something was timed, in words."""
     parts = [
-        f"on {record['device']}, {record['threads']} threads, {record['memory_format']}",
+        f"on {record['device']}, {record['threads']} thread{'s' * (record['threads'] != 1)}, "
+        f"{record['memory_format']}",
         "BatchNorm folded" if record["fused"] else "BatchNorm not folded",
         *(["compiled"] if record["compiled"] else []),
         *(["mixed precision"] if record["amp"] else []),
