@@ -93,6 +93,16 @@ def test_seeds_are_paired(tmp_path):
     assert row.main.interval == pytest.approx((0, 0), abs=1e-6)
 
 
+def test_seeds_without_replicates_among_others_leave_no_interval(tmp_path):
+    left, right = (
+        [put(tmp_path / f"{name}{s}", run(seed=s, value=value), replicates=s == 0) for s in (0, 1)]
+        for name, value in (("a", 0.5), ("b", 0.6))
+    )
+    (row,) = compare(side("A", *left), side("B", *right)).rows
+    assert (row.main.interval, row.main.verdict) == (None, "unknown")
+    assert any("no interval" in note for note in row.notes)
+
+
 def test_what_else_differs(tmp_path):
     def versions(torch):
         return {"device": "x", "threads": 2, "versions": {"torch": torch}}
