@@ -27,8 +27,8 @@ class Application(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo(
-                "\nstopped: finished runs are saved, and the same command goes on with the rest; "
-                "a search or a pack starts anew",
+                "\nstopped: what is finished is saved, and the same command goes on with the rest "
+                "(a run, a search or a pack that was under way starts anew)",
                 err=True,
             )
             ctx.exit(130)

@@ -145,20 +145,18 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
 def with_latencies(board: Board, path: Path) -> Board:
     """``board`` with the latencies of a file that ``speed --json`` wrote, one image at a time.
 
-    A row takes the timing of its backbone with its arguments, decoder and image size; others have
-    none then. Raises UsageError for a file that is none of those, has no row of the board, or holds
-    timings of several devices or setups.
+    A row takes the timing of its backbone with its arguments, decoder, image size and head; others
+    have none then. Raises UsageError for a file that is none of those, has no row of the board, or
+    holds timings of several devices or setups.
     """
     try:
         content = json.loads(path.read_bytes())
         timed = [row for row in content if row.get("latency") and row["latency"]["batch"] == 1]
         timings = {
-            _pair(row["backbone"], row["backbone_args"], row["decoder"], row["image_size"]): (
-                row["latency"]["median_ms"],
-                row["latency"]["fps"],
-            )
+            _pair(row["backbone"], row["backbone_args"], row["decoder"], row["image_size"],
+                  row["params"]["head"]): (row["latency"]["median_ms"], row["latency"]["fps"])
             for row in timed
-        }
+        }  # fmt: skip
         setups = {tuple(row["latency"][name] for name in SETUP) for row in timed}
     except OSError as error:
         raise UsageError(f"--speed {path}: cannot be read ({error.strerror})") from error
@@ -171,23 +169,30 @@ def with_latencies(board: Board, path: Path) -> Board:
     rows = []
     for row in board.measured:
         config = row.runs[0].config
-        key = _pair(row.backbone, config.backbone_args, row.decoder, config.image_size or ())
+        key = _pair(
+            row.backbone, config.backbone_args, row.decoder, config.image_size or (),
+            row.params.get("head", 0),
+        )  # fmt: skip
         milliseconds, fps = timings.get(key, (None, None))
         rows.append(replace(row, latency_ms=milliseconds, fps=fps, sessions=[]))
     if all(row.latency_ms is None for row in rows):
         sizes = {"x".join(map(str, row.runs[0].config.image_size or ())) for row in rows}
         raise UsageError(
-            f"--speed {path}: no backbone, decoder and image size of {board.title} in it: "
-            f"time them with speed --image-size {' --image-size '.join(sorted(sizes))}"
+            f"--speed {path}: no network of {board.title} in it: time them with speed --image-size "
+            f"{' --image-size '.join(sorted(sizes))} and --classes (1 but for segmentation)"
         )
-    return replace(board, rows=rows)
+    (setup,) = setups
+    named = dict(zip(SETUP, setup, strict=True))
+    return replace(
+        board, rows=rows, device=named["hardware"], threads=named["threads"], amp=named["amp"]
+    )
 
 
 def _pair(
-    backbone: str, arguments: Mapping[str, Any], decoder: str, size: Sequence[int]
+    backbone: str, arguments: Mapping[str, Any], decoder: str, size: Sequence[int], head: int
 ) -> tuple[Any, ...]:
-    """What a timing of ``speed`` and a row of a board must share."""
-    return backbone, json.dumps(arguments, sort_keys=True), label_of(decoder), *size
+    """What a timing of ``speed`` and a row of a board must share. head: its parameters."""
+    return backbone, json.dumps(arguments, sort_keys=True), label_of(decoder), *size, head
 
 
 def amount(cost: str, value: float | None) -> str:

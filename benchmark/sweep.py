@@ -133,7 +133,9 @@ class Sweep:
         }
         for name, option in extra.items():
             if name in AXES:
-                raise UsageError(f"{option.where}: is multiplied: change it in the file")
+                raise UsageError(
+                    f"{option.where}: the runs are a product over it: change it in the file"
+                )
         defaults = self.options(self.content.defaults, ("defaults",))
         runs: dict[str, RunConfig] = {}
         skipped: list[str] = []
@@ -164,7 +166,7 @@ def read_sweep(name: str) -> Sweep:
         if name not in built_in:
             close = nearest(name, built_in, 1)
             hint = f"did you mean {close[0]}?" if close else f"built in: {', '.join(built_in)}"
-            raise UsageError(f"{name}: no such sweep file: {hint}")
+            raise UsageError(f"{name}: no such sweep file ({hint})")
         path = built_in[name]
     source = read_marked_yaml(path)
     if not isinstance(source.content, dict):
@@ -182,6 +184,8 @@ def read_sweep(name: str) -> Sweep:
             raise UsageError(f"{where}: unknown key: {_hint(str(key), known)}") from None
         if first["type"] == "missing":
             raise UsageError(f"{where}: is missing") from None
+        if first["type"] == "too_short":
+            raise UsageError(f"{where}: is empty") from None
         raise UsageError(f"{where}: {first['msg']} (got {first['input']!r})") from None
 
 
@@ -286,7 +290,7 @@ class _Rule:
                 raise UsageError(f"{option.where}: when takes {', '.join(AXES)}")
         for name, option in self.values.items():
             if name in AXES:
-                raise UsageError(f"{option.where}: cannot be set: it is multiplied in runs")
+                raise UsageError(f"{option.where}: the runs are a product over it: write it there")
         self.wanted = {name: _choices(name, option) for name, option in self.when.items()}
 
     def apply(self, chosen: Options) -> None:

@@ -13,6 +13,7 @@ from benchmark.runner import Data, Runner, comparable, shared_data
 from benchmark.sweep import Cache, unset_variables
 from common.errors import DataError
 from common.files import check_writable
+from datasets.base import DATASETS
 from datasets.pipeline import Split, open_splits
 
 Opened = dict[tuple[Any, ...], dict[str, Split]]
@@ -66,6 +67,11 @@ def open_data(runs: Sequence[RunConfig]) -> tuple[Opened, Unusable]:
                 raise DataError(
                     f"data of {config.dataset}: the environment variable {name} is not set: set "
                     f"it, or give --data {config.dataset}=PATH"
+                )
+            if config.data is None and not DATASETS.get(config.dataset).info.built_in:
+                raise DataError(
+                    f"{config.dataset}: where are its files? --data {config.dataset}=PATH, or "
+                    f"data: {{{config.dataset}: PATH}} in the file"
                 )
             assert config.image_size is not None
             opened[shared] = open_splits(

@@ -190,6 +190,14 @@ def test_the_guard_sees_runs_that_fail_now(cli, two):
     assert "failed in B: unet" in done.stdout
 
 
+def test_the_guard_does_not_pass_what_it_cannot_read(cli, two):
+    assert cli("compare", two / "a", two / "b", "--fail-if-worse", "90").exit_code == 0
+    (two / "b" / "two" / "result.json").write_text('{"format": 1')
+    done = cli("compare", two / "a", two / "b", "--fail-if-worse", "90")
+    assert done.exit_code == 1
+    assert "1 results of" in done.stderr
+
+
 def test_the_guard_at_a_score_of_nothing():
     def worse(higher, value):
         a, b = (side(n, run(value=v, higher=higher)) for n, v in (("A", 0.0), ("B", value)))

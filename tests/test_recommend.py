@@ -146,7 +146,8 @@ def timing(decoder, ms, arguments=None, batch=1, threads=1, **values):
                "threads": threads, "memory_format": "channels_last", "fused": True,
                "compiled": False, "amp": False}  # fmt: skip
     return {"backbone": "b", "backbone_args": arguments or {}, "decoder": decoder,
-            "image_size": [64, 64], "batch": batch, "latency": latency, **values}  # fmt: skip
+            "image_size": [64, 64], "batch": batch, "params": {"head": 0},
+            "latency": latency, **values}  # fmt: skip
 
 
 def test_latencies_of_the_target_machine(tmp_path):
@@ -155,11 +156,13 @@ def test_latencies_of_the_target_machine(tmp_path):
     path = tmp_path / "speed.json"
     rows = [timing("large", 2), timing("huge", 900), timing("tiny", 1, batch=8),
             timing("small", 1, image_size=[32, 32]), timing("odd", 1, latency=None),
-            timing("small", 1, {"pad_type": "same"})]  # fmt: skip
+            timing("small", 1, {"pad_type": "same"}),
+            timing("small", 1, params={"head": 21})]  # fmt: skip
     path.write_text(json.dumps(rows))
     moved = with_latencies(board, path)
     answer = recommend(moved, {"latency": 3})
     assert answer.best.decoder == "large"
+    assert moved.machine == "cpu T, 1 thread"
     assert {row.decoder for row in answer.unknown} == {"tiny", "small", "odd"}
     assert board.rows[0].latency_ms == 50  # the results stay as they are
     path.write_text(json.dumps([timing("large", 2), timing("tiny", 1, threads=2)]))

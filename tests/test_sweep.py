@@ -183,7 +183,7 @@ WRONG = [
     ("runs: [{seed: 0}]\noverrides:\n  - when: {decoder: fcn}\n    set: {lrr: 1}", 4, "lr"),
     ("runs: [{seed: 0}]\noverrides:\n  - when: {decoder: fcn}\n    st: {lr: 1}", 4, "mean set"),
     ("runs: [{seed: 0}]\noverrides:\n  - when: {lr: 1}\n    set: {lr: 1}", 3, "when takes task"),
-    ("runs: [{seed: 0}]\noverrides:\n  - when: {seed: 0}\n    set: {seed: 1}", 4, "multiplied"),
+    ("runs: [{seed: 0}]\noverrides:\n  - when: {seed: 0}\n    set: {seed: 1}", 4, "a product over"),
     ("runs: [{decoder: fcn}]\noverrides:\n  - when: {decoder: hed}\n    set: {lr: 1}", 3,
      "hed: no run is meant"),
     ("data: {camvidd: x}\nruns: [{seed: 0}]", 1, "did you mean camvid"),
@@ -212,11 +212,11 @@ def test_a_typo_is_told_with_its_line_in_one_line(cli, tmp_path, text, number, p
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (("dmo",), "dmo: no such sweep file: did you mean demo?"),
+        (("dmo",), "dmo: no such sweep file \\(did you mean demo"),
         (("x/y.yaml",), "no such sweep file"),
         (("demo", "--set", "epoch=1"), "--set epoch: unknown option: did you mean epochs?"),
         (("demo", "--set", "epochs=many"), "--set epochs: .*many"),
-        (("demo", "--set", "seeds=1"), "--set seeds: is multiplied"),
+        (("demo", "--set", "seeds=1"), "--set seeds: the runs are a product"),
         (("demo", "--set", "epochs"), "--set epochs: expected NAME=VALUE"),
         (("demo", "--set", "epochs=[1"), "--set: "),
         (("demo", "--data", "scene=x"), "--data scene: unknown dataset .*did you mean scenes"),

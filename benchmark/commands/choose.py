@@ -16,8 +16,9 @@ from benchmark.commands.options import console_of_width, quiet, write_output
               help="Show every metric of every network, not only the ranking one.")  # fmt: skip
 @click.option("--fail-if-worse", type=click.FloatRange(0), metavar="PERCENT",
               help="Exit with 1 if the ranking metric of any network is worse in B by more than "
-              "PERCENT of its value in A, or if its run failed in B. The mean over seeds decides, "
-              "whatever its interval; runs that B lacks do not count.")  # fmt: skip
+              "PERCENT of its value in A, if its run failed in B, or if a result of B cannot be "
+              "read. The mean over seeds decides, whatever its interval; runs that B lacks do not "
+              "count.")  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", help="Write all as JSON; -: print it.")
 def compare(
     a: str, b: str, results: Path, every_metric: bool, fail_if_worse: float | None,
@@ -61,7 +62,10 @@ def compare(
         worse = report.worse_than(fail_if_worse)
         for text in worse:
             click.echo(f"worse by more than {fail_if_worse:g} %: {text}", err=True)
-        if worse:
+        unread = sides[1].problems
+        if unread:
+            click.echo(f"{len(unread)} results of {b} cannot be read: nothing is guarded", err=True)
+        if worse or unread:
             raise SystemExit(1)
 
 
