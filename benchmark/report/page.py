@@ -104,7 +104,7 @@ def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
     _tell_apart(views)
     facts: dict[str, Any] = {
         "views": views,
-        "overall": [(table, _links(table, views)) for table in overall],
+        "overall": [(table, _across(table, views)) for table in overall],
         "wirings": [
             (drawn, Markup(wiring_svg(drawn.wiring, drawn.about)), lines(drawn.wiring))
             for drawn in wirings.drawn
@@ -181,15 +181,13 @@ def _tell_apart(views: Sequence[View]) -> None:
             view.place = (task, dataset, device, f"{protocol} ({count})")
 
 
-def _links(table: Overall, views: Sequence[View]) -> dict[str, int]:
-    """The number of the board behind each title of an overall table: the one on its device."""
-    found: dict[str, int] = {}
-    for title in table.boards:
-        alike = [view for view in views if view.board.title == title]
-        here = [v for v in alike if any(r.device and r.device in table.title for r in v.board.rows)]
-        for view in (here or alike)[:1]:
-            found[title] = view.number
-    return found
+def _across(table: Overall, views: Sequence[View]) -> dict[str, View]:
+    """The board behind each title of an overall table: the main one on its machine."""
+    return {
+        view.board.title: view
+        for view in views
+        if view.board.main and view.board.machine == table.title
+    }
 
 
 def _board_data(view: View) -> dict[str, Any]:
