@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -174,31 +173,26 @@ def _decoder_millions(row: Row) -> float | None:
 
 
 def kind_of(row: Row) -> str:
-    """How the page shows a row: measured, reported, unranked or failed."""
+    """How the page shows a row: measured, reported or failed."""
     if row.error is not None:
         return "failed"
-    if row.source is not None:
-        return "reported"
-    return "unranked" if row.unranked is not None else "measured"
+    return "measured" if row.source is None else "reported"
 
 
 def shown_rows(
     board: Board, columns: Sequence[Column], wirings: Wirings, environments: Environments
 ) -> list[Shown]:
-    """The rows of a board in its order, those without a rank and the failed ones last."""
-    order = {"measured": 0, "reported": 0, "unranked": 1, "failed": 2}
-    rows = sorted(board.rows, key=lambda row: order[kind_of(row)])
+    """The rows of a board in its order."""
     main = board.columns[0] if board.columns else ""
-    ends = [x for row in rows for x in _range(row, main)]
+    ends = [x for row in board.rows for x in _range(row, main)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 0.0)
 
     def at(value: float) -> float:
         share = (value - low) / (high - low) if high > low else 0.5
         return round(5 + share * (RANGE - 10), 1)
 
-    sessions = _main_sessions(board)
     found: list[Shown] = []
-    for row in rows:
+    for row in board.rows:
         raw = [column.value(row) for column in columns]
         shown = Shown(
             row,
@@ -208,7 +202,7 @@ def shown_rows(
             values=[x if isinstance(x, str) else rounded(x) for x in raw],
             wiring=wirings.place(row.runs[0].config, row.label) if row.runs else None,
             environments=[environments.place(run.environment) for run in row.runs],
-            timed_apart=bool(row.sessions) and tuple(row.sessions) != sessions,
+            timed_apart=board.timed_apart(row),
         )
         if drawn := _range(row, main):
             shown.picture = (at(drawn[0]), at(drawn[1]), at(drawn[2]))
@@ -245,19 +239,9 @@ def _text(column: Column, value: Any) -> str:
 def place_of(board: Board) -> tuple[str, str, str, str]:
     """What a reader chooses a board by: task, data set, device, protocol."""
     dataset = board.title.removeprefix(f"{board.task} on ")
-    ran = [row for row in board.rows if row.runs]
-    first = next((row for row in ran if row.error is None), None)
-    if first is None:
-        return board.task, dataset, ran[0].device if ran else "–", board.protocol
-    precision = ", mixed precision" if first.runs[0].config.amp else ""
-    device = f"{first.device}, {first.threads} thread{'s' * (first.threads != 1)}{precision}"
-    return board.task, dataset, device, first.runs[0].protocol
-
-
-def _main_sessions(board: Board) -> tuple[str, ...]:
-    """The timing session(s) of most rows: only they were timed in turns."""
-    common = Counter(tuple(row.sessions) for row in board.rows if row.sessions).most_common(1)
-    return common[0][0] if common else ()
+    if not board.columns:  # a run that failed may not have got as far as its device
+        return board.task, dataset, board.device or "–", board.protocol
+    return board.task, dataset, board.machine, board.protocol.removesuffix(f", {board.machine}")
 
 
 def differing(rows: Sequence[Row]) -> list[str]:
