@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmark.leaderboard import COSTS, Board, Overall
 from benchmark.report.page_rows import (
     RANGE,
     Column,
@@ -28,6 +27,7 @@ from benchmark.report.page_rows import (
 from benchmark.report.page_strips import Pictures, pictures_of
 from benchmark.report.page_wirings import Wirings
 from benchmark.report.wiring_svg import wiring_svg
+from benchmark.rows import COSTS, Board, Overall
 from benchmark.wirings import lines
 
 TEMPLATES = Path(__file__).parent / "templates"

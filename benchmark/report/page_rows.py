@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.config import RunConfig
-from benchmark.leaderboard import COSTS, Board, Row
 from benchmark.report.page_wirings import Wirings
 from benchmark.report.tables import NAMES
 from benchmark.results import Result
+from benchmark.rows import COSTS, Board, Row
 
 POINTS = 24  # of a learning curve
 RANGE = 92  # pixels of the picture of an interval
