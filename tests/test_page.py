@@ -13,7 +13,8 @@ from page_data import HOSTILE, failed, hash_of, many, result, strips, views
 from benchmark.leaderboard import boards
 from benchmark.overall import overall
 from benchmark.report.page import LIMIT, TEMPLATES, page
-from benchmark.report.page_rows import POINTS, difference, number
+from benchmark.report.page_details import POINTS, difference
+from benchmark.report.page_rows import number
 from benchmark.report.page_strips import OVERHEAD
 from benchmark.report.page_wirings import wiring_of
 from benchmark.report.wiring import KINDS

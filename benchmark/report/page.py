@@ -11,17 +11,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from benchmark.report.page_details import differing, row_data
 from benchmark.report.page_rows import (
     RANGE,
     Column,
     Environments,
     Shown,
     columns_of,
-    differing,
     metric_title,
     number,
     place_of,
-    row_data,
     shown_rows,
 )
 from benchmark.report.page_strips import Pictures, pictures_of
