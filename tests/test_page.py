@@ -14,11 +14,11 @@ from benchmark.leaderboard import boards
 from benchmark.overall import overall
 from benchmark.report.page import LIMIT, TEMPLATES, page
 from benchmark.report.page_details import POINTS, difference
-from benchmark.report.page_rows import number
 from benchmark.report.page_strips import OVERHEAD
 from benchmark.report.page_wirings import wiring_of
 from benchmark.report.wiring import KINDS
 from benchmark.report.wiring_svg import wiring_svg
+from benchmark.report.words import number
 from models.connectivity import Connectivity, preset
 
 FIVE = (2, 4, 8, 16, 32)
@@ -98,7 +98,7 @@ def test_rank_1_in_a_sentence():
 
 def test_numbers_keep_three_digits():
     values = {None: "–", 0.0: "0.00", 0.01234: "0.0123", 1.999: "2.00", 12345.6: "12346"}
-    assert {value: number(value) for value in values} == values
+    assert {value: number(value, None) for value in values} == values
     assert number(float("nan")) == "–"
 
 

@@ -18,15 +18,14 @@ from benchmark.report.page_rows import (
     Environments,
     Shown,
     columns_of,
-    metric_title,
-    number,
     place_of,
     shown_rows,
 )
 from benchmark.report.page_strips import Pictures, pictures_of
 from benchmark.report.page_wirings import Wirings
 from benchmark.report.wiring_svg import wiring_svg
-from benchmark.rows import COSTS, Board, Overall
+from benchmark.report.words import COST_NAMES, metric_name, number
+from benchmark.rows import Board, Overall
 from benchmark.wirings import lines
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -35,7 +34,6 @@ LIMIT = 1_450_000  # bytes of a page; pictures get what the rest leaves
 PICTURES = 700_000
 NAMED = 4  # rows of rank 1 that are named
 CHEAPEST = (("the fastest", "latency", "ms"), ("the smallest", "params", "M parameters"))
-COST_NAMES = {"latency": "latency", "params": "parameters", "macs": "MACs", "memory": "memory"}
 
 
 @dataclass
@@ -53,8 +51,7 @@ class View:
     @property
     def hypervolume(self) -> list[tuple[str, str]]:
         """Costs and values, as text."""
-        volumes = self.board.hypervolume
-        return [(COST_NAMES[cost], number(volumes[cost])) for cost in COSTS if cost in volumes]
+        return [(COST_NAMES[cost], number(share)) for cost, share in self.board.hypervolume.items()]
 
     def name(self, shown: Shown) -> str:
         """A row's name, with its backbone only where there are several."""
@@ -81,7 +78,7 @@ class View:
             ]
             if costs:
                 value, name = min(costs, key=lambda cost: cost[0])
-                cheapest.setdefault(name, []).append(f"{word} ({number(value)} {unit})")
+                cheapest.setdefault(name, []).append(f"{word} ({number(value, None)} {unit})")
         ends = [f"{name} is {' and '.join(words)}" for name, words in cheapest.items()]
         told = f"; of these {', '.join(ends)}" if ends else ""
         return f"Rank 1, not told apart: {names}{more}{told}."
@@ -113,7 +110,7 @@ def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
         "runs": len({(run.key) for board in boards for row in board.rows for run in row.runs}),
         "range_width": RANGE,
         "number": number,
-        "metric_title": metric_title,
+        "metric_name": metric_name,
         **_inlined(),
     }
     template = Environment(
@@ -166,7 +163,7 @@ def _constant(board: Board, columns: Sequence[Column]) -> list[str]:
     cells = []
     for column in columns:
         name = column.key.removeprefix("m:") if column.key.startswith("m:") else ""
-        cells.append(number(board.constant[name], 3) if name in board.constant else "")
+        cells.append(number(board.constant[name]) if name in board.constant else "")
     return cells
 
 
@@ -197,7 +194,7 @@ def _board_data(view: View) -> dict[str, Any]:
         "place": view.place,
         "title": board.title,
         "fields": [name.replace("_", " ") for name in fields],
-        "metrics": [metric_title(name) for name in board.columns],
+        "metrics": [metric_name(name) for name in board.columns],
         "columns": [
             {"key": c.key, "title": c.title, "better": c.better, "cost": c.cost}
             for c in view.columns

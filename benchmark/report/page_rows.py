@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.report.page_wirings import Wirings
-from benchmark.report.tables import NAMES
+from benchmark.report.words import metric_name, number
 from benchmark.rows import Board, Row
 
 RANGE = 92  # pixels of the picture of an interval
@@ -92,28 +92,13 @@ def rounded(value: float | None, digits: int = 5) -> float | None:
     return float(f"{value:.{digits}g}")
 
 
-def number(value: float | None, digits: int | None = None) -> str:
-    """A number of three significant digits, or of ``digits`` decimals, never with an exponent."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if digits is None:
-        size = math.floor(math.log10(abs(value))) if value else 0
-        digits = min(max(2 - size, 0), 4)
-    return f"{value:.{digits}f}"
-
-
-def metric_title(name: str) -> str:
-    """The usual short name of a metric."""
-    return NAMES.get(name.partition("@")[0], name)
-
-
 def columns_of(board: Board) -> list[Column]:
     """The columns that have something to show, the ranking metric right after the names."""
 
     def metric(name: str) -> Column:
         higher = board.higher_is_better[name]
         unit = next((r.units.get(name, "1") for row in board.rows for r in row.runs), "1")
-        title = metric_title(name) + ("" if unit in ("1", "") else f" ({unit})")
+        title = metric_name(name) + ("" if unit in ("1", "") else f" ({unit})")
         return Column(
             f"m:{name}", title, lambda row: row.metrics.get(name), 1 if higher else -1, about=name
         )
@@ -131,7 +116,7 @@ def columns_of(board: Board) -> list[Column]:
         return [*columns, Column("error", "Why it failed", lambda row: row.error, text=True)]
     main = board.columns[0]
     spread = Column("spread", "± seeds", lambda row: row.spread.get(main), -1,
-                    about=f"standard deviation of {metric_title(main)} over seeds")  # fmt: skip
+                    about=f"standard deviation of {metric_name(main)} over seeds")  # fmt: skip
     columns += [metric(main), spread, *(metric(name) for name in board.columns[1:])]
     columns += [
         Column("gain", "Δm %", lambda row: row.delta_m, 1,
