@@ -207,7 +207,9 @@ def _comparison(group: Sequence[tuple[str, Result, Result]]) -> Comparison:
     replicates = [(load_replicates(x.folder, task) if x.folder else {},
                    load_replicates(y.folder, task) if y.folder else {})
                   for _, x, y in group]  # fmt: skip
-    columns = [name for name in a.columns if all(name in y.metrics for _, _, y in group)]
+    columns = [
+        name for name in a.columns if all(name in r.metrics for _, *both in group for r in both)
+    ]
     differences = [
         _difference(name, a.higher_is_better[name], group, replicates) for name in columns
     ]

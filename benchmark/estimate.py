@@ -32,7 +32,7 @@ from models.predictor import DensePredictor
 
 STEPS = 3
 IMAGES = 8
-TIMING = 2.7  # seconds a network is timed in turns, warm-up included
+TIMING = 4.5  # seconds a network is timed in turns and its memory measured, warm-up included
 Splits = Mapping[str, Split]
 
 

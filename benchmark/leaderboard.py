@@ -114,7 +114,8 @@ def _place_failed(result: Result, ranked: list[Board]) -> None:
     """Put a failed run at the end of the boards that it was meant for; a new one if none is."""
     config = result.config
     device = result.environment.get("device")
-    there = [b for b in ranked if device is None or b.device == device]
+    setup = device, result.environment.get("threads"), config.amp
+    there = [b for b in ranked if device is None or (b.device, b.threads, b.amp) == setup]
     placed = False
     for task in config.task.split("+"):
         same = [b for b in there if b.title == title_of(task, config)]

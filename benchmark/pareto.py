@@ -27,7 +27,7 @@ def hypervolume(points: Sequence[Point], worst: float) -> float | None:
 
     The box goes from the reference point (accuracy ``worst``, the largest cost of ``points``) to
     the ideal one (the best accuracy of ``points``, no cost). Points less accurate than ``worst``
-    add nothing, and the costliest only where others share its cost. There is no box if no point is
+    add nothing, nor do those of the largest cost. There is no box if no point is
     better than ``worst`` or if nothing costs anything. Source: Zitzler and Thiele 1998.
     """
     best = max((accuracy for accuracy, _ in points), default=worst)

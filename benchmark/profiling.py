@@ -124,7 +124,9 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         changed = func._schema.is_mutable
         written = [t for t in outputs if changed or t.untyped_storage().data_ptr() not in known]
         if written and not name.startswith(("empty", "new_empty")):
-            self.bytes += sum(map(_bytes, inputs)) + sum(map(_bytes, written))
+            # what a copy overwrites is not read
+            read = inputs[1:] if name.startswith("copy_") else inputs
+            self.bytes += sum(map(_bytes, read)) + sum(map(_bytes, written))
         return out
 
 

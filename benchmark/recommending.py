@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmark.leaderboard import overlap
 from benchmark.rows import Board, Row, label_of
 from common.errors import UsageError, UserError
 
+SETUP = ("hardware", "threads", "memory_format", "compiled", "amp")
+"""What timings of one file must share."""
 UNITS: Mapping[str, Mapping[str, float]] = {
     "latency": {"": 1, "ms": 1, "s": 1000, "us": 1e-3, "µs": 1e-3},
     "params": {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9},
@@ -73,9 +76,10 @@ class Recommendation:
     """What ``recommend`` found; rows of one board.
 
     cost: the one that orders the rows, the first budget's. best: None if nothing is within the
-    budget. cheaper: the best score at a lower cost. dearer: the lowest cost of a better score,
-    outside the budget. tied: rows within the budget whose interval overlaps the best one's, the
-    cheapest first. cheapest: of all. unknown: rows left out because a cost was not measured.
+    budgets. cheaper: the best score within them at a lower cost. dearer: of better scores the one
+    that exceeds the budgets least. tied: rows within the budget whose interval overlaps the best
+    one's, the cheapest first. cheapest: of all. unknown: rows left out because a cost was not
+    measured.
     """
 
     board: Board
@@ -91,8 +95,8 @@ class Recommendation:
 def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
     """The best row of ``board`` whose costs are all within ``budgets``.
 
-    Without a budget, the best row; then costs are compared by latency, or by parameters where that
-    was not measured. Raises UserError if a cost of the budget was measured of no row.
+    Without a budget, the best row; then costs are compared by latency, or by parameters where no
+    row was timed. Raises UserError if a cost of the budget was measured of no row.
     """
     rows = board.measured
     timed = any(row.latency_ms is not None for row in rows)
@@ -100,14 +104,20 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
     known: list[Row] = []
     unknown: list[Row] = []
     for row in rows:
-        measured = all(row.cost(name) is not None for name in (cost, *budgets))
+        measured = all(row.cost(name) is not None for name in budgets)
         (known if measured else unknown).append(row)
     if not known:
-        names = [n for n in (cost, *budgets) if all(row.cost(n) is None for row in rows)] or [cost]
+        names = [n for n in budgets if all(row.cost(n) is None for row in rows)] or [cost]
         raise UserError(f"{board.title}: {names[0]} was not measured: time the runs with --retime")
 
     def price(row: Row) -> float:
-        return row.cost(cost) or 0.0
+        value = row.cost(cost)
+        return math.inf if value is None else value
+
+    def excess(row: Row) -> float:
+        """How far a row is outside the budgets, as a factor; without any, its cost."""
+        shares = [(row.cost(name) or 0.0) / most for name, most in budgets.items()]
+        return max(shares, default=price(row))
 
     def score(row: Row) -> float:
         return board.sign * row.metrics[board.columns[0]]
@@ -117,7 +127,7 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
     if not within:
         return Recommendation(board, cost, None, None, None, [], cheapest, unknown)
     best = min(within, key=lambda row: (-score(row), price(row)))
-    lower = [row for row in known if price(row) < price(best)]
+    lower = [row for row in within if price(row) < price(best)]
     better = [row for row in known if score(row) > score(best)]
     tied = [r for r in within if r is not best and overlap(best.interval, r.interval)]
     return Recommendation(
@@ -125,7 +135,7 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
         cost=cost,
         best=best,
         cheaper=min(lower, key=lambda row: (-score(row), price(row)), default=None),
-        dearer=min(better, key=lambda row: (price(row), -score(row)), default=None),
+        dearer=min(better, key=lambda row: (excess(row), -score(row)), default=None),
         tied=sorted(tied, key=price),
         cheapest=cheapest,
         unknown=unknown,
@@ -135,27 +145,34 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
 def with_latencies(board: Board, path: Path) -> Board:
     """``board`` with the latencies of a file that ``speed --json`` wrote, one image at a time.
 
-    A row takes the timing of its backbone, decoder and image size; others have none then. Raises
-    UsageError for a file that is none of those or has no row of the board.
+    A row takes the timing of its backbone with its arguments, decoder and image size; others have
+    none then. Raises UsageError for a file that is none of those, has no row of the board, or holds
+    timings of several devices or setups.
     """
     try:
         content = json.loads(path.read_bytes())
+        timed = [row for row in content if row.get("latency") and row["latency"]["batch"] == 1]
         timings = {
-            (row["backbone"], label_of(row["decoder"]), *row["image_size"]): (
+            _pair(row["backbone"], row["backbone_args"], row["decoder"], row["image_size"]): (
                 row["latency"]["median_ms"],
                 row["latency"]["fps"],
             )
-            for row in content
-            if row.get("latency") and row["batch"] == 1
+            for row in timed
         }
+        setups = {tuple(row["latency"][name] for name in SETUP) for row in timed}
     except OSError as error:
         raise UsageError(f"--speed {path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"--speed {path}: not what `speed --json FILE` writes") from error
+    if len(setups) > 1:
+        raise UsageError(
+            f"--speed {path}: timings of {len(setups)} devices or setups: write one file for each"
+        )
     rows = []
     for row in board.measured:
-        size = row.runs[0].config.image_size or ()
-        milliseconds, fps = timings.get((row.backbone, row.label, *size), (None, None))
+        config = row.runs[0].config
+        key = _pair(row.backbone, config.backbone_args, row.decoder, config.image_size or ())
+        milliseconds, fps = timings.get(key, (None, None))
         rows.append(replace(row, latency_ms=milliseconds, fps=fps, sessions=[]))
     if all(row.latency_ms is None for row in rows):
         sizes = {"x".join(map(str, row.runs[0].config.image_size or ())) for row in rows}
@@ -164,6 +181,13 @@ def with_latencies(board: Board, path: Path) -> Board:
             f"time them with speed --image-size {' --image-size '.join(sorted(sizes))}"
         )
     return replace(board, rows=rows)
+
+
+def _pair(
+    backbone: str, arguments: Mapping[str, Any], decoder: str, size: Sequence[int]
+) -> tuple[Any, ...]:
+    """What a timing of ``speed`` and a row of a board must share."""
+    return backbone, json.dumps(arguments, sort_keys=True), label_of(decoder), *size
 
 
 def amount(cost: str, value: float | None) -> str:

@@ -18,7 +18,7 @@ def reported_rows(task: str, dataset: str, columns: Iterable[str]) -> list[Row]:
     content = json.loads(FILE.read_text(encoding="utf-8"))
     rows = []
     for table in content["tables"]:
-        if (table["task"], table["dataset"]) != (task, dataset):
+        if table["task"] != task or dataset not in table["datasets"]:
             continue
         details = [content["short"], table["table"], table["split"], table["protocol"]]
         if table["device"] != "not given":

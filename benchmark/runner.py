@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmark.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from benchmark.config import RunConfig
-from benchmark.environment import environment
+from benchmark.environment import device_name, environment
 from benchmark.evaluation import (
     evaluate,
     metrics_of,
@@ -92,7 +92,7 @@ class Runner:
     """Executes a plan.
 
     retime: time finished runs again. tensorboard: write its files beside ``metrics.jsonl``.
-    skipped: runs that were finished before.
+    threads: of runs that ask for none. skipped: runs that were finished before.
     """
 
     results: Path
@@ -101,6 +101,7 @@ class Runner:
     min_time: float = 2.0
     retime: bool = False
     tensorboard: bool = False
+    threads: int = field(default_factory=torch.get_num_threads)
     skipped: list[str] = field(default_factory=list)
 
     def run(self, plan: Sequence[RunConfig]) -> list[Result]:
@@ -158,8 +159,7 @@ class Runner:
         """
         key = run_key(config)
         folder = folder_of(self.results, config, key)
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.threads or self.threads)
         result = Result(key=key, status="failed", config=config, command=command_of(config))
         tasks = make_tasks(config)
         shared = shared_data(config)
@@ -201,7 +201,10 @@ class Runner:
     @staticmethod
     def _record(folder: Path, result: Result) -> Result:
         """Write a result; a failed one beside an earlier finished one, which stays."""
-        if result.error is not None:
+        if result.error is None:
+            for name in ("failed.json", "traceback.txt"):
+                (folder / name).unlink(missing_ok=True)
+        else:
             kept = load(folder)
             if kept is not None and kept.status == "finished":
                 write_atomic(folder / "failed.json", result.model_dump_json(indent=1) + "\n")
@@ -275,7 +278,10 @@ class Runner:
                 },
             )
         save_replicates(fresh, {task.name: values for task, values in replicates.items()})
-        save_strips(fresh, config, model, tasks, data.test)
+        try:
+            save_strips(fresh, config, model, tasks, data.test)
+        except Exception as error:  # a picture must not cost a training
+            self.listener.message(f"no pictures of {config.decoder}: {first_line(error)}")
         if len(tasks) > 1:
             result.tasks = scores
         else:
@@ -299,20 +305,31 @@ class Runner:
         timed = all(done[run_key(c)].speed is not None for c in finished)
         if not finished or (timed and not self.retime):
             return
+        first = finished[0]
+        assert first.image_size is not None
+        torch.set_num_threads(first.threads or self.threads)
+        here = device_name(first.device), torch.get_num_threads()
         models: dict[str, nn.Module] = {}
         setups: dict[str, Setup] = {}
         for config in finished:
-            folder = folder_of(self.results, config, run_key(config))
-            if checkpoint_file(folder, config.score).is_file():
+            key = run_key(config)
+            folder = folder_of(self.results, config, key)
+            trained = done[key].environment
+            if not checkpoint_file(folder, config.score).is_file():
+                self.listener.message(f"not timed: {folder}: its checkpoint is not there")
+            elif (there := (trained["device"], trained["threads"])) != here:
+                # a board is of one machine, accuracy and latency alike
+                self.listener.message(
+                    f"not timed: {folder}: its run was on {there[0]}, {there[1]} threads, this is "
+                    f"{here[0]}, {here[1]}: use speed --json here, and recommend --speed"
+                )
+            else:
                 model = build_model(config, make_tasks(config))
                 load_checkpoint(folder, config.score, model)
-                key, setup = run_key(config), Setup(amp=config.amp)
-                models[key], setups[key] = setup.prepared(model)
-        first = finished[0]
-        assert first.image_size is not None
+                models[key], setups[key] = Setup(amp=config.amp).prepared(model)
+        if not models:
+            return
         self.listener.begin("time in turns", 1)
-        if first.threads is not None:
-            torch.set_num_threads(first.threads)
         names = [done[key].config.decoder for key in models]
         session = uuid.uuid4().hex[:8]
         start = time.perf_counter()

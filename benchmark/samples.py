@@ -88,7 +88,8 @@ def read_strips(folder: Path) -> list[Strip]:
 
 def _small(picture: np.ndarray, aspect: float) -> bytes:
     """RGB [H, W, 3] as WebP, ``WIDTH`` pixels along the longer side."""
-    size = (WIDTH, round(WIDTH / aspect)) if aspect >= 1 else (round(WIDTH * aspect), WIDTH)
+    longer, shorter = WIDTH, max(1, round(WIDTH * min(aspect, 1 / aspect)))
+    size = (longer, shorter) if aspect >= 1 else (shorter, longer)
     out = io.BytesIO()
     small = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
     small.save(out, "WEBP", quality=75, method=6)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmark.environment import device_name
 from benchmark.training import autocast
 from models.predictor import DensePredictor
 
@@ -245,6 +246,7 @@ def speed_record(
         "batch": batch,
         "size": list(size),
         "device": device,
+        "hardware": device_name(device),
         "threads": torch.get_num_threads(),
         "memory_format": "channels_last" if setup.channels_last else "contiguous",
         "fused": setup.fused,

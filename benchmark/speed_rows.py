@@ -146,6 +146,7 @@ def speed_rows(
         for decoder, size in itertools.product(decoders, sizes):
             row: Row = {
                 "backbone": name,
+                "backbone_args": dict(arguments),
                 "decoder": decoder,
                 "image_size": list(size),
                 "batch": batches[0],

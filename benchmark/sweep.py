@@ -144,7 +144,7 @@ class Sweep:
                 for rule in rules:
                     rule.apply(chosen)
                 chosen.update(extra)
-                _locate(chosen, places)
+                _locate(chosen, places, {"data": data or {}, "weights": weights or {}})
                 config = _configured(chosen, where)
                 runs.setdefault(run_key(config), config)
         for rule in rules:
@@ -344,14 +344,18 @@ def _expanded(text: Any) -> Any:
     return re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m[1]) or m[0], text)
 
 
-def _locate(chosen: Options, places: Mapping[str, Mapping[str, Option]]) -> None:
-    """Fill in where the data and the weights of a run lie."""
-    dataset, backbone = chosen["dataset"].value, _backbone(chosen).value
-    if "data" not in chosen and dataset in places["data"]:
-        chosen["data"] = places["data"][dataset]
-    if "weights" not in chosen and backbone in places["weights"]:
-        chosen["weights"] = places["weights"][backbone]
-        chosen.pop("pretrained", None)
+def _locate(
+    chosen: Options,
+    places: Mapping[str, Mapping[str, Option]],
+    given: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Fill in where the data and the weights of a run lie; ``given`` on the command line wins."""
+    backbone = _backbone(chosen).value
+    for kind, name in (("data", chosen["dataset"].value), ("weights", backbone)):
+        if name in places[kind] and (kind not in chosen or name in given[kind]):
+            chosen[kind] = places[kind][name]
+            if kind == "weights":
+                chosen.pop("pretrained", None)
     for name in ("data", "weights"):
         if name in chosen:
             chosen[name] = Option(_expanded(chosen[name].value), chosen[name].where)

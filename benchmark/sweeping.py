@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from benchmark.config import RunConfig
 from benchmark.events import Listener
 from benchmark.plan import run_key
@@ -102,7 +100,6 @@ def execute(
             watch.started(config)
             done[key] = runner.fail(config, reasons[key])
             watch.ended(done[key])
-    threads = torch.get_num_threads()
     for group in comparable(runs):
         data: dict[tuple[Any, ...], Data] = {}
         broken: Unusable = {}
@@ -110,7 +107,6 @@ def execute(
             key, shared = run_key(config), shared_data(config)
             if key in done:
                 continue
-            torch.set_num_threads(config.threads or threads)
             watch.started(config)
             try:
                 if shared in broken:
@@ -121,7 +117,6 @@ def execute(
                 done[key] = runner.fail(config, error)
             watch.ended(done[key])
         runner.time(group, done)
-    torch.set_num_threads(threads)
     return [done[run_key(config)] for config in runs]
 
 

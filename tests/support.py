@@ -26,6 +26,15 @@ def line(result: Result) -> str:
     return text
 
 
+class FakeTime:
+    """Stands for the module ``time``: its clock shows ``now``, which a test moves."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
 @st.composite
 def wirings(draw: st.DrawFn, strides: tuple[int, ...]) -> Connectivity:
     """Any wiring of features of ``strides``, dead stages included."""

@@ -76,6 +76,13 @@ def test_without_replicates_there_is_no_interval(tmp_path):
     assert any("no interval" in note for note in row.notes)
 
 
+def test_a_metric_that_one_seed_lacks_is_left_out():
+    older = run(seed=1)
+    older.columns, older.metrics = ["m"], {"m": 0.5}
+    (row,) = compare(side("A", run(seed=0), older), side("B", run(seed=0), run(seed=1))).rows
+    assert [part.metric for part in row.differences] == ["m"]
+
+
 def test_seeds_are_paired(tmp_path):
     left = [put(tmp_path / f"a{s}", run(seed=s, value=v)) for s, v in enumerate((0.5, 0.7))]
     right = [put(tmp_path / f"b{s}", run(seed=s, value=v)) for s, v in enumerate((0.6, 0.6))]
@@ -84,6 +91,16 @@ def test_seeds_are_paired(tmp_path):
     assert row.main.difference == pytest.approx(0, abs=1e-9)
     assert row.main.sd == pytest.approx(0.1 * 2**0.5)
     assert row.main.interval == pytest.approx((0, 0), abs=1e-6)
+
+
+def test_seeds_without_replicates_among_others_leave_no_interval(tmp_path):
+    left, right = (
+        [put(tmp_path / f"{name}{s}", run(seed=s, value=value), replicates=s == 0) for s in (0, 1)]
+        for name, value in (("a", 0.5), ("b", 0.6))
+    )
+    (row,) = compare(side("A", *left), side("B", *right)).rows
+    assert (row.main.interval, row.main.verdict) == (None, "unknown")
+    assert any("no interval" in note for note in row.notes)
 
 
 def test_what_else_differs(tmp_path):

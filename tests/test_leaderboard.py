@@ -173,6 +173,8 @@ def test_failed_runs_stay_on_their_device():
         ("fcn", None), ("broken", "failed")
     ]  # fmt: skip
     assert len(boards([result(), failed])) == 2
+    failed.environment["device"], failed.environment["threads"] = "cpu A", 8
+    assert len(boards([result(), failed])) == 2
 
 
 def test_failed_runs_stand_with_those_of_their_size():

@@ -78,16 +78,19 @@ def test_the_peak_is_what_a_forward_holds_at_once(process):
 
 
 def test_networks_in_fresh_processes(process):
-    small, large = (
-        peak_memory(TINY, size, threads=1, process=process) for size in ((64, 64), (512, 512))
-    )
-    unfused = peak_memory(TINY, (64, 64), setup=Setup(fused=False), process=process)
+    small = peak_memory(TINY, (64, 64), setup=Setup(fused=False), threads=1, process=process)
+    large = peak_memory(TINY, (512, 512), threads=1, process=process)
     wrong = peak_memory(NetworkSpec("test_resnet", "nope", {"x": 1}), (64, 64), process=process)
     assert small["error"] is large["error"] is None
     # the logits alone take 3 MiB
     assert large["forward_bytes"] > 3 * MIB
     assert large["forward_bytes"] > small["forward_bytes"]
-    assert unfused["weights_bytes"] > small["weights_bytes"] == large["weights_bytes"]
+    plain = TINY.build()
+    for found, model in ((small, plain), (large, plain.fuse())):
+        assert found["weights_bytes"] == sum(
+            t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())
+        )
+    assert small["weights_bytes"] > large["weights_bytes"]
     assert wrong["forward_bytes"] is None
     assert "unknown decoder 'nope'" in wrong["error"]
 

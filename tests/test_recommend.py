@@ -130,10 +130,23 @@ def test_a_devices_whole_name_means_no_longer_one():
         choose_board(tables, "segmentation", None, "2 threads")
 
 
-def timing(decoder, ms, **values):
-    latency = {"median_ms": ms, "fps": 1000 / ms}
-    return {"backbone": "b", "decoder": decoder, "image_size": [64, 64], "batch": 1,
-            "latency": latency, **values}  # fmt: skip
+def test_neighbours_within_several_budgets():
+    """What is cheap in one cost and outside another budget is no cheaper choice."""
+    networks = [run("fcn", 0.5, 20, 4e6), run("heavy", 0.9, 10, 100e6), run("near", 0.6, 32, 4e6)]
+    assert found({"latency": 30, "params": 5e6}, networks) == ("fcn", None, "near")
+
+
+def test_without_a_budget_the_best_need_not_be_timed():
+    networks = [run("best", 0.9, None, 1e6), run("timed", 0.5, 10, 1e6)]
+    assert found({}, networks) == ("best", "timed", None)
+
+
+def timing(decoder, ms, arguments=None, batch=1, threads=1, **values):
+    latency = {"median_ms": ms, "fps": 1000 / ms, "batch": batch, "hardware": "cpu T",
+               "threads": threads, "memory_format": "channels_last", "fused": True,
+               "compiled": False, "amp": False}  # fmt: skip
+    return {"backbone": "b", "backbone_args": arguments or {}, "decoder": decoder,
+            "image_size": [64, 64], "batch": batch, "latency": latency, **values}  # fmt: skip
 
 
 def test_latencies_of_the_target_machine(tmp_path):
@@ -141,13 +154,17 @@ def test_latencies_of_the_target_machine(tmp_path):
     (board,) = boards(runs(options=sized))
     path = tmp_path / "speed.json"
     rows = [timing("large", 2), timing("huge", 900), timing("tiny", 1, batch=8),
-            timing("small", 1, image_size=[32, 32]), timing("odd", 1, latency=None)]  # fmt: skip
+            timing("small", 1, image_size=[32, 32]), timing("odd", 1, latency=None),
+            timing("small", 1, {"pad_type": "same"})]  # fmt: skip
     path.write_text(json.dumps(rows))
     moved = with_latencies(board, path)
     answer = recommend(moved, {"latency": 3})
     assert answer.best.decoder == "large"
     assert {row.decoder for row in answer.unknown} == {"tiny", "small", "odd"}
     assert board.rows[0].latency_ms == 50  # the results stay as they are
+    path.write_text(json.dumps([timing("large", 2), timing("tiny", 1, threads=2)]))
+    with pytest.raises(UsageError, match="timings of 2 devices or setups"):
+        with_latencies(board, path)
     path.write_text(json.dumps([timing("other", 1)]))
     with pytest.raises(UsageError, match="time them with speed --image-size 64x64"):
         with_latencies(board, path)

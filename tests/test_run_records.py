@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from support import line
 
+from benchmark.events import Silent
 from benchmark.plan import plan, run_key
 from benchmark.results import REPLICATES, folder_of, load, load_replicates, save_replicates
 from benchmark.runner import Runner
@@ -82,7 +83,11 @@ def test_damaged_replicates_are_as_good_as_none(tmp_path):
     save_replicates(tmp_path, {"depth": {"rmse": np.arange(3.0)}})
     assert load_replicates(tmp_path, "depth")["rmse"].tolist() == [0, 1, 2]
     whole = (tmp_path / REPLICATES).read_bytes()
-    for content in (whole[:60], b"", b"PK"):
+    flipped = [bytes([*whole[:n], whole[n] ^ 255, *whole[n + 1 :]]) for n in range(0, 200, 3)]
+    for content in flipped:
+        (tmp_path / REPLICATES).write_bytes(content)
+        load_replicates(tmp_path, "depth")  # whatever it finds, it does not stop a report
+    for content in (whole[:60], b"", b"PK", b"\x93NUMPY\x01\x00"):
         (tmp_path / REPLICATES).write_bytes(content)
         assert load_replicates(tmp_path, "depth") == {}
 
@@ -123,6 +128,50 @@ def test_timed_again_only_where_asked(camvid, tmp_path):
     again = load(folder)
     assert again.speed["session"] != first.speed["session"]
     assert again.metrics == first.metrics
+
+
+def test_other_machines_latencies_do_not_come_onto_a_runs_board(camvid, tmp_path, monkeypatch):
+    folder = trained(camvid, tmp_path)
+    speed = load(folder).speed
+    assert speed["hardware"] == load(folder).environment["device"]
+    told = []
+    monkeypatch.setattr(Silent, "message", lambda _, text: told.append(text))
+    monkeypatch.setattr("benchmark.runner.device_name", lambda _: "a far GPU")
+    trained(camvid, tmp_path, retime=True)
+    assert load(folder).speed == speed
+    assert "a far GPU" in told[0]
+    assert "recommend --speed" in told[0]
+    monkeypatch.undo()
+    (folder / "last.safetensors").unlink()
+    monkeypatch.setattr(Silent, "message", lambda _, text: told.append(text))
+    trained(camvid, tmp_path, retime=True)
+    assert "its checkpoint is not there" in told[1]
+
+
+def test_a_run_is_timed_with_the_threads_that_it_was_run_with(camvid, tmp_path):
+    runs = [c for n in (1, None) for c in plan({**VALUES, "data": camvid, "threads": n}, {})]
+    for options in ({}, {"retime": True}):
+        Runner(tmp_path, min_time=0.01, threads=2, **options).run(runs)
+        for config, threads in zip(runs, (1, 2), strict=True):
+            result = load(folder_of(tmp_path, config, run_key(config)))
+            assert result.speed["threads"] == result.environment["threads"] == threads
+
+
+def test_pictures_that_cannot_be_drawn_cost_no_training(camvid, tmp_path, monkeypatch):
+    def fails(*arguments):
+        raise ValueError("no picture")
+
+    monkeypatch.setattr("benchmark.runner.save_strips", fails)
+    assert load(trained(camvid, tmp_path)).status == "finished"
+
+
+def test_a_success_removes_what_failures_left(camvid, tmp_path):
+    folder = trained(camvid, tmp_path)
+    for name in ("failed.json", "traceback.txt"):
+        (folder / name).write_text("")
+    trained(camvid, tmp_path, overwrite=True)
+    assert not (folder / "failed.json").exists()
+    assert not (folder / "traceback.txt").exists()
 
 
 @pytest.mark.memory_pass

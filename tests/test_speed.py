@@ -1,8 +1,10 @@
 import itertools
 import time
+from functools import partial
 
 import pytest
 import torch
+from support import FakeTime
 from torch import nn
 
 from benchmark.speed import (
@@ -10,6 +12,7 @@ from benchmark.speed import (
     count_decoder_conv_weights,
     count_macs,
     count_parameters,
+    time_calls,
     time_models,
 )
 from models.backbones import Backbone, create_backbone
@@ -126,3 +129,23 @@ def test_models_are_timed_in_turns():
         assert latency.fps == pytest.approx(1000 / latency.median_ms)
     assert timed["a"].p5_ms >= 2
     assert timed["b"].p5_ms >= 4
+
+
+def test_turns_rotate_and_the_first_call_of_each_is_not_counted(monkeypatch):
+    """Calls take 1/64 s, and a whole second after another network's, as with a cold cache."""
+    clock, log = FakeTime(), []
+    monkeypatch.setattr("benchmark.speed.time", clock)
+
+    def call(name: str) -> None:
+        clock.now += 1 / 64 if log[-1:] == [name] else 1
+        log.append(name)
+
+    timed = time_calls(
+        {name: partial(call, name) for name in "abc"}, torch.device("cpu"),
+        min_time=6 / 64, min_calls=6, warmup_time=0, block=2 / 64,
+    )  # fmt: skip
+    warmup, *turns = "aaabbbccc", "aaabbbccc", "bbbcccaaa", "cccaaabbb"
+    assert "".join(log) == warmup + "".join(turns)
+    for latency in timed.values():
+        assert (latency.calls, latency.warmup_calls) == (6, 3)
+        assert latency.p5_ms == latency.median_ms == latency.p95_ms == 1000 / 64

@@ -1,5 +1,6 @@
 """``speed``: counts as published, impossible pairs with a reason, nothing but JSON on stdout."""
 
+import contextlib
 import functools
 import itertools
 import json
@@ -10,8 +11,10 @@ import pytest
 import torch
 from support import line
 
-from benchmark import speed_passes, speed_rows
+from benchmark import speed, speed_passes, speed_rows
+from benchmark.events import Silent
 from benchmark.speed import NOT_COUNTED, Setup, count_macs, count_parameters, time_models
+from benchmark.speed_passes import Contender
 from models.backbones import create_backbone
 from models.connectivity import unet
 from models.predictor import DensePredictor, build_decoder
@@ -27,14 +30,22 @@ WEIGHTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    """Timed without a warm-up and in short blocks: what is timed counts here, not how well."""
+    for module in (speed, speed_passes):
+        calls = functools.partial(module.time_calls, warmup_time=0.0, block=0.001)
+        monkeypatch.setattr(module, "time_calls", calls)
+
+
 def test_the_papers_weights_through_the_command_line(cli):
     options = [part for name in WEIGHTS for part in ("--decoder", name)]
     done = cli("speed", "--no-time", "--backbone", "mobilenetv2_100", *options, "--json", "-")
     rows = json.loads(done.stdout)
     assert {r["decoder"]: r["params"]["decoder_conv_weights"] for r in rows} == WEIGHTS
     for row in rows:
-        assert list(row) == ["backbone", "decoder", "image_size", "batch", "classes", "params",
-                             "macs", "macs_exclude", "error"]  # fmt: skip
+        assert list(row) == ["backbone", "backbone_args", "decoder", "image_size", "batch",
+                             "classes", "params", "macs", "macs_exclude", "error"]  # fmt: skip
         assert (row["image_size"], row["classes"], row["error"]) == ([512, 512], 21, None)
         assert row["params"]["backbone"] == 2_223_872
         assert row["macs_exclude"] == NOT_COUNTED
@@ -183,8 +194,13 @@ def short_of_memory_above(monkeypatch, limit, message):
         "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
     ],
 )
-def test_a_batch_that_memory_does_not_hold_is_halved_and_told(monkeypatch, cli, tmp_path, message):
-    short_of_memory_above(monkeypatch, 4, message)
+def test_words_for_memory_that_has_run_out(message):
+    assert speed_passes.out_of_memory(RuntimeError(message))
+    assert not speed_passes.out_of_memory(ValueError(message))
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_and_told(monkeypatch, cli, tmp_path):
+    short_of_memory_above(monkeypatch, 4, "CUDA out of memory. Tried to allocate 2.00 GiB")
     path = tmp_path / "rows.json"
     done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--decoder", "sparsemask",
                "--image-size", "32", "--batch-size", "1", "--batch-size", "9", "--min-time",
@@ -217,6 +233,29 @@ def test_an_error_of_another_kind_halves_nothing(monkeypatch):
     assert two["error"] == "RuntimeError: a shape does not fit"
     assert two["latency"] is two["postprocessing_ms"] is None
     assert one["params"] == two["params"]
+
+
+def test_fresh_processes_by_hand(monkeypatch):
+    """Two rows in turns, each three times."""
+    medians = iter((5.0, 30.0, 1.0, 10.0, 3.0, 20.0))
+
+    class Process(contextlib.nullcontext):
+        def __enter__(self):
+            return self
+
+        def call(self, function, **arguments):
+            return next(medians)
+
+    monkeypatch.setattr(speed_passes, "FreshProcess", Process)
+    row = {"backbone": "b", "decoder": "d", "classes": 3, "image_size": [32, 32]}
+    rows = [dict(row), dict(row), dict(row)]
+    ran = dict.fromkeys((0, 1), Contender(torch.nn.Identity(), Setup(), 1))
+    speed_passes.isolate_rows(rows, ran, {}, "cpu", 0.01, 3, Silent())
+    assert [row["isolated"] for row in rows] == [
+        {"processes": 3, "medians_ms": [5, 1, 3], "median_ms": 3, "min_ms": 1, "max_ms": 5},
+        {"processes": 3, "medians_ms": [30, 10, 20], "median_ms": 20, "min_ms": 10, "max_ms": 30},
+        None,
+    ]
 
 
 @pytest.mark.slow

@@ -127,6 +127,13 @@ def test_places(tmp_path, monkeypatch):
     assert [str(r.data) for r in runs] == ["/data/camvid", "voc"]
 
 
+def test_the_command_line_wins_over_a_block(tmp_path):
+    text = f"runs: [{{{SMALL}, dataset: camvid, task: segmentation, data: /block}}]"
+    assert [str(run.data) for run in swept(tmp_path, text).runs] == ["/block"]
+    given = swept(tmp_path, text, data={"camvid": "/mine"}).runs
+    assert [str(run.data) for run in given] == ["/mine"]
+
+
 def test_weights_of_a_backbone_stand_in_for_pretrained(tmp_path):
     from safetensors.torch import save_file
 
@@ -230,7 +237,7 @@ def test_a_file_wins_over_a_built_in_name(tmp_path, monkeypatch):
 
 
 def test_built_in_files():
-    assert {path.stem for path in BUILT_IN.glob("*.yaml")} >= {"demo", "paper"}
+    assert {path.stem for path in BUILT_IN.glob("*.yaml")} == {"demo", "leaderboard", "paper"}
     runs = read_sweep("demo").plan().runs
     assert {run.dataset for run in runs} == {"scenes"}
     assert len({run.task for run in runs}) == 4

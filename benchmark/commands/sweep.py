@@ -42,9 +42,9 @@ def sweep(
 ) -> None:  # fmt: skip
     """Run tasks × data sets × backbones × decoders × seeds from a file.
 
-    FILE.yaml is yours or a built-in one: demo, which runs here, or paper, the paper's tables. A
-    failed run is recorded with its reason and the others go on; the same command runs what is
-    missing. The file's keys: docs/sweeps.md.
+    FILE.yaml is yours or a built-in one: demo, which runs here, paper, the paper's tables, or
+    leaderboard, the runs of docs/leaderboard.md. A failed run is recorded with its reason and the
+    others go on; the same command runs what is missing. The file's keys: docs/sweeps.md.
     """
     if not verbose:
         quiet()
