@@ -9,20 +9,8 @@ from typing import Any
 from benchmark.config import RunConfig
 from benchmark.pareto import front, hypervolume
 from benchmark.results import Result
-from benchmark.rows import COSTS, Board, Overall, OverallRow, Row
+from benchmark.rows import COSTS, Board, Row
 from datasets.base import DATASETS
-
-__all__ = [
-    "COSTS",
-    "Board",
-    "Overall",
-    "OverallRow",
-    "Row",
-    "boards",
-    "differing",
-    "overlap",
-    "title_of",
-]
 
 
 def boards(results: Iterable[Result]) -> list[Board]:

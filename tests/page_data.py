@@ -1,4 +1,4 @@
-"""Results for tests of the page: made up, with fronts, strips, failures and reported rows."""
+"""Results for tests of the page: made up, with strips and failures."""
 
 import io
 from collections.abc import Sequence
@@ -9,9 +9,11 @@ import numpy as np
 from PIL import Image
 
 from benchmark.config import RunConfig
-from benchmark.leaderboard import Board, Overall, OverallRow, Row, boards
+from benchmark.leaderboard import boards
 from benchmark.plan import command_of
+from benchmark.reported import add_reported
 from benchmark.results import Result
+from benchmark.rows import Board
 
 METRICS = {
     "segmentation": {"miou": True, "macc": True, "aacc": True},
@@ -31,6 +33,7 @@ def result(
     dataset: str = "camvid",
     backbone: str = "test_resnet",
     device: str = "CPU A (2 cores)",
+    threads: int = 2,
     epochs: int = 3,
     cost: float = 1.0,
     **values: Any,
@@ -42,7 +45,7 @@ def result(
     main = next(iter(higher))
     metrics = {name: score * (1 - 0.07 * i) for i, name in enumerate(higher)}
     base: dict[str, Any] = {
-        "key": f"{abs(hash_of(task, dataset, decoder, backbone, device, seed)):010x}"[:10],
+        "key": f"{abs(hash_of(task, dataset, decoder, backbone, device, threads, seed)):010x}"[:10],
         "status": "finished",
         "config": config,
         "protocol": f"{dataset}/{task}/test/{main}/96x96",
@@ -65,7 +68,7 @@ def result(
         ],
         "best_epoch": epochs,
         "environment": {"python": "3.11.7", "versions": {"torch": "2.8.0"}, "device": device,
-                        "threads": 2, "commit": "ab" * 20, "uncommitted_changes": False},
+                        "threads": threads, "commit": "ab" * 20, "uncommitted_changes": False},
         "command": command_of(config),
     }  # fmt: skip
     return Result(**{**base, **values})
@@ -88,38 +91,6 @@ def failed(
     return result(decoder, status="failed", error=error, **given)
 
 
-def reported(board: Board, source: str = "https://example.org/paper") -> Row:
-    """A row that somebody published, for ``board``."""
-    main = board.columns[0]
-    return Row(
-        task=board.task, dataset=board.rows[0].dataset, backbone="resnet101", decoder="published",
-        settings="", device="", threads=0, seeds=[], metrics={main: 0.61}, spread={},
-        interval=None, latency_ms=None, fps=None, sessions=[], params={"decoder": 560_000},
-        macs=0, train_seconds=0.0, command="", source=source,
-    )  # fmt: skip
-
-
-def with_fronts(tables: Sequence[Board]) -> list[Board]:
-    """Mark the rows that no other one beats at both accuracy and a cost."""
-    costs = {"latency": lambda r: r.latency_ms or 1e9, "params": lambda r: sum(r.params.values()),
-             "macs": lambda r: r.macs}  # fmt: skip
-    for board in tables:
-        rows = [row for row in board.rows if row.error is None]
-        main = board.columns[0] if rows else ""
-        for row in rows:
-            row.pareto = []
-            for name, cost in costs.items():
-                sign = 1 if board.higher_is_better[main] else -1
-                mine = sign * row.metrics[main], -cost(row)
-                others = [(sign * r.metrics[main], -cost(r)) for r in rows if r is not row]
-                beaten = any(o != mine and o[0] >= mine[0] and o[1] >= mine[1] for o in others)
-                if not beaten:
-                    row.pareto.append(name)
-        if rows:
-            board.hypervolume = {"latency": 0.7312, "params": 0.8, "macs": 0.75}
-    return list(tables)
-
-
 def many(folder: Path | None = None, seeds: int = 5, epochs: int = 30) -> list[Result]:
     """Runs of eight boards, 13 rows each: 520 with five seeds. folder: for strips of seed 0."""
     found = []
@@ -135,7 +106,7 @@ def many(folder: Path | None = None, seeds: int = 5, epochs: int = 30) -> list[R
                     wobble = 0.01 * float(random.standard_normal())
                     found.append(
                         result(decoder, seed, score + wobble, task, dataset, backbone, device,
-                               epochs, cost=1 + 30 * float(random.random()) * (place + 1))
+                               epochs=epochs, cost=1 + 30 * float(random.random()) * (place + 1))
                     )  # fmt: skip
                     if folder is not None and seed == 0:
                         found[-1].folder = folder / found[-1].key
@@ -158,19 +129,7 @@ def strips(folder: Path, task: str, images: int = 3) -> None:
 
 
 def views(results: Sequence[Result]) -> list[Board]:
-    """Boards of ``results`` with fronts, and a reported row on the longest."""
-    tables = with_fronts(boards(results))
-    longest = max(tables, key=lambda board: len(board.rows))
-    if longest.columns:
-        longest.rows.append(reported(longest))
+    """Boards of ``results`` with what was published for their data sets."""
+    tables = boards(results)
+    add_reported(tables)
     return tables
-
-
-def over_all(tables: Sequence[Board]) -> Overall:
-    """A table over two boards."""
-    titles = list(dict.fromkeys(board.title for board in tables))[:2]
-    rows = [
-        OverallRow("test_resnet", "sparsemask", "", dict.fromkeys(titles, 0.5), 4.2, 1.5, 1),
-        OverallRow("test_resnet", "fcn", "lr=0.1", {titles[0]: 0.4, titles[1]: None}),
-    ]
-    return Overall("CPU A (2 cores), 2 threads", titles, "sparsemask", rows)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from page_data import HOSTILE, failed, many, over_all, result, strips, views
+from page_data import HOSTILE, failed, many, result, strips, views
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
+from benchmark.overall import overall
 from benchmark.report.page import page
 
 CHROME = shutil.which("chromium") or shutil.which("google-chrome")
@@ -28,7 +29,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two boards on one device, one on another; a failed row, a reported one, a hostile one."""
+    """Three boards on one device, one on another; failed, untimed, reported and hostile rows."""
     folder = tmp_path_factory.mktemp("page")
     runs = [
         result("sparsemask", seed, 0.62 + seed / 100, cost=2) for seed in range(3)
@@ -38,9 +39,11 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         result("smp-fpn", score=0.55, cost=60),
         result("fcn", score=0.5, backbone="test_efficientnet", cost=1.5),
         result(f"x{HOSTILE}", score=0.3, cost=80, command=f"python {HOSTILE}"),
+        result("untimed", score=0.35, cost=90, speed=None),
         failed("encnet", f"no memory {HOSTILE}"),
         result("fcn", task="depth", dataset="scenes", score=0.3),
         result("sparsemask", task="depth", dataset="scenes", score=0.2),
+        result("fcn", task="edges", dataset="bsds500", score=0.7),
         result("fcn", device="GPU B", score=0.4),
     ]  # fmt: skip
     for run in runs[:5]:
@@ -48,7 +51,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         strips(run.folder, "segmentation")
     tables = views(runs)
     path = folder / "index.html"
-    path.write_text(page(tables, [over_all(tables)]), encoding="utf-8")
+    path.write_text(page(tables, overall(tables)), encoding="utf-8")
     return path
 
 
@@ -117,12 +120,12 @@ def test_sorts_by_mouse_and_by_keyboard(visit):
     order = names(page)
     assert order[:3] == ["fcn", "fcn", "sparsemask"]
     # what has no latency is behind what has one, failed rows are last, both ways
-    assert order[-2:] == ["published", "encnet"]
+    assert order[-2:] == ["untimed", "encnet"]
     head.get_by_role("button").focus()
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "descending"
     assert names(page)[1] == "smp-fpn"
-    assert names(page)[-2:] == ["published", "encnet"]
+    assert names(page)[-2:] == ["untimed", "encnet"]
     header(page, "mIoU").get_by_role("button").click()
     assert names(page)[0] == "smp-unet"  # the better end first
     assert page.locator("[aria-sort]:visible").count() == 1
@@ -185,7 +188,7 @@ def test_marks_tell_by_hover_and_by_keyboard(visit):
     tip = page.locator("#tip")
     assert tip.is_hidden()
     marks = page.locator(".plot.latency .mark[aria-label]")
-    assert marks.count() == 6  # neither the failed row nor the reported one has a latency
+    assert marks.count() == 6  # neither the failed row nor the untimed one has a latency
     marks.nth(5).hover()
     assert "smp-fpn" in tip.inner_text() or "x<" in tip.inner_text()
     page.mouse.move(2, 2)
@@ -248,6 +251,17 @@ def test_a_row_opens_and_its_command_is_copied(visit):
     assert "--seed 2" in panel.locator("code").nth(2).inner_text()
     button.click()
     assert page.locator("tr.detail:visible").count() == 0
+
+
+def test_reported_rows_are_sorted_and_drawn_with_the_others(visit):
+    page = visit(start("edges"))
+    header(page, "ODS").get_by_role("button").click()
+    assert names(page) == ["hed", "sparsemask", "fcn"]
+    assert page.locator(".plot.bars .mark.reported").count() == 2
+    page.locator(".plot.bars .mark.reported").first.hover()
+    assert "reported, not measured here" in page.locator("#tip").inner_text()
+    page.locator("button.name:visible", has_text="hed").click()
+    expect(page.locator("tr.detail:visible")).to_contain_text("Nothing more is known of this row")
 
 
 def test_copies_without_the_clipboard_interface(visit):
@@ -332,10 +346,10 @@ def test_text_stands_out(visit, scheme):
 
 def test_without_javascript_all_tables_are_there(visit):
     page = visit(java_script_enabled=False)
-    assert page.locator("section.board:visible").count() == 3
+    assert page.locator("section.board:visible").count() == 4
     assert page.locator("noscript p").is_visible()
     boards = json.loads(page.locator("#data").text_content())
-    assert [len(board["rows"]) for board in boards if len(board["rows"]) > 2] == [8]
+    assert [len(board["rows"]) for board in boards if len(board["rows"]) > 3] == [8]
     rows = page.locator("table.rows tbody tr[id]").count()
     assert rows == sum(len(board["rows"]) for board in boards)
     assert page.locator("#controls").is_hidden()

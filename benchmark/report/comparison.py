@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.comparing import Comparison, Report
-from benchmark.report.tables import metric_title
+from benchmark.report.words import COST_NAMES, metric_title
 
 UNITS = {
     "params": (1e6, "M"),
@@ -18,7 +18,6 @@ UNITS = {
     "latency_ms": (1, " ms"),
     "memory_mb": (1, " MB"),
 }
-TITLES = {"params": "params", "macs": "MACs", "latency_ms": "latency", "memory_mb": "memory"}
 SHOWN = 5
 """Runs without a partner that are named."""
 
@@ -104,7 +103,7 @@ def _cost(name: str, a: float, b: float) -> str:
     digits = 1 if name in ("latency_ms", "memory_mb") else 3
     ratio = f" (×{b / a:.2f})" if a and a != b else ""
     change = f"{a / size:.{digits}f}" + (f" → {b / size:.{digits}f}" if a != b else "")
-    return f"{TITLES[name]} {change}{unit}{ratio}"
+    return f"{COST_NAMES[name.partition('_')[0]]} {change}{unit}{ratio}"
 
 
 def comparison_json(report: Report) -> str:

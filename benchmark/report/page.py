@@ -11,23 +11,21 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmark.leaderboard import COSTS, Board, Overall
+from benchmark.report.page_details import differing, row_data
 from benchmark.report.page_rows import (
     RANGE,
     Column,
     Environments,
     Shown,
     columns_of,
-    differing,
-    metric_title,
-    number,
     place_of,
-    row_data,
     shown_rows,
 )
 from benchmark.report.page_strips import Pictures, pictures_of
 from benchmark.report.page_wirings import Wirings
 from benchmark.report.wiring_svg import wiring_svg
+from benchmark.report.words import COST_NAMES, metric_name, number
+from benchmark.rows import Board, Overall
 from benchmark.wirings import lines
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -36,7 +34,6 @@ LIMIT = 1_450_000  # bytes of a page; pictures get what the rest leaves
 PICTURES = 700_000
 NAMED = 4  # rows of rank 1 that are named
 CHEAPEST = (("the fastest", "latency", "ms"), ("the smallest", "params", "M parameters"))
-COST_NAMES = {"latency": "latency", "params": "parameters", "macs": "MACs", "memory": "memory"}
 
 
 @dataclass
@@ -54,8 +51,7 @@ class View:
     @property
     def hypervolume(self) -> list[tuple[str, str]]:
         """Costs and values, as text."""
-        volumes = self.board.hypervolume
-        return [(COST_NAMES[cost], number(volumes[cost])) for cost in COSTS if cost in volumes]
+        return [(COST_NAMES[cost], number(share)) for cost, share in self.board.hypervolume.items()]
 
     def name(self, shown: Shown) -> str:
         """A row's name, with its backbone only where there are several."""
@@ -82,7 +78,7 @@ class View:
             ]
             if costs:
                 value, name = min(costs, key=lambda cost: cost[0])
-                cheapest.setdefault(name, []).append(f"{word} ({number(value)} {unit})")
+                cheapest.setdefault(name, []).append(f"{word} ({number(value, None)} {unit})")
         ends = [f"{name} is {' and '.join(words)}" for name, words in cheapest.items()]
         told = f"; of these {', '.join(ends)}" if ends else ""
         return f"Rank 1, not told apart: {names}{more}{told}."
@@ -104,7 +100,7 @@ def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
     _tell_apart(views)
     facts: dict[str, Any] = {
         "views": views,
-        "overall": [(table, _links(table, views)) for table in overall],
+        "overall": [(table, _across(table, views)) for table in overall],
         "wirings": [
             (drawn, Markup(wiring_svg(drawn.wiring, drawn.about)), lines(drawn.wiring))
             for drawn in wirings.drawn
@@ -114,7 +110,7 @@ def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
         "runs": len({(run.key) for board in boards for row in board.rows for run in row.runs}),
         "range_width": RANGE,
         "number": number,
-        "metric_title": metric_title,
+        "metric_name": metric_name,
         **_inlined(),
     }
     template = Environment(
@@ -167,7 +163,7 @@ def _constant(board: Board, columns: Sequence[Column]) -> list[str]:
     cells = []
     for column in columns:
         name = column.key.removeprefix("m:") if column.key.startswith("m:") else ""
-        cells.append(number(board.constant[name], 3) if name in board.constant else "")
+        cells.append(number(board.constant[name]) if name in board.constant else "")
     return cells
 
 
@@ -181,15 +177,13 @@ def _tell_apart(views: Sequence[View]) -> None:
             view.place = (task, dataset, device, f"{protocol} ({count})")
 
 
-def _links(table: Overall, views: Sequence[View]) -> dict[str, int]:
-    """The number of the board behind each title of an overall table: the one on its device."""
-    found: dict[str, int] = {}
-    for title in table.boards:
-        alike = [view for view in views if view.board.title == title]
-        here = [v for v in alike if any(r.device and r.device in table.title for r in v.board.rows)]
-        for view in (here or alike)[:1]:
-            found[title] = view.number
-    return found
+def _across(table: Overall, views: Sequence[View]) -> dict[str, View]:
+    """The board behind each title of an overall table: the main one on its machine."""
+    return {
+        view.board.title: view
+        for view in views
+        if view.board.main and view.board.machine == table.title
+    }
 
 
 def _board_data(view: View) -> dict[str, Any]:
@@ -200,7 +194,7 @@ def _board_data(view: View) -> dict[str, Any]:
         "place": view.place,
         "title": board.title,
         "fields": [name.replace("_", " ") for name in fields],
-        "metrics": [metric_title(name) for name in board.columns],
+        "metrics": [metric_name(name) for name in board.columns],
         "columns": [
             {"key": c.key, "title": c.title, "better": c.better, "cost": c.cost}
             for c in view.columns

@@ -1,22 +1,15 @@
-"""What the page shows of a board: cells of its table, and the data behind its plots."""
+"""The table of a board on the page: its columns, and the cells of its rows."""
 
 import math
-import statistics
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmark.config import RunConfig
-from benchmark.leaderboard import COSTS, Board, Row
 from benchmark.report.page_wirings import Wirings
-from benchmark.report.tables import NAMES
-from benchmark.results import Result
+from benchmark.report.words import metric_name, number
+from benchmark.rows import Board, Row
 
-POINTS = 24  # of a learning curve
 RANGE = 92  # pixels of the picture of an interval
-# between the rows of a board these say nothing, or are columns
-SAME = {"task", "dataset", "backbone", "decoder", "seed", "weights", "data", "workers", "wiring"}
 
 
 @dataclass
@@ -99,28 +92,13 @@ def rounded(value: float | None, digits: int = 5) -> float | None:
     return float(f"{value:.{digits}g}")
 
 
-def number(value: float | None, digits: int | None = None) -> str:
-    """A number of three significant digits, or of ``digits`` decimals, never with an exponent."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if digits is None:
-        size = math.floor(math.log10(abs(value))) if value else 0
-        digits = min(max(2 - size, 0), 4)
-    return f"{value:.{digits}f}"
-
-
-def metric_title(name: str) -> str:
-    """The usual short name of a metric."""
-    return NAMES.get(name.partition("@")[0], name)
-
-
 def columns_of(board: Board) -> list[Column]:
     """The columns that have something to show, the ranking metric right after the names."""
 
     def metric(name: str) -> Column:
         higher = board.higher_is_better[name]
         unit = next((r.units.get(name, "1") for row in board.rows for r in row.runs), "1")
-        title = metric_title(name) + ("" if unit in ("1", "") else f" ({unit})")
+        title = metric_name(name) + ("" if unit in ("1", "") else f" ({unit})")
         return Column(
             f"m:{name}", title, lambda row: row.metrics.get(name), 1 if higher else -1, about=name
         )
@@ -138,7 +116,7 @@ def columns_of(board: Board) -> list[Column]:
         return [*columns, Column("error", "Why it failed", lambda row: row.error, text=True)]
     main = board.columns[0]
     spread = Column("spread", "± seeds", lambda row: row.spread.get(main), -1,
-                    about=f"standard deviation of {metric_title(main)} over seeds")  # fmt: skip
+                    about=f"standard deviation of {metric_name(main)} over seeds")  # fmt: skip
     columns += [metric(main), spread, *(metric(name) for name in board.columns[1:])]
     columns += [
         Column("gain", "Δm %", lambda row: row.delta_m, 1,
@@ -174,31 +152,26 @@ def _decoder_millions(row: Row) -> float | None:
 
 
 def kind_of(row: Row) -> str:
-    """How the page shows a row: measured, reported, unranked or failed."""
+    """How the page shows a row: measured, reported or failed."""
     if row.error is not None:
         return "failed"
-    if row.source is not None:
-        return "reported"
-    return "unranked" if row.unranked is not None else "measured"
+    return "measured" if row.source is None else "reported"
 
 
 def shown_rows(
     board: Board, columns: Sequence[Column], wirings: Wirings, environments: Environments
 ) -> list[Shown]:
-    """The rows of a board in its order, those without a rank and the failed ones last."""
-    order = {"measured": 0, "reported": 0, "unranked": 1, "failed": 2}
-    rows = sorted(board.rows, key=lambda row: order[kind_of(row)])
+    """The rows of a board in its order."""
     main = board.columns[0] if board.columns else ""
-    ends = [x for row in rows for x in _range(row, main)]
+    ends = [x for row in board.rows for x in _range(row, main)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 0.0)
 
     def at(value: float) -> float:
         share = (value - low) / (high - low) if high > low else 0.5
         return round(5 + share * (RANGE - 10), 1)
 
-    sessions = _main_sessions(board)
     found: list[Shown] = []
-    for row in rows:
+    for row in board.rows:
         raw = [column.value(row) for column in columns]
         shown = Shown(
             row,
@@ -208,7 +181,7 @@ def shown_rows(
             values=[x if isinstance(x, str) else rounded(x) for x in raw],
             wiring=wirings.place(row.runs[0].config, row.label) if row.runs else None,
             environments=[environments.place(run.environment) for run in row.runs],
-            timed_apart=bool(row.sessions) and tuple(row.sessions) != sessions,
+            timed_apart=board.timed_apart(row),
         )
         if drawn := _range(row, main):
             shown.picture = (at(drawn[0]), at(drawn[1]), at(drawn[2]))
@@ -245,123 +218,6 @@ def _text(column: Column, value: Any) -> str:
 def place_of(board: Board) -> tuple[str, str, str, str]:
     """What a reader chooses a board by: task, data set, device, protocol."""
     dataset = board.title.removeprefix(f"{board.task} on ")
-    ran = [row for row in board.rows if row.runs]
-    first = next((row for row in ran if row.error is None), None)
-    if first is None:
-        return board.task, dataset, ran[0].device if ran else "–", board.protocol
-    precision = ", mixed precision" if first.runs[0].config.amp else ""
-    device = f"{first.device}, {first.threads} thread{'s' * (first.threads != 1)}{precision}"
-    return board.task, dataset, device, first.runs[0].protocol
-
-
-def _main_sessions(board: Board) -> tuple[str, ...]:
-    """The timing session(s) of most rows: only they were timed in turns."""
-    common = Counter(tuple(row.sessions) for row in board.rows if row.sessions).most_common(1)
-    return common[0][0] if common else ()
-
-
-def differing(rows: Sequence[Row]) -> list[str]:
-    """The fields of the configuration in which the rows of a board differ."""
-    configs = [row.runs[0].config for row in rows if row.runs]
-    return [
-        name
-        for name in RunConfig.model_fields
-        if name not in SAME and len({str(getattr(config, name)) for config in configs}) > 1
-    ]
-
-
-def row_data(
-    shown: Shown, board: Board, fields: Sequence[str], first_command: str
-) -> dict[str, Any]:
-    """All of a row that is not in its table, for the details and the plots."""
-    row = shown.row
-    data: dict[str, Any] = {"key": shown.key, "kind": shown.kind, "values": shown.values}
-    if row.interval:
-        data["interval"] = [rounded(end) for end in row.interval]
-    if row.pareto:
-        data["pareto"] = [cost for cost in COSTS if cost in row.pareto]
-    if shown.wiring is not None:
-        data["wiring"] = shown.wiring
-    if row.runs:
-        config = row.runs[0].config
-        data["config"] = [words(getattr(config, name)) for name in fields]
-        data["environments"] = list(dict.fromkeys(shown.environments))
-        data["params"] = row.params
-        data["seconds"] = _phases(row.runs)
-        data["seeds"] = [_seed(run, board) for run in row.runs]
-        data["commands"] = [difference(first_command, run.command) for run in row.runs]
-        if curves := _curves(row.runs, board):
-            data["curves"] = curves
-        if speed := next((run.speed for run in row.runs if run.speed), None):
-            data["speed"] = [
-                [name.replace("_", " "), words(value)] for name, value in speed.items()
-            ]
-    return data
-
-
-def _seed(run: Result, board: Board) -> list[Any]:
-    values = [rounded(run.metrics.get(name)) for name in board.columns]
-    speed = rounded(run.speed.get("median_ms")) if run.speed else None
-    return [run.config.seed, run.key, run.best_epoch, speed, *values]
-
-
-def _phases(runs: Sequence[Result]) -> dict[str, float | None]:
-    names = dict.fromkeys(name for run in runs for name in run.seconds)
-    return {
-        name: rounded(statistics.fmean(r.seconds[name] for r in runs if name in r.seconds), 4)
-        for name in names
-    }
-
-
-def difference(first: str, second: str) -> list[Any]:
-    """``second`` as [characters kept of ``first``'s start, of its end, what stands between]."""
-    start = 0
-    while start < min(len(first), len(second)) and first[start] == second[start]:
-        start += 1
-    end, most = 0, min(len(first), len(second)) - start
-    while end < most and first[-1 - end] == second[-1 - end]:
-        end += 1
-    return [start, end, second[start : len(second) - end]]
-
-
-def _curves(runs: Sequence[Result], board: Board) -> dict[str, Any]:
-    """Loss and validated main metric over the epochs: mean over seeds, and where they differ."""
-    found = {}
-    for name, values in (
-        ("loss", [_series(run.history, lambda key: key == "loss") for run in runs]),
-        ("val", [_series(run.history, lambda key: _validates(key, board)) for run in runs]),
-    ):
-        shared = sorted(set.intersection(*(set(series) for series in values)))
-        if not shared:
-            continue
-        step = -(-len(shared) // POINTS)
-        epochs = [*shared[:-1:step], shared[-1]]
-        at = [[series[epoch] for series in values] for epoch in epochs]
-        curve = [[rounded(statistics.fmean(seeds), 4) for seeds in at]]
-        if len(runs) > 1:
-            curve += [[rounded(end(seeds), 4) for seeds in at] for end in (min, max)]
-        found[name] = [[int(epoch) for epoch in epochs], *curve]
-    return found
-
-
-def _series(
-    history: Sequence[Mapping[str, float]], wanted: Callable[[str], bool]
-) -> dict[float, float]:
-    return {
-        epoch["epoch"]: value
-        for epoch in history
-        for key, value in epoch.items()
-        if wanted(key) and "epoch" in epoch and math.isfinite(value)
-    }
-
-
-def _validates(key: str, board: Board) -> bool:
-    """Whether a key of the history is the main metric on the validation split.
-
-    With several tasks it is ``val/TASK/NAME``; what follows an @ may differ from the test's.
-    """
-    if not board.columns or not key.startswith("val/"):
-        return False
-    *task, name = key.removeprefix("val/").split("/")
-    same = name.partition("@")[0] == board.columns[0].partition("@")[0]
-    return same and task in ([], [board.task])
+    if not board.columns:  # a run that failed may not have got as far as its device
+        return board.task, dataset, board.device or "–", board.protocol
+    return board.task, dataset, board.machine, board.protocol.removesuffix(f", {board.machine}")

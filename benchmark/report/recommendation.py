@@ -7,7 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.recommending import Recommendation, amount
-from benchmark.report.tables import INTERVAL, metric_title, name_of
+from benchmark.report.tables import INTERVAL, name_of
+from benchmark.report.words import COST_NAMES, metric_name, metric_title
 from benchmark.rows import COSTS, Board, Row
 
 TITLES = {"latency": "ms", "params": "M params", "macs": "GMACs", "memory": "MB"}
@@ -15,7 +16,7 @@ TITLES = {"latency": "ms", "params": "M params", "macs": "GMACs", "memory": "MB"
 
 def within(budgets: Mapping[str, float]) -> str:
     """The budgets in words."""
-    parts = [f"{amount(c, most)} {c}".replace(" macs", " MACs") for c, most in budgets.items()]
+    parts = [f"{amount(cost, most)} {COST_NAMES[cost]}" for cost, most in budgets.items()]
     return f"within {' and '.join(parts)}" if parts else "without a budget"
 
 
@@ -85,6 +86,5 @@ def _name(row: Row) -> str:
 
 def _score(board: Board, row: Row) -> str:
     main = board.columns[0]
-    title = metric_title(main, True).partition(" ")[0]
     ends = f" ({row.interval[0]:.3f}–{row.interval[1]:.3f})" if row.interval else ""
-    return f"{title} {row.metrics[main]:.3f}{ends}"
+    return f"{metric_name(main)} {row.metrics[main]:.3f}{ends}"

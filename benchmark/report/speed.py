@@ -7,6 +7,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from benchmark.report.words import number
+
 PARTS = ("backbone", "decoder", "head")
 SHOWN_SHARE = 0.0005
 """Of a profile's time, the least for which a part has a line."""
@@ -39,17 +41,13 @@ def _table(title: str, notes: Sequence[str], names: Sequence[str], numbers: Sequ
     )
     for name in names:
         table.add_column(name, overflow="fold")
-    for number in numbers:
-        table.add_column(number, justify="right")
+    for title in numbers:
+        table.add_column(title, justify="right")
     return table
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
 def _mb(count: int | None) -> str:
-    return _number(count and count / 1e6, 1)
+    return number(count and count / 1e6, 1)
 
 
 def _size(row: Row) -> str:
@@ -93,7 +91,7 @@ def _sizes(rows: Sequence[Row]) -> Table:
         keys = (*PARTS[:2], "decoder_conv_weights", PARTS[2])
         counts = [row["params"] and row["params"][key] / 1e6 for key in keys]
         counts += [row["macs"] and row["macs"][key] / 1e9 for key in PARTS]
-        table.add_row(*labels, *map(_number, counts))
+        table.add_row(*labels, *map(number, counts))
     return table
 
 
@@ -134,14 +132,14 @@ def _times(rows: Sequence[Row]) -> Table:
         best[session] = min(_per_image(record), best.get(session, _per_image(record)))
     for row, record in zip(rows, records, strict=True):
         cells = [
-            _number(record["median_ms"], 1),
-            _number(_per_image(record) / best[record["session"]], 2),
+            number(record["median_ms"], 1),
+            number(_per_image(record) / best[record["session"]], 2),
             f"{record['p5_ms']:.1f}–{record['p95_ms']:.1f}",
-            _number(record["iqr_ms"], 1),
-            _number(record["fps"], 1),
-            _number(row["postprocessing_ms"], 1),
+            number(record["iqr_ms"], 1),
+            number(record["fps"], 1),
+            number(row["postprocessing_ms"], 1),
         ]
-        cells += [_number(row["first_call_s"], 1)] if compiled else []
+        cells += [number(row["first_call_s"], 1)] if compiled else []
         if memory:
             found = row.get("memory") or {}
             cells += [_mb(found.get("forward_bytes")), _mb(found.get("weights_bytes"))]
@@ -168,7 +166,7 @@ def _throughput(rows: Sequence[Row]) -> Table:
         for batch in batches:
             record = found[batch]["latency"] if batch in found else None
             ran = "" if record is None or record["batch"] == batch else f" ({record['batch']})"
-            cells.append(_number(record and record["fps"], 1) + ran)
+            cells.append(number(record and record["fps"], 1) + ran)
         best = max((row["latency"] for row in found.values()), key=lambda record: record["fps"])
         table.add_row(*labels, *cells, str(best["batch"]))
     return table
@@ -190,8 +188,8 @@ def _isolated(rows: Sequence[Row]) -> Table:
         if found := row["isolated"]:
             low, middle, high = (found[f"{name}_ms"] for name in ("min", "median", "max"))
             spread = f"{100 * (high - low) / middle:.1f} %"
-            cells = [_number(middle, 1), f"{low:.1f}–{high:.1f}", spread]
-        turns = _number(row["latency"]["median_ms"], 1)
+            cells = [number(middle, 1), f"{low:.1f}–{high:.1f}", spread]
+        turns = number(row["latency"]["median_ms"], 1)
         table.add_row(*_labels(row), _batch(row), turns, *cells)
     return table
 
@@ -220,9 +218,9 @@ def _profile(row: Row, explained: bool) -> Table:
         if part["share"] >= SHOWN_SHARE:
             table.add_row(
                 part["name"],
-                _number(part["ms"], 2),
+                number(part["ms"], 2),
                 f"{100 * part['share']:.1f} %",
-                _number(part["macs"] / 1e6, 1),
+                number(part["macs"] / 1e6, 1),
                 _mb(part["bytes"]),
                 f"{100 * part['roofline_share']:.0f} %" if part["bytes"] else "–",
                 part["bound"] if part["bytes"] else "–",

@@ -6,6 +6,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from benchmark.report.words import metric_title, number
 from benchmark.results import TaskScores
 from benchmark.rows import Board, Overall, OverallRow, Row
 
@@ -15,10 +16,6 @@ GAIN = "Δm %"
 FRONT = "front"
 COSTS = {"latency": "ms", "params": "params", "macs": "MACs", "memory": "MB"}
 PARTS = ("backbone", "decoder", "head")
-NAMES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "delta1": "δ1", "delta2": "δ2",
-         "delta3": "δ3", "maxf": "maxF", "meanf": "meanF", "mae": "MAE", "smeasure": "S",
-         "maxe": "maxE", "abs_rel": "AbsRel", "rmse": "RMSE", "silog": "SILog", "ods": "ODS",
-         "ois": "OIS", "ap": "AP", "r50": "R50"}  # fmt: skip
 
 
 def _one_backbone(board: Board) -> str | None:
@@ -30,11 +27,6 @@ def heading(board: Board) -> str:
     """What the board compares; the backbone too where all rows share it."""
     backbone = _one_backbone(board)
     return f"{board.title}, {backbone}" if backbone else board.title
-
-
-def metric_title(name: str, higher_is_better: bool) -> str:
-    """The usual short name of a metric; an arrow shows which way is better."""
-    return f"{NAMES.get(name.partition('@')[0], name)} {'↑' if higher_is_better else '↓'}"
 
 
 def header(board: Board) -> list[str]:
@@ -60,10 +52,6 @@ def _several_seeds(board: Board) -> bool:
     return any(len(row.seeds) > 1 for row in board.rows)
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
 def name_of(row: Row | OverallRow) -> str:
     """The decoder, and what sets the row apart from its namesakes."""
     return f"{row.label} ({row.settings})" if row.settings else row.label
@@ -79,21 +67,21 @@ def cells(board: Board, row: Row) -> list[str]:
         metrics = [*("" for _ in board.columns), *([""] if several else []), "failed"]
     else:
         main = board.columns[0]
-        interval = "" if row.source else "–".join(map(_number, row.interval or (None, None)))
-        spread = [f"{_number(row.spread[main])} ({len(row.seeds)})" if row.seeds else ""]
-        others = [_number(row.metrics.get(name)) for name in board.columns[1:]]
-        metrics = [_number(row.metrics.get(main)), interval, *(spread if several else []), *others]
+        interval = "" if row.source else "–".join(map(number, row.interval or (None, None)))
+        spread = [f"{number(row.spread[main])} ({len(row.seeds)})" if row.seeds else ""]
+        others = [number(row.metrics.get(name)) for name in board.columns[1:]]
+        metrics = [number(row.metrics.get(main)), interval, *(spread if several else []), *others]
     mark = "*" if board.timed_apart(row) else ""
-    partial = {part: _number(row.params[part] / 1e6) for part in PARTS if part in row.params}
+    partial = {part: number(row.params[part] / 1e6) for part in PARTS if part in row.params}
     params = "+".join(partial.get(part, "–") for part in PARTS) if partial else "–"
     sizes = [
-        _number(row.fps, 0) + mark,
-        _number(row.latency_ms, 1) + mark,
+        number(row.fps, 0) + mark,
+        number(row.latency_ms, 1) + mark,
         params,
-        _number(row.macs / 1e9 if row.macs else None),
-        *([_number(row.memory_mb, 1)] if _memory(board) else []),
+        number(row.macs / 1e9 if row.macs else None),
+        *([number(row.memory_mb, 1)] if _memory(board) else []),
         " ".join(COSTS[cost] for cost in row.pareto),
-        _number(row.train_seconds, 0) if row.source is None else "–",
+        number(row.train_seconds, 0) if row.source is None else "–",
     ]
     gain = ["" if row.delta_m is None else f"{row.delta_m:+.1f}"] if _joint(board) else []
     return [*labels, *metrics, *gain, *sizes]
@@ -104,7 +92,7 @@ def table_rows(board: Board) -> list[list[str]]:
     rows = [cells(board, row) for row in board.rows]
     if not board.columns:
         return rows
-    main, *others = (_number(board.constant.get(name)) for name in board.columns)
+    main, *others = (number(board.constant.get(name)) for name in board.columns)
     labels = ["", "best constant"] if _one_backbone(board) else ["", "best constant", ""]
     spread = [""] if _several_seeds(board) else []
     last = [*labels, main, "", *spread, *others]
@@ -175,8 +163,8 @@ def overall_cells(table: Overall, row: OverallRow) -> list[str]:
     """The texts of a row across boards."""
     labels = [str(row.rank or "–"), name_of(row), *([] if _alike(table) else [row.backbone])]
     gain = "–" if row.delta_m is None else f"{row.delta_m:+.1f}"
-    scores = [_number(row.scores[title]) for title in table.boards]
-    return [*labels, _number(row.mean_rank, 2), gain, *scores]
+    scores = [number(row.scores[title]) for title in table.boards]
+    return [*labels, number(row.mean_rank, 2), gain, *scores]
 
 
 def _alike(table: Overall) -> str | None:
@@ -272,8 +260,8 @@ def scores_table(scores: TaskScores) -> Table:
     for title in ("metric", "value", INTERVAL, ""):
         table.add_column(title, justify="left" if title == "metric" else "right")
     for name, value in scores.metrics.items():
-        interval = "–".join(_number(end, 4) for end in scores.intervals.get(name, ()))
+        interval = "–".join(number(end, 4) for end in scores.intervals.get(name, ()))
         better = scores.higher_is_better.get(name)
         arrow = "" if better is None else "↑" if better else "↓"
-        table.add_row(name, _number(value, 4), interval, arrow)
+        table.add_row(name, number(value, 4), interval, arrow)
     return table

@@ -1,5 +1,5 @@
 // The tables of the page as it came, made sortable and filterable.
-const LAST = { measured: 0, reported: 0, unranked: 1, failed: 2 };
+const failed = (row) => row.kind === "failed";
 
 const boards = JSON.parse(byId("data").textContent).map((board, place) => {
   const section = byId(`board-${place + 1}`);
@@ -39,7 +39,7 @@ function sorted(board, key, direction) {
   const sign = direction === "descending" ? -1 : 1;
   return [...board.rows].sort((a, b) => {
     const [x, y] = [a.values[i], b.values[i]];
-    if (LAST[a.kind] !== LAST[b.kind]) return LAST[a.kind] - LAST[b.kind];
+    if (failed(a) !== failed(b)) return failed(a) - failed(b);
     if (i < 0 || x === y) return a.index - b.index;
     if (x === null || y === null) return x === null ? 1 : -1;
     const order = typeof x === "string" ? (x < y ? -1 : 1) : x - y;

@@ -1,0 +1,122 @@
+"""What the page's script is told of a row beyond its table, made small: settings, seeds, curves."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmark.config import RunConfig
+from benchmark.report.page_rows import Shown, rounded, words
+from benchmark.results import Result
+from benchmark.rows import COSTS, Board, Row
+
+POINTS = 24  # of a learning curve
+# between the rows of a board these say nothing, or are columns
+SAME = {"task", "dataset", "backbone", "decoder", "seed", "weights", "data", "workers", "wiring"}
+
+
+def differing(rows: Sequence[Row]) -> list[str]:
+    """The fields of the configuration in which the rows of a board differ."""
+    configs = [row.runs[0].config for row in rows if row.runs]
+    return [
+        name
+        for name in RunConfig.model_fields
+        if name not in SAME and len({str(getattr(config, name)) for config in configs}) > 1
+    ]
+
+
+def row_data(
+    shown: Shown, board: Board, fields: Sequence[str], first_command: str
+) -> dict[str, Any]:
+    """All of a row that is not in its table, for the details and the plots."""
+    row = shown.row
+    data: dict[str, Any] = {"key": shown.key, "kind": shown.kind, "values": shown.values}
+    if row.interval:
+        data["interval"] = [rounded(end) for end in row.interval]
+    if row.pareto:
+        data["pareto"] = [cost for cost in COSTS if cost in row.pareto]
+    if shown.wiring is not None:
+        data["wiring"] = shown.wiring
+    if row.runs:
+        config = row.runs[0].config
+        data["config"] = [words(getattr(config, name)) for name in fields]
+        data["environments"] = list(dict.fromkeys(shown.environments))
+        data["params"] = row.params
+        data["seconds"] = _phases(row.runs)
+        data["seeds"] = [_seed(run, board) for run in row.runs]
+        data["commands"] = [difference(first_command, run.command) for run in row.runs]
+        if curves := _curves(row.runs, board):
+            data["curves"] = curves
+        if speed := next((run.speed for run in row.runs if run.speed), None):
+            data["speed"] = [
+                [name.replace("_", " "), words(value)] for name, value in speed.items()
+            ]
+    return data
+
+
+def _seed(run: Result, board: Board) -> list[Any]:
+    values = [rounded(run.metrics.get(name)) for name in board.columns]
+    speed = rounded(run.speed.get("median_ms")) if run.speed else None
+    return [run.config.seed, run.key, run.best_epoch, speed, *values]
+
+
+def _phases(runs: Sequence[Result]) -> dict[str, float | None]:
+    names = dict.fromkeys(name for run in runs for name in run.seconds)
+    return {
+        name: rounded(statistics.fmean(r.seconds[name] for r in runs if name in r.seconds), 4)
+        for name in names
+    }
+
+
+def difference(first: str, second: str) -> list[Any]:
+    """``second`` as [characters kept of ``first``'s start, of its end, what stands between]."""
+    start = 0
+    while start < min(len(first), len(second)) and first[start] == second[start]:
+        start += 1
+    end, most = 0, min(len(first), len(second)) - start
+    while end < most and first[-1 - end] == second[-1 - end]:
+        end += 1
+    return [start, end, second[start : len(second) - end]]
+
+
+def _curves(runs: Sequence[Result], board: Board) -> dict[str, Any]:
+    """Loss and validated main metric over the epochs: mean over seeds, and where they differ."""
+    found = {}
+    for name, values in (
+        ("loss", [_series(run.history, lambda key: key == "loss") for run in runs]),
+        ("val", [_series(run.history, lambda key: _validates(key, board)) for run in runs]),
+    ):
+        shared = sorted(set.intersection(*(set(series) for series in values)))
+        if not shared:
+            continue
+        step = -(-len(shared) // POINTS)
+        epochs = [*shared[:-1:step], shared[-1]]
+        at = [[series[epoch] for series in values] for epoch in epochs]
+        curve = [[rounded(statistics.fmean(seeds), 4) for seeds in at]]
+        if len(runs) > 1:
+            curve += [[rounded(end(seeds), 4) for seeds in at] for end in (min, max)]
+        found[name] = [[int(epoch) for epoch in epochs], *curve]
+    return found
+
+
+def _series(
+    history: Sequence[Mapping[str, float]], wanted: Callable[[str], bool]
+) -> dict[float, float]:
+    return {
+        epoch["epoch"]: value
+        for epoch in history
+        for key, value in epoch.items()
+        if wanted(key) and "epoch" in epoch and math.isfinite(value)
+    }
+
+
+def _validates(key: str, board: Board) -> bool:
+    """Whether a key of the history is the main metric on the validation split.
+
+    With several tasks it is ``val/TASK/NAME``; what follows an @ may differ from the test's.
+    """
+    if not board.columns or not key.startswith("val/"):
+        return False
+    *task, name = key.removeprefix("val/").split("/")
+    same = name.partition("@")[0] == board.columns[0].partition("@")[0]
+    return same and task in ([], [board.task])
