@@ -205,4 +205,5 @@ def amount(cost: str, value: float | None) -> str:
         "macs": (1e9, " G", 3),
         "memory": (1, " MB", 1),
     }[cost]
-    return f"{value / size:.{digits}f}{unit}"
+    number = value / size
+    return f"{number:.{digits}f}{unit}" if number >= 1 else f"{number:.3g}{unit}"
