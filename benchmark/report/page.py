@@ -21,7 +21,7 @@ from benchmark.report.page_rows import (
     place_of,
     shown_rows,
 )
-from benchmark.report.page_strips import Pictures, pictures_of
+from benchmark.report.page_strips import CAPTIONS, Pictures, pictures_of
 from benchmark.report.page_wirings import Wirings
 from benchmark.report.wiring_svg import wiring_svg
 from benchmark.report.words import COST_NAMES, metric_name, number
@@ -109,6 +109,7 @@ def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
         "data": _island([_board_data(view) for view in views]),
         "runs": len({(run.key) for board in boards for row in board.rows for run in row.runs}),
         "range_width": RANGE,
+        "captions": CAPTIONS,
         "number": number,
         "metric_name": metric_name,
         **_inlined(),
