@@ -9,7 +9,7 @@ from benchmark.report.page_wirings import Wirings
 from benchmark.report.words import metric_name, number
 from benchmark.rows import Board, Row
 
-RANGE = 76  # pixels of the picture of an interval
+RANGE = 68  # pixels of the picture of an interval
 
 
 @dataclass
@@ -234,5 +234,5 @@ def place_of(board: Board) -> tuple[str, str, str, str]:
     """What a reader chooses a board by: task, data set, device, protocol."""
     dataset = board.title.removeprefix(f"{board.task} on ")
     if not board.columns:  # a run that failed may not have got as far as its device
-        return board.task, dataset, board.device and board.machine, board.protocol
+        return board.task, dataset, board.device, board.protocol
     return board.task, dataset, board.machine, board.protocol.removesuffix(f", {board.machine}")
