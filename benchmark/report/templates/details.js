@@ -48,7 +48,7 @@ function detailOf(board, row, link) {
     if (first) parts.push(part("Command", commandBox(first, `the command of ${row.name}`), true));
     if (others.length) {
       parts.push(h("details", { class: "wide" },
-        h("summary", {}, `Commands of the other ${others.length} seeds`),
+        h("summary", {}, others.length > 1 ? `Commands of the other ${others.length} seeds` : "Command of the other seed"),
         others.map((text, i) => commandBox(text, `the command of seed ${row.seeds[i + 1][0]}`))));
     }
     if (board.metrics.length && row.kind !== "failed") {
