@@ -13,8 +13,8 @@ PARTS = ("backbone", "decoder", "head")
 SHOWN_SHARE = 0.0005
 """Of a profile's time, the least for which a part has a line."""
 WHICH = (
-    "Which time for what: ratios from in turns, absolute times of an idle machine from alone, the "
-    "profile for shares only."
+    'Which time for what: ratios from "in turns"; absolute times of an idle machine from "alone"; '
+    "the profile only for shares."
 )
 Row = Mapping[str, Any]
 
