@@ -210,6 +210,50 @@ def test_boards_without_a_finished_run():
     assert "No results." in page([], [])
 
 
+def test_a_failed_run_that_noted_nothing():
+    """Neither a device to choose, nor a dot without a word, nor an empty environment."""
+    run = failed(error="out of memory", environment={})
+    text = page(boards([run]), [])
+    assert island(text)[0]["place"][2] == ""
+    assert '<p class="place"><code>no finished run</code></p>' in text
+    assert 'id="environment' not in text
+    both = page(boards([result("a", task="depth", dataset="scenes"), run]), [])
+    assert re.findall('id="environment-([0-9])"', both) == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("depth", "Near is bright"),
+        ("segmentation", "the data set&#39;s colour"),
+        ("saliency", "white is certainly salient"),
+        ("edges", "white is certainly an edge"),
+    ],
+)
+def test_colours_of_predictions_are_explained(tmp_path, task, words):
+    run = result("a", task=task)
+    assert words not in page(boards([run]), [])
+    run.folder = tmp_path
+    strips(tmp_path, task)
+    assert page(boards([run]), []).count(words) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "score", "worse"),
+    [("segmentation", 0.09, 1), ("segmentation", 0.11, 0), ("depth", 0.11, 1), ("depth", 0.09, 0)],
+)
+def test_rows_worse_than_the_best_constant_say_so(task, score, worse):
+    text = page(boards([result("a", task=task, score=score)]), [])
+    assert text.count('<small class="worse">worse than the best constant</small>') == worse
+    (row,) = island(text)[0]["rows"]
+    assert "latency" in row["pareto"]  # the front is of what was measured
+
+
+def test_a_long_backbone_may_break_after_its_parts():
+    runs = [result("a"), result("a", backbone="tiny_<b>.in1k")]
+    assert "<div>tiny_<wbr>&lt;b&gt;.<wbr>in1k</div>" in page(boards(runs), [])
+
+
 def test_rows_timed_apart_are_marked():
     speeds = [{"median_ms": 10.0 + i, "fps": 90.0, "session": s} for i, s in enumerate("aab")]
     runs = [result(n, score=0.5, speed=s) for n, s in zip("xyz", speeds, strict=True)]

@@ -174,6 +174,103 @@ def test_follows_the_link_from_the_overall_table(visit):
     assert page.locator("h2:visible").first.inner_text() == "depth on scenes"
 
 
+def test_a_link_to_a_row_brings_it_into_view(visit):
+    small = {"width": 1280, "height": 300}
+    page = visit(start(), viewport=small)
+    page.locator("button.name:visible").nth(6).click()
+    address = page.locator("a.permalink").get_attribute("href")
+    again = visit(address, viewport=small)
+    assert again.evaluate("scrollY") > 300
+    assert 0 <= again.locator("tr.open").bounding_box()["y"] < 100
+
+
+def test_predictions_wirings_and_the_sentence_follow_the_filters(visit):
+    page = visit(start())
+    short = page.locator(".short:visible")
+    pictures = page.locator(".predictions figure[data-row]:visible")
+    assert short.inner_text().startswith("Rank 1")
+    assert pictures.count() == 3 * 3
+    page.get_by_label("Decoder").select_option("sparsemask")
+    assert short.inner_text().startswith("Of all rows: Rank 1: smp-unet on")
+    assert pictures.count() == 3
+    assert set(pictures.all_inner_texts()) == {"sparsemask on test_resnet"}
+    assert page.locator(".wirings > figure:visible").count() == 1
+    page.get_by_label("Decoder").select_option("untimed")
+    assert page.locator("#wirings").is_hidden()
+    assert page.locator(".predictions:visible").count() == 0
+    page.get_by_role("button", name="Clear filters").click()
+    assert short.inner_text().startswith("Rank 1")
+    # in the order of the rows
+    header(page, "ms").get_by_role("button").click()
+    assert "fcn" in pictures.first.inner_text()
+
+
+def test_many_rows_only_the_first_are_pictured(visit, tmp_path):
+    runs = [result(f"d{i:02}", score=0.9 - i / 50) for i in range(14)]
+    strips(tmp_path, "segmentation", images=1)
+    for run in runs:
+        run.folder = tmp_path
+    path = tmp_path / "index.html"
+    path.write_text(page(views(runs), []), encoding="utf-8")
+    opened = visit(path=path)
+    pictures = opened.locator(".predictions figure[data-row]:visible")
+    assert pictures.count() == 12
+    title = opened.locator(".predictions h3")
+    assert title.inner_text() == "Predictions of the first 12 of 14 rows"
+    opened.locator("button.name:visible").last.click()
+    assert opened.locator("tr.detail .strip figure:visible").count() == 3
+    opened.get_by_label("Decoder").select_option("d13")
+    assert pictures.all_inner_texts() == ["d13"]
+    assert title.inner_text().strip() == "Predictions"
+
+
+def test_one_validation_is_no_curve(visit, tmp_path):
+    history = [{"epoch": e, "loss": 1 / e} for e in (1.0, 2.0)]
+    history[-1]["val/miou"] = 0.5
+    path = tmp_path / "index.html"
+    path.write_text(page(views([result("a", history=history)]), []), encoding="utf-8")
+    opened = visit(path=path)
+    assert opened.locator(".plot.curve-val").count() == 0
+    assert opened.locator(".plot.curve-loss svg").first.is_visible()
+    assert opened.get_by_text("Validation ran once").is_visible()
+
+
+def test_a_board_without_a_finished_run(visit, tmp_path):
+    reason = "out of memory: " + "a smaller --batch-size may help; " * 12
+    path = tmp_path / "index.html"
+    path.write_text(page(views([failed(error=reason, environment={})]), []), encoding="utf-8")
+    for width in (390, 1280):
+        opened = visit(path=path, viewport={"width": width, "height": 800})
+        assert opened.get_by_label("Device").count() == 0
+        text = opened.locator(".reason div").bounding_box()
+        assert text["x"] + text["width"] <= width
+        assert opened.locator(".reason div").evaluate("e => e.scrollWidth <= e.clientWidth")
+
+
+def test_a_shadow_where_the_table_goes_on(visit):
+    page = visit(start(), viewport={"width": 390, "height": 800})
+    frame = page.locator("section.board:visible > .frame")
+    expect(frame).to_have_class("frame more")
+    scroll = frame.locator(".scroll")
+    assert scroll.get_attribute("tabindex") == "0"
+    assert scroll.get_attribute("aria-label") == "Table: segmentation on camvid"
+    scroll.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
+    expect(frame).to_have_class("frame")
+    wide = visit(start())
+    expect(wide.locator("section.board:visible > .frame")).to_have_class("frame")
+
+
+def test_each_command_can_be_copied(visit):
+    page = visit(start(), permissions=["clipboard-read", "clipboard-write"])
+    page.locator("section.board:visible summary", has_text="Commands that repeat").click()
+    commands = page.locator("section.board:visible .commands dd")
+    expect(commands.get_by_role("button")).to_have_count(8)
+    last = commands.last
+    last.get_by_role("button").click()
+    expect(page.locator("#status")).to_contain_text("Copied the command of")
+    assert page.evaluate("navigator.clipboard.readText()") == last.locator("code").inner_text()
+
+
 @pytest.mark.parametrize(
     "wrong", ["#task=nothing&sort=x&dir=y&front=z&row=q", "#=&&%%%", "#board-99"]
 )

@@ -42,8 +42,8 @@ def read_results(folder: Path) -> "list[Result]":
 @click.option("--html", type=click.Path(path_type=Path), default=None, metavar="DIR",
               help="Also write DIR/index.html, a page with plots, whole in itself.")  # fmt: skip
 @click.option("--update", type=click.Path(path_type=Path), metavar="FILE.md",
-              help="Write the tables between the lines <!-- leaderboard:begin --> and "
-              "<!-- leaderboard:end --> of this file; print nothing, write no other.")  # fmt: skip
+              help="Write the tables between the lines <!-- leaderboard:begin --> and <!-- "
+              "leaderboard:end --> of this file; print nothing, write no other table.")  # fmt: skip
 @click.option("--task", multiple=True, metavar="NAME", help=FILTER)
 @click.option("--dataset", multiple=True, metavar="NAME", help=FILTER)
 @click.option("--backbone", multiple=True, metavar="NAME", help=FILTER)

@@ -13,8 +13,8 @@ from benchmark.comparing import Comparison, Report
 from benchmark.report.words import COST_NAMES, metric_title
 
 UNITS = {
-    "params": (1e6, "M"),
-    "macs": (1e9, "G"),
+    "params": (1e6, " M"),
+    "macs": (1e9, " G"),
     "latency_ms": (1, " ms"),
     "memory_mb": (1, " MB"),
 }

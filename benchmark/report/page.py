@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from benchmark.report.page_details import differing, row_data
 from benchmark.report.page_rows import (
@@ -21,7 +22,7 @@ from benchmark.report.page_rows import (
     place_of,
     shown_rows,
 )
-from benchmark.report.page_strips import Pictures, pictures_of
+from benchmark.report.page_strips import CAPTIONS, Pictures, pictures_of
 from benchmark.report.page_wirings import Wirings
 from benchmark.report.wiring_svg import wiring_svg
 from benchmark.report.words import COST_NAMES, metric_name, number
@@ -109,23 +110,31 @@ def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
         "data": _island([_board_data(view) for view in views]),
         "runs": len({(run.key) for board in boards for row in board.rows for run in row.runs}),
         "range_width": RANGE,
+        "captions": CAPTIONS,
         "number": number,
         "metric_name": metric_name,
         **_inlined(),
     }
-    template = Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template("index.html.j2")
+    )
+    environment.filters["breakable"] = _breakable
+    template = environment.get_template("index.html.j2")
     bare = len(template.render(facts).encode())
     budget = min(PICTURES, LIMIT - bare)
     found = pictures_of([(view.place[0], view.rows) for view in views], budget)
     for view, pictures in zip(views, found, strict=True):
         view.pictures = pictures
     return template.render(facts)
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may go on in the next line after a ``_`` or a dot."""
+    return Markup(re.sub(r"([_.])(?=.)", r"\1<wbr>", str(escape(name))))
 
 
 def _inlined() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from benchmark.report.page_wirings import Wirings
 from benchmark.report.words import metric_name, number
 from benchmark.rows import Board, Row
 
-RANGE = 92  # pixels of the picture of an interval
+RANGE = 68  # pixels of the picture of an interval
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Shown:
     """A row as the page shows it. cells: texts, a column each. key: names it in links.
 
     picture: pixels of low end, value and high end. timed_apart: in another session than most.
+    worse: measured here, and worse than the best constant prediction.
     """
 
     row: Row
@@ -44,6 +45,7 @@ class Shown:
     wiring: int | None = None
     environments: list[int] = field(default_factory=list)
     timed_apart: bool = False
+    worse: bool = False
 
     @property
     def name(self) -> str:
@@ -180,13 +182,26 @@ def shown_rows(
             cells=[_text(column, value) for column, value in zip(columns, raw, strict=True)],
             values=[x if isinstance(x, str) else rounded(x) for x in raw],
             wiring=wirings.place(row.runs[0].config, row.label) if row.runs else None,
-            environments=[environments.place(run.environment) for run in row.runs],
+            environments=[
+                environments.place(run.environment)
+                for run in row.runs
+                if dict(_flat(run.environment))  # a run that failed may not have noted its own
+            ],
             timed_apart=board.timed_apart(row),
+            worse=row.source is None and _worse(board, row),
         )
         if drawn := _range(row, main):
             shown.picture = (at(drawn[0]), at(drawn[1]), at(drawn[2]))
         found.append(shown)
     return found
+
+
+def _worse(board: Board, row: Row) -> bool:
+    """Whether the row does worse than the best constant prediction."""
+    main = board.columns[0] if board.columns else ""
+    if main not in board.constant or main not in row.metrics:
+        return False
+    return board.sign * (row.metrics[main] - board.constant[main]) < 0
 
 
 def _range(row: Row, metric: str) -> tuple[float, ...]:
@@ -219,5 +234,5 @@ def place_of(board: Board) -> tuple[str, str, str, str]:
     """What a reader chooses a board by: task, data set, device, protocol."""
     dataset = board.title.removeprefix(f"{board.task} on ")
     if not board.columns:  # a run that failed may not have got as far as its device
-        return board.task, dataset, board.device or "–", board.protocol
+        return board.task, dataset, board.device, board.protocol
     return board.task, dataset, board.machine, board.protocol.removesuffix(f", {board.machine}")

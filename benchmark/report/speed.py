@@ -12,6 +12,10 @@ from benchmark.report.words import number
 PARTS = ("backbone", "decoder", "head")
 SHOWN_SHARE = 0.0005
 """Of a profile's time, the least for which a part has a line."""
+WHICH = (
+    'Which time for what: ratios from "in turns"; absolute times of an idle machine from "alone"; '
+    "the profile only for shares."
+)
 Row = Mapping[str, Any]
 
 
@@ -26,7 +30,10 @@ def speed_tables(rows: Sequence[Row]) -> list[Table]:
     if any(row.get("isolated") or row.get("isolated_error") for row in rows):
         tables.append(_isolated(timed))
     profiled = [row for row in timed if row.get("profile")]
-    return tables + [_profile(row, row is profiled[-1]) for row in profiled]
+    tables += [_profile(row, row is profiled[-1]) for row in profiled]
+    if profiled and any(row.get("isolated") for row in timed):
+        tables[-1].caption = f"{tables[-1].caption}\n{WHICH}"
+    return tables
 
 
 def _table(title: str, notes: Sequence[str], names: Sequence[str], numbers: Sequence[str]) -> Table:
@@ -65,25 +72,36 @@ def _batch(row: Row) -> str:
 
 
 def _failures(rows: Sequence[Row]) -> list[str]:
-    failed: dict[str, dict[str, None]] = {}  # a reason → pairs, each once
+    failed: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
+    asked: dict[str, set[str]] = {}  # a backbone → its decoders
     several = len({row["batch"] for row in rows}) > 1
     for row in rows:
+        asked.setdefault(row["backbone"], set()).add(row["decoder"])
         if row["error"] is not None:
             # what counts depends on no batch, what does not run may
             batch = f" (batch {row['batch']})" if several and row["params"] else ""
-            name = f"{row['backbone']} + {row['decoder']}{batch}"
-            failed.setdefault(row["error"], {})[name] = None
-    return [f"{', '.join(pairs)} failed: {reason}" for reason, pairs in failed.items()]
+            alike = failed.setdefault(row["error"], {})
+            alike.setdefault((row["backbone"], batch), {})[row["decoder"]] = None
+    lines = []
+    for reason, found in failed.items():
+        names: list[str] = []
+        for (backbone, batch), decoders in found.items():
+            if len(decoders) > 1 and asked[backbone] == set(decoders):
+                names.append(f"{backbone} with every decoder{batch}")
+            else:
+                names += [f"{backbone} + {decoder}{batch}" for decoder in decoders]
+        lines.append(f"{', '.join(names)} failed: {reason}")
+    return lines
 
 
 def _sizes(rows: Sequence[Row]) -> Table:
     notes = [
         f"GMACs: of one image, without {rows[0]['macs_exclude']}.",
-        "Convolutions: the decoder's weights as the paper counts them, for FCN and DeepLab-V3 "
+        "conv: the decoder's weights as the paper counts them, for FCN and DeepLab-V3 "
         "(light) with the classifier's.",
         *_failures(rows),
     ]
-    titles = ["M params:\nbackbone", "\ndecoder", "its con-\nvolutions", "\nhead"]
+    titles = ["M params:\nbackbone", "\ndecoder", "of which\nconv", "\nhead"]
     titles += ["GMACs:\nbackbone", "\ndecoder", "\nhead"]
     table = _table("Size", notes, ("backbone", "decoder", "size"), titles)
     shown = {tuple(_labels(row)): row for row in rows}  # whatever the batch
@@ -209,7 +227,7 @@ def _profile(row: Row, explained: bool) -> Table:
             "roofline: the time at this machine's measured peaks, "
             f"{peaks['flops_per_s'] / 1e9:.0f} G{peaks['dtype']} operations/s and "
             f"{peaks['bytes_per_s'] / 1e9:.1f} GB/s, as a share of the time taken. "
-            "Above 100 %: caches held what counts as memory."
+            "A share above the whole: caches held what counts as memory."
         )
     title = f"{row['backbone']} + {row['decoder']}, {_size(row)}, batch {_batch(row)}"
     titles = ["ms", "share", "MMACs", "MB moved", "roofline", "bound by"]

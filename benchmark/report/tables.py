@@ -101,7 +101,7 @@ def table_rows(board: Board) -> list[list[str]]:
 
 def notes(board: Board) -> list[str]:
     """What a reader must know to read the table, and why rows failed."""
-    failed = [f"{r.label} on {r.backbone} failed: {r.error}" for r in board.rows if r.error]
+    failed = [f"{r.label} on {r.backbone} failed: {_ended(r.error)}" for r in board.rows if r.error]
     if not board.columns:
         return failed
     lines = [f"{board.test_images} scored images.{_hypervolume(board)}"]
@@ -115,6 +115,11 @@ def notes(board: Board) -> list[str]:
         for source in sources
     ]
     return lines + reported + failed
+
+
+def _ended(text: str) -> str:
+    """``text`` as a sentence: others may follow it."""
+    return text if text.rstrip().endswith((".", "!", "?")) else f"{text.rstrip()}."
 
 
 def _hypervolume(board: Board) -> str:

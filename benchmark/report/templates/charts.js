@@ -1,6 +1,10 @@
 // Plots as SVG at the size of the screen's pixels; marks are reached by Tab, then arrow keys.
 const MOST = { bars: 25, curves: 8 };
 const COSTS = { latency: "latency (ms)", params: "parameters (M)", macs: "GMACs", memory: "memory (MB)" };
+const ONCE = {
+  val: "Validation ran once: there is no learning curve of it.",
+  loss: "Trained for one epoch: there is no curve of the training loss.",
+};
 const DASHES = [null, "7 3", "2 2", "9 3 2 3", "4 4", "12 3", "1 3", "6 2 1 2"];
 const SHAPES = [
   "M5 0A5 5 0 1 1-5 0A5 5 0 1 1 5 0z", "M-4.5-4.5H4.5V4.5H-4.5z", "M0-6L5.6 4.2H-5.6z",
@@ -129,7 +133,7 @@ function plot(name, title, draw, titles, rows, extra) {
   const canvas = h("div", {});
   const details = h("details", { open: openTables.has(name), toggle: () => {
     openTables[details.open ? "add" : "delete"](name);
-  } }, h("summary", {}, "Table"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${title}` }, table(titles, rows)));
+  } }, h("summary", {}, "Table"), hinted(h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${title}` }, table(titles, rows))));
   const figure = h("figure", { class: `plot ${name}`, "aria-label": title }, h("h3", {}, title, extra), canvas, details);
   return { figure, draw: () => canvas.replaceChildren(...draw(Math.max(canvas.clientWidth, 240))) };
 }
@@ -218,6 +222,9 @@ const clipped = (text, width) =>
 function curves(board, rows, which, title, open) {
   const all = rows.filter((row) => row.curves && row.curves[which]);
   if (!all.length) return null;
+  if (all.every((row) => row.curves[which][0].length === 1)) {
+    return { figure: h("p", { class: "legend once" }, ONCE[which]), draw: () => {} };
+  }
   const some = all.slice(0, MOST.curves);
   const label = (row) => row.name + (board.column("backbone") >= 0 ? ` · ${row.backbone}` : "");
   const full = title + (all.length > some.length ? `, the first ${some.length} of ${all.length} rows` : "");

@@ -48,14 +48,14 @@ function detailOf(board, row, link) {
     if (first) parts.push(part("Command", commandBox(first, `the command of ${row.name}`), true));
     if (others.length) {
       parts.push(h("details", { class: "wide" },
-        h("summary", {}, `Commands of the other ${others.length} seeds`),
+        h("summary", {}, others.length > 1 ? `Commands of the other ${others.length} seeds` : "Command of the other seed"),
         others.map((text, i) => commandBox(text, `the command of seed ${row.seeds[i + 1][0]}`))));
     }
     if (board.metrics.length && row.kind !== "failed") {
       const titles = ["seed", ...board.metrics, "ms", "best epoch", "run"];
       const seeds = row.seeds.map(([seed, key, epoch, ms, ...values]) =>
         [String(seed), ...values.map((v) => short(v, 4)), short(ms), String(epoch), key]);
-      parts.push(part("Seeds", h("div", { class: "inner" }, table(titles, seeds)), true));
+      parts.push(part("Seeds", hinted(h("div", { class: "inner", tabindex: "0", role: "region", "aria-label": `Seeds of ${row.name}` }, table(titles, seeds))), true));
     }
     if (board.fields.length) {
       const pairs = board.fields.map((name, i) => [name, row.config[i]]);
@@ -75,10 +75,11 @@ function detailOf(board, row, link) {
   if (row.wiring !== undefined) {
     parts.push(part("Wiring", byId(`wiring-${row.wiring}`).querySelector("svg").cloneNode(true)));
   }
-  for (const strip of board.section.querySelectorAll(":scope > .strip")) {
+  for (const strip of board.section.querySelectorAll(".predictions > .strip")) {
     const mine = strip.querySelector(`[data-row="${row.index}"]`);
     if (mine) {
       const pictures = [...strip.children].slice(0, 2).concat(mine).map((f) => f.cloneNode(true));
+      pictures[2].hidden = false; // below the table it may be
       parts.push(part(strip.getAttribute("aria-label"), h("div", { class: "strip" }, pictures)));
     }
   }

@@ -38,6 +38,21 @@ function table(titles, rows, attributes) {
       h("tr", {}, row.map((cell, i) => i ? h("td", {}, cell) : h("th", { scope: "row" }, cell))))));
 }
 
+// a shadow at the right edge of what scrolls sideways, while there is more beyond it
+function hinted(scroll) {
+  const frame = h("div", { class: "frame" });
+  scroll.replaceWith(frame);
+  frame.append(scroll);
+  const look = () => {
+    frame.classList.toggle("more", scroll.scrollLeft + scroll.clientWidth < scroll.scrollWidth - 2);
+  };
+  scroll.addEventListener("scroll", look, { passive: true });
+  const watch = new ResizeObserver(look);
+  watch.observe(scroll);
+  watch.observe(scroll.firstElementChild);
+  return frame;
+}
+
 // the tooltip repeats what a mark's label says, for the eye
 function showTip(text, mark) {
   const tip = byId("tip");

@@ -38,7 +38,7 @@ function controls(board, shown) {
   const fronts = Object.entries(FRONTS).filter(([key]) => !["latency", "params", "macs", "memory"].includes(key) || board.column(key) >= 0);
   const all = (key) => [["", "all"], ...distinct(key).map((v) => [v, v])];
   const levels = Object.keys(LEVELS).map((level) => [level, options(level)])
-    .filter(([level, values]) => level !== "protocol" || values.length > 1);
+    .filter(([level, values]) => values.some((v) => v) && (level !== "protocol" || values.length > 1));
   const filtered = state.backbone || state.decoder || state.front || state.sort;
   byId("controls").replaceChildren(
     ...levels.map(([level, values]) => choice(level, LEVELS[level], values.map((v) => [v, v]), state[level])),
@@ -65,13 +65,13 @@ function render(focus) {
   if (!["ascending", "descending"].includes(state.dir)) state.dir = state.sort ? "ascending" : "";
   current = board;
   for (const other of boards) other.section.hidden = other !== board;
-  document.querySelectorAll(".wirings > figure").forEach((figure, i) => {
-    figure.hidden = !board.rows.some((row) => row.wiring === i);
-  });
-  const wirings = byId("wirings");
-  if (wirings) wirings.hidden = !board.rows.some((row) => row.wiring !== undefined);
   for (const row of board.rows) setOpen(board, row, row.key === state.row ? hash() : null);
   const shown = arrange(board, state);
+  document.querySelectorAll(".wirings > figure").forEach((figure, i) => {
+    figure.hidden = !shown.some((row) => row.wiring === i);
+  });
+  const wirings = byId("wirings");
+  if (wirings) wirings.hidden = !shown.some((row) => row.wiring !== undefined);
   controls(board, shown.length);
   drawPlots(board, shown, state, actions);
   hideTip();
@@ -116,10 +116,12 @@ function read() {
   } else if (current) return; // a place further down: the view stays
   render();
   if (board) current.section.scrollIntoView();
+  else current.rows.find((row) => row.detail)?.tr.scrollIntoView({ block: "start", behavior: "instant" });
 }
 
 if (boards.length) {
   for (const board of boards) enhance(board, actions);
+  document.querySelectorAll("main .scroll, .overall .scroll").forEach(hinted);
   byId("controls").hidden = false;
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
   addEventListener("hashchange", read);

@@ -1,4 +1,5 @@
 // The tables of the page as it came, made sortable and filterable.
+const PICTURED = 12; // rows whose predictions are shown
 const failed = (row) => row.kind === "failed";
 
 const boards = JSON.parse(byId("data").textContent).map((board, place) => {
@@ -27,6 +28,14 @@ function enhance(board, actions) {
     }, name.textContent);
     name.replaceWith(row.button);
   }
+  const commands = board.section.querySelector("details.commands");
+  commands.addEventListener("toggle", () => {
+    for (const place of commands.querySelectorAll("dd")) {
+      place.replaceChildren(commandBox(place.textContent, `the command of ${place.previousElementSibling.textContent}`));
+    }
+  }, { once: true });
+  const short = board.section.querySelector(".short");
+  board.short = short && { place: short, text: short.textContent };
   board.none = h("tr", { class: "none", hidden: true }, h("td", { colspan: board.columns.length },
     "No rows match: ", h("button", { type: "button", click: actions.clear }, "clear filters")));
   board.body.append(board.none);
@@ -54,6 +63,27 @@ function matches(row, state) {
     && (!state.front || (state.front === "any" ? front.length > 0 : front.includes(state.front)));
 }
 
+// predictions of the first of the rows shown, in their order
+function arrangePictures(board, shown) {
+  const place = board.section.querySelector(".predictions");
+  if (!place) return;
+  const strips = [...place.querySelectorAll(".strip")].map((strip) => [strip,
+    new Map([...strip.querySelectorAll("[data-row]")].map((figure) => [Number(figure.dataset.row), figure]))]);
+  const have = shown.filter((row) => strips.some(([, figures]) => figures.has(row.index)));
+  const first = have.slice(0, PICTURED);
+  place.hidden = !first.length;
+  place.querySelector("h3 small").textContent = have.length > first.length
+    ? `of the first ${first.length} of ${have.length} rows` : "";
+  for (const [strip, figures] of strips) {
+    for (const figure of figures.values()) figure.hidden = true;
+    for (const figure of first.map((row) => figures.get(row.index)).filter((f) => f)) {
+      figure.hidden = false;
+      strip.append(figure);
+    }
+    strip.hidden = !strip.querySelector("[data-row]:not([hidden])");
+  }
+}
+
 // puts the rows in order, hides the others; returns those shown
 function arrange(board, state) {
   const order = sorted(board, state.sort, state.dir);
@@ -65,6 +95,11 @@ function arrange(board, state) {
       row.detail.hidden = row.tr.hidden;
       board.body.append(row.detail);
     }
+  }
+  arrangePictures(board, shown);
+  if (board.short) {
+    const all = shown.length === board.rows.length;
+    board.short.place.textContent = (all ? "" : "Of all rows: ") + board.short.text;
   }
   board.none.hidden = shown.length > 0;
   board.body.append(board.none);
