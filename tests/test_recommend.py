@@ -195,6 +195,9 @@ def test_recommend_answers_in_a_sentence_and_a_table(cli, results):
     assert "next cheaper   small" in table[0]
     assert "for more       huge" in table[1]
     assert "odd" not in done.stdout
+    assert "scores better" not in done.stdout
+    best = cli("recommend", "--task", "segmentation", "--latency", "1s", "--results", results)
+    assert "No other row scores better, at any cost." in best.stdout
 
 
 def test_recommend_nothing_within(cli, results):

@@ -47,6 +47,8 @@ def sentences(found: Recommendation, budgets: Mapping[str, float]) -> Iterator[s
         )
     elif found.tied:
         yield f"Intervals of {len(found.tied)} more within the budget overlap, at a higher cost."
+    if found.dearer is None and not found.unknown:
+        yield "No other row scores better, at any cost."
     shown = [row for row in (best, found.cheaper, found.dearer) if row]
     if found.cost == "latency" and len({tuple(row.sessions) for row in shown}) > 1:
         yield "These were timed in several sessions: latencies are not comparable to a few %."
