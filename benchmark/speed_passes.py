@@ -33,7 +33,7 @@ from models.predictor import DensePredictor
 HEAD = "classes"
 POSTPROCESSING = 0.25
 """Of the time that a network gets, the share for its post-processing, which varies less."""
-Row = dict[str, Any]
+SpeedRow = dict[str, Any]
 Timed = TypeVar("Timed")
 
 
@@ -46,7 +46,7 @@ class Contender:
     batch: int
 
 
-def pair(row: Row) -> str:
+def pair(row: SpeedRow) -> str:
     return f"{row['backbone']} + {row['decoder']}"
 
 
@@ -83,7 +83,7 @@ def _fitting(run: Callable[[int], Timed], batch: int) -> tuple[Timed, int]:
 
 
 def time_rows(
-    rows: Sequence[Row],
+    rows: Sequence[SpeedRow],
     models: Mapping[str, DensePredictor],
     device: str,
     min_time: float,
@@ -124,7 +124,7 @@ def time_rows(
 
 
 def _time_group(
-    rows: Sequence[Row],
+    rows: Sequence[SpeedRow],
     group: dict[int, Contender],
     size: tuple[int, int],
     device: str,
@@ -192,12 +192,12 @@ def _time_postprocessing(
     return {index: timed[kind].median_ms for index, kind in kinds.items()}
 
 
-def network_of(row: Row, arguments: Mapping[str, Any]) -> NetworkSpec:
+def network_of(row: SpeedRow, arguments: Mapping[str, Any]) -> NetworkSpec:
     return NetworkSpec(row["backbone"], row["decoder"], {HEAD: row["classes"]}, dict(arguments))
 
 
 def remember_memory(
-    rows: Sequence[Row],
+    rows: Sequence[SpeedRow],
     contenders: Mapping[int, Contender],
     arguments: Mapping[str, Any],
     device: str,
@@ -218,7 +218,7 @@ def remember_memory(
 
 
 def isolate_rows(
-    rows: Sequence[Row],
+    rows: Sequence[SpeedRow],
     contenders: Mapping[int, Contender],
     arguments: Mapping[str, Any],
     device: str,
@@ -290,7 +290,7 @@ def _time_alone(
 
 
 def profile_rows(
-    rows: Sequence[Row],
+    rows: Sequence[SpeedRow],
     contenders: Mapping[int, Contender],
     device: str,
     min_time: float,

@@ -22,7 +22,7 @@ from benchmark.speed import (
 )
 from benchmark.speed_passes import (
     HEAD,
-    Row,
+    SpeedRow,
     isolate_rows,
     pair,
     profile_rows,
@@ -63,7 +63,7 @@ class MapsOnly(nn.Module):
         return self.count(*x.shape[-2:])[0]
 
 
-def _count(model: DensePredictor, maps: MapsOnly, size: Size, classes: int) -> Row:
+def _count(model: DensePredictor, maps: MapsOnly, size: Size, classes: int) -> SpeedRow:
     """``params`` and ``macs`` of a row. Raises UsageError for a size that cannot be."""
     model.check_size(*size)
     light = DensePredictor(maps, model.decoder, {HEAD: classes})  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ def speed_rows(
     processes: int = 0,
     profiled: bool = False,
     listener: Listener | None = None,
-) -> list[Row]:
+) -> list[SpeedRow]:
     """A row for each backbone, decoder, image size (height, width) and batch, in this order.
 
     params: of backbone, decoder and a head of ``classes`` channels, and ``decoder_conv_weights`` as
@@ -134,7 +134,7 @@ def speed_rows(
         check_device(device)
     arguments = arguments or {}
     listener = listener or Silent()
-    rows: list[Row] = []
+    rows: list[SpeedRow] = []
     models: dict[str, DensePredictor] = {}
     for name in backbones:
         backbone, fault = None, None
@@ -144,7 +144,7 @@ def speed_rows(
         except UserError as error:
             fault = first_line(error)
         for decoder, size in itertools.product(decoders, sizes):
-            row: Row = {
+            row: SpeedRow = {
                 "backbone": name,
                 "backbone_args": dict(arguments),
                 "decoder": decoder,

@@ -16,10 +16,10 @@ WHICH = (
     'Which time for what: ratios from "in turns"; absolute times of an idle machine from "alone"; '
     "the profile only for shares."
 )
-Row = Mapping[str, Any]
+SpeedRow = Mapping[str, Any]
 
 
-def speed_tables(rows: Sequence[Row]) -> list[Table]:
+def speed_tables(rows: Sequence[SpeedRow]) -> list[Table]:
     """Sizes; times; images per second by batch; fresh processes; a profile for each row."""
     tables = [_sizes(rows)]
     timed = [row for row in rows if row.get("latency")]
@@ -57,21 +57,21 @@ def _mb(count: int | None) -> str:
     return number(count and count / 1e6, 1)
 
 
-def _size(row: Row) -> str:
+def _size(row: SpeedRow) -> str:
     return "x".join(map(str, row["image_size"]))
 
 
-def _labels(row: Row) -> list[str]:
+def _labels(row: SpeedRow) -> list[str]:
     return [row["backbone"], escape(row["decoder"]), _size(row)]
 
 
-def _batch(row: Row) -> str:
+def _batch(row: SpeedRow) -> str:
     """The batch; where memory was short, what ran instead too."""
     ran = row["latency"]["batch"]
     return str(ran) if ran == row["batch"] else f"asked {row['batch']}, ran {ran}"
 
 
-def _failures(rows: Sequence[Row]) -> list[str]:
+def _failures(rows: Sequence[SpeedRow]) -> list[str]:
     failed: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
     asked: dict[str, set[str]] = {}  # a backbone → its decoders
     several = len({row["batch"] for row in rows}) > 1
@@ -94,7 +94,7 @@ def _failures(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _sizes(rows: Sequence[Row]) -> Table:
+def _sizes(rows: Sequence[SpeedRow]) -> Table:
     notes = [
         f"GMACs: of one image, without {rows[0]['macs_exclude']}.",
         "conv: the decoder's weights as the paper counts them, for FCN and DeepLab-V3 "
@@ -125,7 +125,7 @@ def _setup(record: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _times(rows: Sequence[Row]) -> Table:
+def _times(rows: Sequence[SpeedRow]) -> Table:
     records = [row["latency"] for row in rows]
     compiled = any(record["compiled"] for record in records)
     memory = any(row.get("memory") for row in rows)
@@ -169,10 +169,10 @@ def _per_image(record: Mapping[str, Any]) -> float:
     return float(record["median_ms"] / record["batch"])
 
 
-def _throughput(rows: Sequence[Row]) -> Table:
+def _throughput(rows: Sequence[SpeedRow]) -> Table:
     """Images per second of each pair and size, a column for each batch that was asked for."""
     batches = list(dict.fromkeys(row["batch"] for row in rows))
-    grouped: dict[tuple[str, ...], dict[int, Row]] = {}
+    grouped: dict[tuple[str, ...], dict[int, SpeedRow]] = {}
     for row in rows:
         grouped.setdefault(tuple(_labels(row)), {})[row["batch"]] = row
     shrunk = any(row["latency"]["batch"] != row["batch"] for row in rows)
@@ -190,7 +190,7 @@ def _throughput(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _isolated(rows: Sequence[Row]) -> Table:
+def _isolated(rows: Sequence[SpeedRow]) -> Table:
     """Each alone in fresh processes, beside its time in turns with others."""
     errors = dict.fromkeys(row["isolated_error"] for row in rows)
     counts = {row["isolated"]["processes"] for row in rows if row["isolated"]}
@@ -212,7 +212,7 @@ def _isolated(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _profile(row: Row, explained: bool) -> Table:
+def _profile(row: SpeedRow, explained: bool) -> Table:
     """Parts of one row's forward. explained: what the roofline is stands below."""
     found = row["profile"]
     peaks = found["peaks"]
