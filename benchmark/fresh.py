@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from common.errors import UserError, first_line
+from common.errors import UserError, reason
 
 ROOT = Path(__file__).parent.parent
 
@@ -118,10 +118,8 @@ def _done(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, 
     logging.disable(logging.WARNING)
     try:
         return {"result": function(**arguments)}
-    except UserError as error:
-        return {"error": first_line(error)}
     except Exception as error:  # what a network does not take raises almost anything
-        return {"error": f"{type(error).__name__}: {first_line(error)}"}
+        return {"error": reason(error)}
 
 
 def _ended(status: int) -> str:

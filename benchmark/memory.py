@@ -18,7 +18,7 @@ import torch
 from benchmark.fresh import FreshProcess
 from benchmark.network import NetworkSpec
 from benchmark.speed import Setup, forward_call
-from common.errors import UserError, first_line
+from common.errors import UserError, reason
 
 STATUS = Path("/proc/self/status")
 RESET = Path("/proc/self/clear_refs")
@@ -71,10 +71,8 @@ def peak_memory(
             with fresh_process() as own:
                 found = own.call(_measure, **job)
         return {**record, **found, "error": None}
-    except UserError as error:
-        return {**record, "error": first_line(error)}
     except Exception as error:  # of CUDA: what a network does not take raises almost anything
-        return {**record, "error": f"{type(error).__name__}: {first_line(error)}"}
+        return {**record, "error": reason(error)}
 
 
 @torch.inference_mode()

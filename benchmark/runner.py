@@ -40,7 +40,7 @@ from benchmark.speed import (
     time_models,
 )
 from benchmark.training import check_batch, train, validated
-from common.errors import DataError, UserError, first_line
+from common.errors import DataError, UserError, first_line, reason
 from common.files import check_writable, write_atomic
 from datasets.pipeline import Resized, open_splits
 from models.predictor import DensePredictor
@@ -182,7 +182,7 @@ class Runner:
             if isinstance(error, DataError) and error is not impossible:
                 raise DataError(result.error) from error  # the other runs would meet it too
         except Exception as error:  # a defect, or memory that ran out: the others go on
-            result.error = f"{type(error).__name__}: {first_line(error)}"
+            result.error = reason(error)
             write_atomic(folder / "traceback.txt", traceback.format_exc())
         result.seconds["total"] = time.perf_counter() - begin
         return self._record(folder, result)
@@ -192,9 +192,8 @@ class Runner:
         key = run_key(config)
         folder = folder_of(self.results, config, key)
         result = Result(key=key, status="failed", config=config, command=command_of(config))
-        result.error = first_line(error)
+        result.error = reason(error)
         if not isinstance(error, UserError):
-            result.error = f"{type(error).__name__}: {result.error}"
             write_atomic(folder / "traceback.txt", "".join(traceback.format_exception(error)))
         return self._record(folder, result)
 

@@ -26,7 +26,7 @@ from benchmark.speed import (
     time_calls,
     time_models,
 )
-from common.errors import UserError, first_line
+from common.errors import UserError, first_line, reason
 from common.memory import keep_freed_memory, keeps_freed_memory
 from models.predictor import DensePredictor
 
@@ -48,11 +48,6 @@ class Contender:
 
 def pair(row: SpeedRow) -> str:
     return f"{row['backbone']} + {row['decoder']}"
-
-
-def reason(error: Exception) -> str:
-    text = first_line(error)
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -26,11 +26,10 @@ from benchmark.speed_passes import (
     isolate_rows,
     pair,
     profile_rows,
-    reason,
     remember_memory,
     time_rows,
 )
-from common.errors import UsageError, UserError, first_line
+from common.errors import UsageError, UserError, first_line, reason
 from models.backbones import Backbone, check_name, create_backbone, create_without_weights
 from models.connectivity import Connectivity
 from models.decoders.base import DECODERS

@@ -27,3 +27,9 @@ def first_line(error: Exception) -> str:
     if len(lines) > 1 and lines[0].startswith("Caught "):
         return lines[-1].partition("Error: ")[2] or lines[-1]
     return lines[0]
+
+
+def reason(error: Exception) -> str:
+    """Why something failed, in a line: a user's error in its own words, another with its type."""
+    text = first_line(error)
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
