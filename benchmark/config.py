@@ -81,6 +81,8 @@ class NetworkConfig(BaseModel):
     )
     clip_grad: float | None = Field(None, ge=0, description="Clip the gradient's norm; 0: off.")
     amp: bool = Field(False, description="Mixed precision in training and scoring.")
+    sync_bn: bool = Field(False, description="BatchNorm over the batch of all processes.")
+    processes: int = Field(1, ge=1, description="Filled in under torchrun.")
     device: str = Field("cpu", description="cpu, cuda or cuda:N.")
     workers: int = Field(0, ge=0, description="Processes that read images.")
     on_bad_sample: Literal["stop", "skip"] = Field(
@@ -183,6 +185,9 @@ class RunConfig(NetworkConfig):
         if data_is_identity and self.data is not None:
             content["data"] = str(self.data.expanduser().resolve())
         content["revision"] = revision
+        for name in SINCE:  # keys of runs without them stay
+            if content[name] == type(self).model_fields[name].default:
+                del content[name]
         if self.wiring is None:
             del content["wiring"]
         else:
@@ -281,9 +286,11 @@ PAPER_SEARCH: Mapping[str, Any] = {
 
 PAIRS = {"backbone_args": "backbone_arg", "task_weights": "task_weight"}
 """Fields that one KEY=VALUE option each fills."""
+SINCE = ("sync_bn", "processes")
+"""Fields that came later: at their default the key is the one from before."""
 NOT_IDENTITY = {"weights", "workers", "on_bad_sample"}
 """Fields that do not change what a run of good data gives."""
-FILLED_IN = ("weights_sha256", "wiring")
+FILLED_IN = ("weights_sha256", "wiring", "processes")
 """Fields that follow from files, and are no options."""
 
 

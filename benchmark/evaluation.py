@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
+from benchmark import distributed
 from benchmark.config import RunConfig
 from benchmark.events import Listener
 from benchmark.inference import Views, predict
@@ -83,20 +84,22 @@ def evaluate(
     """Score ``model`` on ``data``, task by task, into ``accumulators``.
 
     Images are taken as ``data`` hands them out; predictions are compared at the files' resolution.
-    An image without a task's ground truth counts for the others only.
+    An image without a task's ground truth counts for the others only. Of several processes each
+    scores its share, and all get the whole.
     """
     device = torch.device(config.device)
     model.eval()
+    mine = distributed.share(len(data))
     size = 1 if data.mixed else config.batch_size
     loader = DataLoader(
-        Readable(data, replaced=False),
+        Subset(Readable(data, replaced=False), mine),
         batch_size=size,
         collate_fn=collate_readable,
         num_workers=config.workers,
         worker_init_fn=heed_no_interrupt,
     )
     if listener is not None:
-        listener.begin(f"score {config.decoder}", len(data))
+        listener.begin(f"score {config.decoder}", len(mine))
     for images, targets, bad in loader:
         data.bad.update(bad)
         if images is None:
@@ -111,6 +114,20 @@ def evaluate(
                     accumulator.update(found, task.truth(sample[task.target]))
             if listener is not None:
                 listener.step()
+    if distributed.size() > 1:
+        _put_together(accumulators, data)
+
+
+def _put_together(accumulators: Mapping[Task, Accumulator], data: Resized) -> None:
+    """Give every process what all have scored, in the order of the images."""
+    parts = distributed.gathered(({t.name: a for t, a in accumulators.items()}, data.bad))
+    for task, accumulator in accumulators.items():
+        whole, *others = (found[task.name] for found, _ in parts)
+        for other in others:
+            whole.merge(other)
+        vars(accumulator).update(vars(whole))
+    for _, bad in parts:
+        data.bad.update(bad)
 
 
 def _predictions(

@@ -1,13 +1,15 @@
 """Scalars of a training, as lines of JSON and, if asked for, for TensorBoard."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from typing_extensions import Self
 
+from benchmark import distributed
 from common.errors import UsageError
 from common.files import cannot_write
 
@@ -79,3 +81,21 @@ class ScalarLog:
         self._file.close()
         if self._writer is not None:
             self._writer.close()
+
+
+class NoLog:
+    """Of a process that leaves it to another one to write."""
+
+    position = 0
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None: ...
+
+
+@contextlib.contextmanager
+def scalar_log(folder: Path, tensorboard: bool, kept: int) -> Iterator[ScalarLog | NoLog]:
+    """The log of a training, written by the lead of its processes."""
+    if not distributed.lead():
+        yield NoLog()
+        return
+    with ScalarLog(folder, tensorboard, kept) as log:
+        yield log

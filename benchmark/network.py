@@ -105,3 +105,11 @@ def check_device(device: str) -> None:
         raise UsageError(
             f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices"
         )
+
+
+def check_sync(config: NetworkConfig) -> None:
+    """Raises UsageError for a BatchNorm over processes where it cannot be."""
+    if config.sync_bn and not config.device.startswith("cuda"):
+        raise UsageError("--sync-bn: torch has it on GPUs only: use --device cuda, or leave it out")
+    if config.sync_bn and config.processes == 1:
+        raise UsageError("--sync-bn: is for several processes: start them with torchrun")

@@ -8,12 +8,14 @@ from typing import Any
 
 from benchmark.config import (
     FALLBACKS,
+    FILLED_IN,
     Config,
     NetworkConfig,
     RunConfig,
     make_config,
     option_name,
 )
+from benchmark.distributed import asked
 from common.errors import DataError, UsageError
 from common.files import sha256_of
 from datasets.base import DATASETS
@@ -81,6 +83,7 @@ def resolve(config: Config) -> Config:
     assert filled.backbone is not None
     mean, std = input_statistics(filled.backbone, filled.weights)
     values["mean"], values["std"] = config.mean or mean, config.std or std
+    values["processes"] = asked()
     return make_config({**config.model_dump(), **values}, type(config))
 
 
@@ -96,8 +99,11 @@ def plan(values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[R
 
 def command_of(config: NetworkConfig, command: str = "run") -> str:
     """The command that repeats a run or a search."""
-    parts = ["python", "cli.py", command]
-    for name, value in config.model_dump(mode="json", exclude={"weights_sha256", "wiring"}).items():
+    started = ["python"]
+    if config.processes > 1:
+        started = ["torchrun", "--nproc-per-node", str(config.processes)]
+    parts = [*started, "cli.py", command]
+    for name, value in config.model_dump(mode="json", exclude=set(FILLED_IN)).items():
         option = option_name(name)
         default = type(config).model_fields[name].get_default(call_default_factory=True)
         if isinstance(value, dict):

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from benchmark import distributed
 from benchmark.events import Listener, Silent
 from common import stopping
 from common.errors import UserError
@@ -127,7 +128,8 @@ class Keeper:
     """Saves a training's state from time to time, the newest two, and finds it again.
 
     folder: of the training under way. identity: what must be the same for a state to be of use.
-    every: seconds between two states. log: whose length is part of the state.
+    every: seconds between two states. device: of the training. log: whose length is part of the
+    state.
 
     state: the newest that is whole and of this training; None: it begins anew. log_position: that
     it came with. resumed: the steps at which the training was taken up, over all its processes.
@@ -139,22 +141,28 @@ class Keeper:
         identity: Mapping[str, Any],
         every: float = EVERY,
         listener: Listener | None = None,
+        device: str = "cpu",
     ) -> None:
         self.folder, self.every, self.listener = folder, every, listener or Silent()
         self.identity = json.loads(json.dumps({"format": FORMAT, **identity}))
+        self.device = torch.device(device)
         self.log: Position | None = None
         self.resumed: list[int] = []
         self.log_position = 0
         self._spent = 0.0
         self._start = self._saved = time.monotonic()
-        self.state = self._load()
+        found = distributed.from_lead(self._load() if distributed.lead() else {})
+        self.state: State | None = found.get("training")
+        if self.state is not None:
+            self._spent, self.log_position = found["seconds"], found["log"]
+            self.resumed = [*found["resumed"], found["step"]]
 
     @property
     def seconds(self) -> float:
         """That the training has taken, in this process and in those before."""
         return self._spent + time.monotonic() - self._start
 
-    def _load(self) -> State | None:
+    def _load(self) -> State:
         for name in FILES:
             path = self.folder / name
             if not path.is_file():
@@ -165,16 +173,12 @@ class Keeper:
                 other = "the one before is taken" if name == FILES[0] else "it is left out"
                 self.listener.message(f"{error}: {other}")
                 continue
-            if state.get("identity") != self.identity:
-                self.listener.message(
-                    f"{path}: of another version, other data or options: it is left out"
-                )
-                continue
-            self._spent, self.log_position = state["seconds"], state["log"]
-            self.resumed = [*state["resumed"], state["step"]]
-            found: State = state["training"]
-            return found
-        return None
+            if state.get("identity") == self.identity:
+                return state
+            self.listener.message(
+                f"{path}: of another version, other data or options: it is left out"
+            )
+        return {}
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write the ``state`` after ``step`` steps; the one before stays beside it.
@@ -189,20 +193,25 @@ class Keeper:
             "resumed": self.resumed,
             "training": state,
         }
+        self._saved = time.monotonic()
+        if not distributed.lead():
+            return
         newest, before = (self.folder / name for name in FILES)
         with whole_file(newest) as path:
             path.write_bytes(pack(content))
             if newest.exists():
                 newest.replace(before)
-        self._saved = time.monotonic()
 
     def after_step(self, step: int, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Save the state if it is time. Raises Stopped, with it saved, if a signal waits."""
-        if stopping.wanted():
+        """Save the state if it is time. Raises Stopped, with it saved, if a signal waits.
+
+        One of several processes is enough for either.
+        """
+        due = time.monotonic() - self._saved >= self.every
+        stop, due = distributed.any_of([stopping.wanted(), due], self.device)
+        if stop or due:
             self.save(step, state())
-            stopping.stop()
-        elif time.monotonic() - self._saved >= self.every:
-            self.save(step, state())
+        stopping.stop(also=stop)
 
 
 def hand_over(folder: Path, target: Path) -> None:

@@ -1,9 +1,10 @@
 """Runs: each is trained, scored and written; then all of a comparison are timed in turns."""
 
+import contextlib
 import time
 import traceback
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmark import distributed
 from benchmark.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from benchmark.config import RunConfig
 from benchmark.environment import device_name, environment
@@ -23,9 +25,9 @@ from benchmark.evaluation import (
     scores_of,
 )
 from benchmark.events import Listener, Silent
-from benchmark.logs import ScalarLog
+from benchmark.logs import NoLog, ScalarLog, scalar_log
 from benchmark.memory import fresh_process, peak_memory
-from benchmark.network import build_model, check_device, spec_of
+from benchmark.network import build_model, check_device, check_sync, spec_of
 from benchmark.plan import command_of, make_tasks, run_key
 from benchmark.results import FILE, Result, folder_of, load, save, save_replicates
 from benchmark.resuming import EVERY, Keeper, clear, hand_over
@@ -131,11 +133,13 @@ class Runner:
         Raises UserError before anything starts if the results folder cannot be written, and
         DataError for unusable data; what was finished before stays.
         """
-        check_writable(self.results)
+        if distributed.lead():
+            check_writable(self.results)
         done: dict[str, Result] = {}
         for config in plan:
             key = run_key(config)
             found = None if self.overwrite else load(folder_of(self.results, config, key))
+            found = distributed.from_lead(found)
             if found is not None and found.status == "finished":
                 done[key] = found
                 self.skipped.append(key)
@@ -150,7 +154,7 @@ class Runner:
                 done[key] = self.one(config, data, impossible.get(key))
                 if done[key].error is not None:
                     self.listener.message(f"failed: {config.decoder}: {done[key].error}")
-        for group in comparable(plan):
+        for group in comparable(plan) if distributed.lead() else ():
             self.time(group, done)
         return [done[run_key(config)] for config in plan]
 
@@ -161,6 +165,9 @@ class Runner:
         for config in pending:
             try:
                 check_device(config.device)
+                assert config.batch_size is not None
+                distributed.check_batch(config.batch_size)
+                check_sync(config)
                 model = build_model(config, make_tasks(config))
                 check_batch(config, model.decoder.info, config.limit)
             except UserError as error:
@@ -187,21 +194,31 @@ class Runner:
             start = time.perf_counter()
             data[shared] = Data.open(config, tasks, self.listener)
             seconds["data"] = time.perf_counter() - start
-        check_writable(folder)
-        with locked(
-            folder, lambda: self.listener.message(f"{folder}: waiting for another process")
-        ):
+        with self._alone(folder):
             if (made := self._made_meanwhile(folder)) is not None:
                 self.listener.message(f"{folder}: finished by another process, not run again")
                 return made
             return self._one(config, tasks, data.get(shared), folder, impossible, seconds)
 
+    @contextlib.contextmanager
+    def _alone(self, folder: Path) -> Iterator[None]:
+        """Nobody else works on the run of ``folder`` in here."""
+        if not distributed.lead():
+            yield
+            return
+        check_writable(folder)
+        with locked(
+            folder, lambda: self.listener.message(f"{folder}: waiting for another process")
+        ):
+            yield
+
     def _made_meanwhile(self, folder: Path) -> Result | None:
         """The finished result that another process has written since this one planned its runs."""
         file = folder / FILE
-        if not file.is_file() or file.stat().st_mtime < self.began:
-            return None
-        found = load(folder)
+        found = None
+        if file.is_file() and file.stat().st_mtime >= self.began:
+            found = load(folder)
+        found = distributed.from_lead(found)
         return found if found is not None and found.status == "finished" else None
 
     def _one(
@@ -218,6 +235,7 @@ class Runner:
             seconds=seconds,
         )  # fmt: skip
         begin = time.perf_counter()
+        defect: Exception | None = None
         try:
             if impossible is not None:
                 raise impossible
@@ -230,13 +248,18 @@ class Runner:
             if isinstance(error, DataError) and error is not impossible:
                 raise DataError(result.error) from error  # the other runs would meet it too
         except Exception as error:  # a defect: the others go on
+            defect = error
             result.error = reason(error)
-            write_atomic(folder / "traceback.txt", traceback.format_exc())
+            if distributed.lead():
+                write_atomic(folder / "traceback.txt", traceback.format_exc())
         spent = time.perf_counter() - begin
         result.seconds["total"] = spent + result.seconds.pop("before", 0.0)
-        self._record(folder, result)
-        if result.status == "finished":
-            clear(folder / TRAINING)
+        if distributed.lead():
+            self._record(folder, result)
+            if result.status == "finished":
+                clear(folder / TRAINING)
+        if defect is not None and distributed.size() > 1:
+            raise defect  # others may wait for this process: torchrun ends them
         return result
 
     def fail(self, config: RunConfig, error: Exception) -> Result:
@@ -283,7 +306,8 @@ class Runner:
         identity = {"key": result.key, "data": data.facts, "torch": torch.__version__}
 
         def checkpoint(which: str, network: nn.Module, row: dict[str, Any]) -> None:
-            save_checkpoint(fresh, which, network, {"key": result.key, "epoch": row})
+            if distributed.lead():
+                save_checkpoint(fresh, which, network, {"key": result.key, "epoch": row})
 
         def validate(network: nn.Module) -> dict[str, float]:
             accumulators = {task: task.validator() for task in tasks}
@@ -300,9 +324,9 @@ class Runner:
             self._measure_size(config, model, result)
             declared = model.decoder.info
             check_batch(config, declared, len(data.train))
-            keeper = Keeper(fresh, identity, self.every, self.listener)
+            keeper = Keeper(fresh, identity, self.every, self.listener, config.device)
             result.seconds["before"] = keeper.seconds
-            with ScalarLog(fresh, self.tensorboard, keeper.log_position) as log:
+            with scalar_log(fresh, self.tensorboard, keeper.log_position) as log:
                 keeper.log = log
                 history = train(
                     *(config, model, tasks, data.train, validate, checkpoint, log.write),
@@ -315,11 +339,14 @@ class Runner:
                 if history.at_once < config.batch_size:
                     result.at_once = history.at_once
                 if config.score == "best":
-                    load_checkpoint(fresh, "best", model)
+                    if distributed.lead():
+                        load_checkpoint(fresh, "best", model)
+                    distributed.copy_from_lead(model)
                 self._score(config, tasks, model, data, result, fresh, log)
 
         with_readers(attempt, config.workers, self.listener)
-        hand_over(fresh, folder)
+        if distributed.lead():
+            hand_over(fresh, folder)
 
     def _score(
         self,
@@ -329,7 +356,7 @@ class Runner:
         data: Data,
         result: Result,
         fresh: Path,
-        log: ScalarLog,
+        log: ScalarLog | NoLog,
     ) -> None:
         start = time.perf_counter()
         accumulators = {task: task.accumulator() for task in tasks}
@@ -354,17 +381,19 @@ class Runner:
                 for name in scores[task.name].columns
             },
         )
-        save_replicates(fresh, {task.name: values for task, values in replicates.items()})
-        try:
-            save_strips(fresh, config, model, tasks, data.test)
-        except Exception as error:  # a picture must not cost a training
-            self.listener.message(f"no pictures of {config.decoder}: {first_line(error)}")
         result.data = data.told()
         if len(tasks) > 1:
             result.tasks = scores
         else:
             for name, value in scores[tasks[0].name]:
                 setattr(result, name, value)
+        if not distributed.lead():
+            return
+        save_replicates(fresh, {task.name: values for task, values in replicates.items()})
+        try:
+            save_strips(fresh, config, model, tasks, data.test)
+        except Exception as error:  # a picture must not cost a training
+            self.listener.message(f"no pictures of {config.decoder}: {first_line(error)}")
 
     def time(self, group: Sequence[RunConfig], done: dict[str, Result]) -> None:
         """Time the finished runs of ``group`` in turns, unless all of them have been timed."""

@@ -11,16 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark import distributed
 from benchmark.config import SearchConfig
 from benchmark.costs import connection_costs
 from benchmark.environment import environment
 from benchmark.events import Listener, Silent
-from benchmark.logs import ScalarLog
-from benchmark.network import check_device, open_network
+from benchmark.logs import scalar_log
+from benchmark.network import check_device, check_sync, open_network
 from benchmark.plan import command_of, make_tasks
 from benchmark.resuming import EVERY, FOLDER, Keeper, clear, hand_over
 from benchmark.training import (
     LOG_EVERY,
+    OTHERS,
     Batches,
     Learner,
     Log,
@@ -64,16 +66,22 @@ def search(
     """
     listener = listener or Silent()
     check_device(config.device)
+    check_sync(config)
+    assert config.batch_size is not None
+    distributed.check_batch(config.batch_size)
     settings = config.model_dump(mode="json")
     if (finished := _finished(output, settings, overwrite)) is not None:
         listener.message(f"{output / SEARCH}: already finished (--overwrite repeats it)")
         return finished
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if not distributed.lead():
+        return _search(config, output, listener, tensorboard, every)
     check_writable(output)
     with locked(output, lambda: listener.message(f"{output}: waiting for another search")) as late:
-        if late and (finished := _finished(output, settings, overwrite=False)) is not None:
-            return finished
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        alone = distributed.size() == 1
+        if late and alone and (made := _finished(output, settings, overwrite=False)) is not None:
+            return made
         return _search(config, output, listener, tensorboard, every)
 
 
@@ -112,9 +120,9 @@ def _search(
     folder = output / FOLDER
 
     def attempt() -> dict[str, Any]:
-        keeper = Keeper(folder, identity, every, listener)
+        keeper = Keeper(folder, identity, every, listener, config.device)
         model = build_relaxed(config, tasks)
-        with ScalarLog(folder, tensorboard, keeper.log_position) as log:
+        with scalar_log(folder, tensorboard, keeper.log_position) as log:
             keeper.log = log
             found = train_relaxed(config, model, tasks, data, log.write, listener, keeper)
         return found | {"seconds": keeper.seconds, "resumed": keeper.resumed}
@@ -122,6 +130,8 @@ def _search(
     record |= with_readers(attempt, config.workers, listener)
     if config.device.startswith("cuda"):
         record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(config.device)
+    if not distributed.lead():
+        return record
     hand_over(folder, output)
     try:
         found, record["found"] = prune(Search.model_validate(record))
@@ -212,6 +222,8 @@ def train_relaxed(
         optimizers.append(torch.optim.Adam([decoder.raw], lr=config.connection_lr))
     augment, batches = make_augment(config), Batches(config, data)
     learner = Learner(config, model, optimizers, batches, {}, decoder.info.min_train_batch)
+    if distributed.rank():
+        torch.manual_seed(config.seed + OTHERS * distributed.rank())  # its own augmentation
     clipped = [p for p in model.parameters() if p is not decoder.raw]
     every = math.ceil(config.iterations / ROWS)
     rows: dict[int, list[float]] = {}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 
+from benchmark import distributed
 from benchmark.config import NetworkConfig, RunConfig
 from benchmark.events import Listener
 from benchmark.resuming import Keeper, random_states, set_random_states
@@ -35,6 +36,8 @@ Save = Callable[[str, nn.Module, dict[str, Any]], None]
 Log = Callable[[int, Mapping[str, float]], None]
 Result = TypeVar("Result")
 ATTEMPTS = 4
+OTHERS = 1_000_003
+"""Between the seeds of two processes' augmentations."""
 LOG_EVERY = 10
 """Steps whose mean loss is one row of the log."""
 
@@ -121,13 +124,14 @@ def rate(config: NetworkConfig, step: int, steps: int) -> float:
 
 
 class _From(Sampler[list[int]]):
-    """The batches of ``inner`` from number ``first`` on."""
+    """The batches of ``inner`` from number ``first`` on, of each what this process takes."""
 
     def __init__(self, inner: BatchSampler) -> None:
         self.inner, self.first = inner, 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        return itertools.islice(self.inner, self.first, None)
+        mine = slice(distributed.rank(), None, distributed.size())
+        return (batch[mine] for batch in itertools.islice(self.inner, self.first, None))
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -141,6 +145,8 @@ def heed_no_interrupt(worker: int) -> None:  # noqa: ARG001
 class Batches:
     """One pass over ``data`` in random batches, on the run's device; another order each time.
 
+    Of several processes each gets its part of every batch.
+
     A batch: images [B, 3, H, W] in 0…1, and the stacked targets [B, H, W] by name. What does not
     fill a batch is left out. After ``restore`` the next pass is the rest of the one that ``state``
     was taken in.
@@ -152,7 +158,7 @@ class Batches:
         self.data = data
         self.generator = torch.Generator().manual_seed(config.seed)
         order = RandomSampler(data, generator=self.generator)
-        size = min(config.batch_size, len(data))
+        size = min(config.batch_size, len(data) // distributed.size() * distributed.size())
         self.sampler = _From(BatchSampler(order, size, drop_last=True))
         self.loader = DataLoader(
             Readable(data, replaced=True),
@@ -275,7 +281,7 @@ class Learner:
         assert config.batch_size is not None
         self.config, self.batches, self.least = config, batches, least
         self.device = torch.device(config.device)
-        self.model = self.network = model
+        self.network = distributed.parallel(model, config.sync_bn)
         self.modules = {"model": model, **modules}
         self.optimizers = list(optimizers)
         enabled = config.amp and self.device.type == "cuda"
@@ -308,9 +314,12 @@ class Learner:
                 value, parts = self._gradients(images, targets, losses_of, where)
                 break
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
+                if not out_of_memory(error) or distributed.size() > 1:
                     raise
                 self._halve(len(images), error)
+        for name, module in self.modules.items():
+            if name != "model":
+                distributed.average_gradients(module.parameters())
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         if self.config.clip_grad:
@@ -338,7 +347,8 @@ class Learner:
             loss, parts = losses_of(
                 some, targets if whole else {name: t[indices] for name, t in targets.items()}
             )
-            value = float(loss.detach())
+            numbers = [loss.detach(), *(part.detach() for part in parts.values())]
+            value, *values = distributed.mean([float(x) for x in numbers], self.device)
             if not math.isfinite(value):
                 raise NotFinite(
                     f"the loss is {value} at {where}: try a smaller --lr than "
@@ -346,8 +356,8 @@ class Learner:
                 )
             self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             total += share * value
-            for name, part in parts.items():
-                sums[name] = sums.get(name, 0.0) + share * float(part.detach())
+            for name, part in zip(parts, values, strict=True):
+                sums[name] = sums.get(name, 0.0) + share * part
         return total, sums
 
     def _halve(self, count: int, error: Exception) -> None:
@@ -371,7 +381,7 @@ class Learner:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
             "batches": self.batches.state(),
-            "random": random_states(self.device),
+            "random": distributed.gathered(random_states(self.device)),
             "at_once": self.at_once,
         }
 
@@ -389,7 +399,7 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
         self.batches.restore(state["batches"])
         self.at_once = state["at_once"]
-        set_random_states(state["random"], self.device)
+        set_random_states(state["random"][distributed.rank()], self.device)
 
 
 def with_readers(attempt: Callable[[], Result], workers: int, listener: Listener) -> Result:
@@ -475,6 +485,8 @@ def train(
         average = AveragedModel(model, multi_avg_fn=_averaging(config.ema), use_buffers=True)
         modules["average"] = average
     learner = Learner(config, model, [optimizer], batches, modules, info.min_train_batch)
+    if distributed.rank():
+        torch.manual_seed(config.seed + OTHERS * distributed.rank())  # its own augmentation
     history, now = History(), _Epoch()
     steps = config.epochs * len(batches)
 
@@ -535,6 +547,7 @@ def train(
         scored = average.module if average is not None else model
         if now.number % config.validate_every == 0 or now.number == config.epochs:
             before = random_states(device)
+            distributed.copy_from_lead(scored)
             try:
                 scores = validate(scored)
             except stopping.Stopped:
@@ -558,6 +571,7 @@ def train(
             keeper.save(history.steps, state())
     if average is not None:
         model.load_state_dict(copy.deepcopy(average.module.state_dict()))
+    distributed.copy_from_lead(model)
     save("last", model, history.epochs[-1])
     history.at_once = learner.at_once
     return history

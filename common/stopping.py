@@ -70,8 +70,8 @@ def wanted() -> bool:
     return _wish.number is not None
 
 
-def stop() -> None:
-    """Raises Stopped if a signal waits."""
-    if _wish.number is not None:
-        number, _wish.number = _wish.number, None
-        raise Stopped(number)
+def stop(also: bool = False) -> None:
+    """Raises Stopped if a signal waits. also: if none does, because another process is to stop."""
+    number, _wish.number = _wish.number, None
+    if number is not None or also:
+        raise Stopped(number or signal.SIGTERM)

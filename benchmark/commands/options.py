@@ -98,6 +98,12 @@ def progress(verbose: bool = False) -> Iterator[Any]:
         TimeRemainingColumn,
     )
 
+    from benchmark.distributed import lead
+    from benchmark.events import Silent
+
+    if not lead():
+        yield Silent()
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
 

@@ -64,6 +64,7 @@ def run(
         _print_plan(runs, results)
         return
 
+    from benchmark.distributed import lead, processes
     from benchmark.leaderboard import boards
     from benchmark.logs import check_tensorboard
     from benchmark.report.tables import rich_table
@@ -71,11 +72,13 @@ def run(
 
     if tensorboard:
         check_tensorboard()
-    with progress(verbose) as listener:
+    with processes(runs[0].device), progress(verbose) as listener:
         runner = Runner(
             results, overwrite, listener, retime=retime, tensorboard=tensorboard, every=every
         )
         done = runner.run(runs)
+        if not lead():
+            return
     for key in runner.skipped:
         click.echo(f"already finished, not run again (--overwrite repeats it): {key}", err=True)
     console = console_of_width(180)

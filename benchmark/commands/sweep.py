@@ -49,6 +49,7 @@ def sweep(
     """
     if not verbose:
         quiet()
+    from benchmark.distributed import asked
     from benchmark.estimate import estimate
     from benchmark.leaderboard import boards
     from benchmark.logs import check_tensorboard
@@ -61,6 +62,8 @@ def sweep(
     def say(text: str) -> None:
         click.echo(text, err=True)
 
+    if asked() > 1:
+        raise UsageError("sweep: is one process: give torchrun a `run` or a `search`")
     if tensorboard:
         check_tensorboard()
     swept = read_sweep(file)

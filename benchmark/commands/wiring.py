@@ -44,6 +44,7 @@ def search(
         quiet()
     from benchmark import searching
     from benchmark.config import make_config
+    from benchmark.distributed import lead, processes
     from benchmark.logs import check_tensorboard
     from benchmark.plan import resolve
     from benchmark.wirings import FOUND, SEARCH
@@ -55,8 +56,10 @@ def search(
     if "task" in values:
         values["task"] = "+".join(values["task"])
     config = resolve(make_config(values, SearchConfig))
-    with progress(verbose) as listener:
+    with processes(config.device), progress(verbose) as listener:
         record = searching.search(config, output, overwrite, listener, tensorboard, every)
+        if not lead():
+            return
     _print_found(record["found"])
     click.echo(f"wrote {output / FOUND} and {output / SEARCH}", err=True)
 
