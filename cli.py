@@ -6,6 +6,7 @@ import click
 
 from benchmark.commands.choose import compare, recommend
 from benchmark.commands.data import data
+from benchmark.commands.doctor import doctor
 from benchmark.commands.network import evaluate, predict
 from benchmark.commands.results import list_, report
 from benchmark.commands.run import run
@@ -45,7 +46,7 @@ def main() -> None:
 
 COMMANDS = (
     run, sweep, evaluate, predict, report, compare, recommend, search, prune, transfer, draw, speed,
-    data, list_,
+    data, list_, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)
