@@ -26,7 +26,7 @@ def load() -> Found:
     try:
         now = os.getloadavg()[0]
     except (AttributeError, OSError):
-        return Found("ok", "this system does not tell its load", "time runs on a quiet machine")
+        return Found("ok", "this system does not tell its load", "timings need a quiet machine")
     cores = os.cpu_count() or 1  # all of the machine's: the load is the whole machine's too
     seen = f"{now:.1f} processes on {cores} cores in the last minute"
     if now > cores / 4:
@@ -39,8 +39,8 @@ def memory() -> Found:
     lines = (PROC / "meminfo").read_text().splitlines() if (PROC / "meminfo").is_file() else []
     facts = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
     if "MemTotal" not in facts:
-        return Found("ok", "this system does not tell", "half the --batch-size where it runs out")
-    total, free = facts["MemTotal"], facts.get("MemAvailable", facts["MemFree"])
+        return Found("ok", "this system does not tell", "halve --batch-size where it runs out")
+    total, free = facts["MemTotal"], facts.get("MemAvailable", facts.get("MemFree", 0))
     seen = f"{free / GB:.1f} GB available of {total / GB:.1f} GB"
     for limit, used in group_memory():
         if limit < total:
@@ -49,7 +49,7 @@ def memory() -> Found:
     if free < 2 * GB:
         remedy = "a small run takes about 1 GB: use a small --batch-size and --workers 0"
         return Found("warn", seen, remedy)
-    return Found("ok", seen, "half the --batch-size where it runs out")
+    return Found("ok", seen, "halve --batch-size where it runs out")
 
 
 def shared_memory() -> Found:
@@ -85,7 +85,7 @@ def results_folder(folder: Path) -> Found:
         return Found("warn", seen, remedy)
     if milliseconds > 200:
         return Found("warn", seen, "a slow disk: every checkpoint waits for it; try another")
-    return Found("ok", seen, "" if folder.is_dir() else "is made by the first run")
+    return Found("ok", seen, "--results names another")
 
 
 def temporary_folder() -> Found:
@@ -168,8 +168,11 @@ def cuda() -> Found:
             odd = f"this torch has no kernels for capability {major}.{minor}: install another"
         x = torch.ones(64, 64, device=f"cuda:{index}")
         assert float((x @ x).sum()) == 64**3
-    fast = [name for name, on in (("convolutions", torch.backends.cudnn.allow_tf32),
-                                  ("products", torch.backends.cuda.matmul.allow_tf32)) if on]  # fmt: skip
+    tf32 = {
+        "convolutions": torch.backends.cudnn.allow_tf32,
+        "matrix products": torch.backends.cuda.matmul.allow_tf32,
+    }
+    fast = [name for name, on in tf32.items() if on]
     rows.append(f"TF32: {' and '.join(fast) or 'off'}")
     if odd:
         return Found("warn", "; ".join(rows), odd)

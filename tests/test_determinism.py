@@ -1,4 +1,4 @@
-"""The same command gives the same bits on the CPU: weights, scores, curves, replicates, pictures."""
+"""The same command gives the same bits on the CPU: weights, scores, curves, pictures."""
 
 import json
 import os
@@ -7,9 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 from support import ROOT
 
 pytestmark = pytest.mark.slow
