@@ -38,6 +38,8 @@ COMMANDS = {
                     "--decoder", "sparsemask", "--loss-weighting", "uncertainty"],
     "dwa": ["run", "--task", "segmentation", "--task", "depth", *SMALL, *EPOCHS,
             "--decoder", "sparsemask", "--loss-weighting", "dwa"],
+    "amp": ["run", "--task", "segmentation", *SMALL, *EPOCHS, "--decoder", "unet-connectivity",
+            "--amp"],
     "search": ["search", "--task", "segmentation", *SMALL, "--iterations", "12"],
 }  # fmt: skip
 CALM = {
