@@ -2,13 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from benchmark.events import Listener, Silent
 from common.errors import reason
+
+if TYPE_CHECKING:
+    from benchmark.doctor_software import Probes
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -70,35 +74,36 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def questions(results: Path, data: Path | None, ray: bool) -> Iterator[Question]:
-    """All checks in order. Those in processes of their own run while others are made."""
+def questions(results: Path, data: Path | None, ray: bool, probes: "Probes") -> list[Question]:
+    """All checks, in order. probes: what runs in other processes meanwhile."""
     from benchmark import doctor_machine as machine
     from benchmark import doctor_software as software
 
-    yield Question("load", machine.load)  # first: what follows is load itself
-    yield Question("memory", machine.memory)
-    yield Question("shared memory", machine.shared_memory)
-    yield Question("results folder", lambda: machine.results_folder(results), needed=True)
+    asked = [
+        Question("load", machine.load),  # first: what follows is load itself
+        Question("memory", machine.memory),
+        Question("shared memory", machine.shared_memory),
+        Question("results folder", lambda: machine.results_folder(results), needed=True),
+        Question("temporary folder", machine.temporary_folder),
+        Question("Python", software.python, needed=True),
+        Question("packages", software.packages, needed=True),
+        *(Question(f"[{name}]", partial(software.extra, name)) for name in software.extras()),
+        Question("imports", software.imports, needed=True, limit=60),
+        Question("processor", machine.processor, limit=30),
+        Question("CUDA", machine.cuda, limit=60),
+        Question("fresh processes", machine.fresh_processes),
+        Question("torch.compile", lambda: software.compiles(probes), limit=60),
+        Question("ONNX", lambda: software.exports(probes), limit=60),
+        # timed: last, when nothing else of ours runs
+        Question("mixed precision", software.mixed_precision, limit=30),
+        Question("same bits", software.same_bits, limit=30),
+        Question("self-test", software.self_test, needed=True, limit=90),
+    ]
     if data is not None:
-        yield Question("data", lambda: machine.data(data), needed=True)
-    yield Question("temporary folder", machine.temporary_folder)
-    yield Question("Python", software.python, needed=True)
-    yield Question("packages", software.packages, needed=True)
-    for extra in software.extras():
-        yield Question(f"[{extra}]", lambda name=extra: software.extra(name))  # type: ignore[misc]
-    with software.Probes(["compile", "onnx", *(["ray"] if ray else [])]) as probes:
-        yield Question("imports", software.imports, needed=True, limit=60)
-        yield Question("processor", machine.processor, limit=30)
-        yield Question("CUDA", machine.cuda, limit=60)
-        yield Question("fresh processes", machine.fresh_processes)
-        yield Question("torch.compile", lambda: software.compiles(probes), limit=90)
-        yield Question("ONNX", lambda: software.exports(probes), limit=90)
-        if ray:
-            yield Question("Ray", lambda: software.starts_ray(probes), limit=90)
-    # timed: last, when nothing else of ours runs
-    yield Question("mixed precision", software.mixed_precision, limit=30)
-    yield Question("same bits", software.same_bits, limit=30)
-    yield Question("self-test", software.self_test, needed=True, limit=90)
+        asked.insert(4, Question("data", lambda: machine.data(data), needed=True))
+    if ray:
+        asked.insert(-3, Question("Ray", lambda: software.starts_ray(probes), limit=90))
+    return asked
 
 
 def examine(
@@ -109,12 +114,16 @@ def examine(
     results: folder that runs would be written to. data: a data set's folder or packed file, if it
     is to be looked at. ray: start Ray too, which takes long.
     """
+    from benchmark.doctor_software import Probes
+
     listener = listener or Silent()
-    listener.begin("doctor", 0)
     found = []
-    for question in questions(results, data, ray):
-        listener.step(question.name)
-        found.append(answer(question))
+    with Probes(["compile", "onnx", *(["ray"] if ray else [])]) as probes:
+        asked = questions(results, data, ray, probes)
+        listener.begin("doctor", len(asked))
+        for question in asked:
+            found.append(answer(question))
+            listener.step(question.name)
     return found
 
 

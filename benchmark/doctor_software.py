@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self
 
 from benchmark.doctor import Found
-from common.errors import UserError
+from common.errors import UserError, reason
 
 if TYPE_CHECKING:
     import torch
@@ -131,22 +131,29 @@ class Probes:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
         self.running: dict[str, subprocess.Popen[str]] = {}
+        self.folder, self.why = "", ""
 
     def __enter__(self) -> Self:
-        self.folder = tempfile.mkdtemp(prefix="doctor-")
-        # nothing that was compiled before, and nothing that stays
-        fresh = {"TORCHINDUCTOR_CACHE_DIR": self.folder, "PYTHONWARNINGS": "ignore"}
-        for name in self.names:
-            self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "benchmark.doctor_probes", name],
-                cwd=ROOT,
-                env={**os.environ, **fresh},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,  # so that it can be ended with its children
-            )
+        try:
+            self.folder = tempfile.mkdtemp(prefix="doctor-")
+            for name in self.names:
+                self.start(name)
+        except OSError as error:  # no temporary folder, no process: ``result`` tells
+            self.why = reason(error)
         return self
+
+    def start(self, name: str) -> None:
+        """Start a process that nothing compiled before serves, and that leaves nothing."""
+        fresh = {"TORCHINDUCTOR_CACHE_DIR": self.folder, "PYTHONWARNINGS": "ignore"}
+        self.running[name] = subprocess.Popen(
+            [sys.executable, "-m", "benchmark.doctor_probes", name],
+            cwd=ROOT,
+            env={**os.environ, **fresh},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that it can be ended with its children
+        )
 
     def __exit__(
         self,
@@ -162,6 +169,8 @@ class Probes:
 
     def result(self, name: str) -> dict[str, Any]:
         """What the function has found. Raises UserError with why it has not."""
+        if name not in self.running:
+            raise UserError(f"no process was started: {self.why}")
         out, said = self.running[name].communicate()
         if self.running[name].returncode == 0:
             found: dict[str, Any] = json.loads(out.splitlines()[-1])
@@ -178,8 +187,9 @@ def compiles(probes: Probes) -> Found:
     try:
         found = probes.result("compile")
     except UserError as error:
-        remedy = "leave --compile out, or install a C++ compiler (apt-get install g++)"
-        return Found("fail", str(error), remedy)
+        lacks = any(word in str(error).lower() for word in ("compiler", "g++"))
+        remedy = ", or install a C++ compiler (apt-get install g++)" if lacks else ""
+        return Found("fail", str(error), f"leave --compile out{remedy}")
     return Found("ok", f"works; a first compilation took {found['seconds']:.1f} s",
                  "speed --compile")  # fmt: skip
 

@@ -81,12 +81,19 @@ def test_only_what_runs_need_stops_them():
     assert stops_runs(checks[:2]) == []
 
 
-def test_findings_come_in_order_and_are_told_as_they_come(monkeypatch, tmp_path):
+@pytest.fixture
+def no_probes(monkeypatch):
+    """No process is started."""
+    monkeypatch.setattr(software.Probes, "start", lambda *_: None)
+
+
+def test_findings_come_in_order_and_are_told_as_they_come(monkeypatch, tmp_path, no_probes):
     asked = [Question(n, lambda: Found("ok", "fine")) for n in ("one", "two")]
-    monkeypatch.setattr("benchmark.doctor.questions", lambda *_: iter(asked))
-    steps = []
-    listener = types.SimpleNamespace(begin=lambda *_: None, step=steps.append)
+    monkeypatch.setattr("benchmark.doctor.questions", lambda *_: asked)
+    steps, counts = [], []
+    listener = types.SimpleNamespace(begin=lambda _, count: counts.append(count), step=steps.append)
     assert [c.name for c in examine(tmp_path, listener=listener)] == ["one", "two"] == steps
+    assert counts == [2]
 
 
 # the machine
@@ -432,6 +439,15 @@ def test_a_probe_that_fails_tells_why(monkeypatch, script, told):
     assert not Path(probes.folder).exists()
 
 
+def test_a_probe_that_cannot_start_tells_why(monkeypatch):
+    def refuse(*_, **__):
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with software.Probes(["compile"]) as probes, pytest.raises(UserError, match="No usable temp"):
+        probes.result("compile")
+
+
 def test_a_probe_that_goes_on_is_ended(monkeypatch):
     real, script = subprocess.Popen, "import time; time.sleep(600)"
     monkeypatch.setattr(
@@ -547,20 +563,13 @@ def test_exit_code_and_json(cli, found, tmp_path):
     assert "will not work" in done.stdout
 
 
-def test_data_is_asked_for_only_where_given(tmp_path, monkeypatch):
-    class NoProbes(Told):
-        def __init__(self, names): ...
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_): ...
-
-    monkeypatch.setattr(software, "Probes", NoProbes)
-    without = [q.name for q in questions(tmp_path, None, False)]
-    with_both = [q.name for q in questions(tmp_path, tmp_path, True)]
+def test_data_and_ray_are_asked_for_only_where_given(tmp_path):
+    without = [q.name for q in questions(tmp_path, None, False, Told())]
+    with_both = [q.name for q in questions(tmp_path, tmp_path, True, Told())]
     assert [name for name in with_both if name not in without] == ["data", "Ray"]
+    assert [name for name in with_both if name in without] == without
     assert len(set(with_both)) == len(with_both)
+    assert with_both[-3:] == ["mixed precision", "same bits", "self-test"]
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def doctor(results: Path, data: Path | None, ray: bool, json_file: str | None) -
     if json_file == "-":
         click.echo(text, nl=False)
     else:
-        console = console_of_width(100)
+        console = console_of_width(80)
         console.print(checks_table(checks))
         console.print(summary(checks), highlight=False)
         if json_file is not None:
