@@ -11,6 +11,7 @@ from typing import NamedTuple
 import anyio
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
+from python_multipart.exceptions import FormParserError
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -124,8 +125,9 @@ async def _uploaded(request: Request, limits: Limits) -> tuple[str, bytes]:
             await form.close()
     except TimeoutError:
         raise Refused(408, f"the file took longer than {limits.seconds:g} s to arrive") from None
-    except HTTPException as error:  # of a form that is none
-        raise Refused(400, f"not a form with one image: {error.detail}") from None
+    except (HTTPException, FormParserError) as error:
+        why = error.detail if isinstance(error, HTTPException) else error
+        raise Refused(400, f"not a form with one image: {why}") from None
     if len(content) > limits.size:
         raise too_large
     name = "".join(c if c.isprintable() else "?" for c in image.filename)
