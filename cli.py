@@ -14,6 +14,7 @@ from benchmark.commands.serve import serve
 from benchmark.commands.speed import speed
 from benchmark.commands.sweep import sweep
 from benchmark.commands.wiring import draw, prune, search, transfer
+from common import stopping
 from common.errors import UserError
 from common.memory import keep_freed_memory
 
@@ -23,17 +24,18 @@ class Application(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with stopping.signals():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            by = f" by {stop}" if str(stop) else ""
             click.echo(
-                "\nstopped: what is finished is saved, and the same command goes on with the rest "
-                "(a run, a search or a pack that was under way starts anew)",
+                f"\nstopped{by}: what is done is saved, and the same command goes on with the rest",
                 err=True,
             )
-            ctx.exit(130)
+            ctx.exit(getattr(stop, "exit_code", 130))
 
 
 @click.group(cls=Application, context_settings={"help_option_names": ["-h", "--help"]})

@@ -83,6 +83,9 @@ class NetworkConfig(BaseModel):
     amp: bool = Field(False, description="Mixed precision in training and scoring.")
     device: str = Field("cpu", description="cpu, cuda or cuda:N.")
     workers: int = Field(0, ge=0, description="Processes that read images.")
+    on_bad_sample: Literal["stop", "skip"] = Field(
+        "stop", description="What a sample that cannot be read does; skipped ones are counted."
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores.")
 
     @field_validator("image_size", "crop_size", mode="before")
@@ -175,7 +178,7 @@ class RunConfig(NetworkConfig):
         if the data set is the user's own (``data_is_identity``). revision: of its reader.
         """
         content = self.model_dump(
-            mode="json", exclude={"weights", "workers"} | set(() if data_is_identity else ("data",))
+            mode="json", exclude=NOT_IDENTITY | set(() if data_is_identity else ("data",))
         )
         if data_is_identity and self.data is not None:
             content["data"] = str(self.data.expanduser().resolve())
@@ -278,6 +281,8 @@ PAPER_SEARCH: Mapping[str, Any] = {
 
 PAIRS = {"backbone_args": "backbone_arg", "task_weights": "task_weight"}
 """Fields that one KEY=VALUE option each fills."""
+NOT_IDENTITY = {"weights", "workers", "on_bad_sample"}
+"""Fields that do not change what a run of good data gives."""
 FILLED_IN = ("weights_sha256", "wiring")
 """Fields that follow from files, and are no options."""
 

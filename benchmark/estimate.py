@@ -305,7 +305,7 @@ def _measure_one(config: RunConfig, splits: Splits, rates: _Rates) -> None:
     short = config.model_copy(update=changes)
     train(
         *(short, model, tasks, parts["train"], lambda net: score(net, "val")),
-        *(nothing, nothing, Clock(), model.decoder.info.side_weight),
+        *(nothing, nothing, Clock(), model.decoder.info),
     )
     score(model, "test")
     rates.step[network] = (moments[-1] - moments[0]) / (STEPS - 1)

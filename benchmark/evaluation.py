@@ -11,9 +11,9 @@ from benchmark.config import RunConfig
 from benchmark.events import Listener
 from benchmark.inference import Views, predict
 from benchmark.results import TaskScores
-from benchmark.training import autocast
+from benchmark.training import autocast, heed_no_interrupt
 from datasets.base import DATASETS
-from datasets.pipeline import Resized, collate
+from datasets.pipeline import Readable, Resized, collate_readable
 from tasks.base import Task
 from tasks.metrics.base import Accumulator, Floats, interval
 
@@ -56,16 +56,18 @@ def protocol_id(
     split: str | None = None,
     views: Views = PLAIN,
     original: bool = False,
+    missing: int = 0,
 ) -> str:
     """What makes two scores comparable: ``camvid/segmentation/test/miou/240x320``.
 
     split: the published name of what was scored, None: what the data set declares. original:
-    images were taken at the files' own resolution.
+    images were taken at the files' own resolution. missing: bad samples that were skipped.
     """
     assert config.image_size is not None
     split = split or DATASETS.get(config.dataset).info.scored
     size = "original" if original else "x".join(map(str, config.image_size))
     limit = f"/first{config.limit}" if config.limit else ""
+    limit += f"/without{missing}" if missing else ""
     return f"{config.dataset}/{task.name}/{split}/{task.main}/{size}{views.name}{limit}"
 
 
@@ -86,10 +88,19 @@ def evaluate(
     device = torch.device(config.device)
     model.eval()
     size = 1 if data.mixed else config.batch_size
-    loader = DataLoader(data, batch_size=size, collate_fn=collate, num_workers=config.workers)
+    loader = DataLoader(
+        Readable(data, replaced=False),
+        batch_size=size,
+        collate_fn=collate_readable,
+        num_workers=config.workers,
+        worker_init_fn=heed_no_interrupt,
+    )
     if listener is not None:
         listener.begin(f"score {config.decoder}", len(data))
-    for images, targets in loader:
+    for images, targets, bad in loader:
+        data.bad.update(bad)
+        if images is None:
+            continue
         images = images.to(device, memory_format=torch.channels_last).float().div_(255)
         with autocast(config.amp, config.device):
             predictions = _predictions(model, list(accumulators), images, targets, views)
@@ -132,7 +143,8 @@ def score_constant(task: Task, train: Resized, test: Resized) -> dict[str, Any]:
 
     def targets(data: Resized) -> Iterable[Tensor]:
         for index in range(len(data)):
-            if (target := data[index].targets.get(task.target)) is not None:
+            sample = data.get(index)
+            if sample is not None and (target := sample.targets.get(task.target)) is not None:
                 yield target
 
     value = task.best_constant(targets(train))

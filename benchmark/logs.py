@@ -25,14 +25,18 @@ def check_tensorboard() -> None:
 class ScalarLog:
     """Writes each row at once, so that a run that is killed has left all it told."""
 
-    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
-        """Begin ``metrics.jsonl`` in ``folder`` anew, and TensorBoard's own file beside it."""
+    def __init__(self, folder: Path, tensorboard: bool = False, kept: int = 0) -> None:
+        """Begin ``metrics.jsonl`` in ``folder``, and TensorBoard's own file beside it.
+
+        kept: bytes of an earlier file to go on from; what follows them was never saved.
+        """
         self.path = folder / FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
-            self._file = self.path.open("w", encoding="utf-8")
+            self._file = self.path.open("ab")
+            self._file.truncate(min(kept, self.position))
         except OSError as error:
             raise cannot_write(self.path, error) from error
         self._writer: Any = None
@@ -40,14 +44,28 @@ class ScalarLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(folder))
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)
+                self._show(row.pop("step"), row)
+
+    @property
+    def position(self) -> int:
+        """Bytes written so far."""
+        return self._file.tell()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """``scalars`` as they are after ``step`` training steps."""
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, **scalars}).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
         if self._writer is not None:
-            for name, value in scalars.items():
-                self._writer.add_scalar(name, value, step)
+            self._show(step, scalars)
+
+    def _show(self, step: int, scalars: Mapping[str, float]) -> None:
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
 
     def __enter__(self) -> Self:
         return self

@@ -44,7 +44,9 @@ class Result(TaskScores):
     """All that is needed to rank a run and to repeat it.
 
     Its own scores are those of the one task; with several, they are in ``tasks``, by name. speed is
-    None until the run has been timed. folder: where it was read from, not written.
+    None until the run has been timed. resumed: steps at which an interrupted training was taken up
+    again. at_once: images that went through the network together, where memory was short of a
+    batch. folder: where it was read from, not written.
     """
 
     format: Literal[1] = 1
@@ -61,6 +63,8 @@ class Result(TaskScores):
     history: list[dict[str, float]] = Field(default_factory=list)
     best_epoch: int = 0
     steps: int = 0
+    resumed: list[int] = Field(default_factory=list)
+    at_once: int | None = None
     data: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)
     command: str = ""

@@ -1,6 +1,5 @@
 """Runs: each is trained, scored and written; then all of a comparison are timed in turns."""
 
-import shutil
 import time
 import traceback
 import uuid
@@ -28,8 +27,9 @@ from benchmark.logs import ScalarLog
 from benchmark.memory import fresh_process, peak_memory
 from benchmark.network import build_model, check_device, spec_of
 from benchmark.plan import command_of, make_tasks, run_key
-from benchmark.results import Result, folder_of, load, save, save_replicates
-from benchmark.samples import FOLDER as SAMPLES
+from benchmark.results import FILE, Result, folder_of, load, save, save_replicates
+from benchmark.resuming import EVERY, Keeper, clear, hand_over
+from benchmark.resuming import FOLDER as TRAINING
 from benchmark.samples import save_strips
 from benchmark.speed import (
     NOT_COUNTED,
@@ -39,9 +39,9 @@ from benchmark.speed import (
     speed_record,
     time_models,
 )
-from benchmark.training import check_batch, train, validated
+from benchmark.training import check_batch, train, validated, with_readers
 from common.errors import DataError, UserError, first_line, reason
-from common.files import check_writable, write_atomic
+from common.files import check_writable, locked, write_atomic
 from datasets.pipeline import Resized, open_splits
 from models.predictor import DensePredictor
 from tasks.base import Task
@@ -66,15 +66,17 @@ class Data:
             config.limit,
         )  # fmt: skip
         targets = [task.target for task in tasks]
+        skips = config.on_bad_sample == "skip"
         resized = {
-            name: Resized(split, config.image_size, targets, targets=name == "train")
+            name: Resized(split, config.image_size, targets, name == "train", skips)
             for name, split in splits.items()
         }
         for name, part in resized.items():
             if part.cached and config.workers == 0:
                 listener.begin(f"read {config.dataset} {name}", len(part))
                 for index in range(len(part)):
-                    listener.step(part[index].name)
+                    sample = part.get(index)
+                    listener.step(sample.name if sample is not None else "")
         facts = {
             name: {
                 "images": len(split),
@@ -83,16 +85,33 @@ class Data:
             }
             for name, split in splits.items()
         }
+        for name, part in resized.items():
+            for error in part.bad.values():
+                listener.message(f"skipped in {name}: {error}")
         constant = {t.name: score_constant(t, resized["train"], resized["test"]) for t in tasks}
         return cls(resized["train"], resized["val"], resized["test"], facts, constant)
+
+    def told(self) -> dict[str, Any]:
+        """The facts for a result: of each split, with the errors of the samples that were skipped.
+
+        A bad sample of the training split was replaced by the next one.
+        """
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {
+            name: {**facts, "skipped": [parts[name].bad[i] for i in sorted(parts[name].bad)]}
+            if parts[name].bad
+            else facts
+            for name, facts in self.facts.items()
+        }
 
 
 @dataclass
 class Runner:
     """Executes a plan.
 
-    retime: time finished runs again. tensorboard: write its files beside ``metrics.jsonl``.
-    threads: of runs that ask for none. skipped: runs that were finished before.
+    every: seconds between two saved states of a training. retime: time finished runs again.
+    tensorboard: write its files beside ``metrics.jsonl``. threads: of runs that ask for none.
+    began: results that are newer were made by another process. skipped: what was finished before.
     """
 
     results: Path
@@ -101,7 +120,9 @@ class Runner:
     min_time: float = 2.0
     retime: bool = False
     tensorboard: bool = False
+    every: float = EVERY
     threads: int = field(default_factory=torch.get_num_threads)
+    began: float = field(default_factory=time.time)
     skipped: list[str] = field(default_factory=list)
 
     def run(self, plan: Sequence[RunConfig]) -> list[Result]:
@@ -157,35 +178,66 @@ class Runner:
         data: what the runs before have opened, by ``shared_data``. impossible: why it cannot be.
         Raises what opening the data raises, and DataError for data that prove unusable later.
         """
-        key = run_key(config)
-        folder = folder_of(self.results, config, key)
+        folder = folder_of(self.results, config, run_key(config))
         torch.set_num_threads(config.threads or self.threads)
-        result = Result(key=key, status="failed", config=config, command=command_of(config))
         tasks = make_tasks(config)
         shared = shared_data(config)
+        seconds: dict[str, float] = {}
         if impossible is None and shared not in data:
             start = time.perf_counter()
             data[shared] = Data.open(config, tasks, self.listener)
-            result.seconds["data"] = time.perf_counter() - start
+            seconds["data"] = time.perf_counter() - start
         check_writable(folder)
+        with locked(
+            folder, lambda: self.listener.message(f"{folder}: waiting for another process")
+        ):
+            if (made := self._made_meanwhile(folder)) is not None:
+                self.listener.message(f"{folder}: finished by another process, not run again")
+                return made
+            return self._one(config, tasks, data.get(shared), folder, impossible, seconds)
+
+    def _made_meanwhile(self, folder: Path) -> Result | None:
+        """The finished result that another process has written since this one planned its runs."""
+        file = folder / FILE
+        if not file.is_file() or file.stat().st_mtime < self.began:
+            return None
+        found = load(folder)
+        return found if found is not None and found.status == "finished" else None
+
+    def _one(
+        self,
+        config: RunConfig,
+        tasks: Sequence[Task],
+        data: Data | None,
+        folder: Path,
+        impossible: UserError | None,
+        seconds: dict[str, float],
+    ) -> Result:
+        result = Result(
+            key=run_key(config), status="failed", config=config, command=command_of(config),
+            seconds=seconds,
+        )  # fmt: skip
         begin = time.perf_counter()
         try:
             if impossible is not None:
                 raise impossible
+            assert data is not None
             result.environment = environment(config.device)
-            model = build_model(config, tasks)
-            self._measure_size(config, model, result)
-            self._train_and_score(config, tasks, model, data[shared], result, folder)
+            self._train_and_score(config, tasks, data, result, folder)
             result.status = "finished"
         except UserError as error:
             result.error = first_line(error)
             if isinstance(error, DataError) and error is not impossible:
                 raise DataError(result.error) from error  # the other runs would meet it too
-        except Exception as error:  # a defect, or memory that ran out: the others go on
+        except Exception as error:  # a defect: the others go on
             result.error = reason(error)
             write_atomic(folder / "traceback.txt", traceback.format_exc())
-        result.seconds["total"] = time.perf_counter() - begin
-        return self._record(folder, result)
+        spent = time.perf_counter() - begin
+        result.seconds["total"] = spent + result.seconds.pop("before", 0.0)
+        self._record(folder, result)
+        if result.status == "finished":
+            clear(folder / TRAINING)
+        return result
 
     def fail(self, config: RunConfig, error: Exception) -> Result:
         """Write that a run failed before it began, and why."""
@@ -222,13 +274,13 @@ class Runner:
         self,
         config: RunConfig,
         tasks: Sequence[Task],
-        model: DensePredictor,
         data: Data,
         result: Result,
         folder: Path,
     ) -> None:
         # an earlier result keeps its weights until this run is scored
-        fresh = folder / "training"
+        fresh = folder / TRAINING
+        identity = {"key": result.key, "data": data.facts, "torch": torch.__version__}
 
         def checkpoint(which: str, network: nn.Module, row: dict[str, Any]) -> None:
             save_checkpoint(fresh, which, network, {"key": result.key, "epoch": row})
@@ -243,54 +295,76 @@ class Runner:
                 if "/" not in name
             }
 
-        result.data = data.facts
-        declared = model.decoder.info
-        check_batch(config, declared, len(data.train))
+        def attempt() -> None:
+            model = build_model(config, tasks)
+            self._measure_size(config, model, result)
+            declared = model.decoder.info
+            check_batch(config, declared, len(data.train))
+            keeper = Keeper(fresh, identity, self.every, self.listener)
+            result.seconds["before"] = keeper.seconds
+            with ScalarLog(fresh, self.tensorboard, keeper.log_position) as log:
+                keeper.log = log
+                history = train(
+                    *(config, model, tasks, data.train, validate, checkpoint, log.write),
+                    *(self.listener, declared, keeper),
+                )
+                result.seconds["train"] = keeper.seconds
+                result.history, result.resumed = history.epochs, keeper.resumed
+                result.best_epoch, result.steps = history.best_epoch, history.steps
+                assert config.batch_size is not None
+                if history.at_once < config.batch_size:
+                    result.at_once = history.at_once
+                if config.score == "best":
+                    load_checkpoint(fresh, "best", model)
+                self._score(config, tasks, model, data, result, fresh, log)
+
+        with_readers(attempt, config.workers, self.listener)
+        hand_over(fresh, folder)
+
+    def _score(
+        self,
+        config: RunConfig,
+        tasks: Sequence[Task],
+        model: DensePredictor,
+        data: Data,
+        result: Result,
+        fresh: Path,
+        log: ScalarLog,
+    ) -> None:
         start = time.perf_counter()
-        with ScalarLog(fresh, self.tensorboard) as log:
-            history = train(
-                *(config, model, tasks, data.train, validate, checkpoint, log.write),
-                *(self.listener, declared.side_weight),
-            )
-            result.seconds["train"] = time.perf_counter() - start
-            result.history = history.epochs
-            result.best_epoch, result.steps = history.best_epoch, history.steps
-            if config.score == "best":
-                load_checkpoint(fresh, "best", model)
-            start = time.perf_counter()
-            accumulators = {task: task.accumulator() for task in tasks}
-            evaluate(config, model, accumulators, data.test, self.listener)
-            replicates = {task: replicates_of(a, task) for task, a in accumulators.items()}
-            scores = {
-                task.name: scores_of(
-                    accumulator, task, protocol_id(config, task), replicates[task]
-                ).model_copy(update={"constant": data.constant[task.name]})
-                for task, accumulator in accumulators.items()
-            }
-            result.seconds["score"] = time.perf_counter() - start
-            log.write(
-                history.steps,
-                {
-                    f"test/{validated(tasks, task, name)}": scores[task.name].metrics[name]
-                    for task in tasks
-                    for name in scores[task.name].columns
-                },
-            )
+        accumulators = {task: task.accumulator() for task in tasks}
+        evaluate(config, model, accumulators, data.test, self.listener)
+        replicates = {task: replicates_of(a, task) for task, a in accumulators.items()}
+        missing = len(data.test.bad)
+        scores = {
+            task.name: scores_of(
+                accumulator,
+                task,
+                protocol_id(config, task, missing=missing),
+                replicates[task],
+            ).model_copy(update={"constant": data.constant[task.name]})
+            for task, accumulator in accumulators.items()
+        }
+        result.seconds["score"] = time.perf_counter() - start
+        log.write(
+            result.steps,
+            {
+                f"test/{validated(tasks, task, name)}": scores[task.name].metrics[name]
+                for task in tasks
+                for name in scores[task.name].columns
+            },
+        )
         save_replicates(fresh, {task.name: values for task, values in replicates.items()})
         try:
             save_strips(fresh, config, model, tasks, data.test)
         except Exception as error:  # a picture must not cost a training
             self.listener.message(f"no pictures of {config.decoder}: {first_line(error)}")
+        result.data = data.told()
         if len(tasks) > 1:
             result.tasks = scores
         else:
             for name, value in scores[tasks[0].name]:
                 setattr(result, name, value)
-        for old in (folder / SAMPLES, *folder.glob("events.out.tfevents.*")):
-            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-        for path in sorted(fresh.iterdir()):
-            path.replace(folder / path.name)
-        fresh.rmdir()
 
     def time(self, group: Sequence[RunConfig], done: dict[str, Result]) -> None:
         """Time the finished runs of ``group`` in turns, unless all of them have been timed."""
@@ -367,7 +441,8 @@ def _megabytes(count: int | None) -> float | None:
 
 def shared_data(config: RunConfig) -> tuple[Any, ...]:
     """What must be alike for two runs to read the same ``Data``."""
-    return (config.task, config.dataset, config.data, config.image_size, config.limit)
+    fields = (config.task, config.dataset, config.data, config.image_size, config.limit)
+    return (*fields, config.on_bad_sample)
 
 
 def comparable(plan: Sequence[RunConfig]) -> list[list[RunConfig]]:

@@ -49,7 +49,9 @@ def save_strips(
     model.eval()
     chosen = np.linspace(0, len(data) - 1, min(COUNT, len(data))).astype(int)
     for number, index in enumerate(dict.fromkeys(chosen.tolist())):
-        sample = data[index]
+        sample = data.get(index)
+        if sample is None:
+            continue
         image = sample.image[None].to(device, memory_format=torch.channels_last).float() / 255
         with autocast(config.amp, config.device):
             logits = model(image)

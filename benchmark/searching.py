@@ -2,8 +2,7 @@
 
 import json
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -19,20 +18,23 @@ from benchmark.events import Listener, Silent
 from benchmark.logs import ScalarLog
 from benchmark.network import check_device, open_network
 from benchmark.plan import command_of, make_tasks
+from benchmark.resuming import EVERY, FOLDER, Keeper, clear, hand_over
 from benchmark.training import (
     LOG_EVERY,
     Batches,
+    Learner,
     Log,
-    NotFinite,
     autocast,
     make_augment,
     make_optimizer,
     rate,
     seed_everything,
+    with_readers,
 )
 from benchmark.wirings import FOUND, SEARCH, Search, read_search
+from common import stopping
 from common.errors import UsageError
-from common.files import check_writable, write_atomic
+from common.files import check_writable, locked, write_atomic
 from datasets.pipeline import Resized, open_splits
 from models.connectivity import Connectivity, from_weights
 from models.predictor import DensePredictor
@@ -50,30 +52,43 @@ def search(
     overwrite: bool = False,
     listener: Listener | None = None,
     tensorboard: bool = False,
+    every: float = EVERY,
 ) -> dict[str, Any]:
     """Search a wiring for ``config`` and write ``found.json`` and ``search.json`` into ``output``.
 
-    Its losses are in metrics.jsonl besides, and for ``tensorboard``. Returns the content of
-    search.json. Raises UsageError before anything starts for options that do not fit and for a
-    folder that holds another search, and at the end, with search.json written, if the threshold
-    leaves nothing.
+    Its losses are in metrics.jsonl besides, and for ``tensorboard``. Its state is saved ``every``
+    seconds; a search that was ended before goes on from there, a finished one is not repeated.
+    Returns the content of search.json. Raises UsageError before anything starts for options that do
+    not fit and for a folder that holds another search, and at the end, with search.json written, if
+    the threshold leaves nothing.
     """
     listener = listener or Silent()
     check_device(config.device)
-    _check_free(output, overwrite)
+    settings = config.model_dump(mode="json")
+    if (finished := _finished(output, settings, overwrite)) is not None:
+        listener.message(f"{output / SEARCH}: already finished (--overwrite repeats it)")
+        return finished
     check_writable(output)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    with locked(output, lambda: listener.message(f"{output}: waiting for another search")) as late:
+        if late and (finished := _finished(output, settings, overwrite=False)) is not None:
+            return finished
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        return _search(config, output, listener, tensorboard, every)
+
+
+def _search(
+    config: SearchConfig, output: Path, listener: Listener, tensorboard: bool, every: float
+) -> dict[str, Any]:
     tasks = make_tasks(config)
-    model = build_relaxed(config, tasks)
+    decoder = build_relaxed(config, tasks).decoder
+    assert isinstance(decoder, RelaxedDecoder)
     assert config.image_size is not None
     splits = open_splits(
         config.dataset, config.data, [task.name for task in tasks], config.image_size, config.limit
     )
     names = [task.target for task in tasks]
     data = Resized(splits["train"], config.image_size, names, targets=True)
-    decoder = model.decoder
-    assert isinstance(decoder, RelaxedDecoder)
     record: dict[str, Any] = {
         "format": 1,
         "method": config.method,
@@ -93,17 +108,30 @@ def search(
         "environment": environment(config.device),
         "data": {"images": len(data), "fingerprint": splits["train"].data.fingerprint()},
     }
-    start = time.perf_counter()
-    with ScalarLog(output, tensorboard) as log:
-        record |= train_relaxed(config, model, tasks, data, log.write, listener)
-    record["seconds"] = time.perf_counter() - start
+    identity = {"config": record["config"], "data": record["data"], "torch": torch.__version__}
+    folder = output / FOLDER
+
+    def attempt() -> dict[str, Any]:
+        keeper = Keeper(folder, identity, every, listener)
+        model = build_relaxed(config, tasks)
+        with ScalarLog(folder, tensorboard, keeper.log_position) as log:
+            keeper.log = log
+            found = train_relaxed(config, model, tasks, data, log.write, listener, keeper)
+        return found | {"seconds": keeper.seconds, "resumed": keeper.resumed}
+
+    record |= with_readers(attempt, config.workers, listener)
     if config.device.startswith("cuda"):
         record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(config.device)
+    hand_over(folder, output)
     try:
         found, record["found"] = prune(Search.model_validate(record))
-    finally:  # what was learned stays, also where the threshold leaves nothing
+    except UsageError:  # what was learned stays, also where the threshold leaves nothing
         write_atomic(output / SEARCH, json.dumps(record) + "\n")
+        clear(folder)
+        raise
     write_atomic(output / FOUND, json.dumps(found.to_json(), indent=1) + "\n")
+    write_atomic(output / SEARCH, json.dumps(record) + "\n")
+    clear(folder)
     return record
 
 
@@ -124,13 +152,23 @@ def build_relaxed(config: SearchConfig, tasks: list[Task]) -> DensePredictor:
     )
 
 
-def _check_free(output: Path, overwrite: bool) -> None:
+def _finished(output: Path, settings: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """The record of a search of these settings that ``output`` holds.
+
+    Raises UsageError where it holds another one, or one whose threshold left nothing.
+    """
     path = output / SEARCH
     if overwrite or not path.exists():
-        return
+        return None
     try:
         was = read_search(output)
         about = f"a search of {was.task} on {was.dataset} with {was.backbone}"
+        if was.config == settings:
+            record: dict[str, Any] = json.loads(path.read_bytes())
+            prune(was)
+            if (output / FOUND).exists():
+                return record
+            about = "that search, without what it found: see prune,"
     except UsageError:
         about = "a file that is no search of this version"
     raise UsageError(f"{path}: {about} is there: name another --output, or repeat by --overwrite")
@@ -143,12 +181,15 @@ def train_relaxed(
     data: Resized,
     log: Log,
     listener: Listener,
+    keeper: Keeper | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` and the weights of its connections together.
 
     Returns ``iterations``, ``weights`` (w/2 of every connection at each of them), ``final`` and
     ``losses`` (of every iteration). log: called with the iterations done, their mean losses and how
-    many connections are above the threshold. Raises NotFinite when the loss is not finite.
+    many connections are above the threshold. keeper: saves the search's state, and has it where it
+    goes on. Raises NotFinite when the loss is not finite, and Stopped, with the state saved, where
+    a signal asks for it.
     """
     assert config.image_size is not None
     decoder = model.decoder
@@ -167,27 +208,22 @@ def train_relaxed(
         costs[config.cost] = shares.to(device)
     optimizers = [make_optimizer(config, model, [decoder.raw] if config.connection_lr else [])]
     if config.connection_lr is not None:
+        # the rate of the weights stays: they decide late in the search
         optimizers.append(torch.optim.Adam([decoder.raw], lr=config.connection_lr))
-    scaler = torch.amp.GradScaler(device.type, enabled=config.amp and device.type == "cuda")
-    # the rate of the weights stays: they decide late in the search
-    initial = [group["lr"] for group in optimizers[0].param_groups]
-    augment, batches = make_augment(config), _endless(Batches(config, data))
+    augment, batches = make_augment(config), Batches(config, data)
+    learner = Learner(config, model, optimizers, batches, {}, decoder.info.min_train_batch)
+    clipped = [p for p in model.parameters() if p is not decoder.raw]
     every = math.ceil(config.iterations / ROWS)
     rows: dict[int, list[float]] = {}
     losses: dict[str, list[float]] = {}
     sparsity = LOSSES[config.loss] if config.method == "sparsemask" else None
-    listener.begin("search", config.iterations)
-    model.train()
-    for step in range(config.iterations):
-        if step % every == 0:
-            rows[step] = _rounded(decoder.weights)
-        for group, lr in zip(optimizers[0].param_groups, initial, strict=True):
-            group["lr"] = lr * rate(config, step, config.iterations)
-        if step >= (1 - config.settle) * config.iterations:
-            decoder.noise = 0.0  # noise keeps lifting what has come down to 0
-        images, targets = augment(*next(batches))
+    step = 0
+
+    def losses_of(
+        images: Tensor, targets: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(config.amp, config.device):
-            logits = model(images.contiguous(memory_format=torch.channels_last))
+            logits = learner.network(images.contiguous(memory_format=torch.channels_last))
         parts = {task.name: task.loss(logits[task.name], targets[task.target]) for task in tasks}
         factors: dict[str, float] = dict.fromkeys(parts, 1.0)
         if sparsity is not None:
@@ -195,33 +231,47 @@ def train_relaxed(
             factors[config.loss] = config.lambda_ * ramp(config, step)
         for kind, cost in costs.items():
             parts[kind], factors[kind] = (cost * decoder.weights).sum(), config.cost_weight
-        total = torch.stack([factors[name] * part for name, part in parts.items()]).sum()
-        if not torch.isfinite(total):
-            raise NotFinite(
-                f"the loss is {float(total)} at iteration {step + 1}: try a smaller --lr than "
-                f"{config.lr:g} or --clip-grad 1"
+        return torch.stack([factors[name] * part for name, part in parts.items()]).sum(), parts
+
+    def state() -> dict[str, Any]:
+        return {"learner": learner.state(), "step": step, "rows": rows, "losses": losses}
+
+    listener.begin("search", config.iterations)
+    saved = keeper.state if keeper is not None else None
+    if saved is not None:
+        learner.restore(saved["learner"])
+        step, rows, losses = saved["step"], saved["rows"], saved["losses"]
+        listener.message(f"resuming the search: at step {step} of {config.iterations}")
+        for _ in range(step):
+            listener.step()
+    model.train()
+    passes = _endless(batches)
+    with stopping.deferred():
+        while step < config.iterations:
+            if step % every == 0:
+                rows[step] = _rounded(decoder.weights)
+            learner.set_rate(rate(config, step, config.iterations))
+            if step >= (1 - config.settle) * config.iterations:
+                decoder.noise = 0.0  # noise keeps lifting what has come down to 0
+            _, parts = learner.step(
+                *augment(*next(passes)), losses_of, clipped, f"iteration {step + 1}"
             )
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        for optimizer in optimizers:
-            scaler.unscale_(optimizer)
-        if config.clip_grad:
-            nn.utils.clip_grad_norm_(
-                [p for p in model.parameters() if p is not decoder.raw], config.clip_grad
+            decoder.clamp_()
+            for name, part in parts.items():
+                losses.setdefault(name, []).append(float(f"{part:.5g}"))
+            step += 1
+            above = int((decoder.weights > config.threshold).sum())
+            if step % LOG_EVERY == 0 or step == config.iterations:
+                recent = {f"loss/{name}": fmean(x[-LOG_EVERY:]) for name, x in losses.items()}
+                log(step, {**recent, "connections": above})
+            task_loss = sum(losses[task.name][-1] for task in tasks)
+            listener.step(
+                f"loss {task_loss:.3f}, {above} of {len(decoder.connections)} connections"
             )
-        for optimizer in optimizers:
-            scaler.step(optimizer)
-        scaler.update()
-        decoder.clamp_()
-        for name, part in parts.items():
-            losses.setdefault(name, []).append(float(f"{float(part.detach()):.5g}"))
-        above = int((decoder.weights > config.threshold).sum())
-        if (step + 1) % LOG_EVERY == 0 or step + 1 == config.iterations:
-            recent = {f"loss/{name}": fmean(x[-LOG_EVERY:]) for name, x in losses.items()}
-            log(step + 1, {**recent, "connections": above})
-        task_loss = sum(losses[task.name][-1] for task in tasks)
-        listener.step(f"loss {task_loss:.3f}, {above} of {len(decoder.connections)} connections")
+            if keeper is not None:
+                keeper.after_step(step, state)
+    if keeper is not None:
+        keeper.save(step, state())
     rows[config.iterations] = _rounded(decoder.weights)
     return {
         "iterations": list(rows),

@@ -1,13 +1,24 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import glob
 import hashlib
 import os
+import platform
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from common.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:60]
 
 
 def write_atomic(path: Path, content: str | bytes, option: str = "--results") -> None:
@@ -17,49 +28,97 @@ def write_atomic(path: Path, content: str | bytes, option: str = "--results") ->
     cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-        raise cannot_write(path, error, option) from error
+    with whole_file(path, option) as temporary:
+        temporary.write_bytes(data)
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, option: str) -> Iterator[Path]:
+def whole_file(path: Path, option: str = "--results") -> Iterator[Path]:
     """Yields the file to write, which becomes ``path`` at the end; an error leaves nothing.
 
-    What killed processes have left is removed. Raises UserError as ``write_atomic`` does.
+    What killed processes of this machine have left is removed. Raises UserError
+    as ``write_atomic`` does.
     """
-    start, end = f".{path.name}.", ".partial"
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for other in path.parent.iterdir():
-            if other.name.startswith(start) and other.name.endswith(end):
-                other.unlink()
-        handle, temporary = tempfile.mkstemp(end, start, path.parent)
+        start, end = f".{path.name[:100]}.", ".partial"
+        for other in path.parent.glob(f"{glob.escape(start)}{HOST}-*{end}"):
+            if not _runs(other.name[len(start) + len(HOST) + 1 :].partition("-")[0]):
+                other.unlink(missing_ok=True)
+        handle, name = tempfile.mkstemp(end, f"{start}{HOST}-{os.getpid()}-", path.parent)
         os.close(handle)
-        yield Path(temporary)
-        with Path(temporary).open("rb") as file:
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except OSError as error:
         raise cannot_write(path, error, option) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
-                Path(temporary).unlink()
+                temporary.unlink()
+
+
+def _runs(pid: str) -> bool:
+    """Whether a process of this machine has that number."""
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[bool]:
+    """Only one process at a time is in here with ``folder``, which must be there.
+
+    Yields whether another one had to be waited for; ``waiting`` is then called first. A process
+    that ends, however it ends, gives its lock back. Where there are no locks nobody waits.
+    """
+    path = folder / LOCK
+    waited = False
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not waited and not _lock(handle, wait=False):
+                waited = True
+                waiting()
+            if waited:
+                _lock(handle, wait=True)
+            if _is_open_as(path, handle):  # else removed by its owner, or already another's
+                try:
+                    yield waited
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int, wait: bool) -> bool:
+    """Lock an open file. False: another process has it, and ``wait`` was not asked for."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have none
+        return True
+    return True
+
+
+def _is_open_as(path: Path, handle: int) -> bool:
+    try:
+        there, opened = path.stat(), os.fstat(handle)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def cannot_write(path: Path, error: OSError, option: str = "--results") -> UserError:

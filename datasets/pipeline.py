@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.annotators import pack, unpack
-from common.errors import DataError, UsageError
+from common.errors import DataError, UsageError, first_line
 from datasets.base import DATASETS, TARGETS, DenseDataset, Sample
 from datasets.files import one_of
 from datasets.hdf5 import Packed, is_packed
@@ -199,22 +199,50 @@ class Resized(Dataset[Sample]):
         size: tuple[int, int] | None,
         target: str | Sequence[str],
         targets: bool,
+        skips: bool = False,
     ) -> None:
         """target: name(s) of what is read; of several, a sample may lack some.
 
-        Then training gets a map without any label, and scoring none. Raises DataError for a sample
-        that has none.
+        Then training gets a map without any label, and scoring none. skips: ``get`` has nothing
+        instead of raising. Raises DataError for a sample that has no target, or, with ``skips``,
+        where no sample can be read.
         """
-        self.source, self.size, self.targets = source, size, targets
+        self.source, self.size, self.targets, self.skips = source, size, targets, skips
+        self.bad: dict[int, str] = {}
         self.names = (target,) if isinstance(target, str) else tuple(target)
         self.turned = source.data.info.turned
         self.mixed = size is None or (self.turned and not targets and size[0] != size[1])
         # the first sample tells what the split would take
-        sample = self._read(0)
+        self.cached = False
+        index, sample = self.next_readable(0)
         taken = sample.image.numel()
         taken += sum(t.numel() * t.element_size() for t in sample.targets.values())
         self.cached = taken * len(source) <= CACHE_BYTES
-        self._cache: dict[int, Sample] = {0: sample} if self.cached else {}
+        self._cache: dict[int, Sample] = {index: sample} if self.cached else {}
+
+    def get(self, index: int) -> Sample | None:
+        """The sample; None for a bad one that is to be skipped, whose error ``bad`` keeps."""
+        if index in self.bad:
+            return None
+        try:
+            return self[index]
+        except DataError as error:
+            if not self.skips:
+                raise
+            self.bad[index] = first_line(error)
+            return None
+
+    def next_readable(self, index: int) -> tuple[int, Sample]:
+        """The sample, or the first one after it that can be read (the first comes after the last).
+
+        Raises DataError if there is none.
+        """
+        for step in range(len(self)):
+            there = (index + step) % len(self)
+            if (sample := self.get(there)) is not None:
+                return there, sample
+        first = self.bad[min(self.bad)]
+        raise DataError(f"none of the {len(self)} samples can be read, the first one: {first}")
 
     def _read(self, index: int) -> Sample:
         sample = self.source[index]
@@ -236,11 +264,10 @@ class Resized(Dataset[Sample]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> Sample:
+        if not self.cached:
+            return self._read(index)
         if index not in self._cache:
-            sample = self._read(index)
-            if not self.cached:
-                return sample
-            self._cache[index] = sample
+            self._cache[index] = self._read(index)
         return self._cache[index]
 
 
@@ -249,7 +276,39 @@ def _alike(one: Sequence[int], other: Sequence[int]) -> bool:
     return (one[0] > one[1]) == (other[0] > other[1]) or one[0] == one[1] or other[0] == other[1]
 
 
+class Readable(Dataset[tuple[Sample | None, dict[int, str]]]):
+    """The samples of ``data`` for a loader, each with the errors of the bad ones met for it.
+
+    replaced: training has the next one in a bad one's place, so that batches are whole; else it is
+    None.
+    """
+
+    def __init__(self, data: Resized, replaced: bool) -> None:
+        self.data, self.replaced = data, replaced
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Sample | None, dict[int, str]]:
+        if self.replaced:
+            there, sample = self.data.next_readable(index)
+            steps = range((there - index) % len(self))
+            met = [(index + step) % len(self) for step in steps]
+            return sample, {i: self.data.bad[i] for i in met}
+        found = self.data.get(index)
+        return found, {} if found is not None else {index: self.data.bad[index]}
+
+
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """Images uint8 [B, 3, H, W], a quarter of what floats would be to hand over, and targets."""
     images = torch.stack([sample.image for sample in samples])
     return images, [sample.targets for sample in samples]
+
+
+def collate_readable(
+    samples: Sequence[tuple[Sample | None, dict[int, str]]],
+) -> tuple[Tensor | None, list[dict[str, Tensor]], dict[int, str]]:
+    """``collate`` of what ``Readable`` hands out, and the errors; no images where all were bad."""
+    bad = {index: error for _, errors in samples for index, error in errors.items()}
+    good = [sample for sample, _ in samples if sample is not None]
+    return (*collate(good), bad) if good else (None, [], bad)

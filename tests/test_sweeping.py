@@ -63,7 +63,7 @@ def tried(monkeypatch):
 
     tried = Tried()
 
-    def pretend(self, config, tasks, model, data, result, folder):
+    def pretend(self, config, tasks, data, result, folder):
         tried.append((config.task, config.dataset, config.decoder))
         if (config.task, config.decoder) in tried.broken:
             raise UserError("the loss is nan")

@@ -171,3 +171,9 @@ def console_of_width(width: int) -> "Console":
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else width)
+
+
+checkpoint_option = click.option(
+    "--checkpoint-every", "every", type=click.FloatRange(min=0), default=60.0, show_default=True,
+    metavar="SECONDS", help="How often a training's state is saved, besides after each epoch.",
+)  # fmt: skip

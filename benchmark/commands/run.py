@@ -5,7 +5,14 @@ from typing import Any
 
 import click
 
-from benchmark.commands.options import config_options, console_of_width, given, progress, quiet
+from benchmark.commands.options import (
+    checkpoint_option,
+    config_options,
+    console_of_width,
+    given,
+    progress,
+    quiet,
+)
 from benchmark.config import RunConfig, read_config_file
 
 SEVERAL = ("backbone", "decoder", "seed")
@@ -22,11 +29,12 @@ SEVERAL = ("backbone", "decoder", "seed")
               help="Time finished runs again, all in turns, on this machine.")  # fmt: skip
 @click.option("--tensorboard", is_flag=True,
               help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
+@checkpoint_option
 @click.option("--dry-run", is_flag=True, help="Print the plan with the runs' keys; do nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more: every epoch, libraries' warnings.")
 def run(
     config_file: Path | None, results: Path | None, overwrite: bool, retime: bool,
-    tensorboard: bool, dry_run: bool, verbose: bool, **options: Any,
+    tensorboard: bool, every: float, dry_run: bool, verbose: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Train and measure decoders on a task; end in a table.
 
@@ -64,7 +72,9 @@ def run(
     if tensorboard:
         check_tensorboard()
     with progress(verbose) as listener:
-        runner = Runner(results, overwrite, listener, retime=retime, tensorboard=tensorboard)
+        runner = Runner(
+            results, overwrite, listener, retime=retime, tensorboard=tensorboard, every=every
+        )
         done = runner.run(runs)
     for key in runner.skipped:
         click.echo(f"already finished, not run again (--overwrite repeats it): {key}", err=True)

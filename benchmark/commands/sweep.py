@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from benchmark.commands.options import console_of_width, quiet
+from benchmark.commands.options import checkpoint_option, console_of_width, quiet
 from common.errors import UsageError, first_line
 
 CACHE = ("only-missing", "always", "never")
@@ -31,6 +31,7 @@ CACHE = ("only-missing", "always", "never")
               help="Time finished runs again, all in turns, on this machine.")  # fmt: skip
 @click.option("--tensorboard", is_flag=True,
               help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
+@checkpoint_option
 @click.option(
     "--dry-run", is_flag=True, help="Print the plan with its estimated time; run nothing."
 )
@@ -38,7 +39,7 @@ CACHE = ("only-missing", "always", "never")
 def sweep(
     file: str, results: Path | None, cache: str | None, data: tuple[str, ...],
     weights: tuple[str, ...], settings: tuple[str, ...], retime: bool, tensorboard: bool,
-    dry_run: bool, verbose: bool,
+    every: float, dry_run: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Run tasks × data sets × backbones × decoders × seeds from a file.
 
@@ -87,7 +88,9 @@ def sweep(
     else:
         start = time.monotonic()
         with watching(pending, estimates, say, verbose) as watch:
-            runner = Runner(results, False, watch, retime=retime, tensorboard=tensorboard)
+            runner = Runner(
+                results, False, watch, retime=retime, tensorboard=tensorboard, every=every
+            )
             done = execute(plan.runs, pending, found, unusable, runner, watch)
         took = time.monotonic() - start
     for board in boards(done):

@@ -7,6 +7,7 @@ import click
 
 from benchmark.commands.options import (
     backbone_args,
+    checkpoint_option,
     config_options,
     console_of_width,
     given,
@@ -27,9 +28,11 @@ from common.errors import UsageError
 @click.option("--overwrite", is_flag=True, help="Replace the search that is in --output.")
 @click.option("--tensorboard", is_flag=True,
               help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
+@checkpoint_option
 @click.option("-v", "--verbose", is_flag=True, help="Say more: libraries' warnings.")
 def search(
-    preset: str | None, output: Path, overwrite: bool, tensorboard: bool, verbose: bool,
+    preset: str | None, output: Path, overwrite: bool, tensorboard: bool, every: float,
+    verbose: bool,
     **options: Any,
 ) -> None:  # fmt: skip
     """Search a wiring: train all connections, drop the weak ones.
@@ -53,7 +56,7 @@ def search(
         values["task"] = "+".join(values["task"])
     config = resolve(make_config(values, SearchConfig))
     with progress(verbose) as listener:
-        record = searching.search(config, output, overwrite, listener, tensorboard)
+        record = searching.search(config, output, overwrite, listener, tensorboard, every)
     _print_found(record["found"])
     click.echo(f"wrote {output / FOUND} and {output / SEARCH}", err=True)
 

@@ -1,0 +1,227 @@
+"""The state of a training on disk: written while it goes on, found again by the same command.
+
+A state is what JSON can hold and tensors, nested as it likes. It lies in one safetensors file, the
+JSON and a digest of everything in the file's header: no pickle, and no damage goes unnoticed.
+"""
+
+import hashlib
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from benchmark.events import Listener, Silent
+from common import stopping
+from common.errors import UserError
+from common.files import whole_file
+
+FOLDER = "training"
+"""Within a run's or a search's folder: what belongs to a training under way."""
+FILES = ("state.safetensors", "state-before.safetensors")
+EVENTS = "events.out.tfevents.*"
+EVERY = 60.0
+"""Seconds between two saved states, besides one at the end of each epoch."""
+FORMAT = 1
+
+State = dict[str, Any]
+
+
+class Position(Protocol):
+    """A log that knows how long it is."""
+
+    @property
+    def position(self) -> int:
+        """Bytes written so far."""
+
+
+def _freeze(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """``value`` as JSON holds it; its tensors go into ``tensors``, named by their number."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"tensor": name}
+    if isinstance(value, Mapping):  # keys need not be texts
+        return {"items": [[key, _freeze(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_freeze(item, tensors) for item in value]
+    return value
+
+
+def _thaw(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return tensors[value["tensor"]]
+        return {key: _thaw(item, tensors) for key, item in value["items"]}
+    if isinstance(value, list):
+        return [_thaw(item, tensors) for item in value]
+    return value
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def pack(state: Mapping[str, Any]) -> bytes:
+    """The file's content. Tuples become lists."""
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_freeze(state, tensors))
+    return to_bytes(tensors, {"state": text, "sha256": _digest(text, tensors)})
+
+
+def unpack(path: Path) -> State:
+    """The state in ``path``. Raises UserError, naming it, for a file that is not whole."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if _digest(facts["state"], tensors) != facts["sha256"]:
+            raise ValueError("its content is not what was written")
+        state: State = _thaw(json.loads(facts["state"]), tensors)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({' '.join(str(error).split())})") from error
+    return state
+
+
+def random_states(device: torch.device) -> State:
+    """Of Python's, NumPy's and torch's global generators."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    states: State = {
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *map(float, rest)],
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_states(states: State, device: torch.device) -> None:
+    """The reverse of ``random_states``."""
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    keys = keys.numpy().astype(np.uint32)
+    np.random.set_state((kind, keys, int(position), int(has_gauss), cached))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+class Keeper:
+    """Saves a training's state from time to time, the newest two, and finds it again.
+
+    folder: of the training under way. identity: what must be the same for a state to be of use.
+    every: seconds between two states. log: whose length is part of the state.
+
+    state: the newest that is whole and of this training; None: it begins anew. log_position: that
+    it came with. resumed: the steps at which the training was taken up, over all its processes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        every: float = EVERY,
+        listener: Listener | None = None,
+    ) -> None:
+        self.folder, self.every, self.listener = folder, every, listener or Silent()
+        self.identity = json.loads(json.dumps({"format": FORMAT, **identity}))
+        self.log: Position | None = None
+        self.resumed: list[int] = []
+        self.log_position = 0
+        self._spent = 0.0
+        self._start = self._saved = time.monotonic()
+        self.state = self._load()
+
+    @property
+    def seconds(self) -> float:
+        """That the training has taken, in this process and in those before."""
+        return self._spent + time.monotonic() - self._start
+
+    def _load(self) -> State | None:
+        for name in FILES:
+            path = self.folder / name
+            if not path.is_file():
+                continue
+            try:
+                state = unpack(path)
+            except UserError as error:
+                other = "the one before is taken" if name == FILES[0] else "it is left out"
+                self.listener.message(f"{error}: {other}")
+                continue
+            if state.get("identity") != self.identity:
+                self.listener.message(
+                    f"{path}: of another version, other data or options: it is left out"
+                )
+                continue
+            self._spent, self.log_position = state["seconds"], state["log"]
+            self.resumed = [*state["resumed"], state["step"]]
+            found: State = state["training"]
+            return found
+        return None
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the ``state`` after ``step`` steps; the one before stays beside it.
+
+        Raises UserError if it cannot be written; the one before is then still there.
+        """
+        content = {
+            "identity": self.identity,
+            "step": step,
+            "seconds": self.seconds,
+            "log": self.log.position if self.log is not None else 0,
+            "resumed": self.resumed,
+            "training": state,
+        }
+        newest, before = (self.folder / name for name in FILES)
+        with whole_file(newest) as path:
+            path.write_bytes(pack(content))
+            if newest.exists():
+                newest.replace(before)
+        self._saved = time.monotonic()
+
+    def after_step(self, step: int, state: Callable[[], Mapping[str, Any]]) -> None:
+        """Save the state if it is time. Raises Stopped, with it saved, if a signal waits."""
+        if stopping.wanted():
+            self.save(step, state())
+            stopping.stop()
+        elif time.monotonic() - self._saved >= self.every:
+            self.save(step, state())
+
+
+def hand_over(folder: Path, target: Path) -> None:
+    """Put what a training has made into ``target``, where it replaces what was there.
+
+    It stays in ``folder`` until ``clear``: a process that is killed in between loses nothing.
+    """
+    made = [path for path in folder.rglob("[!.]*") if path.is_file() and path.name not in FILES]
+    for old in target.iterdir():
+        if old.is_dir() and old != folder:
+            shutil.rmtree(old)
+        elif old.match(EVENTS):
+            old.unlink()
+    for path in made:
+        place = target / path.relative_to(folder)
+        with whole_file(place) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def clear(folder: Path) -> None:
+    """Remove what a finished training has left, if anything."""
+    shutil.rmtree(folder, ignore_errors=True)
