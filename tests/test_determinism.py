@@ -79,6 +79,7 @@ def contents(folder: Path) -> dict[str, bytes]:
             record = json.loads(content)
             for name in ("seconds", "environment", "command"):
                 del record[name]
+            del record["config"]["workers"]
             content = json.dumps(record).encode()
         found[str(path.relative_to(folder))] = content
     return found
@@ -114,6 +115,13 @@ def test_a_decoder_gives_alone_what_it_gives_among_others(first: Path, tmp_path:
     start = command.index("--decoder")
     alone = {"segmentation": [*command[:start], "--decoder", "encnet"]}  # the last of them
     in_a_fresh_process(tmp_path, alone, "--threads", "1")
+    assert differing(first, tmp_path) == []
+
+
+def test_who_reads_the_images_changes_nothing(first: Path, tmp_path: Path) -> None:
+    """The number of workers is no part of a run's key."""
+    chosen = {name: COMMANDS[name] for name in ("depth", "dwa", "search")}
+    in_a_fresh_process(tmp_path, chosen, "--threads", "1", "--workers", "2")
     assert differing(first, tmp_path) == []
 
 
