@@ -48,13 +48,15 @@ class Question(NamedTuple):
 
 def answer(question: Question) -> Check:
     """The finding; a check that raises or does not end in time is a ``fail`` with its reason."""
-    answers: list[Found] = []
+    answers: list[Found | KeyboardInterrupt] = []
 
     def ask() -> None:
         try:
             answers.append(question.ask())
         except (Exception, SystemExit) as error:  # of a broken installation almost anything
             answers.append(Found("fail", reason_of(error)))
+        except KeyboardInterrupt as error:
+            answers.append(error)
 
     start = time.perf_counter()
     # a thread, for nothing else leaves a file system that does not answer
@@ -63,6 +65,8 @@ def answer(question: Question) -> Check:
     thread.join(question.limit)
     late = Found("fail", f"no answer within {question.limit:g} s", "what it asks for hangs")
     found = answers[0] if answers else late
+    if isinstance(found, KeyboardInterrupt):
+        raise found
     seconds = round(time.perf_counter() - start, 3)
     return Check(question.name, *found, question.needed, seconds)
 

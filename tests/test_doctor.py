@@ -71,6 +71,14 @@ def test_a_check_that_hangs_is_left():
     assert found.seconds < 20
 
 
+def test_an_interrupt_ends_it():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answer(Question("x", interrupted))
+
+
 def test_only_what_runs_need_stops_them():
     checks = [
         Check("a", "fail", "", "", False, 0.0),

@@ -1,5 +1,6 @@
 """`serve`: a page that shows a trained network's maps of an image."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -58,4 +59,5 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"http://{shown}:{port}/{others}: Ctrl-C ends it", err=True)
     config = uvicorn.Config(app, log_level="warning", limit_concurrency=16, server_header=False)
-    uvicorn.Server(config).run(sockets=[listening])
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
