@@ -6,9 +6,11 @@ import click
 
 from benchmark.commands.choose import compare, recommend
 from benchmark.commands.data import data
+from benchmark.commands.doctor import doctor
 from benchmark.commands.network import evaluate, predict
 from benchmark.commands.results import list_, report
 from benchmark.commands.run import run
+from benchmark.commands.serve import serve
 from benchmark.commands.speed import speed
 from benchmark.commands.sweep import sweep
 from benchmark.commands.wiring import draw, prune, search, transfer
@@ -47,7 +49,7 @@ def main() -> None:
 
 COMMANDS = (
     run, sweep, evaluate, predict, report, compare, recommend, search, prune, transfer, draw, speed,
-    data, list_,
+    data, list_, doctor, serve,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

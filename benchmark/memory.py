@@ -88,7 +88,7 @@ def _measure(
     on_cpu = torch.device(device).type == "cpu"
     if on_cpu:
         torch.set_num_threads(threads)
-        _reset_peak()
+        reset_peak()
     model = NetworkSpec(**network).build()
     ready, as_run = Setup(**setup).prepared(model)
     del model
@@ -113,13 +113,13 @@ def _peak_of_process(call: Any, device: str) -> int:  # noqa: ARG001
     gc.collect()
     with suppress(AttributeError, OSError, TypeError):  # glibc alone keeps what is freed
         ctypes.CDLL(None).malloc_trim(0)
-    _reset_peak()
-    before = _resident("VmRSS")
+    reset_peak()
+    before = resident("VmRSS")
     call()
-    return max(0, _resident("VmHWM") - before)
+    return max(0, resident("VmHWM") - before)
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
     """Have the system forget the peak of this process' resident memory."""
     try:
         RESET.write_text("5")
@@ -129,7 +129,7 @@ def _reset_peak() -> None:
         ) from None
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
     """Bytes that the line ``name`` of /proc/self/status tells."""
     lines = STATUS.read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

@@ -61,26 +61,41 @@ def find_images(paths: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
-def predict_images(
-    checkpoint: Checkpoint,
-    images: Mapping[str, Path],
-    output: Path,
-    views: Views,
-    original: bool,
-    device: str,
-    listener: Listener,
-) -> int:
-    """Write the maps of ``images``, by name, into ``output``. Returns how many could not be read.
+class Mapper:
+    """A checkpoint's network on a device, which draws its maps of an image.
 
     Images are resized to the run's size, or with ``original`` taken as they are; the maps always
     have the image's own size.
     """
-    config, tasks = checkpoint.config, checkpoint.tasks
-    assert config.image_size is not None
-    where = torch.device(device)
-    model = checkpoint.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    info = DATASETS.get(config.dataset).info
-    colours = class_colours(info.palette)
+
+    def __init__(self, checkpoint: Checkpoint, views: Views, original: bool, device: str) -> None:
+        self.config, self.tasks, self.views = checkpoint.config, checkpoint.tasks, views
+        self.original, self.device = original, torch.device(device)
+        self.model = checkpoint.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.info = DATASETS.get(self.config.dataset).info
+        self.colours = class_colours(self.info.palette)
+
+    def pictures(self, image: Tensor) -> dict[str, Picture]:
+        """What is written of every task for an image uint8 [3, H, W], by file suffix."""
+        assert self.config.image_size is not None
+        size = (image.shape[-2], image.shape[-1])
+        taken = image
+        if not self.original:
+            whole = Sample(image, {}, "")
+            taken = fitted(whole, self.config.image_size, self.info.turned, False).image
+        with torch.inference_mode():
+            pixels = taken.to(self.device).float() / 255
+            maps = predict(self.model, self.tasks, pixels, size, self.views)
+        found: dict[str, Picture] = {}
+        for task in self.tasks:
+            found |= drawn(task, image, maps[task.name].cpu(), self.colours)
+        return found
+
+
+def predict_images(
+    mapper: Mapper, images: Mapping[str, Path], output: Path, listener: Listener
+) -> int:
+    """Write maps of ``images``, by name, into ``output``. Returns how many could not be read."""
     failed = 0
     listener.begin("predict", len(images))
     for name, path in images.items():
@@ -91,15 +106,8 @@ def predict_images(
             listener.message(f"left out: {error}")
             listener.step()
             continue
-        height, width = image.shape[-2:]
-        taken = image
-        if not original:
-            taken = fitted(Sample(image, {}, name), config.image_size, info.turned, False).image
-        with torch.inference_mode():
-            maps = predict(model, tasks, taken.to(where).float() / 255, (height, width), views)
-        for task in tasks:
-            for suffix, picture in drawn(task, image, maps[task.name].cpu(), colours).items():
-                write_atomic(output / f"{name}_{suffix}.png", _png(picture), "-o")
+        for suffix, picture in mapper.pictures(image).items():
+            write_atomic(output / f"{name}_{suffix}.png", png(picture), "-o")
         listener.step(path.name)
     return failed
 
@@ -173,7 +181,8 @@ def _beside(picture: np.ndarray, rows: Sequence[tuple[str, str, tuple[int, ...]]
     return canvas
 
 
-def _png(picture: Picture) -> bytes:
+def png(picture: Picture) -> bytes:
+    """A picture as the bytes of a PNG file."""
     out = io.BytesIO()
     picture.save(out, "PNG")
     return out.getvalue()

@@ -128,7 +128,7 @@ def predict(
     from benchmark.checkpoint import open_checkpoint
     from benchmark.config import make_config
     from benchmark.network import check_device
-    from benchmark.prediction import find_images, predict_images
+    from benchmark.prediction import Mapper, find_images, predict_images
     from benchmark.rescoring import check_views
 
     found = find_images(images)
@@ -143,7 +143,8 @@ def predict(
     views = _views(flip, scales, window)
     check_views(opened.model, None if original else opened.config.image_size, views)
     with progress() as listener:
-        failed = predict_images(opened, found, output, views, original, device, listener)
+        mapper = Mapper(opened, views, original, device)
+        failed = predict_images(mapper, found, output, listener)
     click.echo(f"wrote the maps of {len(found) - failed} images into {output}", err=True)
     if failed:
         raise SystemExit(1)
