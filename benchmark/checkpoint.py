@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
@@ -15,8 +14,8 @@ from torch import nn
 from benchmark.config import RunConfig
 from benchmark.network import build_model
 from benchmark.plan import make_tasks
-from benchmark.results import FILE, Result
-from common.errors import UsageError, UserError, first_line
+from benchmark.results import FILE, read
+from common.errors import UsageError, UserError, first_line, reason
 from common.files import write_atomic
 from models.predictor import DensePredictor
 from tasks.base import Task
@@ -65,13 +64,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if not path.exists():
         raise UsageError(f"--checkpoint {path}: no such folder or file: name a run's folder")
     folder = path if path.is_dir() else path.parent
-    try:
-        result = Result.model_validate_json((folder / FILE).read_bytes())
-    except FileNotFoundError:
+    if not (folder / FILE).exists():
         raise UsageError(
             f"--checkpoint {path}: no {FILE} in {folder}: name the folder of a finished run"
-        ) from None
-    except (OSError, ValidationError) as error:
+        )
+    try:
+        result = read(folder)
+    except ValueError as error:
         raise UsageError(f"{folder / FILE}: not a result ({first_line(error)})") from None
     which = result.config.score if path.is_dir() else path.stem
     other = path.is_file() and path.suffix != SUFFIX
@@ -80,8 +79,16 @@ def open_checkpoint(path: Path) -> Checkpoint:
             f"--checkpoint {path}: no weights there: name a run's folder, or the best{SUFFIX} or "
             f"last{SUFFIX} in it"
         )
-    tasks = make_tasks(result.config)
     bare = result.config.model_copy(update={"weights": None, "pretrained": False})
-    model = build_model(bare, tasks)
+    try:
+        tasks = make_tasks(result.config)
+        model = build_model(bare, tasks)
+    except UserError:
+        raise
+    except Exception as error:  # what was edited by hand may describe no network at all
+        raise UsageError(
+            f"{folder / FILE}: describes no network that can be built ({reason(error)}): take the "
+            "run's own file"
+        ) from error
     load_checkpoint(folder, which, model)
     return Checkpoint(path, result.key, result.config, tasks, model.eval())

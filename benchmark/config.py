@@ -22,6 +22,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from common.errors import DataError, UsageError
+from common.limits import PIXELS
 from common.registry import nearest
 
 Size = tuple[int, int]
@@ -82,8 +83,8 @@ class NetworkConfig(BaseModel):
     clip_grad: float | None = Field(None, ge=0, description="Clip the gradient's norm; 0: off.")
     amp: bool = Field(False, description="Mixed precision in training and scoring.")
     device: str = Field("cpu", description="cpu, cuda or cuda:N.")
-    workers: int = Field(0, ge=0, description="Processes that read images.")
-    threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores.")
+    workers: int = Field(0, ge=0, le=512, description="Processes that read images.")
+    threads: int | None = Field(None, ge=1, le=4096, description="CPU threads; default: all cores.")
 
     @field_validator("image_size", "crop_size", mode="before")
     @classmethod
@@ -112,9 +113,11 @@ class NetworkConfig(BaseModel):
     def _check(self) -> Self:
         for name in ("image_size", "crop_size"):
             size = getattr(self, name)
+            option = f"--{name.replace('_', '-')}"
             if size is not None and min(size) < 32:
-                option = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{option}: {size[0]}x{size[1]} is smaller than 32x32")
+            if size is not None and size[0] * size[1] > PIXELS:
+                raise ValueError(f"{option}: {size[0]}x{size[1]} has more than {PIXELS} pixels")
         if self.zoom is not None and not 0 < self.zoom[0] <= self.zoom[1]:
             raise ValueError(f"--zoom: {self.zoom[0]},{self.zoom[1]} is not 0 < LOW ≤ HIGH")
         if self.std is not None and min(self.std) <= 0:
@@ -317,11 +320,13 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """The keys of a YAML file with the names of the options (dashes or underscores)."""
     import yaml
 
+    from common.limited_yaml import WRONG, LimitedLoader, read_yaml_text
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(read_yaml_text(path), LimitedLoader)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, *WRONG) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable YAML file ({reason})") from error
     if not isinstance(content, dict):
