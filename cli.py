@@ -13,6 +13,7 @@ from benchmark.commands.speed import speed
 from benchmark.commands.sweep import sweep
 from benchmark.commands.wiring import draw, prune, search, transfer
 from common.errors import UserError
+from common.limits import printable
 from common.memory import keep_freed_memory
 
 
@@ -23,7 +24,7 @@ class Application(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {printable(str(error))}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo(

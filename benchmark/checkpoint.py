@@ -1,18 +1,20 @@
 """A run's trained network: written by the runner, opened again by what uses networks."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
 from benchmark.config import RunConfig
-from benchmark.network import build_model
+from benchmark.network import NetworkSpec, build_model, spec_of
 from benchmark.plan import make_tasks
 from benchmark.results import FILE, read
 from common.errors import UsageError, UserError, first_line, reason
@@ -42,6 +44,26 @@ def load_checkpoint(folder: Path, which: str, model: nn.Module) -> None:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{path}: not this run's weights ({first_line(error)})") from error
+
+
+def _check_fits(path: Path, spec: NetworkSpec) -> None:
+    """Raises UserError for weights that are not as many as the network's, before it is built.
+
+    What result.json describes may be of any size; what its weights take is on the disk already.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = sum(tensor.numel() for tensor in spec.build().state_dict().values())
+    except Exception:  # some models compute with numbers while they are built: they are tried
+        return
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+        held = sum(map(math.prod, shapes))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not this run's weights ({first_line(error)})") from error
+    if held != wanted:
+        raise UserError(f"{path}: not this run's weights: {held} numbers where it has {wanted}")
 
 
 @dataclass
@@ -82,6 +104,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     bare = result.config.model_copy(update={"weights": None, "pretrained": False})
     try:
         tasks = make_tasks(result.config)
+        _check_fits(checkpoint_file(folder, which), spec_of(bare, tasks))
         model = build_model(bare, tasks)
     except UserError:
         raise

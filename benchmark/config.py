@@ -22,7 +22,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from common.errors import DataError, UsageError
-from common.limits import PIXELS
+from common.limits import PIXELS, printable
 from common.registry import nearest
 
 Size = tuple[int, int]
@@ -311,7 +311,7 @@ def make_config(values: Mapping[str, Any], kind: type[NetworkConfig] = RunConfig
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        seen = f" (got {first['input']!r})" if key else ""
+        seen = f" (got {printable(repr(first['input']), 200)})" if key else ""
         label = f"{option_name(str(first['loc'][0]))}: " if key else ""
         raise UsageError(f"{label}{message}{seen}") from error
 
@@ -327,7 +327,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UsageError(f"{path}: no such configuration file") from None
     except (OSError, *WRONG) as error:
-        reason = " ".join(str(error).split())
+        reason = printable(" ".join(str(error).split()), 300)
         raise DataError(f"{path}: not a readable YAML file ({reason})") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected 'option: value' lines")

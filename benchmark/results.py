@@ -170,9 +170,8 @@ def _typed(field: str, values: Mapping[str, Any], types: Mapping[str, type]) -> 
     """Raises ValueError for a value that is there, not null, and of another type or too large."""
     for name, kind in types.items():
         value = values.get(name)
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind)
-        ):
+        wanted = (int, float) if kind is float else kind
+        if value is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
             raise ValueError(f"{field}: {printable(name, NAME)} is {_said(value)}")
         if isinstance(value, int | float):
             _bounded(field, [value])
@@ -253,7 +252,8 @@ def _vector(archive: zipfile.ZipFile, name: str) -> Floats | None:
     shape, _, kind = np.lib.format.read_array_header_1_0(header)
     if kind.kind != "f" or len(shape) != 1 or not 0 < shape[0] <= len(content):
         return None
-    return np.load(io.BytesIO(content), allow_pickle=False).astype(np.float64)
+    values: Floats = np.load(io.BytesIO(content), allow_pickle=False).astype(np.float64)
+    return values
 
 
 def collect(results: Path, folders: str = "*") -> tuple[list[Result], list[str]]:

@@ -44,7 +44,7 @@ class LimitedLoader(yaml.SafeLoader):
         """A whole number. Raises LimitError for one of more than 19 digits."""
         # 0x, 0b and 1:30 too; Python turns no text of more than 4,300 digits into a number
         if len(node.value) <= 200:
-            value = int(super().construct_yaml_int(node))  # type: ignore[no-untyped-call]
+            value = int(super().construct_yaml_int(node))
             if abs(value) < limits.INTEGER:
                 return value
         line = node.start_mark.line + 1

@@ -16,7 +16,7 @@ REPLICATES = 32 * MB  # bootstrap.npz, also unpacked: 1,000 numbers for each of 
 PICTURE = 256 * 2**10  # a strip's WebP; the pixels alone of 192×192 have 110 kB
 TEXT = 16 * MB  # a Markdown file to update
 LIST = 64 * MB  # names, a line each: ImageNet's 1.3 million have 40 MB
-LINE = 4096  # characters: Linux takes no longer path
+LINE = 2048  # characters of a line in a list: KITTI's have 150
 MATLAB = 128 * MB  # annotations of one image have 1 MB, also if they are not compressed
 IMAGE = 1024 * MB  # an image file: MOST_PIXELS of three 16-bit channels have 600 MB
 PIXELS = 100_000_000  # a camera's 100 megapixels; images of the data sets have up to 20
@@ -34,12 +34,10 @@ class LimitError(ValueError):
 
 def size_text(count: float) -> str:
     """A number of bytes for people: ``64 MB``."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1024:
-            break
-        count /= 1024
-    else:
-        unit = "GB"
+    unit = "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if count >= 1024:
+            count, unit = count / 1024, larger
     return f"{count:.0f} {unit}" if count >= 10 or unit == "bytes" else f"{count:.1f} {unit}"
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from common.errors import UsageError
 from common.limited_yaml import WRONG, LimitedLoader, read_yaml_text
-from common.limits import LimitError
+from common.limits import LimitError, printable
 
 Place = tuple[Hashable, ...]
 """The keys and list indices that lead to a value."""
@@ -53,12 +53,12 @@ def read_marked_yaml(path: Path) -> MarkedYaml:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 1
-        reason = " ".join(filter(None, (error.context, error.problem)))
+        reason = printable(" ".join(filter(None, (error.context, error.problem))), 300)
         raise UsageError(f"{path}:{line}: not YAML: {reason}") from None
     except LimitError as error:
         raise UsageError(f"{path}: {error}: write less into one file") from None
     except WRONG as error:
-        reason = " ".join(str(error).split())
+        reason = printable(" ".join(str(error).split()), 300)
         raise UsageError(f"{path}: not YAML: {reason}") from None
     return MarkedYaml(path, content, lines)
 

@@ -69,6 +69,15 @@ def warn_of_count(info: DatasetInfo, root: Path, split: str, count: int) -> None
         warnings.warn(f"{root}: {seen} where {info.title} has {info.splits[split]}", stacklevel=3)
 
 
+def exists(path: Path) -> bool:
+    """Whether a path is there; one that is too long for the system is not."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 class Line(NamedTuple):
     """One entry of a list file and where it stands, ``data/train.txt:3``."""
 

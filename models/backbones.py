@@ -7,6 +7,7 @@ convolution; MobileNetV2 has nine. All others give the last map of each stride.
 
 import copy
 import inspect
+import io
 import pickle
 import re
 import zipfile
@@ -226,7 +227,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
             return dict(load_file(path))
         _check_stored(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with _Capped(path) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # its first lines advise to load it all the same
         asked = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
         if asked is None:
@@ -238,18 +240,32 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise _unreadable(path, error) from error
     state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise _unreadable(path, ValueError("no dictionary of tensors in it"))
     return state
+
+
+class _Capped(io.BufferedReader):
+    """A file that makes room for what it has, not for what is asked for: a pickle asks for 4 GB."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(self.size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _check_stored(path: Path) -> None:
     """Raises ValueError for a zip whose entries unpack to more than they are: torch's never do."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            packed = [e.filename for e in archive.infolist() if e.compress_type != zipfile.ZIP_STORED]
-        if packed:
-            raise ValueError(f"its entry {printable(packed[0], 80)} is compressed")
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError(f"its entry {printable(entry.filename, 80)} is compressed")
 
 
 def _load_weights(full: nn.Module, name: str, path: Path) -> None:
