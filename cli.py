@@ -16,6 +16,7 @@ from benchmark.commands.sweep import sweep
 from benchmark.commands.wiring import draw, prune, search, transfer
 from common import stopping
 from common.errors import UserError
+from common.limits import printable
 from common.memory import keep_freed_memory
 
 
@@ -27,7 +28,7 @@ class Application(click.Group):
             with stopping.signals():
                 return super().invoke(ctx)
         except UserError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {printable(str(error))}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as stop:
             by = f" by {stop}" if str(stop) else ""

@@ -1,22 +1,23 @@
 """A run's trained network: written by the runner, opened again by what uses networks."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
 from benchmark.config import RunConfig
-from benchmark.network import build_model
+from benchmark.network import NetworkSpec, build_model, spec_of
 from benchmark.plan import make_tasks
-from benchmark.results import FILE, Result
-from common.errors import UsageError, UserError, first_line
+from benchmark.results import FILE, read
+from common.errors import UsageError, UserError, first_line, reason
 from common.files import write_atomic
 from models.predictor import DensePredictor
 from tasks.base import Task
@@ -45,6 +46,26 @@ def load_checkpoint(folder: Path, which: str, model: nn.Module) -> None:
         raise UserError(f"{path}: not this run's weights ({first_line(error)})") from error
 
 
+def _check_fits(path: Path, spec: NetworkSpec) -> None:
+    """Raises UserError for weights that are not as many as the network's, before it is built.
+
+    What result.json describes may be of any size; what its weights take is on the disk already.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = sum(tensor.numel() for tensor in spec.build().state_dict().values())
+    except Exception:  # some models compute with numbers while they are built: they are tried
+        return
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+        held = sum(map(math.prod, shapes))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not this run's weights ({first_line(error)})") from error
+    if held != wanted:
+        raise UserError(f"{path}: not this run's weights: {held} numbers where it has {wanted}")
+
+
 @dataclass
 class Checkpoint:
     """A trained network with the run that it comes from. model: on the CPU, in eval mode."""
@@ -65,13 +86,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if not path.exists():
         raise UsageError(f"--checkpoint {path}: no such folder or file: name a run's folder")
     folder = path if path.is_dir() else path.parent
-    try:
-        result = Result.model_validate_json((folder / FILE).read_bytes())
-    except FileNotFoundError:
+    if not (folder / FILE).exists():
         raise UsageError(
             f"--checkpoint {path}: no {FILE} in {folder}: name the folder of a finished run"
-        ) from None
-    except (OSError, ValidationError) as error:
+        )
+    try:
+        result = read(folder)
+    except ValueError as error:
         raise UsageError(f"{folder / FILE}: not a result ({first_line(error)})") from None
     which = result.config.score if path.is_dir() else path.stem
     other = path.is_file() and path.suffix != SUFFIX
@@ -80,8 +101,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
             f"--checkpoint {path}: no weights there: name a run's folder, or the best{SUFFIX} or "
             f"last{SUFFIX} in it"
         )
-    tasks = make_tasks(result.config)
     bare = result.config.model_copy(update={"weights": None, "pretrained": False})
-    model = build_model(bare, tasks)
+    try:
+        tasks = make_tasks(result.config)
+        _check_fits(checkpoint_file(folder, which), spec_of(bare, tasks))
+        model = build_model(bare, tasks)
+    except UserError:
+        raise
+    except Exception as error:  # what was edited by hand may describe no network at all
+        raise UsageError(
+            f"{folder / FILE}: describes no network that can be built ({reason(error)}): take the "
+            "run's own file"
+        ) from error
     load_checkpoint(folder, which, model)
     return Checkpoint(path, result.key, result.config, tasks, model.eval())

@@ -22,6 +22,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from common.errors import DataError, UsageError
+from common.limits import PIXELS, printable
 from common.registry import nearest
 
 Size = tuple[int, int]
@@ -84,11 +85,11 @@ class NetworkConfig(BaseModel):
     sync_bn: bool = Field(False, description="BatchNorm over the batch of all processes.")
     processes: int = Field(1, ge=1, description="Filled in under torchrun.")
     device: str = Field("cpu", description="cpu, cuda or cuda:N.")
-    workers: int = Field(0, ge=0, description="Processes that read images.")
+    workers: int = Field(0, ge=0, le=512, description="Processes that read images.")
     on_bad_sample: Literal["stop", "skip"] = Field(
         "stop", description="What a sample that cannot be read does; skipped ones are counted."
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores.")
+    threads: int | None = Field(None, ge=1, le=4096, description="CPU threads; default: all cores.")
 
     @field_validator("image_size", "crop_size", mode="before")
     @classmethod
@@ -117,9 +118,11 @@ class NetworkConfig(BaseModel):
     def _check(self) -> Self:
         for name in ("image_size", "crop_size"):
             size = getattr(self, name)
+            option = f"--{name.replace('_', '-')}"
             if size is not None and min(size) < 32:
-                option = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{option}: {size[0]}x{size[1]} is smaller than 32x32")
+            if size is not None and size[0] * size[1] > PIXELS:
+                raise ValueError(f"{option}: {size[0]}x{size[1]} has more than {PIXELS} pixels")
         if self.zoom is not None and not 0 < self.zoom[0] <= self.zoom[1]:
             raise ValueError(f"--zoom: {self.zoom[0]},{self.zoom[1]} is not 0 < LOW ≤ HIGH")
         if self.std is not None and min(self.std) <= 0:
@@ -320,7 +323,7 @@ def make_config(values: Mapping[str, Any], kind: type[NetworkConfig] = RunConfig
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        seen = f" (got {first['input']!r})" if key else ""
+        seen = f" (got {printable(repr(first['input']), 200)})" if key else ""
         label = f"{option_name(str(first['loc'][0]))}: " if key else ""
         raise UsageError(f"{label}{message}{seen}") from error
 
@@ -329,12 +332,14 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """The keys of a YAML file with the names of the options (dashes or underscores)."""
     import yaml
 
+    from common.limited_yaml import WRONG, LimitedLoader, read_yaml_text
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(read_yaml_text(path), LimitedLoader)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+    except (OSError, *WRONG) as error:
+        reason = printable(" ".join(str(error).split()), 300)
         raise DataError(f"{path}: not a readable YAML file ({reason})") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected 'option: value' lines")

@@ -18,6 +18,7 @@ from benchmark.config import (
 from benchmark.distributed import asked
 from common.errors import DataError, UsageError
 from common.files import sha256_of
+from common.limits import WEIGHTS, LimitError, check_size
 from datasets.base import DATASETS
 from models.backbones import input_statistics
 from models.connectivity import Connectivity
@@ -70,11 +71,12 @@ def resolve(config: Config) -> Config:
         del values["crop_size"]  # meant for the data set's own size
     if config.weights is not None:
         try:
+            check_size(config.weights, WEIGHTS)
             values["weights_sha256"] = sha256_of(config.weights)
         except FileNotFoundError:
             raise DataError(f"{config.weights}: no such weights file: check --weights") from None
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, LimitError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
             raise DataError(f"{config.weights}: cannot be read ({reason})") from error
     if file is not None:
         wired = Connectivity.load(file).to_json()

@@ -11,6 +11,7 @@ from typing import Any
 from benchmark.leaderboard import overlap
 from benchmark.rows import Board, Row, label_of
 from common.errors import UsageError, UserError
+from common.limits import NUMBER, RESULT, LimitError, parse_json, read_bytes
 
 SETUP = ("hardware", "threads", "memory_format", "compiled", "amp")
 """What timings of one file must share."""
@@ -150,16 +151,18 @@ def with_latencies(board: Board, path: Path) -> Board:
     holds timings of several devices or setups.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(read_bytes(path, RESULT))
         timed = [row for row in content if row.get("latency") and row["latency"]["batch"] == 1]
         timings = {
             _pair(row["backbone"], row["backbone_args"], row["decoder"], row["image_size"],
-                  row["params"]["head"]): (row["latency"]["median_ms"], row["latency"]["fps"])
+                  row["params"]["head"]): (_time(row, "median_ms"), _time(row, "fps"))
             for row in timed
         }  # fmt: skip
         setups = {tuple(row["latency"][name] for name in SETUP) for row in timed}
     except OSError as error:
         raise UsageError(f"--speed {path}: cannot be read ({error.strerror})") from error
+    except LimitError as error:
+        raise UsageError(f"--speed {path}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"--speed {path}: not what `speed --json FILE` writes") from error
     if len(setups) > 1:
@@ -186,6 +189,14 @@ def with_latencies(board: Board, path: Path) -> Board:
     return replace(
         board, rows=rows, device=named["hardware"], threads=named["threads"], amp=named["amp"]
     )
+
+
+def _time(row: Mapping[str, Any], name: str) -> float:
+    """A number of a timing. Raises ValueError for what is none."""
+    value = row["latency"][name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < NUMBER:
+        raise ValueError(f"{name} is no positive number")
+    return float(value)
 
 
 def _pair(

@@ -1,9 +1,9 @@
 """One JSON file a run: written atomically, read, checked."""
 
 import io
-import json
 import math
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +12,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.config import RunConfig
+from common import limits
 from common.files import write_atomic
+from common.limits import LimitError, printable
 from tasks.metrics.base import Floats
 
 FILE = "result.json"
 FORMAT = 1
 REPLICATES = "bootstrap.npz"
+NAME = 300  # characters of a name or a path in a result; timm's longest name has 70
+SHOWN = 120  # characters of what is wrong that are told
 
 
 class TaskScores(BaseModel):
@@ -100,36 +104,93 @@ def load(folder: Path) -> Result | None:
     if not (folder / FILE).is_file():
         return None
     try:
-        return _read(folder)
+        return read(folder)
     except ValueError as error:
         warnings.warn(f"{folder / FILE}: left out: {error}", stacklevel=2)
         return None
 
 
-def _read(folder: Path) -> Result:
+def read(folder: Path) -> Result:
     """The result in ``folder``. Raises ValueError that says what its file is instead."""
     try:
-        text = (folder / FILE).read_bytes()
-        content = json.loads(text)
+        text = limits.read_bytes(folder / FILE, limits.RESULT)
+        content = limits.parse_json(text)
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error
+    except LimitError as error:
+        raise ValueError(f"{error}: a result has some 10 kB") from None
     except ValueError as error:  # of JSON, or of text that is not UTF-8
         raise ValueError(f"no whole JSON ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict) or "format" not in content or "config" not in content:
         raise ValueError("JSON, but not the result of a run")
     if content["format"] != FORMAT:
-        raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+        seen = printable(str(content["format"]), SHOWN)
+        raise ValueError(f"format {seen}, this version reads {FORMAT}")
     try:
         result = Result.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
+        where = printable(".".join(map(str, first["loc"])), SHOWN)
+        message = printable(first["msg"].removeprefix("Value error, "), SHOWN)
         raise ValueError(f"{where}: {message}" if where else message) from error
+    _check(result)
     if result.status == "finished":
         _check_finished(result)
     result.folder = folder
     return result
+
+
+def _check(result: Result) -> None:
+    """Raises ValueError for what reports could not show: the open fields may hold anything."""
+    config, environment = result.config, result.environment
+    for name, text in (
+        *(("key", result.key), ("task", config.task), ("dataset", config.dataset)),
+        *(("backbone", config.backbone or ""), ("decoder", config.decoder)),
+    ):
+        if len(text) > NAME:
+            raise ValueError(f"{name}: has {len(text)} characters, at most {NAME} are read")
+    _typed("environment", environment, {"device": str, "threads": int, "versions": dict})
+    _typed("environment", environment.get("versions", {}), {})
+    for split in ("train", "test"):
+        if not isinstance(result.data.get(split, {}), dict):
+            raise ValueError(f"data: {split} is no object")
+    speed = result.speed or {}
+    types = dict.fromkeys(("median_ms", "fps", "peak_memory_mb"), float)
+    _typed("speed", speed, {**types, "session": str})
+    for view in (result, *result.tasks.values()):
+        _typed("constant", view.constant, {"metrics": dict})
+        best = view.constant.get("metrics", {})
+        _typed("constant", best, dict.fromkeys(best, float))
+        _bounded("metrics", view.metrics.values())
+        _bounded("intervals", (end for ends in view.intervals.values() for end in ends))
+        _bounded("counts", view.counts.values())
+    _bounded("params", result.params.values())
+    _bounded("macs", result.macs.values())
+    _bounded("seconds", result.seconds.values())
+    _bounded("history", (value for epoch in result.history for value in epoch.values()))
+
+
+def _typed(field: str, values: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    """Raises ValueError for a value that is there, not null, and of another type or too large."""
+    for name, kind in types.items():
+        value = values.get(name)
+        wanted = (int, float) if kind is float else kind
+        if value is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
+            raise ValueError(f"{field}: {printable(name, NAME)} is {_said(value)}")
+        if isinstance(value, int | float):
+            _bounded(field, [value])
+
+
+def _said(value: Any) -> str:
+    return printable(f"{type(value).__name__} {value}", SHOWN)
+
+
+def _bounded(field: str, numbers: Iterable[float]) -> None:
+    """Raises ValueError for a number that is too large to be summed and squared."""
+    for value in numbers:
+        most = limits.INTEGER if isinstance(value, int) else limits.NUMBER
+        if abs(value) > most:
+            raise ValueError(f"{field}: a number above {most:g}")
 
 
 def _check_finished(result: Result) -> None:
@@ -137,10 +198,10 @@ def _check_finished(result: Result) -> None:
 
     def need(field: str, values: Mapping[str, Any], names: Iterable[str]) -> None:
         for name in names:
-            if name not in values:
-                raise ValueError(f"{field}: no {name}")
+            if values.get(name) is None:
+                raise ValueError(f"{field}: no {printable(name, NAME)}")
             if isinstance(values[name], float) and not math.isfinite(values[name]):
-                raise ValueError(f"{field}: {name} is {values[name]}")
+                raise ValueError(f"{field}: {printable(name, NAME)} is {values[name]}")
 
     need("environment", result.environment, ("device", "threads"))
     need("seconds", result.seconds, ("total",))
@@ -172,14 +233,31 @@ def load_replicates(folder: Path, task: str) -> dict[str, Floats]:
     Two runs scored on the same images drew the same splits: their replicates are paired.
     """
     try:
-        with np.load(folder / REPLICATES, allow_pickle=False) as file:
-            return {
-                name.removeprefix(f"{task}/"): file[name].astype(np.float64)
-                for name in file.files
+        path = folder / REPLICATES
+        limits.check_size(path, limits.REPLICATES)
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > limits.REPLICATES:
+                return {}
+            found = {
+                name.removeprefix(f"{task}/").removesuffix(".npy"): _vector(archive, name)
+                for name in archive.namelist()
                 if name.startswith(f"{task}/")
             }
+            return {name: values for name, values in found.items() if values is not None}
     except Exception:  # zip and npy readers raise almost anything for damaged bytes
         return {}
+
+
+def _vector(archive: zipfile.ZipFile, name: str) -> Floats | None:
+    """A row of numbers, float64 [N]; None for anything else: a header may ask for any size."""
+    content = archive.read(name)
+    header = io.BytesIO(content)
+    np.lib.format.read_magic(header)
+    shape, _, kind = np.lib.format.read_array_header_1_0(header)
+    if kind.kind != "f" or len(shape) != 1 or not 0 < shape[0] <= len(content):
+        return None
+    values: Floats = np.load(io.BytesIO(content), allow_pickle=False).astype(np.float64)
+    return values
 
 
 def collect(results: Path, folders: str = "*") -> tuple[list[Result], list[str]]:
@@ -192,7 +270,7 @@ def collect(results: Path, folders: str = "*") -> tuple[list[Result], list[str]]
     problems: list[str] = []
     for path in sorted(results.glob(f"{folders}/{FILE}")):
         try:
-            result = _read(path.parent)
+            result = read(path.parent)
         except ValueError as error:
             problems.append(f"{path}: left out: {error}")
             continue

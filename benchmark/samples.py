@@ -14,6 +14,7 @@ from benchmark.config import RunConfig
 from benchmark.preview import colour_target, known_range
 from benchmark.training import autocast
 from common.files import write_atomic
+from common.limits import PICTURE, LimitError, read_bytes
 from datasets.base import DATASETS
 from datasets.pipeline import Resized
 from tasks.base import Task
@@ -22,6 +23,7 @@ FOLDER = "samples"
 COUNT = 3
 WIDTH = 192
 PARTS = ("image", "truth", "prediction")
+MOST = 60  # strips of a run that are read: four tasks have 12
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,40 @@ def save_strips(
 
 
 def read_strips(folder: Path) -> list[Strip]:
-    """The strips that a run's folder holds, in order; those with a part missing are left out."""
+    """The strips that a run's folder holds, in order.
+
+    Those with a part that is missing, or no small WebP picture, are left out.
+    """
     strips = []
-    for path in sorted((folder / FOLDER).glob(f"*_{PARTS[0]}.webp")):
+    for path in sorted((folder / FOLDER).glob(f"*_{PARTS[0]}.webp"))[:MOST]:
         stem = path.name.removesuffix(f"_{PARTS[0]}.webp")
         files = [path.with_name(f"{stem}_{part}.webp") for part in PARTS]
         task, _, rest = stem.partition("_")
-        if all(file.is_file() for file in files):
-            parts = [file.read_bytes() for file in files]
+        try:
+            parts = [_picture(file) for file in files]
+        except (OSError, LimitError):
+            continue
+        if all(parts):
             strips.append(Strip(task, rest.partition("_")[2], *parts))
     return strips
+
+
+def _picture(path: Path) -> bytes:
+    """A file's content; nothing for what is no WebP picture, or one of more than ``WIDTH`` pixels.
+
+    A reader's browser would unpack it, however large it says that it is.
+    """
+    data = read_bytes(path, PICTURE)
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return b""
+    if data[12:16] == b"VP8 ":
+        sides = [int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28)]
+    elif data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        sides = [(bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1]
+    else:  # what we write has no second header, which could say another size than the first
+        return b""
+    return data if max(sides) <= WIDTH else b""
 
 
 def _small(picture: np.ndarray, aspect: float) -> bytes:

@@ -1,6 +1,7 @@
 """What `compare` compares: the results of a run's folder, a results folder or a git commit."""
 
 import glob
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from benchmark.results import FILE, REPLICATES, Result, collect
 from common.errors import UsageError, UserError
+from common.limits import RESULT
 
 
 @dataclass
@@ -62,15 +64,22 @@ def _extract(name: str, commit: str, inside: Path, target: Path) -> None:
             inside = inside.relative_to(Path.cwd())
         except ValueError:
             raise UsageError(f"--results {inside}: not inside {Path.cwd()}") from None
-    listed = _git("ls-tree", "-r", "-z", "--name-only", commit, "--", f"{inside.as_posix()}/")
-    for file in (listed or b"").decode(errors="surrogateescape").split("\0"):
+    listed = _git("ls-tree", "-r", "-z", "-l", commit, "--", f"{inside.as_posix()}/")
+    for entry in (listed or b"").decode(errors="surrogateescape").split("\0"):
+        facts, _, file = entry.partition("\t")
         path = PurePosixPath(file)
-        if path.name in (FILE, REPLICATES):
-            content = _git("show", f"{commit}:./{file}")
-            folder = target / path.parent.name
-            if content is not None and path.parent.parent == PurePosixPath(inside.as_posix()):
-                folder.mkdir(exist_ok=True)
-                (folder / path.name).write_bytes(content)
+        folder = target / path.parent.name
+        # git makes no tree with a folder .., but it reads one
+        named = path.name in (FILE, REPLICATES) and path.parent.name != ".."
+        if not named or path.parent.parent != PurePosixPath(inside.as_posix()):
+            continue
+        size = int(facts.split()[-1])
+        content = b"" if size > RESULT else _git("show", f"{commit}:./{file}")
+        if content is not None:
+            folder.mkdir(exist_ok=True)
+            (folder / path.name).write_bytes(content)
+            if size > RESULT:  # as long as it is, but empty: it is left out for its size
+                os.truncate(folder / path.name, size)
     if not any(target.iterdir()):
         raise UserError(f"{name}: no {inside.as_posix()}/*/{FILE} in this commit: give --results")
 

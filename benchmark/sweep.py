@@ -19,6 +19,7 @@ block, its overrides from the first to the last, ``--set``.
 """
 
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from benchmark.config import FALLBACKS, FILLED_IN, PAIRS, RunConfig, option_name
 from benchmark.plan import DEFAULT_DECODERS, resolve, run_key
 from common.errors import UsageError, UserError
+from common.limits import printable
 from common.marked_yaml import MarkedYaml, Place, read_marked_yaml
 from common.registry import nearest
 from datasets.base import DATASETS
@@ -41,6 +43,7 @@ from tasks.base import TASKS
 
 Cache = Literal["only-missing", "always", "never"]
 BUILT_IN = Path(__file__).parent / "sweeps"
+MOST_RUNS = 100_000  # of a block: some would be planned for minutes, and trained for years
 AXES = ("task", "dataset", "backbone", "decoder", "seed")
 PLURALS = {f"{axis}s": axis for axis in AXES}
 FIELDS = {PAIRS.get(name, name): name for name in RunConfig.model_fields if name not in FILLED_IN}
@@ -186,7 +189,9 @@ def read_sweep(name: str) -> Sweep:
             raise UsageError(f"{where}: is missing") from None
         if first["type"] == "too_short":
             raise UsageError(f"{where}: is empty") from None
-        raise UsageError(f"{where}: {first['msg']} (got {first['input']!r})") from None
+        raise UsageError(
+            f"{where}: {first['msg']} (got {printable(repr(first['input']), 200)})"
+        ) from None
 
 
 def _hint(name: str, names: Any) -> str:
@@ -251,6 +256,9 @@ def _products(given: Options, where: str, skipped: list[str]) -> Iterator[Option
     axes.setdefault("decoder", [Option(name, where) for name in DEFAULT_DECODERS])
     for axis in ("task", "dataset"):
         axes.setdefault(axis, [Option(RunConfig.model_fields[axis].default, where)])
+    count = math.prod(len(choices) for choices in axes.values())
+    if count > MOST_RUNS:
+        raise UsageError(f"{where}: stands for {count} runs, at most {MOST_RUNS} are planned")
     rest = {name: option for name, option in given.items() if name not in AXES}
     pairs, wrong = [], []
     for task, dataset in itertools.product(axes.pop("task"), axes.pop("dataset")):
@@ -380,7 +388,9 @@ def _configured(chosen: Options, block: str) -> RunConfig:
         message = first["msg"].removeprefix("Value error, ")
         if first["loc"]:
             option = chosen[str(first["loc"][0])]
-            raise UsageError(f"{option.where}: {message} (got {first['input']!r})") from None
+            raise UsageError(
+                f"{option.where}: {message} (got {printable(repr(first['input']), 200)})"
+            ) from None
         for name, option in chosen.items():
             if message.startswith(f"{option_name(name)}: "):
                 reason = message.removeprefix(f"{option_name(name)}: ")

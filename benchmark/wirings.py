@@ -4,14 +4,16 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import UsageError
+from common.limits import RESULT, printable, read_bytes
 from models.backbones import FeatureSpec, create_without_weights
 from models.connectivity import (
     ARCHITECTURES,
+    MOST_FEATURES,
     Connection,
     Connectivity,
     Transfer,
@@ -34,6 +36,10 @@ def named(text: str) -> Connectivity:
     home = Connectivity.load(ARCHITECTURES / "sparsemask-voc2012.json")
     found = preset(text, home.strides)
     return replace(found, name=text, backbone=home.backbone)
+
+
+Step = Annotated[int, Field(ge=0, le=10**12)]
+Weight = Annotated[float, Field(ge=0, le=1)]
 
 
 class SearchConnection(BaseModel):
@@ -61,12 +67,12 @@ class Search(BaseModel):
     merge: bool = True
     absorb: bool = True
     backbone: str
-    strides: tuple[int, ...]
-    threshold: float
+    strides: tuple[int, ...] = Field(max_length=MOST_FEATURES)
+    threshold: float = Field(ge=0, lt=1)
     connections: list[SearchConnection] = Field(min_length=1)
-    iterations: list[int] = Field(min_length=1)
-    weights: list[list[float]]
-    final: list[float]
+    iterations: list[Step] = Field(min_length=1)
+    weights: list[list[Weight]]
+    final: list[Weight]
 
     @property
     def pairs(self) -> list[Connection]:
@@ -79,6 +85,8 @@ class Search(BaseModel):
         for stage, source in self.pairs:
             if not 1 <= stage <= count or source not in candidates(stage, count):
                 raise ValueError(f"{arrow(stage, source)} cannot be with {count} features")
+        if len(set(self.pairs)) < len(self.pairs):
+            raise ValueError("a connection stands twice")
         if len(self.weights) != len(self.iterations):
             rows, logged = len(self.weights), len(self.iterations)
             raise ValueError(f"{rows} rows of weights for {logged} iterations")
@@ -92,11 +100,12 @@ def read_search(folder: Path) -> Search:
     """The record in a search folder. Raises UsageError that names the file and what is wrong."""
     path = folder / SEARCH
     try:
-        return Search.model_validate_json(path.read_bytes())
+        return Search.model_validate_json(read_bytes(path, RESULT))
     except FileNotFoundError:
         raise UsageError(f"{path}: not there: name the folder that a search wrote") from None
-    except (OSError, ValidationError) as error:
-        raise UsageError(f"{path}: not the record of a search ({_told(error)})") from error
+    except (OSError, ValueError) as error:  # of the limits, or of pydantic
+        seen = printable(_told(error), 200)
+        raise UsageError(f"{path}: not the record of a search ({seen})") from error
 
 
 def load_search(folder: Path) -> tuple[Connectivity, Search]:

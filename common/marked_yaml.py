@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from common.errors import UsageError
+from common.limited_yaml import WRONG, LimitedLoader, read_yaml_text
+from common.limits import LimitError, printable
 
 Place = tuple[Hashable, ...]
 """The keys and list indices that lead to a value."""
@@ -31,15 +33,16 @@ class MarkedYaml:
 def read_marked_yaml(path: Path) -> MarkedYaml:
     """The one document of a YAML file.
 
-    Raises UsageError that names file and line for what is no YAML, and for a key that stands twice.
+    Raises UsageError that names file and line for what is no YAML, for more than is read of one,
+    and for a key that stands twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        text = read_yaml_text(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot be read ({reason})") from None
     try:
-        loader = yaml.SafeLoader(text)
+        loader = LimitedLoader(text)
         node = loader.get_single_node()
         if node is None:
             return MarkedYaml(path, None, {})
@@ -50,10 +53,12 @@ def read_marked_yaml(path: Path) -> MarkedYaml:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 1
-        reason = " ".join(filter(None, (error.context, error.problem)))
+        reason = printable(" ".join(filter(None, (error.context, error.problem))), 300)
         raise UsageError(f"{path}:{line}: not YAML: {reason}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+    except LimitError as error:
+        raise UsageError(f"{path}: {error}: write less into one file") from None
+    except WRONG as error:
+        reason = printable(" ".join(str(error).split()), 300)
         raise UsageError(f"{path}: not YAML: {reason}") from None
     return MarkedYaml(path, content, lines)
 

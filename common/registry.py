@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from common.errors import UsageError
+from common.limits import printable
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ def unknown_name(kind: str, name: str, names: Iterable[str], listing: str) -> Us
     """The error for a ``name`` that is none of ``names``: near matches, or where to list them."""
     close = nearest(name, names)
     hint = f"did you mean {' or '.join(close)}?" if close else f"see {listing}"
-    return UsageError(f"unknown {kind} '{name}': {hint}")
+    return UsageError(f"unknown {kind} '{printable(name, 80)}': {hint}")
 
 
 class Registry(Generic[T]):

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from common import limits
 from common.errors import DataError
 from datasets.files import AGAIN
 
-LARGEST = 2**26  # bytes of one unpacked variable
+LARGEST = 2**26  # bytes of all variables, unpacked
 HEADER = 128
 MATRIX, COMPRESSED = 14, 15
 # classes of arrays
@@ -77,7 +78,7 @@ def read_field(path: Path, variable: str, field: str) -> list[NDArray[Any]]:
 def _opened(path: Path, variable: str) -> Iterator[Array]:
     """The variable; what goes wrong inside becomes a DataError."""
     try:
-        data = path.read_bytes()
+        data = limits.read_bytes(path, limits.MATLAB)
         if data[HEADER - 4 : HEADER] != b"\0\1IM":  # 7.3 has \0\2
             raise ValueError("it does not start as a MATLAB file of version 5")
         arrays = (_array(body) for body in _matrices(memoryview(data)[HEADER:]))
@@ -93,12 +94,14 @@ def _opened(path: Path, variable: str) -> Iterator[Array]:
 
 def _matrices(data: memoryview) -> Iterator[memoryview]:
     """What each variable of the file holds, unpacked."""
+    left = LARGEST
     for kind, body in _elements(data):
         if kind == COMPRESSED:
             stream = zlib.decompressobj()
-            unpacked = stream.decompress(body, LARGEST)
+            unpacked = stream.decompress(body, left)
             if not stream.eof:
-                raise ValueError(f"a variable is cut or unpacks to more than {LARGEST} bytes")
+                raise ValueError(f"a variable is cut or unpacks to more than {left} bytes")
+            left = max(left - len(unpacked), 1)  # 0 would be without limit
             yield from (m for k, m in _elements(memoryview(unpacked)) if k == MATRIX)
         elif kind == MATRIX:
             yield body

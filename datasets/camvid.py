@@ -6,7 +6,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import Line, inside, read_labels, read_list
+from datasets.files import Line, exists, inside, read_labels, read_list
 from datasets.paired import Pair, PairedFiles
 
 CLASSES = (
@@ -69,7 +69,7 @@ class CamVid(PairedFiles):
         ]
         if not found:
             raise DataError(f"{line.where}: '{line.text}' is not 'image label': write two paths")
-        whole = (pair for pair in found if pair[0].is_file() and pair[1].is_file())
+        whole = (pair for pair in found if exists(pair[0]) and exists(pair[1]))
         image, label = next(whole, found[len(found) // 2])
         return Pair(image, label, image.stem, line.where)
 

@@ -83,6 +83,10 @@ def _read_map(path: Path) -> NDArray[np.float32]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            with path.open("rb") as file:
+                # later versions may claim a header of 4 GB
+                if file.read(8)[6:] not in (b"\1\0", b""):
+                    raise ValueError("it is no array file of version 1")
             array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: file is missing: {AGAIN}") from None

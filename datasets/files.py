@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from common import limits
 from common.errors import DataError, UsageError
+from common.limits import LimitError, printable
 from datasets.base import DatasetInfo
 
 IGNORE = 255
@@ -67,6 +69,15 @@ def warn_of_count(info: DatasetInfo, root: Path, split: str, count: int) -> None
         warnings.warn(f"{root}: {seen} where {info.title} has {info.splits[split]}", stacklevel=3)
 
 
+def exists(path: Path) -> bool:
+    """Whether a path is there; one that is too long for the system is not."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 class Line(NamedTuple):
     """One entry of a list file and where it stands, ``data/train.txt:3``."""
 
@@ -75,21 +86,28 @@ class Line(NamedTuple):
 
 
 def read_list(path: Path, remedy: str) -> list[Line]:
-    """The lines that are not blank. Raises DataError if the list is missing, no text or empty."""
+    """The lines that are not blank.
+
+    Raises DataError if the list is missing, no text, empty or too large, or has a line too long.
+    """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = limits.read_bytes(path, limits.LIST).decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path}: list is missing: {remedy}") from None
     except UnicodeDecodeError as error:
         seen = f"byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
         raise DataError(f"{path}: {seen}: save the list as UTF-8 text") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}): {remedy}") from None
+    except (OSError, LimitError) as error:
+        raise DataError(f"{path}: cannot be read ({reason(error)}): {remedy}") from None
     entries = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     lines = [Line(f"{path}:{n}", entry.strip()) for n, entry in enumerate(entries, 1)]
     lines = [line for line in lines if line.text]
     if not lines:
         raise DataError(f"{path}: list is empty: {remedy}")
+    for line in lines:
+        if len(line.text) > limits.LINE or "\0" in line.text:
+            has = f"{len(line.text)} characters" if len(line.text) > limits.LINE else "a zero byte"
+            raise DataError(f"{line.where}: the line has {has}: {remedy}")
     return lines
 
 
@@ -97,7 +115,8 @@ def inside(root: Path, line: Line, entry: str) -> Path:
     """``root / entry``. Raises DataError where that leads out of ``root``."""
     path = Path(entry)
     if path.anchor or ".." in path.parts:
-        raise DataError(f"{line.where}: {entry} leads out of {root}: write a path relative to it")
+        shown = printable(entry, 200)
+        raise DataError(f"{line.where}: {shown} leads out of {root}: write a path relative to it")
     return root / path
 
 
@@ -137,25 +156,40 @@ def fingerprint(root: Path, paths: Iterable[Path]) -> str:
 
 def reason(error: Exception) -> str:
     """One line that says what went wrong."""
-    known = getattr(error, "strerror", None) or (isinstance(error, OSError) and str(error))
+    known = getattr(error, "strerror", None) or (
+        isinstance(error, OSError | LimitError) and str(error)
+    )
     return " ".join((known or f"{type(error).__name__}: {error}").split())
+
+
+def _too_large(path: Path, size: str) -> DataError:
+    seen = f"{size}more than {limits.PIXELS} pixels"
+    return DataError(f"{path}: {seen}: reduce the image, or {AGAIN}")
+
+
+def check_pixels(path: Path, width: int, height: int) -> None:
+    """Raises DataError for an image of more pixels than are decoded."""
+    if width * height > limits.PIXELS:
+        raise _too_large(path, f"{width}×{height}, ")
 
 
 @contextmanager
 def _decoded(path: Path) -> Iterator[Image.Image]:
     """The picture, upright by its EXIF orientation; all that fails inside becomes a DataError."""
     try:
+        limits.check_size(path, limits.IMAGE)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata and the like: the pixels are what counts
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # of metadata and the like: the pixels are what counts. Of their number too: it is
+            # compared below, before any is decoded
+            warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as picture:
+                check_pixels(path, *picture.size)
                 ImageOps.exif_transpose(picture, in_place=True)
                 yield picture
     except DataError:
         raise
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = f"more than {Image.MAX_IMAGE_PIXELS} pixels"
-        raise DataError(f"{path}: {limit}: reduce the image, or {AGAIN}") from None
+    except Image.DecompressionBombError:  # Pillow's own limit, at some 180 million
+        raise _too_large(path, "") from None
     except FileNotFoundError:
         raise DataError(f"{path}: file is missing: {AGAIN}") from None
     except UnidentifiedImageError:

@@ -5,6 +5,7 @@ Each array is a dataset of its own, in one chunk with a checksum: ``SPLIT/image/
 """
 
 import io
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,14 +20,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
+from common import limits
 from common.errors import DataError, UsageError, UserError
-from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
+from common.limits import printable
+from datasets._hdf5_checks import attribute, own_array, own_group
+from datasets.base import DATASETS, TARGETS, DatasetInfo, DenseDataset, Sample
 from datasets.files import one_of
 
 FORMAT = 1
 SUFFIXES = (".h5", ".hdf5")
 IMAGE = "image"
 PACK = "python cli.py data pack"
+LARGEST_NAMES = 2**28  # bytes of a split's names: a million of 256
 COMPRESSIONS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
     "lzf": {"compression": "lzf", "shuffle": True},
@@ -166,6 +171,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _open(path: Path) -> h5py.File:
     """The file, open for reading. Raises DataError unless it is whole and of this format."""
+    limits.check_size(path, limits.INTEGER)  # no pipe, which would be waited for
     path.open("rb").close()  # the system's own reason where it cannot be read
     if not h5py.is_hdf5(path):
         seen = "is no HDF5 file, or its start is damaged"
@@ -174,7 +180,7 @@ def _open(path: Path) -> h5py.File:
     try:
         if "format" not in file.attrs:
             raise DataError(f"{path}: holds no packed data set: write one with {PACK}")
-        if (number := file.attrs["format"]) != FORMAT:
+        if (number := attribute(file, "format")) != FORMAT:
             seen = f"has format {number} where this version reads {FORMAT}"
             raise DataError(f"{path}: {seen}: pack it anew with {PACK}")
         if "complete" not in file.attrs:
@@ -183,6 +189,21 @@ def _open(path: Path) -> h5py.File:
         file.close()
         raise
     return file
+
+
+def _texts(coded: Any) -> list[str]:
+    return [_decoded(text) for text in np.atleast_1d(coded)]
+
+
+def _check_array(kind: str, array: h5py.Dataset) -> None:
+    """Raises ValueError for what is no image [3, H, W], or no target [H, W] of its type."""
+    wanted = "uint8" if kind == IMAGE else str(TARGETS[kind].dtype).removeprefix("torch.")
+    sides, shape = (array.shape[1:], array.shape[:1]) if kind == IMAGE else (array.shape, (3,))
+    pixels = math.prod(sides)
+    if array.dtype != wanted or shape != (3,) or len(sides) != 2:
+        raise ValueError(f"{array.name} is {array.dtype} of shape {array.shape}")
+    if not 0 < pixels <= limits.PIXELS:
+        raise ValueError(f"{array.name} has {pixels} pixels, at most {limits.PIXELS} are read")
 
 
 class Packed(DenseDataset):
@@ -210,19 +231,22 @@ class Packed(DenseDataset):
         self.path, self.split = root, split
         self._handle: tuple[int, h5py.File] | None = None
         with _reading(root), _open(root) as file:
-            self.kinds = [_decoded(kind) for kind in file.attrs["tasks"]]
+            self.kinds = _texts(attribute(file, "tasks"))
             self._check(file, task, dataset, size)
-            self.names = [_decoded(name) for name in file[split]["names"][()]]
-            self._fingerprint = _decoded(file[split].attrs["fingerprint"])
+            names = own_array(file, f"{split}/names")
+            if names.ndim != 1 or names.nbytes > LARGEST_NAMES:
+                raise ValueError(f"{split}/names is {names.dtype} of shape {names.shape}")
+            self.names = _texts(names[()])
+            self._fingerprint = _decoded(attribute(own_group(file, split), "fingerprint"))
 
     def _check(
         self, file: h5py.File, task: str, dataset: str, size: tuple[int, int] | None
     ) -> None:
-        name = _decoded(file.attrs["dataset"])
-        height, width = map(int, file.attrs["image_size"])
+        name = printable(_decoded(attribute(file, "dataset")), 80)
+        height, width = map(int, attribute(file, "image_size"))
         if name != dataset:
             raise UsageError(f"{self.path}: packed from {name}, not {dataset}: name the right one")
-        if file.attrs["revision"] != DATASETS.get(name).info.revision:
+        if attribute(file, "revision") != DATASETS.get(name).info.revision:
             raise UsageError(f"{self.path}: {name} is read otherwise since: pack it anew")
         if task not in self.kinds:
             held = one_of(self.kinds)
@@ -241,7 +265,7 @@ class Packed(DenseDataset):
         """The splits in the file, in the order of packing."""
         assert root is not None
         with _reading(root), _open(root) as file:
-            return [_decoded(name) for name in file.attrs["splits"]]
+            return _texts(attribute(file, "splits"))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -259,7 +283,9 @@ class Packed(DenseDataset):
             if self._handle is not None:
                 self._handle[1].close()
             self._handle = os.getpid(), _open(self.path)
-        return torch.from_numpy(self._handle[1][self.split][kind][str(index)][()])
+        array = own_array(self._handle[1], f"{self.split}/{kind}/{index}")
+        _check_array(kind, array)
+        return torch.from_numpy(array[()])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handle": None}

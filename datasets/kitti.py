@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import DepthSet, Line, inside, read_depth, read_list
+from datasets.files import DepthSet, Line, exists, inside, read_depth, read_list
 from datasets.paired import Pair, PairedFiles
 
 PER_METRE = 256
@@ -91,7 +91,7 @@ class KittiDepth(DepthSet, PairedFiles):
         drive = path.parent.as_posix()
         if drive not in known:
             places = (self.root / folder for folder in folders)
-            known[drive] = next((p for p in places if (p / drive).is_dir()), self.root)
+            known[drive] = next((p for p in places if exists(p / drive)), self.root)
         return known[drive] / path
 
     def read_target(self, path: Path) -> Tensor:

@@ -15,10 +15,11 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from common import limits
 from common.errors import DataError
+from datasets._hdf5_checks import own, own_array
 from datasets._matlab import read_numbers
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
 from datasets.files import (
@@ -48,7 +49,6 @@ CLASSES = (
 )
 # kind of number, most bytes of one, and axes between the frame's number and W, H
 ARRAYS = {"images": ("u", 1, (3,)), "depths": ("f", 8, ()), "labels": ("u", 4, ())}
-LARGEST_CHUNK = 2**28  # bytes that HDF5 unpacks at once; a damaged file may ask for any number
 
 
 @DATASETS.register("nyu-depth-v2")
@@ -96,7 +96,7 @@ class NyuDepthV2(DepthSet, DenseDataset):
         for name in (FRAMES, SPLITS):
             self._require(name, f"--data must name a folder with {self.layout}")
         with self._reading() as file:
-            frames, names = _array(file, "images").shape[0], file["names"].size
+            frames, names = _array(file, "images").shape[0], own(file, "names").size
         self.frames = self._numbers(split, frames)
         self.classes = self._mapping(names)
         warn_of_count(self.info, self.root, split, len(self.frames))
@@ -185,6 +185,7 @@ class NyuDepthV2(DepthSet, DenseDataset):
             if self._open is None or self._open[0] != os.getpid():
                 if self._open is not None:
                     self._open[1].close()
+                limits.check_size(self.path, limits.INTEGER)  # no pipe, which would be waited for
                 self._open = os.getpid(), h5py.File(self.path, "r")
             yield self._open[1]
         except DataError:
@@ -198,17 +199,13 @@ class NyuDepthV2(DepthSet, DenseDataset):
 
 def _array(file: h5py.File, name: str) -> h5py.Dataset:
     """An array of the file. Raises DataError if its type or size is not the published one's."""
-    data = file[name]
-    if not isinstance(data, h5py.Dataset):
-        raise DataError(f"{file.filename}: {name} is no array: {AGAIN}")
+    data = own_array(file, name)
     (kind, most, axes), dtype = ARRAYS[name], data.dtype
     pixels = math.prod(data.shape[-2:])
     if (dtype.kind, data.shape[1:-2]) != (kind, axes) or dtype.itemsize > most or data.ndim < 3:
         seen = f"{name} is {dtype} of shape {data.shape}"
-    elif not 0 < pixels <= (Image.MAX_IMAGE_PIXELS or pixels):
+    elif not 0 < pixels <= limits.PIXELS:
         seen = f"{name} has frames of {pixels} pixels"
-    elif data.chunks and math.prod(data.chunks) * dtype.itemsize > LARGEST_CHUNK:
-        seen = f"{name} is packed in pieces of {data.chunks}"
     else:
         return data
     raise DataError(f"{file.filename}: {seen}, not as it is published: {AGAIN}")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import DepthSet, inside, read_depth, read_list
+from datasets.files import DepthSet, exists, inside, read_depth, read_list
 from datasets.paired import Pair, PairedFiles
 
 NO_READING = 65535
@@ -73,7 +73,7 @@ class SevenScenes(DepthSet, PairedFiles):
         png, jpg = (frame.with_name(f"{frame.name}.color{suffix}") for suffix in (".png", ".jpg"))
         depth = frame.with_name(f"{frame.name}.depth.png")
         name = frame.relative_to(self.root).as_posix()
-        return Pair(jpg if jpg.exists() else png, depth, name, where)
+        return Pair(jpg if exists(jpg) else png, depth, name, where)
 
     def read_target(self, path: Path) -> Tensor:
         depth = read_depth(path, MILLIMETRES, NO_READING, self.limits)

@@ -7,6 +7,10 @@ convolution; MobileNetV2 has nine. All others give the last map of each stride.
 
 import copy
 import inspect
+import io
+import pickle
+import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import DataError, UsageError, UserError
+from common.limits import WEIGHTS, check_size, printable
 from common.registry import unknown_name
 
 MIN_STRIDES = 4
+FETCHING = ("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay")
+"""Arguments by which timm would read or fetch a file: weights come by ``weights`` alone."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,8 @@ def create_backbone(
     """
     check_name(name)
     arguments = dict(arguments or {})
+    if refused := [key for key in FETCHING if key in arguments]:
+        raise UsageError(f"--backbone-arg {refused[0]}: is not taken: give a file with --weights")
     full = _create(name, arguments, pretrained, num_classes=0)
     if weights is not None:
         _load_weights(full, name, weights)
@@ -202,7 +211,7 @@ def _safetensors_metadata(path: Path) -> dict[str, str]:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         return DataError(f"{path}: no such weights file: check --weights")
     return DataError(
         f"{path}: not a readable weights file ({_reason(error)}): give .safetensors or .pth"
@@ -210,18 +219,53 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file. One that asks for anything else is refused, and its code not run."""
     try:
+        check_size(path, WEIGHTS)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        _check_stored(path)
+        with _Capped(path) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # its first lines advise to load it all the same
+        asked = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+        if asked is None:
+            raise _unreadable(path, ValueError("no pickle of tensors")) from error
+        raise DataError(
+            f"{path}: asks to run {printable(asked[1], 80)}, and was not loaded: get the weights "
+            "as .safetensors, or as a state_dict of tensors alone"
+        ) from None
     except Exception as error:
         raise _unreadable(path, error) from error
     state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise _unreadable(path, ValueError("no dictionary of tensors in it"))
     return state
+
+
+class _Capped(io.BufferedReader):
+    """A file that makes room for what it has, not for what is asked for: a pickle asks for 4 GB."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(self.size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def _check_stored(path: Path) -> None:
+    """Raises ValueError for a zip whose entries unpack to more than they are: torch's never do."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError(f"its entry {printable(entry.filename, 80)} is compressed")
 
 
 def _load_weights(full: nn.Module, name: str, path: Path) -> None:

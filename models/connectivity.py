@@ -6,7 +6,6 @@ and G. D1 is the output. Source: Wu, Zhang, Huang, ICCV 2019, section 3.
 """
 
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +13,13 @@ from random import Random
 from typing import Any
 
 from common.errors import UsageError
+from common.limits import WIRING, parse_json, printable, read_bytes
 from common.registry import unknown_name
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 GLOBAL = "G"
+NAME = 120  # characters of a name in a file that are kept
+MOST_FEATURES, MOST_STRIDE = 100, 1024  # the deepest of timm have 12 and stride 64
 Connection = tuple[int, str]
 """A stage's number and the name of one of its inputs."""
 
@@ -42,6 +44,11 @@ class Connectivity:
     def __post_init__(self) -> None:
         """Raises UsageError for a stage or an input that cannot be, naming it."""
         count = len(self.strides)
+        if count > MOST_FEATURES or not all(1 <= stride <= MOST_STRIDE for stride in self.strides):
+            raise UsageError(
+                f"connectivity {self.name}: expected at most {MOST_FEATURES} features, of strides "
+                f"1…{MOST_STRIDE}"
+            )
         if 1 not in self.stages or not self.stages[1]:
             raise UsageError(f"connectivity {self.name}: stage 1, the output, has no input")
         for stage, inputs in self.stages.items():
@@ -53,8 +60,8 @@ class Connectivity:
             for source in inputs:
                 if source not in allowed:
                     raise UsageError(
-                        f"connectivity {self.name}: stage {stage} cannot take {source}; "
-                        f"it may take {', '.join(allowed)}"
+                        f"connectivity {self.name}: stage {stage} cannot take "
+                        f"{printable(source, 80)}; it may take {', '.join(allowed)}"
                     )
                 if source[0] == "D" and int(source[1:]) not in self.stages:
                     raise UsageError(
@@ -153,7 +160,7 @@ class Connectivity:
     def load(cls, path: Path) -> "Connectivity":
         """Read an architecture file. Raises UsageError that names the file and what is wrong."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(read_bytes(path, WIRING))
         except FileNotFoundError:
             raise UsageError(f"{path}: no such connectivity file") from None
         except (OSError, ValueError) as error:
@@ -161,18 +168,20 @@ class Connectivity:
         known = {"format", "name", "encoder", "stages", "origin"}
         unknown = sorted(set(content) - known) if isinstance(content, dict) else ["(no object)"]
         if unknown or content.get("format") != 1:
-            wrong = f"unknown key {unknown[0]}" if unknown else "not format 1"
+            wrong = f"unknown key {printable(unknown[0], 80)}" if unknown else "not format 1"
             raise UsageError(f"{path}: {wrong}; the keys are {', '.join(sorted(known))}")
         try:
             return cls(
-                name=str(content["name"]),
+                name=printable(str(content["name"]), NAME),
                 strides=tuple(int(s) for s in content["encoder"]["strides"]),
                 stages={int(s): tuple(map(str, i)) for s, i in content["stages"].items()},
-                backbone=str(content["encoder"].get("backbone", "")),
+                backbone=printable(str(content["encoder"].get("backbone", "")), NAME),
                 origin=dict(content.get("origin", {})),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UsageError(f"{path}: not a connectivity: {error!r}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise UsageError(
+                f"{path}: not a connectivity: {printable(repr(error), 200)}"
+            ) from error
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from common import limits
 from common.errors import DataError
 from datasets.files import (
     Line,
@@ -126,7 +127,7 @@ def test_image_too_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object], limit: int
 ) -> None:
     path = save(tmp_path / "a.png", RGB)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setattr(limits, "PIXELS", limit)
     message(lambda: read(path), path, limit, "reduce the image")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from benchmark.commands.options import console_of_width, quiet, write_output
+from common.limits import printable
 
 
 @click.command()
@@ -47,7 +48,7 @@ def compare(
         sides = [stack.enter_context(open_side(text, results)) for text in (a, b)]
         for side in sides:
             for problem in side.problems:
-                click.echo(f"warning: {problem}", err=True)
+                click.echo(f"warning: {printable(problem)}", err=True)
         report = compare_sides(*sides)
     if json_file == "-":
         click.echo(comparison_json(report), nl=False)
@@ -55,13 +56,13 @@ def compare(
         console = console_of_width(180)
         console.print(comparison_table(report, every_metric or len(report.rows) == 1))
         for line in comparison_lines(report):
-            console.print(line, markup=False, highlight=False)
+            console.print(printable(line), markup=False, highlight=False)
         if json_file is not None:
             write_output(Path(json_file), comparison_json(report), "--json")
     if fail_if_worse is not None:
         worse = report.worse_than(fail_if_worse)
         for text in worse:
-            click.echo(f"worse by more than {fail_if_worse:g} %: {text}", err=True)
+            click.echo(f"worse by more than {fail_if_worse:g} %: {printable(text)}", err=True)
         unread = sides[1].problems
         if unread:
             click.echo(f"{len(unread)} results of {b} cannot be read: nothing is guarded", err=True)
@@ -116,7 +117,7 @@ def recommend(
     if found.best is None:
         raise UserError(" ".join(lines))
     for line in lines:
-        click.echo(line)
+        click.echo(printable(line))
     if speed is not None:
         click.echo(f"Latencies: {speed}.")
     console_of_width(180).print(recommendation_table(found))

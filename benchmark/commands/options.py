@@ -11,6 +11,7 @@ import click
 
 from benchmark.config import FALLBACKS, FILLED_IN, PAIRS, NetworkConfig, option_name
 from common.errors import UsageError, UserError
+from common.limits import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,17 +114,17 @@ def progress(verbose: bool = False) -> Iterator[Any]:
             def step(self, note: str = "") -> None: ...
 
             def message(self, text: str) -> None:
-                click.echo(text, err=True)
+                click.echo(printable(text), err=True)
 
             def detail(self, text: str) -> None:
                 if verbose:
-                    click.echo(text, err=True)
+                    click.echo(printable(text), err=True)
 
         yield Messages()
         return
     bar = Progress(
-        TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console,
+        TextColumn("{task.description:<28}", markup=False), BarColumn(), MofNCompleteColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False), console=console,
     )  # fmt: skip
 
     class Bars:
@@ -135,14 +136,14 @@ def progress(verbose: bool = False) -> Iterator[Any]:
             self.task = bar.add_task(title, total=steps, note="")
 
         def step(self, note: str = "") -> None:
-            bar.update(self.task, advance=1, note=note)
+            bar.update(self.task, advance=1, note=printable(note))
 
         def message(self, text: str) -> None:
-            console.print(text, markup=False)
+            console.print(printable(text), markup=False)
 
         def detail(self, text: str) -> None:
             if verbose:
-                console.print(text, markup=False, highlight=False)
+                console.print(printable(text), markup=False, highlight=False)
 
     with bar:
         yield Bars()
@@ -164,7 +165,7 @@ def quiet() -> None:
     import warnings
 
     def tell(message: Warning | str, *_: Any, **__: Any) -> None:
-        click.echo(f"warning: {message}", err=True)
+        click.echo(f"warning: {printable(str(message))}", err=True)
 
     warnings.filterwarnings("ignore", module="timm|kornia|torch")
     warnings.showwarning = tell

@@ -8,6 +8,7 @@ import click
 from benchmark.commands.options import console_of_width
 from common.errors import UsageError, UserError
 from common.files import write_atomic
+from common.limits import printable
 
 if TYPE_CHECKING:
     from benchmark.results import Result
@@ -26,7 +27,7 @@ def read_results(folder: Path) -> "list[Result]":
         raise UsageError(f"{folder}: no such folder: run something first, or give --results")
     found, problems = collect(folder)
     for problem in problems:
-        click.echo(f"warning: {problem}", err=True)
+        click.echo(f"warning: {printable(problem)}", err=True)
     if not found:
         raise UserError(f"{folder}: no result in it: run something first, or give --results")
     if problems:

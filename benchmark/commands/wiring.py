@@ -119,13 +119,14 @@ def transfer(
     from rich import box
     from rich.table import Table
 
+    from benchmark.report.words import cell
     from benchmark.wirings import carry, matches, named, told
 
     source = named(wiring)
     carried = carry(source, backbone, backbone_args(arguments))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in (source.backbone or source.name, "stride", backbone, ""):
-        table.add_column(title)
+        table.add_column(cell(title))
     for row in matches(source, carried):
         table.add_row(*row)
     console_of_width(120).print(table)

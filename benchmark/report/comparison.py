@@ -6,11 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from benchmark.comparing import Comparison, Report
-from benchmark.report.words import COST_NAMES, metric_title
+from benchmark.report.words import COST_NAMES, cell, metric_title
 
 UNITS = {
     "params": (1e6, " M"),
@@ -25,9 +24,7 @@ SHOWN = 5
 def comparison_table(report: Report, every_metric: bool) -> Table:
     """Differences, a line for each network and metric, or for its ranking metric only."""
     several = any(row.main.sd is not None for row in report.rows)
-    table = Table(
-        title=escape(f"A: {report.a}   B: {report.b}"), box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    table = Table(title=cell(f"A: {report.a}   B: {report.b}"), box=box.SIMPLE_HEAD, pad_edge=False)
     titles = ["network", "task", "metric", "A", "B", "B − A", "95 % of images"]
     for title in (*titles, *(["± seeds"] if several else []), "gain %", "B is"):
         left = title in ("network", "task", "metric", "B is")
@@ -47,7 +44,7 @@ def comparison_table(report: Report, every_metric: bool) -> Table:
                 "–" if part.relative is None else f"{part.relative:+.1f}",
                 "–" if part.verdict == "unknown" else part.verdict,
             ]
-            table.add_row(*map(escape, cells))
+            table.add_row(*map(cell, cells))
     return table
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from benchmark.report.words import cell
 
 SIZES = 3
 """Image sizes that are named, the most frequent ones."""
@@ -28,7 +29,7 @@ def print_check(report: Mapping[str, Any], console: Console) -> None:
         console.print(f"training images: --mean {mean} --std {std}", highlight=False)
     for kind in ("problems", "warnings"):
         for text in report[kind]:
-            console.print(f"{kind[:-1]}: {escape(text)}", highlight=False, soft_wrap=True)
+            console.print(f"{kind[:-1]}: {cell(text)}", highlight=False, soft_wrap=True)
     counts = [f"{kind} {len(report[kind])}" for kind in ("problems", "warnings")]
     console.print(f"{report['dataset']}: {', '.join(counts)}", highlight=False)
 
@@ -38,9 +39,9 @@ def _table(title: str, splits: Mapping[str, Any], columns: Mapping[str, dict[str
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(title)
     for split in splits:
-        table.add_column(split, justify="right")
+        table.add_column(cell(split), justify="right")
     for row in dict.fromkeys(row for facts in columns.values() for row in facts):
-        table.add_row(row, *(escape(columns[split].get(row, "")) for split in splits))
+        table.add_row(row, *(cell(columns[split].get(row, "")) for split in splits))
     return table
 
 

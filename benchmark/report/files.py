@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,7 @@ from benchmark.report.tables import (
 from benchmark.rows import Board, Overall
 from common.errors import UsageError
 from common.files import write_atomic
+from common.limits import TEXT, LimitError, printable, read_bytes
 
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 FORMAT = 1
@@ -32,14 +34,14 @@ def markdown(tables: Sequence[Board], across: Sequence[Overall] = (), level: int
     """All boards as Markdown, with headings of ``level``."""
     parts = []
     for board in tables:
-        parts += [f"{'#' * level} {_line(heading(board))}", "", f"`{board.protocol}`", ""]
+        parts += [f"{'#' * level} {_line(heading(board))}", "", _code(board.protocol), ""]
         parts += _markdown_table(header(board), table_rows(board))
-        parts += ["", *(f"{_line(note)}\n" for note in notes(board))]
+        parts += ["", *(f"{_paragraph(note)}\n" for note in notes(board))]
     for table in across:
-        parts += [f"{'#' * level} {_line(overall_heading(table))}", "", f"`{table.title}`", ""]
+        parts += [f"{'#' * level} {_line(overall_heading(table))}", "", _code(table.title), ""]
         rows = [overall_cells(table, row) for row in table.rows]
         parts += _markdown_table(overall_header(table), rows)
-        parts += ["", *(f"{_line(note)}\n" for note in overall_notes(table))]
+        parts += ["", *(f"{_paragraph(note)}\n" for note in overall_notes(table))]
     if any(board.columns for board in tables):
         parts.append(f"{_line(legend(tables))}\n")
     return "\n".join(parts)
@@ -51,8 +53,18 @@ def _markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
 
 
 def _line(text: str) -> str:
-    """One line in which nothing is taken for HTML or for a comment's end."""
-    return " ".join(text.split()).replace("<", "&lt;")
+    """One line in which nothing is taken for HTML, a comment's end, a link, an image or code."""
+    text = " ".join(printable(text).split()).replace("<", "&lt;")
+    return re.sub(r"[\\`\[]", r"\\\g<0>", text)
+
+
+def _paragraph(text: str) -> str:
+    """``_line`` that begins no heading, list or quotation."""
+    return re.sub(r"^(?=[#>+=~-]|\d+[.)] )", r"\\", _line(text))
+
+
+def _code(text: str) -> str:
+    return f"`{' '.join(printable(text).split()).replace('`', chr(39))}`"
 
 
 def update_between_markers(path: Path, content: str) -> None:
@@ -62,11 +74,13 @@ def update_between_markers(path: Path, content: str) -> None:
     leaves it untouched.
     """
     try:
-        text = path.read_bytes().decode()
+        text = read_bytes(path, TEXT).decode()
     except FileNotFoundError:
         raise UsageError(f"--update {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--update {path}: not a readable text file") from error
+    except LimitError as error:
+        raise UsageError(f"--update {path}: {error}") from None
     for marker in (BEGIN, END):
         if text.count(marker) != 1:
             seen = "not in it" if marker not in text else f"in it {text.count(marker)} times"
@@ -110,9 +124,17 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer.writerow({name: _value(name) for name in columns})
+    writer.writerows({name: _value(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _value(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def as_json(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:

@@ -14,6 +14,7 @@ from benchmark.report.tables import (
     table_rows,
 )
 from benchmark.rows import Board, Overall
+from common.limits import printable
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
@@ -29,7 +30,7 @@ SPECIAL = {
 
 def escape(text: str) -> str:
     """``text`` as LaTeX prints it."""
-    return "".join(SPECIAL.get(character, character) for character in text)
+    return "".join(SPECIAL.get(character, character) for character in printable(text))
 
 
 def latex(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:

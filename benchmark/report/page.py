@@ -28,6 +28,7 @@ from benchmark.report.wiring_svg import wiring_svg
 from benchmark.report.words import COST_NAMES, metric_name, number
 from benchmark.rows import Board, Overall
 from benchmark.wirings import lines
+from common.limits import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("dom.js", "table.js", "details.js", "charts.js", "page.js")
@@ -119,6 +120,7 @@ def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -130,6 +132,11 @@ def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
     for view, pictures in zip(views, found, strict=True):
         view.pictures = pictures
     return template.render(facts)
+
+
+def _shown(value: Any) -> Any:
+    """What a template writes: of texts, what can be printed."""
+    return printable(value) if type(value) is str else value
 
 
 def _breakable(name: str) -> Markup:

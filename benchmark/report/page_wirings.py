@@ -9,11 +9,8 @@ from pathlib import Path
 from benchmark.config import RunConfig
 from benchmark.wirings import lines
 from common.errors import UserError
-from models.backbones import create_without_weights
+from models.backbones import FETCHING, create_without_weights
 from models.connectivity import PRESETS, Connectivity, preset
-
-# a result from elsewhere must not make timm read or fetch a file
-FILES = {"checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"}
 
 
 @dataclass
@@ -59,7 +56,7 @@ def wiring_of(config: RunConfig) -> Connectivity | None:
     if config.wiring is None and config.decoder not in PRESETS:
         return None
     try:
-        arguments = {k: v for k, v in config.backbone_args.items() if k not in FILES}
+        arguments = {k: v for k, v in config.backbone_args.items() if k not in FETCHING}
         strides = _strides(config.backbone or "", json.dumps(arguments, sort_keys=True))
         if config.wiring is None:
             return replace(preset(config.decoder, strides), name=config.decoder)

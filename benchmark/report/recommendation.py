@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from benchmark.recommending import Recommendation, amount
 from benchmark.report.tables import INTERVAL, name_of
-from benchmark.report.words import COST_NAMES, metric_name, metric_title
+from benchmark.report.words import COST_NAMES, cell, metric_name, metric_title
 from benchmark.rows import COSTS, Board, Row
 
 TITLES = {"latency": "ms", "params": "M params", "macs": "GMACs", "memory": "MB"}
@@ -70,7 +69,7 @@ def recommendation_table(found: Recommendation) -> Table:
     main = board.columns[0]
     for title in ("", "decoder", "backbone"):
         table.add_column(title, overflow="fold")
-    metric = metric_title(main, board.higher_is_better[main])
+    metric = cell(metric_title(main, board.higher_is_better[main]))
     for title in (metric, INTERVAL, *(TITLES[cost] for cost in shown)):
         table.add_column(title, justify="right")
     for title, row in rows:
@@ -78,7 +77,7 @@ def recommendation_table(found: Recommendation) -> Table:
             ends = "–".join(f"{end:.3f}" for end in row.interval or ())
             costs = [amount(cost, row.cost(cost)).partition(" ")[0] for cost in shown]
             cells = [title, name_of(row), row.backbone, f"{row.metrics[main]:.3f}", ends, *costs]
-            table.add_row(*map(escape, cells))
+            table.add_row(*map(cell, cells))
     return table
 
 

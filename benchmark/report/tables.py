@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
-from benchmark.report.words import metric_title, number
+from benchmark.report.words import cell, metric_title, number
 from benchmark.results import TaskScores
 from benchmark.rows import Board, Overall, OverallRow, Row
 
@@ -209,16 +208,16 @@ def overall_notes(table: Overall) -> list[str]:
 def rich_overall(table: Overall) -> Table:
     """A table across boards for a terminal."""
     shown = Table(
-        title=escape(f"{overall_heading(table)} · {table.title}"),
-        caption=escape(" ".join(overall_notes(table))),
+        title=cell(f"{overall_heading(table)} · {table.title}"),
+        caption=cell(" ".join(overall_notes(table))),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
     for title in overall_header(table):
         left = title in ("decoder", "backbone")
-        shown.add_column(title.replace(" on ", "\non "), justify="left" if left else "right")
+        shown.add_column(cell(title).replace(" on ", "\non "), justify="left" if left else "right")
     for row in table.rows:
-        shown.add_row(*map(escape, overall_cells(table, row)))
+        shown.add_row(*map(cell, overall_cells(table, row)))
     return shown
 
 
@@ -228,7 +227,8 @@ def rich_table(board: Board, width: int, explained: bool = True) -> Table:
     explained: with the meaning of the columns.
     """
     titles = [
-        t.replace(": ", ":\n").replace("+d", "+\nd").replace(" of", "\nof") for t in header(board)
+        cell(t).replace(": ", ":\n").replace("+d", "+\nd").replace(" of", "\nof")
+        for t in header(board)
     ]
     rows = table_rows(board)
     wide = [
@@ -245,8 +245,8 @@ def rich_table(board: Board, width: int, explained: bool = True) -> Table:
     more = [f"{hidden} more columns: python cli.py report, or a wider terminal."] if hidden else []
     meaning = [legend([board])] if explained and board.columns else []
     table = Table(
-        title=escape(f"{heading(board)} · {board.protocol}"),
-        caption=escape(" ".join([*notes(board), *more, *meaning])),
+        title=cell(f"{heading(board)} · {board.protocol}"),
+        caption=cell(" ".join([*notes(board), *more, *meaning])),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 1),
         pad_edge=False,
@@ -255,7 +255,7 @@ def rich_table(board: Board, width: int, explained: bool = True) -> Table:
         left = titles[i] in ("decoder", "backbone")
         table.add_column(titles[i], justify="left" if left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(row[i]) for i in shown))
+        table.add_row(*(cell(row[i]) for i in shown))
     return table
 
 

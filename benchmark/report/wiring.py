@@ -14,6 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 
 from benchmark.wirings import Search
+from common.limits import printable
 from models.backbones import FeatureSpec
 from models.connectivity import GLOBAL, Connection, Connectivity
 
@@ -100,10 +101,13 @@ def _draw_wiring(ax: Axes, wiring: Connectivity, features: Sequence[FeatureSpec]
     stages = f"{len(alive.stages)} of {count} stages"
     dead = wiring.connections - alive.connections
     connections = f"{wiring.connections} connections" + (f", {dead} of them dead" if dead else "")
-    about = [wiring.backbone, connections, stages]
-    ax.set_title(f"{wiring.name}\n", fontsize=12, fontweight="bold")
+    about = [printable(wiring.backbone, 60), connections, stages]
+    # a name is no formula, whatever signs are in it
+    ax.set_title(
+        f"{printable(wiring.name, 60)}\n", fontsize=12, fontweight="bold", parse_math=False
+    )
     ax.text(0.5, 1.02, " · ".join(filter(None, about)), transform=ax.transAxes, ha="center",
-            fontsize=9, color=INK)  # fmt: skip
+            fontsize=9, color=INK, parse_math=False)  # fmt: skip
 
 
 def _draw_box(ax: Axes, x: float, y: float, name: str, lives: bool) -> None:

@@ -2,11 +2,20 @@
 
 import math
 
+from rich.markup import escape
+
+from common.limits import printable
+
 METRICS = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "delta1": "δ1", "delta2": "δ2",
            "delta3": "δ3", "maxf": "maxF", "meanf": "meanF", "mae": "MAE", "smeasure": "S",
            "maxe": "maxE", "abs_rel": "AbsRel", "rmse": "RMSE", "silog": "SILog", "ods": "ODS",
            "ois": "OIS", "ap": "AP", "r50": "R50"}  # fmt: skip
 COST_NAMES = {"latency": "latency", "params": "parameters", "macs": "MACs", "memory": "memory"}
+
+
+def cell(text: str) -> str:
+    """``text`` for a terminal, where rich takes nothing in it for markup or a command."""
+    return escape(printable(text))
 
 
 def metric_name(name: str) -> str:

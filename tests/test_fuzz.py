@@ -1,0 +1,37 @@
+"""A short form of ``python -m tests.fuzz all``, which reads files damaged in every way."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import mutations
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "all", "--cases", "150", "--minutes", "0.08"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    traces = [path.read_text() for path in tmp_path.glob("*/trace.txt")]
+    assert done.returncode == 0, "\n".join([*traces, done.stdout, done.stderr[-3000:]])
+    assert done.stdout.count("done: ") == 17
+
+
+@pytest.mark.parametrize("name", ["of_bytes", "of_json", "of_text"])
+def test_a_mutation_is_the_same_for_the_same_seed(name: str) -> None:
+    mutation, content = getattr(mutations, name), b'{"a": [1, 2, {"b": "c"}]}\n'
+    one, two, other = (mutation(content, random.Random(seed)) for seed in ("1", "1", "2"))
+    assert one == two
+    assert len({one, other, content}) > 1
