@@ -17,8 +17,9 @@ from types import TracebackType
 from typing_extensions import Self
 
 from benchmark.executors.base import Ended, Job, Started
+from common import stopping
 
-PATIENCE = 5.0  # seconds that an ended worker is given
+PATIENCE = 20.0  # seconds that a worker is given to save its training and end
 
 
 @dataclass
@@ -124,11 +125,11 @@ class LocalPool:
 def _serve(pipe: Connection, variables: Mapping[str, str]) -> None:
     """Do the jobs that come through ``pipe`` until it or the driver ends."""
     os.environ.update(variables)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's to handle
     threading.Thread(target=_follow_parent, daemon=True).start()
     from benchmark.executors.work import perform
 
-    with suppress(EOFError, OSError):
+    with suppress(EOFError, OSError, stopping.Stopped), stopping.signals():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's, who then sends SIGTERM
         while True:
             job = pipe.recv()
             pipe.send(Started(job, socket.gethostname(), os.getpid()))
