@@ -23,11 +23,11 @@ Unusable = dict[tuple[Any, ...], Exception]
 class Watch(Listener, Protocol):
     """Told of a sweep's progress, and by the Listener's methods of that of the current run."""
 
-    def started(self, config: RunConfig) -> None:
-        """A run begins."""
+    def started(self, config: RunConfig, where: str = "") -> None:
+        """A run begins, or begins again. where: on which machine, if it is not this process."""
 
     def ended(self, result: Result) -> None:
-        """The run that began is finished or has failed; not yet timed."""
+        """A run that began is finished or has failed; not yet timed."""
 
 
 def stored(runs: Sequence[RunConfig], results: Path) -> dict[str, Result]:
@@ -97,15 +97,7 @@ def execute(
     comparison is timed in turns as soon as it is complete. Raises UserError if results cannot be
     written.
     """
-    check_writable(runner.results)
-    waiting = {run_key(config) for config in pending}
-    done = {run_key(c): found[run_key(c)] for c in runs if run_key(c) not in waiting}
-    reasons = _impossible(runner, pending, unusable)
-    for config in pending:
-        if (key := run_key(config)) in reasons:
-            watch.started(config)
-            done[key] = runner.fail(config, reasons[key])
-            watch.ended(done[key])
+    done = settled(runs, pending, found, unusable, runner, watch)
     for group in comparable(runs):
         data: dict[tuple[Any, ...], Data] = {}
         broken: Unusable = {}
@@ -126,8 +118,34 @@ def execute(
     return [done[run_key(config)] for config in runs]
 
 
+def settled(
+    runs: Sequence[RunConfig],
+    pending: Sequence[RunConfig],
+    found: Mapping[str, Result],
+    unusable: Unusable,
+    runner: Runner,
+    watch: Watch,
+    devices: bool = True,
+) -> dict[str, Result]:
+    """The results that are there before anything runs: kept ones, and of what cannot be run.
+
+    devices: whether the runs' devices are this machine's. Raises UserError if results cannot be
+    written.
+    """
+    check_writable(runner.results)
+    waiting = {run_key(config) for config in pending}
+    done = {run_key(c): found[run_key(c)] for c in runs if run_key(c) not in waiting}
+    reasons = _impossible(runner, pending, unusable, devices)
+    for config in pending:
+        if (key := run_key(config)) in reasons:
+            watch.started(config)
+            done[key] = runner.fail(config, reasons[key])
+            watch.ended(done[key])
+    return done
+
+
 def _impossible(
-    runner: Runner, pending: Sequence[RunConfig], unusable: Unusable
+    runner: Runner, pending: Sequence[RunConfig], unusable: Unusable, devices: bool
 ) -> dict[str, Exception]:
     """Why runs cannot be, by key: their data, device, size or network. Seeds share the answer."""
     unseeded = {run_key(c): c.model_copy(update={"seed": 0}) for c in pending}
@@ -135,7 +153,9 @@ def _impossible(
     errors: dict[str, Exception] = {}
     for key, config in networks.items():
         try:
-            errors.update(runner.check([config]))
+            here = config if devices else config.model_copy(update={"device": "cpu"})
+            for error in runner.check([here]).values():
+                errors[key] = error
         except Exception as error:  # a defect of one network
             errors[key] = error
     reasons: dict[str, Exception] = {}

@@ -10,6 +10,7 @@ from benchmark.commands.options import checkpoint_option, console_of_width, quie
 from common.errors import UsageError, first_line
 
 CACHE = ("only-missing", "always", "never")
+EXECUTORS = ("local", "ray", "slurm")
 
 
 @click.command()
@@ -32,6 +33,29 @@ CACHE = ("only-missing", "always", "never")
 @click.option("--tensorboard", is_flag=True,
               help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
 @checkpoint_option
+@click.option("--executor", type=click.Choice(EXECUTORS), default="local", show_default=True,
+              help="Where runs are done: processes of this machine, a Ray cluster (extra ray), "
+                   "Slurm (extra slurm).")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N",
+              help="At most N runs at once. [default: local 1, or one per GPU; ray as many as it "
+                   "has room for; slurm 100]")  # fmt: skip
+@click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True, metavar="N",
+              help="How often a run whose worker died is run again.")  # fmt: skip
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="Of the Ray cluster. [default: RAY_ADDRESS, else a Ray of this machine]",
+)
+@click.option("--resources", metavar="cpus=N,gpus=N",
+              help="Of each run with ray and slurm. [default: cpus=1, and gpus=1 for device "
+                   "cuda]")  # fmt: skip
+@click.option(
+    "--slurm-option",
+    "slurm",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of sbatch, as in partition=gpu. May be repeated.",
+)
 @click.option(
     "--dry-run", is_flag=True, help="Print the plan with its estimated time; run nothing."
 )
@@ -39,7 +63,8 @@ CACHE = ("only-missing", "always", "never")
 def sweep(
     file: str, results: Path | None, cache: str | None, data: tuple[str, ...],
     weights: tuple[str, ...], settings: tuple[str, ...], retime: bool, tensorboard: bool,
-    every: float, dry_run: bool, verbose: bool,
+    executor: str, jobs: int | None, retries: int, address: str | None, resources: str | None,
+    slurm: tuple[str, ...], every: float, dry_run: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Run tasks × data sets × backbones × decoders × seeds from a file.
 
@@ -49,8 +74,12 @@ def sweep(
     """
     if not verbose:
         quiet()
+    import torch
+
     from benchmark.distributed import asked
     from benchmark.estimate import estimate
+    from benchmark.executors.choice import make_executor
+    from benchmark.executors.driver import execute_on
     from benchmark.leaderboard import boards
     from benchmark.logs import check_tensorboard
     from benchmark.report.sweep import comparison, plan_line, plan_table, summary, watching
@@ -74,34 +103,46 @@ def sweep(
         raise UsageError("--retime: --cache always runs nothing: use only-missing")
     found = stored(plan.runs, results)
     pending = to_do(plan.runs, found, policy)
+    workers = make_executor(
+        *(executor, pending, results, jobs, address, resources),
+        _pairs("--slurm-option", slurm),
+    )
+    lanes = 1 if workers is None else workers.lanes or 1
     opened, unusable = open_data(pending)
-    estimates = estimate(pending, told_before(results), opened)
+    estimates = {}
+    if workers is None or not workers.elsewhere:
+        if workers is not None and workers.threads is not None:
+            torch.set_num_threads(workers.threads)  # as each of the runs
+        estimates = estimate(pending, told_before(results), opened)
     for text in plan.skipped:
         click.echo(f"left out: {text}", err=True)
     for shared, error in unusable.items():
-        click.echo(f"cannot run {shared[0]} on {shared[1]}: {first_line(error)}", err=True)
+        here = "" if workers is None or workers.same_files else " here; the workers will try"
+        text = f"cannot run {shared[0]} on {shared[1]}{here}: {first_line(error)}"
+        click.echo(text, err=True)
     console = console_of_width(180)
     if dry_run:
         console.print(plan_table(plan.runs, pending, found, estimates))
-        click.echo(plan_line(plan.runs, pending, estimates))
+        click.echo(plan_line(plan.runs, pending, estimates, lanes))
         return
-    click.echo(plan_line(plan.runs, pending, estimates), err=True)
+    click.echo(plan_line(plan.runs, pending, estimates, lanes), err=True)
     if policy == "always":
         done = list(found.values())
     else:
         start = time.monotonic()
-        with watching(pending, estimates, say, verbose) as watch:
+        with watching(pending, estimates, say, verbose, lanes=lanes) as watch:
             runner = Runner(
                 results, False, watch, retime=retime, tensorboard=tensorboard, every=every
             )
-            done = execute(plan.runs, pending, found, unusable, runner, watch)
+            what = plan.runs, pending, found, unusable, runner, watch
+            done = execute(*what) if workers is None else execute_on(workers, *what, retries)
         took = time.monotonic() - start
     for board in boards(done):
         console.print(rich_table(board, console.width))
     for line in summary(plan.runs, pending, done):
         click.echo(line, err=True)
     if pending:
-        click.echo(comparison(estimates, took), err=True)
+        click.echo(comparison(estimates, took, lanes), err=True)
     click.echo(f"results: {results}", err=True)
     if any(result.status == "failed" for result in done):
         raise SystemExit(1)

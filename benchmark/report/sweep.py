@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console, Group
@@ -16,6 +17,9 @@ from benchmark.estimate import UNKNOWN, Estimate
 from benchmark.plan import run_key
 from benchmark.results import Result
 from benchmark.sweeping import Watch
+
+SHOWN = 12
+"""Lines for runs that go on at once."""
 
 
 def duration(seconds: float) -> str:
@@ -73,28 +77,30 @@ def plan_table(
     return table
 
 
-def total(estimates: Mapping[str, Estimate]) -> float | None:
-    """Seconds of all runs whose time can be told; None where none can."""
+def total(estimates: Mapping[str, Estimate], lanes: int = 1) -> float | None:
+    """Seconds of all runs whose time can be told, ``lanes`` at once; None where none can."""
     known = [e.seconds for e in estimates.values() if e.seconds is not None]
-    return sum(known) if known else None
+    return sum(known) / lanes if known else None
 
 
 def plan_line(
     runs: Sequence[RunConfig],
     pending: Sequence[RunConfig],
     estimates: Mapping[str, Estimate],
+    lanes: int = 1,
 ) -> str:
     """How many runs, how many are left, how long."""
     text = f"{len(runs)} runs, {len(pending)} of them to do"
-    if not pending:
+    if not pending or not estimates:
         return text
     sources = [e.source for e in estimates.values()]
     counts = ", ".join(f"{sources.count(s)} {s}" for s in dict.fromkeys(sources))
-    seconds = total(estimates)
+    seconds = total(estimates, lanes)
     about = "time unknown" if seconds is None else f"about {duration(seconds)}"
     if seconds is not None and UNKNOWN.source in sources:
         about += " without the unknown ones"
-    return f"{text}: {about} ({counts})"
+    together = f", {lanes} at once" if lanes > 1 else ""
+    return f"{text}{together}: {about} ({counts})"
 
 
 def summary(
@@ -118,18 +124,30 @@ def summary(
     return lines
 
 
-def comparison(estimates: Mapping[str, Estimate], took: float) -> str:
+def comparison(estimates: Mapping[str, Estimate], took: float, lanes: int = 1) -> str:
     """The estimated time beside the true one."""
-    seconds = total(estimates)
+    seconds = total(estimates, lanes)
     text = f"took {duration(took)}"
     return text if seconds is None else f"estimated {duration(seconds)}, {text}"
 
 
-class _Course:
-    """Counts of a sweep, by group, and how long the rest will take."""
+@dataclass
+class _Running:
+    config: RunConfig
+    begun: float
+    where: str
 
-    def __init__(self, pending: Sequence[RunConfig], estimates: Mapping[str, Estimate]) -> None:
-        self.estimates = estimates
+
+class _Course:
+    """Counts of a sweep, by group, what is running, and how long the rest will take.
+
+    lanes: how many runs there are at once.
+    """
+
+    def __init__(
+        self, pending: Sequence[RunConfig], estimates: Mapping[str, Estimate], lanes: int
+    ) -> None:
+        self.estimates, self.lanes = estimates, lanes
         self.start = time.monotonic()
         self.groups: dict[tuple[str, str], dict[str, int]] = {}
         self.left = {run_key(config) for config in pending}
@@ -138,24 +156,25 @@ class _Course:
             group = self.groups.setdefault((config.task, config.dataset), {})
             group["left"] = group.get("left", 0) + 1
         self.expected = self.taken = 0.0
-        self.current: RunConfig | None = None
-        self.begun = self.start
+        self.running: dict[str, _Running] = {}
 
-    def started(self, config: RunConfig) -> None:
-        self.current, self.begun = config, time.monotonic()
-        self._move(config, "left", "running")
+    def started(self, config: RunConfig, where: str) -> None:
+        key = run_key(config)
+        if key not in self.running:  # else begun again
+            self._move(config, "left", "running")
+        self.running[key] = _Running(config, time.monotonic(), where)
 
-    def ended(self, result: Result) -> float:
-        """Seconds that the run took."""
-        spent = time.monotonic() - self.begun
+    def ended(self, result: Result) -> tuple[float, str]:
+        """Seconds that the run took, and where."""
+        run = self.running.pop(result.key)
+        spent = time.monotonic() - run.begun
         self.left.discard(result.key)
         told = self.estimates.get(result.key, UNKNOWN).seconds
         if told is not None and result.status == "finished":
             self.expected += told
             self.taken += spent
         self._move(result.config, "running", "done" if result.status == "finished" else "failed")
-        self.current = None
-        return spent
+        return spent, run.where
 
     def _move(self, config: RunConfig, old: str, new: str) -> None:
         group = self.groups[(config.task, config.dataset)]
@@ -172,8 +191,9 @@ class _Course:
         if not known:
             return None
         pace = self.taken / self.expected if self.expected else 1.0
-        spent = time.monotonic() - self.begun if self.current is not None else 0.0
-        return max(sum(known) * pace - spent, 0.0)
+        now = time.monotonic()
+        spent = sum(now - run.begun for run in self.running.values())
+        return max(sum(known) * pace - spent, 0.0) / self.lanes
 
 
 class Lines:
@@ -193,27 +213,30 @@ class Lines:
         if self.verbose:
             self.say(text)
 
-    def started(self, config: RunConfig) -> None:
-        self.course.started(config)
+    def started(self, config: RunConfig, where: str = "") -> None:
+        self.course.started(config, where)
+        if where and self.verbose:
+            self.say(f"{label(config)}: started on {where}")
 
     def ended(self, result: Result) -> None:
-        spent = self.course.ended(result)
+        ending = _ending(result, *self.course.ended(result))
         number = self.course.count - len(self.course.left)
-        self.say(f"[{number}/{self.course.count}] {_ending(result, spent)}")
+        self.say(f"[{number}/{self.course.count}] {ending}")
 
 
-def _ending(result: Result, spent: float) -> str:
+def _ending(result: Result, spent: float, where: str) -> str:
+    place = f" on {where}" if where else ""
     if result.status == "failed":
-        return f"{label(result.config)}: failed: {result.error}"
+        return f"{label(result.config)}: failed{place}: {result.error}"
     scores = ", ".join(
         f"{view.columns[0].partition('@')[0]} {view.metrics[view.columns[0]]:.3f}"
         for view in result.by_task().values()
     )
-    return f"{label(result.config)}: finished in {duration(spent)}, {scores}"
+    return f"{label(result.config)}: finished{place} in {duration(spent)}, {scores}"
 
 
 class Screen(Lines):
-    """On a terminal: a table of the groups, drawn anew, with the current run's bar below."""
+    """On a terminal: a table of the groups, drawn anew, and below what is running."""
 
     def __init__(self, course: _Course, console: Console, verbose: bool) -> None:
         super().__init__(course, self._print, verbose)
@@ -234,10 +257,10 @@ class Screen(Lines):
         self.bar.update(self.task, advance=1, note=escape(note))
 
     def ended(self, result: Result) -> None:
-        spent = self.course.ended(result)
+        ending = _ending(result, *self.course.ended(result))
         self.bar.update(self.task, visible=False)
         if result.status == "failed" or self.verbose:
-            self.say(_ending(result, spent))
+            self.say(ending)
 
     def __rich__(self) -> Group:
         course = self.course
@@ -252,9 +275,17 @@ class Screen(Lines):
         left = course.remaining()
         rest = "" if left is None or not course.left else f", about {duration(left)} left"
         now = f"{duration(time.monotonic() - course.start)} so far{rest}"
-        if course.current is not None:
-            now += f" · {label(course.current)}"
-        return Group(table, escape(now), self.bar)
+        running = list(course.running.values())
+        if len(running) == 1 and not running[0].where:
+            now += f" · {label(running[0].config)}"
+            running = []
+        lines = [
+            f"{duration(time.monotonic() - run.begun)} on {run.where or '?'}: {label(run.config)}"
+            for run in running[:SHOWN]
+        ]
+        if len(running) > SHOWN:
+            lines.append(f"and {len(running) - SHOWN} more")
+        return Group(table, *map(escape, (now, *lines)), self.bar)
 
 
 @contextmanager
@@ -264,10 +295,11 @@ def watching(
     say: Callable[[str], None],
     verbose: bool = False,
     console: Console | None = None,
+    lanes: int = 1,
 ) -> Iterator[Watch]:
     """A live table on a terminal, a line a run elsewhere. say: prints such a line."""
     console = console or Console(stderr=True)
-    course = _Course(pending, estimates)
+    course = _Course(pending, estimates, lanes)
     if not console.is_terminal:
         yield Lines(course, say, verbose)
         return

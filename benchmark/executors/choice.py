@@ -1,0 +1,86 @@
+"""From options of the command line to an executor."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmark.config import RunConfig
+from benchmark.executors.base import Executor
+from common.errors import UsageError
+
+
+def make_executor(
+    name: str,
+    runs: Sequence[RunConfig],
+    results: Path,
+    jobs: int | None = None,
+    address: str | None = None,
+    resources: str | None = None,
+    slurm: Mapping[str, str] | None = None,
+) -> Executor | None:
+    """The executor of ``runs``; None: this process will do. Raises UsageError.
+
+    jobs: how many at once. resources: of a run, as ``cpus=2,gpus=1``. slurm: options of sbatch.
+    """
+    for option, given, owners in (
+        ("--address", address, ("ray",)),
+        ("--slurm-option", slurm, ("slurm",)),
+        ("--resources", resources, ("ray", "slurm")),
+    ):
+        if given and name not in owners:
+            hint = f"is for --executor {' or '.join(owners)}"
+            if option == "--resources":
+                hint += "; here --jobs divides the threads, and each run has one GPU"
+            raise UsageError(f"{option}: {hint}")
+    if name == "local":
+        return _local(runs, jobs)
+    cpus, gpus = _resources(resources or "")
+    if gpus is None:
+        gpus = float(any(_on_gpu(config) for config in runs))
+    if name == "ray":
+        from benchmark.executors.ray_cluster import RayExecutor
+
+        return RayExecutor(address, cpus, gpus, jobs)
+    from benchmark.executors.slurm import SlurmExecutor
+
+    return SlurmExecutor(results, slurm or {}, cpus, gpus, jobs)
+
+
+def _on_gpu(config: RunConfig) -> bool:
+    return config.device.startswith("cuda")
+
+
+def _local(runs: Sequence[RunConfig], jobs: int | None) -> Executor | None:
+    from benchmark.executors.local import LocalPool
+
+    gpus: list[str] = []
+    if any(map(_on_gpu, runs)):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        there = range(torch.cuda.device_count())
+        gpus = visible.split(",")[: len(there)] if visible else [str(number) for number in there]
+        jobs = jobs or max(1, len(gpus))
+        if jobs > max(1, len(gpus)):
+            raise UsageError(f"--jobs {jobs}: each run has a GPU of its own, here are {len(gpus)}")
+        named = next((c.device for c in runs if c.device.startswith("cuda:")), None)
+        if jobs > 1 and named is not None:
+            raise UsageError(f"--jobs {jobs}: device {named} is one GPU: give device=cuda")
+    if jobs is None or jobs == 1:
+        return None
+    return LocalPool(jobs, max(1, torch.get_num_threads() // jobs), gpus[:jobs])
+
+
+def _resources(text: str) -> tuple[int, float | None]:
+    """CPUs and GPUs of a run; one CPU and None where nothing is said."""
+    found: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        key, separator, value = part.partition("=")
+        try:
+            found[key] = float(value) if key == "gpus" else int(value)
+        except ValueError:
+            found[key] = -1
+        least = {"cpus": 1, "gpus": 0}.get(key)
+        if not separator or least is None or found[key] < least:
+            raise UsageError(f"--resources {text}: expected cpus=N,gpus=N, each or both")
+    return int(found.get("cpus", 1)), found.get("gpus")

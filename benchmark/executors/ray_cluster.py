@@ -1,0 +1,144 @@
+"""Runs as tasks of a Ray cluster: an existing one, or this machine's processors."""
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+from benchmark.executors.base import PACKAGES, ROOT, Answer, Ended, Job, Started
+from common.errors import UsageError, UserError
+
+EVERYTHING = 1_000_000
+
+
+class RayExecutor:
+    """Each run is one task with ``cpus`` and ``gpus`` of its own.
+
+    address: of a running cluster, as for ``ray.init``; None: RAY_ADDRESS, or a Ray of this machine
+    alone. jobs: at most so many at once; None: as many as there is room for. The modules of this
+    checkout travel to the workers, whose Python needs its dependencies.
+    """
+
+    same_files = False
+    elsewhere = True
+
+    def __init__(self, address: str | None, cpus: int, gpus: float, jobs: int | None) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise UsageError("--executor ray: needs a package: pip install -e .[ray]") from None
+        self.ray: Any = ray
+        self.address = address
+        self.resources = {"num_cpus": cpus, "num_gpus": gpus}
+        self.room = jobs or EVERYTHING
+        self.lanes: int | None = jobs
+        self.threads: int | None = cpus
+        self.jobs: dict[Any, Job] = {}
+        self.nodes: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        ray = self.ray
+        modules = [str(ROOT / package) for package in PACKAGES]
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keep what the user set
+        try:
+            ray.init(
+                address=self.address,
+                runtime_env={"py_modules": modules},
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            where = f"--address {self.address}" if self.address else "--executor ray"
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"{where}: no Ray there ({first}): start one with ray start") from error
+        total = ray.cluster_resources()
+        for name, kind in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+            if self.resources[name] > total.get(kind, 0):
+                self.__exit__(None, None, None)
+                raise UserError(
+                    f"--resources: a run wants {self.resources[name]:g} {kind}, the cluster has "
+                    f"{total.get(kind, 0):g}"
+                )
+        if self.lanes is None:
+            shares = [total.get(k, 0) / n for k, n in
+                      (("CPU", self.resources["num_cpus"]), ("GPU", self.resources["num_gpus"]))
+                      if n]  # fmt: skip
+            self.lanes = max(1, int(min(shares)))
+        self.board = ray.remote(num_cpus=0)(_Board).remote()
+        self.perform = ray.remote(max_retries=0)(_perform)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for reference in self.jobs:
+            self.ray.cancel(reference, force=True)
+        self.jobs.clear()
+        self.ray.shutdown()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            options: dict[str, Any] = dict(self.resources)
+            node = self.nodes.get(job.near or "")
+            if node is not None:
+                from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+                options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+            self.jobs[self.perform.options(**options).remote(job, self.board)] = job
+
+    def wait(self) -> list[Started | Ended]:
+        ready: list[Any] = []
+        if self.jobs:
+            references = list(self.jobs)
+            ready, _ = self.ray.wait(references, num_returns=1, timeout=1.0)
+            if ready:  # and what else is ready
+                ready, _ = self.ray.wait(references, num_returns=len(references), timeout=0)
+        else:
+            time.sleep(0.1)
+        happened: list[Started | Ended] = []
+        for started, node in self.ray.get(self.board.take.remote()):
+            self.nodes[started.where] = node
+            happened.append(started)
+        for reference in ready:
+            job = self.jobs.pop(reference)
+            happened.append(self._ended(job, reference))
+        return happened
+
+    def _ended(self, job: Job, reference: Any) -> Ended:
+        try:
+            answer: Answer = self.ray.get(reference)
+        except self.ray.exceptions.RayError as error:
+            lines = [text.strip() for text in str(error).strip().splitlines()]
+            return Ended(job, None, f"{type(error).__name__}: {lines[0] if lines else ''}")
+        return Ended(job, answer)
+
+
+class _Board:
+    """Where workers tell that they have begun."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Started, str]] = []
+
+    def put(self, started: Started, node: str) -> None:
+        self.told.append((started, node))
+
+    def take(self) -> list[tuple[Started, str]]:
+        told, self.told = self.told, []
+        return told
+
+
+def _perform(job: Job, board: Any) -> Answer:
+    import ray
+
+    from benchmark.executors.work import perform
+
+    node = ray.get_runtime_context().get_node_id()
+    board.put.remote(Started(job, socket.gethostname(), os.getpid()), node)
+    return perform(job)

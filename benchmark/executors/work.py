@@ -1,0 +1,121 @@
+"""What a worker does with a job. Nothing in here knows which executor called it."""
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from benchmark.config import RunConfig
+from benchmark.events import Silent
+from benchmark.executors.base import Answer, Job, Settings
+from benchmark.plan import run_key
+from benchmark.results import FILE, Result, folder_of, load, save
+from benchmark.runner import Data, Runner, shared_data
+from common.errors import UserError
+from common.memory import keep_freed_memory
+
+SMALL = 64_000_000
+"""Bytes of a run's folder that travel from a worker which does not see the driver's."""
+
+_data: dict[tuple[Any, ...], Data] = {}
+
+
+class _Told(Silent):
+    """Keeps the messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def token_file(settings: Settings) -> Path:
+    """The file by which a worker knows the driver's results folder."""
+    return Path(settings.results) / f".sweep-{settings.token}"
+
+
+def perform(job: Job) -> Answer:
+    """Do ``job``; whatever goes wrong is in the answer."""
+    keep_freed_memory()
+    told = _Told()
+    settings = job.settings
+    with suppress(OSError):
+        os.chdir(settings.cwd)
+    shared = token_file(settings).is_file()
+    if job.kind == "time" and not shared:
+        return Answer(shared=False)  # the weights are not here
+    folder = Path(settings.results) if shared else Path(tempfile.mkdtemp(prefix="sweep-"))
+    runner = Runner(folder, listener=told, **settings.runner)
+    if settings.threads is not None:
+        runner.threads = settings.threads
+    configs = [RunConfig.model_validate_json(text) for text in job.configs]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="timm|kornia|torch")
+        warnings.showwarning = lambda message, *_, **__: told.message(f"warning: {message}")
+        try:
+            if job.kind == "time":
+                return _timed(configs, runner, told)
+            return _ran(configs[0], runner, told, settings, shared)
+        except UserError as error:  # of the results folder: the next run would meet it too
+            return Answer((), tuple(told.messages), stop=str(error))
+
+
+def _timed(configs: Sequence[RunConfig], runner: Runner, told: _Told) -> Answer:
+    done: dict[str, Result] = {}
+    for config in configs:
+        found = load(folder_of(runner.results, config, run_key(config)))
+        if found is not None:
+            done[found.key] = found
+    runner.time([config for config in configs if run_key(config) in done], done)
+    return Answer(tuple(r.model_dump_json() for r in done.values()), tuple(told.messages))
+
+
+def _ran(
+    config: RunConfig, runner: Runner, told: _Told, settings: Settings, shared: bool
+) -> Answer:
+    """Train and score; the data of the last comparison stay open for the next run."""
+    if shared_data(config) not in _data:
+        _data.clear()
+    broken = False
+    try:
+        result = runner.one(config, _data)
+    except Exception as error:  # of the data, as in a sweep of one process
+        broken = True
+        result = runner.fail(config, error)
+    folder = folder_of(runner.results, config, result.key)
+    if result.environment and not result.environment.get("commit"):
+        result.environment |= settings.git  # the code came from the driver, without its history
+        if result.status == "finished":
+            save(folder, result)
+    files = {} if shared else _taken(folder, told)
+    return Answer(
+        (result.model_dump_json(),), tuple(told.messages), broken, shared=shared, files=files
+    )
+
+
+def _taken(folder: Path, told: _Told) -> dict[str, bytes]:
+    """The contents of a run's folder but its result, the smallest files first; then it is removed.
+
+    If they are too large, the folder stays and that is told.
+    """
+    files: dict[str, bytes] = {}
+    left, size = [], 0
+    found = [p for p in folder.rglob("*") if p.is_file() and p.name != FILE]
+    for path in sorted(found, key=lambda p: (p.stat().st_size, p)):
+        size += path.stat().st_size
+        if size > SMALL:
+            left.append(path.name)
+        else:
+            files[path.relative_to(folder).as_posix()] = path.read_bytes()
+    if left:
+        told.message(
+            f"{', '.join(left)}: too large to send, left in {os.uname().nodename}:{folder}"
+        )
+    else:
+        shutil.rmtree(folder.parent, ignore_errors=True)
+    return files
