@@ -14,6 +14,7 @@ from typing import Any
 from typing_extensions import Self
 
 from benchmark.executors.base import ROOT, Answer, Ended, Job, Started
+from common import stopping
 from common.errors import UsageError, UserError, first_line
 
 LOGS = ".slurm"
@@ -167,4 +168,5 @@ def _perform(job: Job, folder: str) -> Answer:
     whole = note.with_suffix(".writing")
     whole.write_text(json.dumps([socket.gethostname(), os.getpid()]))
     whole.replace(note)
-    return perform(job)
+    with stopping.signals():  # Slurm's SIGTERM: save first, the retry goes on
+        return perform(job)
