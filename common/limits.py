@@ -3,6 +3,7 @@
 The limits are far above what this program writes and what data sets publish; each says how far.
 """
 
+import io
 import json
 import re
 import stat
@@ -64,6 +65,21 @@ def read_bytes(path: Path, most: int) -> bytes:
     if len(content) > size:
         raise LimitError("it grew while it was read")
     return content
+
+
+class Capped(io.BufferedReader):
+    """A file that makes room for what it has, not for what is asked for.
+
+    A pickle's text or a chunk of a PNG may say that it has 4 GB, and its reader asks for them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(self.size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -84,8 +84,9 @@ def _read_map(path: Path) -> NDArray[np.float32]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with path.open("rb") as file:
+                start = file.read(8)
                 # later versions may claim a header of 4 GB
-                if file.read(8)[6:] not in (b"\1\0", b""):
+                if start[:6] == b"\x93NUMPY" and start[6:] != b"\1\0":
                     raise ValueError("it is no array file of version 1")
             array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from common import limits
 from common.errors import DataError, UsageError
-from common.limits import LimitError, printable
+from common.limits import Capped, LimitError, printable
 from datasets.base import DatasetInfo
 
 IGNORE = 255
@@ -159,7 +159,7 @@ def reason(error: Exception) -> str:
     known = getattr(error, "strerror", None) or (
         isinstance(error, OSError | LimitError) and str(error)
     )
-    return " ".join((known or f"{type(error).__name__}: {error}").split())
+    return printable(" ".join((known or f"{type(error).__name__}: {error}").split()), 300)
 
 
 def _too_large(path: Path, size: str) -> DataError:
@@ -182,7 +182,7 @@ def _decoded(path: Path) -> Iterator[Image.Image]:
             # of metadata and the like: the pixels are what counts. Of their number too: it is
             # compared below, before any is decoded
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as picture:
+            with Capped(path) as file, Image.open(file, formats=FORMATS) as picture:
                 check_pixels(path, *picture.size)
                 ImageOps.exif_transpose(picture, in_place=True)
                 yield picture

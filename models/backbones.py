@@ -7,7 +7,6 @@ convolution; MobileNetV2 has nine. All others give the last map of each stride.
 
 import copy
 import inspect
-import io
 import pickle
 import re
 import zipfile
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import DataError, UsageError, UserError
-from common.limits import WEIGHTS, check_size, printable
+from common.limits import WEIGHTS, Capped, check_size, printable
 from common.registry import unknown_name
 
 MIN_STRIDES = 4
@@ -227,7 +226,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
             return dict(load_file(path))
         _check_stored(path)
-        with _Capped(path) as file:
+        with Capped(path) as file:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # its first lines advise to load it all the same
         asked = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
@@ -245,18 +244,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     ):
         raise _unreadable(path, ValueError("no dictionary of tensors in it"))
     return state
-
-
-class _Capped(io.BufferedReader):
-    """A file that makes room for what it has, not for what is asked for: a pickle asks for 4 GB."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-        self.size = path.stat().st_size
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        left = max(self.size - self.tell(), 0)
-        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _check_stored(path: Path) -> None:

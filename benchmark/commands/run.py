@@ -53,7 +53,7 @@ def run(
     from benchmark.plan import DEFAULT_DECODERS, plan
 
     if isinstance(tasks := values.get("task"), list | tuple):
-        values["task"] = "+".join(tasks)
+        values["task"] = "+".join(map(str, tasks))
     axes: dict[str, Any] = {"decoder": DEFAULT_DECODERS}
     for name in SEVERAL:
         if name in values:

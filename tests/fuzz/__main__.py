@@ -4,8 +4,8 @@
     python -m tests.fuzz all --cases 300 --out findings
 
 A case is fine if the files are read, or refused by a UserError, within 20 s of the processor's time
-and 4 GB of addresses. Anything else, a crash of the process too, is a finding: its files and its
-traceback are kept in --out. The same --seed makes the same cases.
+and 4 GB of addresses beyond the program's own. Anything else, a crash of the process too, is a
+finding: its files and its traceback are kept in --out. The same --seed makes the same cases.
 """
 
 import argparse
@@ -100,7 +100,8 @@ def work(name: str, seed: int, first: int, cases: int, end: float, good: Path, p
 
     prepare()
     signal.signal(signal.SIGPROF, alarm)
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
+    own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (own + ADDRESSES, own + ADDRESSES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff writes there
     kinds: Counter[str] = Counter()

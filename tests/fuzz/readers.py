@@ -241,7 +241,7 @@ overrides:
 def read_config(root: Path, rng: random.Random) -> None:
     values = given(read_config_file(root / "c.yaml"))
     if isinstance(tasks := values.get("task"), list | tuple):
-        values["task"] = "+".join(tasks)
+        values["task"] = "+".join(map(str, tasks))
     axes: dict[str, Any] = {"decoder": ["fcn"]}
     for name in ("backbone", "decoder", "seed"):
         if name in values:
