@@ -9,6 +9,7 @@ from benchmark.commands.data import data
 from benchmark.commands.network import evaluate, predict
 from benchmark.commands.results import list_, report
 from benchmark.commands.run import run
+from benchmark.commands.ship import export
 from benchmark.commands.speed import speed
 from benchmark.commands.sweep import sweep
 from benchmark.commands.wiring import draw, prune, search, transfer
@@ -45,7 +46,7 @@ def main() -> None:
 
 COMMANDS = (
     run, sweep, evaluate, predict, report, compare, recommend, search, prune, transfer, draw, speed,
-    data, list_,
+    data, list_, export,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)
