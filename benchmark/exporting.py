@@ -35,10 +35,11 @@ Run = Callable[[Tensor], Mapping[str, Tensor]]
 class Pooling(nn.Module):
     """Adaptive average pooling into ``bins`` as two matrix products, for any size of a map.
 
-    Exporters write the bounds of ``nn.AdaptiveAvgPool2d`` down for the size that they see.
+    Exporters write the bounds of ``nn.AdaptiveAvgPool2d`` down for the size that they see. bins:
+    (rows, columns).
     """
 
-    def __init__(self, bins: tuple[int, int]) -> None:
+    def __init__(self, bins: Any) -> None:
         super().__init__()
         self.bins = bins
 
@@ -76,7 +77,7 @@ class Shipped(nn.Module):
             self.net = model.fuse()
         except RuntimeError:  # folding changes the outputs
             self.net = copy.deepcopy(model).eval()
-        self.net = self.net.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.net = self.net.cpu().to(memory_format=torch.contiguous_format)
         _replace_poolings(self.net)
         for parameter in self.net.parameters():
             parameter.requires_grad_(False)
@@ -103,9 +104,9 @@ class Shipped(nn.Module):
             for name, y in self.net.maps(x).items()
         }
         if self.divisor > 1:  # a slice would ask whether it is the whole
-            rows, columns = (torch.arange(n, device=x.device) for n in (height, width))
+            top, left = (torch.arange(side, device=x.device) for side in (height, width))
             logits = {
-                name: y.index_select(2, rows).index_select(3, columns) for name, y in logits.items()
+                name: y.index_select(2, top).index_select(3, left) for name, y in logits.items()
             }
         if not self.tasks:
             return logits
@@ -120,8 +121,8 @@ def _replace_poolings(net: nn.Module) -> None:
         for name, child in parent.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 size = child.output_size
-                bins = (size, size) if isinstance(size, int) else tuple(size)
-                if bins != (1, 1) and None not in bins:
+                bins = (size, size) if isinstance(size, int) else size
+                if bins != (1, 1):
                     setattr(parent, name, Pooling(bins))
 
 
@@ -131,10 +132,6 @@ class Sizes:
 
     static: tuple[int, int] | None
     smallest: int
-
-    @property
-    def example(self) -> tuple[int, int]:
-        return self.static or EXAMPLE
 
     def shapes(self, own: tuple[int, int]) -> list[Shape]:
         """Shapes (batch, height, width) that a file is verified on; own: the network's size."""
@@ -201,26 +198,26 @@ def cannot_export(form: str, sizes: Sizes, why: str) -> UserError:
     return UsageError(f"--format {form}: cannot hold this network ({why}): use {static}{others}")
 
 
-def _program(shipped: Shipped, sizes: Sizes) -> torch.export.ExportedProgram:
-    dynamic = torch.export.Dim.DYNAMIC  # type: ignore[attr-defined]
-    axes = (0,) if sizes.static else (0, 2, 3)
+def _program(shipped: Shipped, static: tuple[int, int] | None) -> torch.export.ExportedProgram:
+    dynamic = torch.export.Dim.DYNAMIC
+    axes = (0,) if static else (0, 2, 3)
     return torch.export.export(
         shipped,
-        (torch.rand(2, 3, *sizes.example),),
-        dynamic_shapes=({axis: dynamic for axis in axes},),
+        (torch.rand(2, 3, *(static or EXAMPLE)),),
+        dynamic_shapes=(dict.fromkeys(axes, dynamic),),
         strict=False,
     )
 
 
 def _write_pt2(shipped: Shipped, path: Path, sizes: Sizes, metadata: Mapping[str, str]) -> None:
     with path.open("wb") as file:
-        torch.export.save(_program(shipped, sizes), file, extra_files=dict(metadata))  # type: ignore[arg-type]
+        torch.export.save(_program(shipped, sizes.static), file, extra_files=dict(metadata))
 
 
 def _write_torchscript(
     shipped: Shipped, path: Path, sizes: Sizes, metadata: Mapping[str, str]
 ) -> None:
-    example = torch.rand(2, 3, *sizes.example)
+    example = torch.rand(2, 3, *(sizes.static or EXAMPLE))
     traced = torch.jit.trace(shipped, (example,), strict=False, check_trace=False)  # type: ignore[no-untyped-call]
     torch.jit.save(traced, str(path), _extra_files=dict(metadata))  # type: ignore[no-untyped-call]
 
@@ -231,7 +228,7 @@ def _write_onnx(shipped: Shipped, path: Path, sizes: Sizes, metadata: Mapping[st
     from benchmark.onnx_files import name_axes, set_metadata
 
     program = torch.onnx.export(
-        _program(shipped, sizes),
+        _program(shipped, sizes.static),
         (),
         dynamo=True,
         external_data=False,
@@ -257,7 +254,7 @@ def opened(form: str, path: Path) -> Run:
         return OnnxNetwork(path)
     if form == "pt2":
         with path.open("rb") as file:
-            found: Run = torch.export.load(file).module()  # type: ignore[arg-type,assignment]
+            found: Run = torch.export.load(file).module()
         return found
     with quietly():
         return torch.jit.load(str(path))  # type: ignore[no-any-return,no-untyped-call]

@@ -1,12 +1,11 @@
 """Static int8 of an ONNX file, calibrated on the data, and what it costs in accuracy."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from benchmark.checkpoint import Checkpoint
@@ -14,7 +13,6 @@ from benchmark.config import RunConfig
 from benchmark.evaluation import evaluate, metrics_of
 from benchmark.events import Listener
 from benchmark.exporting import quietly
-from datasets.base import DATASETS
 from datasets.pipeline import Resized, open_split
 from tasks.base import Task
 

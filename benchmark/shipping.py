@@ -1,8 +1,7 @@
 """Steps of `export`: write, verify, quantise and score, so that only a good file stays."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
