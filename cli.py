@@ -9,7 +9,7 @@ from benchmark.commands.data import data
 from benchmark.commands.network import evaluate, predict
 from benchmark.commands.results import list_, report
 from benchmark.commands.run import run
-from benchmark.commands.ship import export
+from benchmark.commands.ship import export, from_hub, push_to_hub
 from benchmark.commands.speed import speed
 from benchmark.commands.sweep import sweep
 from benchmark.commands.wiring import draw, prune, search, transfer
@@ -46,7 +46,7 @@ def main() -> None:
 
 COMMANDS = (
     run, sweep, evaluate, predict, report, compare, recommend, search, prune, transfer, draw, speed,
-    data, list_, export,
+    data, list_, export, push_to_hub, from_hub,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

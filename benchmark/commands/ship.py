@@ -85,3 +85,38 @@ def _tell(done: "Exported", own: tuple[int, int]) -> None:
     console.print(checks_table(done.checks))
     if done.int8 is not None:
         console.print(loss_table(done.int8))
+
+
+@click.command("push-to-hub")
+@CHECKPOINT
+@click.option("--repo", required=True, metavar="USER/NAME", help="Repository; made if need be.")
+@click.option("--private", is_flag=True, help="Make it for your eyes only.")
+def push_to_hub(checkpoint: Path, repo: str, private: bool) -> None:
+    """Upload a run: weights, configuration, and a model card with its scores.
+
+    To the hub that HF_ENDPOINT names, by default huggingface.co; HF_TOKEN or `hf auth login`.
+    """
+    quiet()
+    from benchmark.checkpoint import open_checkpoint
+    from benchmark.hub import check_repo, push
+
+    check_repo(repo)
+    click.echo(f"uploaded to {push(open_checkpoint(checkpoint), repo, private)}", err=True)
+
+
+@click.command("from-hub")
+@click.argument("repo", metavar="USER/NAME")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
+              help="New folder, for --checkpoint of evaluate, predict and export.")  # fmt: skip
+@click.option("--revision", metavar="NAME", help="Branch, tag or commit. [default: main]")
+def from_hub(repo: str, output: Path, revision: str | None) -> None:
+    """Download what push-to-hub has uploaded, as the folder of a run.
+
+    Only safetensors and JSON are read.
+    """
+    quiet()
+    from benchmark.hub import check_repo, fetch
+
+    check_repo(repo)
+    config = fetch(repo, output, revision).config
+    click.echo(f"wrote {output}: {config.task}, {config.backbone} + {config.decoder}", err=True)
