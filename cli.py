@@ -11,6 +11,7 @@ from benchmark.commands.network import evaluate, predict
 from benchmark.commands.results import list_, report
 from benchmark.commands.run import run
 from benchmark.commands.serve import serve
+from benchmark.commands.ship import export, from_hub, push_to_hub
 from benchmark.commands.speed import speed
 from benchmark.commands.sweep import sweep
 from benchmark.commands.wiring import draw, prune, search, transfer
@@ -50,7 +51,7 @@ def main() -> None:
 
 COMMANDS = (
     run, sweep, evaluate, predict, report, compare, recommend, search, prune, transfer, draw, speed,
-    data, list_, doctor, serve,
+    data, list_, doctor, serve, export, push_to_hub, from_hub,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

@@ -59,19 +59,24 @@ class DensePredictor(nn.Module):
         if any(padded):
             x = F.pad(x, (0, padded[1], 0, padded[0]))
         size = x.shape[-2:]
-        features = self.decoder(self.backbone(x))
-        logits = {}
-        for task, head in self.heads.items():
-            out = head(features[task] if isinstance(features, dict) else features)
-            final, *sides = out if isinstance(out, list) else [out]
-            logits[task] = final
-            logits.update({f"{task}/side{i}": side for i, side in enumerate(sides, 1)})
+        logits = self.maps(x)
         for name, y in logits.items():
             if y.ndim == 4:
                 if y.shape[-2:] != size:
                     y = F.interpolate(y, size=size, mode="bilinear", align_corners=True)
                 logits[name] = y[..., :height, :width]
         return logits
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Normalised, padded images → what the heads say, at their own size, by name."""
+        features = self.decoder(self.backbone(x))
+        found = {}
+        for task, head in self.heads.items():
+            out = head(features[task] if isinstance(features, dict) else features)
+            final, *sides = out if isinstance(out, list) else [out]
+            found[task] = final
+            found.update({f"{task}/side{i}": side for i, side in enumerate(sides, 1)})
+        return found
 
     @torch.no_grad()
     def fuse(self) -> "DensePredictor":

@@ -1,0 +1,122 @@
+"""Commands that hand a trained network on: `export`, `push-to-hub`, `from-hub`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from benchmark.commands.options import console_of_width, progress, quiet
+from common.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchmark.shipping import Exported
+
+CHECKPOINT = click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of a run, or its best.safetensors or last.safetensors.",
+)
+
+
+@click.command()
+@CHECKPOINT
+@click.option("--format", "form", type=click.Choice(["onnx", "pt2", "torchscript"]),
+              default="onnx", show_default=True,
+              help="ONNX, torch.export's program, or TorchScript.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE",
+              help="The file to write.")  # fmt: skip
+@click.option("--with-postprocessing", "postprocessing", is_flag=True,
+              help="Return class maps, metres or probabilities instead of logits.")  # fmt: skip
+@click.option("--static", is_flag=True,
+              help="Take images of the run's size only; the batch stays free.")  # fmt: skip
+@click.option("--int8", is_flag=True, help="Quantise (ONNX), and score what that costs.")
+@click.option("--calibrate", type=click.IntRange(1), default=64, show_default=True, metavar="N",
+              help="Training images that --int8 chooses its ranges by.")  # fmt: skip
+@click.option("--data", type=click.Path(path_type=Path),
+              help="Data set's folder or FILE.h5, for --int8. [default: the run's]")  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), metavar="N",
+              help="Score --int8 on the first N test images. [default: all]")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
+def export(
+    checkpoint: Path, form: str, output: Path, postprocessing: bool, static: bool, int8: bool,
+    calibrate: int, data: Path | None, limit: int | None, threads: int | None,
+) -> None:  # fmt: skip
+    """Write a trained network as one file for other programs, and verify it against PyTorch.
+
+    Images [B, 3, H, W], RGB in 0…1, of any size; normalisation is in the network.
+    """
+    for option, given in (("--data", data), ("--limit", limit)):
+        if given is not None and not int8:
+            raise UsageError(f"{option} {given}: for --int8 only")
+    if output.is_dir():
+        raise UsageError(f"-o {output}: is a folder: name the file to write")
+    quiet()
+    import torch
+
+    from benchmark.checkpoint import open_checkpoint
+    from benchmark.shipping import export as write
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    found = open_checkpoint(checkpoint)
+    if data is not None:
+        found.config = found.config.model_copy(update={"data": data})
+    with progress() as listener:
+        done = write(
+            found, form, output, listener, postprocessing, static, calibrate if int8 else None,
+            limit,
+        )  # fmt: skip
+    _tell(done, found.config.image_size or (0, 0))
+    click.echo(f"wrote {output}", err=True)
+
+
+def _tell(done: "Exported", own: tuple[int, int]) -> None:
+    from benchmark.report.shipping import checks_table, loss_table
+
+    if done.sizes.static is not None:
+        height, width = done.sizes.static
+        click.echo(f"takes images of {height}×{width} only, in batches of any size")
+    else:
+        click.echo(f"takes images from {done.sizes.smallest} pixels a side up")
+        if min(own) < done.sizes.smallest:
+            click.echo(f"for the run's own {own[0]}×{own[1]}: --static, or another --format")
+    console = console_of_width(100)
+    console.print(checks_table(done.checks))
+    if done.int8 is not None:
+        console.print(loss_table(done.int8))
+
+
+@click.command("push-to-hub")
+@CHECKPOINT
+@click.option("--repo", required=True, metavar="USER/NAME", help="Repository; made if need be.")
+@click.option("--private", is_flag=True, help="Make it for your eyes only.")
+def push_to_hub(checkpoint: Path, repo: str, private: bool) -> None:
+    """Upload a run: weights, configuration, and a model card with its scores.
+
+    To the hub that HF_ENDPOINT names, by default huggingface.co; HF_TOKEN or `hf auth login`.
+    """
+    quiet()
+    from benchmark.checkpoint import open_checkpoint
+    from benchmark.hub import check_repo, push
+
+    check_repo(repo)
+    click.echo(f"uploaded to {push(open_checkpoint(checkpoint), repo, private)}", err=True)
+
+
+@click.command("from-hub")
+@click.argument("repo", metavar="USER/NAME")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
+              help="New folder, for --checkpoint of evaluate, predict and export.")  # fmt: skip
+@click.option("--revision", metavar="NAME", help="Branch, tag or commit. [default: main]")
+def from_hub(repo: str, output: Path, revision: str | None) -> None:
+    """Download what push-to-hub has uploaded, as the folder of a run.
+
+    Only safetensors and JSON are read.
+    """
+    quiet()
+    from benchmark.hub import check_repo, fetch
+
+    check_repo(repo)
+    config = fetch(repo, output, revision).config
+    click.echo(f"wrote {output}: {config.task}, {config.backbone} + {config.decoder}", err=True)

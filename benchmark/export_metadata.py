@@ -1,0 +1,88 @@
+"""What an exported file and a model card say of a trained network."""
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from benchmark.config import RunConfig
+from benchmark.results import Result
+from datasets.base import DATASETS
+from tasks.base import Task
+
+UNITS = {
+    "segmentation": "class index",
+    "depth": "m",
+    "saliency": "probability",
+    "edges": "probability",
+}
+PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxscript")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what writes and runs exported files, as far as it is installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def task_facts(config: RunConfig, task: Task, result: Result | None) -> dict[str, Any]:
+    """What a task's output means: unit, classes, depth range; its score and protocol, if known."""
+    facts: dict[str, Any] = {"title": task.title, "channels": task.channels}
+    facts["unit"] = UNITS.get(task.name, "")
+    facts |= DATASETS.get(config.dataset).info.tasks[task.name]
+    scored = result.by_task().get(task.name) if result is not None else None
+    if scored is not None and scored.columns:
+        main = scored.columns[0]
+        facts["protocol"] = scored.protocol
+        facts["score"] = {
+            "metric": main,
+            "value": scored.metrics[main],
+            "interval_95": scored.intervals.get(main),
+            "higher_is_better": scored.higher_is_better[main],
+        }
+    return facts
+
+
+def network_facts(
+    config: RunConfig, tasks: list[Task], key: str, result: Result | None
+) -> dict[str, Any]:
+    """Network, input and tasks in plain JSON values."""
+    assert config.image_size is not None
+    return {
+        "format": 1,
+        "backbone": config.backbone,
+        "decoder": config.decoder,
+        "dataset": config.dataset,
+        "key": key,
+        "input": {
+            "layout": "[batch, 3, height, width], RGB, float32 in 0…1",
+            "mean": config.mean,
+            "std": config.std,
+            "image_size": list(config.image_size),
+        },
+        "tasks": {task.name: task_facts(config, task, result) for task in tasks},
+    }
+
+
+def export_facts(
+    facts: Mapping[str, Any], static: tuple[int, int] | None, smallest: int, postprocessing: bool
+) -> dict[str, Any]:
+    """``network_facts`` with those of one file: sizes that it takes, what it returns, versions."""
+    return {
+        **facts,
+        "input": {
+            **facts["input"],
+            "normalisation": "in the network",
+            "dynamic": ["batch"] if static else ["batch", "height", "width"],
+            "size": list(static) if static else None,
+            "smallest_side": None if static else smallest,
+        },
+        "output": "predictions [batch, height, width]"
+        if postprocessing
+        else "logits [batch, channels, height, width]",
+        "versions": versions(),
+    }

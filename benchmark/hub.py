@@ -1,0 +1,202 @@
+"""Trained networks to and from a model hub: weights as safetensors, the run as JSON, a card.
+
+What comes from a hub is not trusted: only these files are fetched, sizes are bounded, nothing in
+them is executed or names a file of this machine.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from benchmark.checkpoint import Checkpoint, checkpoint_file, open_checkpoint
+from benchmark.config import RunConfig
+from benchmark.exporting import need
+from benchmark.plan import command_of
+from benchmark.report.model_card import model_card
+from benchmark.results import FILE, Result
+from benchmark.shipping import facts_of
+from common.errors import UsageError, UserError, first_line
+from common.files import write_atomic
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+LIBRARY = "sparsemask-bench"
+LARGEST_CONFIG = 10_000_000
+FILE_ARGUMENTS = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+"""Arguments of ``timm.create_model`` that make it read files or the network."""
+Done = TypeVar("Done")
+
+
+def check_repo(repo: str) -> None:
+    """Raises UsageError unless ``repo`` is USER/NAME as hubs allow it."""
+    part = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
+    if not re.fullmatch(f"{part}/{part}", repo):
+        raise UsageError(f"{repo}: no name of a repository: write USER/NAME")
+
+
+def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
+    """The files of a trained network on a hub, by name; no path of this machine is in them."""
+    folder = found.path if found.path.is_dir() else found.path.parent
+    which = found.config.score if found.path.is_dir() else found.path.stem
+    result = without_paths(Result.model_validate_json((folder / FILE).read_bytes()))
+    if which != result.config.score:
+        raise UsageError(
+            f"--checkpoint {found.path}: the scores are of the {result.config.score} weights: name "
+            "the run's folder"
+        )
+    facts = facts_of(found)
+    content = {"library": LIBRARY, **facts, "run": result.model_dump(mode="json")}
+    return {
+        WEIGHTS: checkpoint_file(folder, which).read_bytes(),
+        CONFIG: (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(),
+        CARD: model_card(result, facts, repo).encode(),
+    }
+
+
+def without_paths(result: Result) -> Result:
+    """The result without the places of data, weights and wirings on this machine."""
+    config = result.config
+    changes: dict[str, Any] = {"data": None}
+    if config.weights is not None:
+        changes["weights"] = Path(config.weights.name)
+    kind, separator, wiring = config.decoder.partition(":")
+    if separator:
+        changes["decoder"] = f"{kind}:{Path(wiring).name}"
+    clean = config.model_copy(update=changes)
+    shown = clean if config.data is None else clean.model_copy(update={"data": Path("DATA")})
+    return result.model_copy(update={"config": clean, "command": command_of(shown)})
+
+
+def push(found: Checkpoint, repo: str, private: bool) -> str:
+    """Upload a trained network to ``repo`` (USER/NAME), which is made if need be. Returns its URL.
+
+    Raises UserError for what the hub refuses, or that cannot be reached.
+    """
+    need("huggingface_hub", extra="hub", option="push-to-hub")
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    files = package(found, repo)
+    api = HfApi(endpoint=_endpoint())
+    url = _asked(repo, lambda: str(api.create_repo(repo, private=private, exist_ok=True)))
+    _asked(
+        repo,
+        lambda: api.create_commit(
+            repo,
+            [CommitOperationAdd(name, content) for name, content in files.items()],
+            commit_message=f"Upload run {found.key}",
+        ),
+    )
+    return url
+
+
+def fetch(repo: str, output: Path, revision: str | None = None) -> Checkpoint:
+    """Download ``repo`` into ``output`` as the folder of a run, and open it.
+
+    Raises UsageError for a folder that holds something, UserError for what the hub refuses, that
+    cannot be reached, or that is no network of this project.
+    """
+    need("huggingface_hub", extra="hub", option="from-hub")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"-o {output}: holds something: name a new folder")
+    with tempfile.TemporaryDirectory() as cache:
+        files = {name: _download(repo, name, revision, cache) for name in (CONFIG, WEIGHTS)}
+        result = parse(files[CONFIG], repo)
+        folder = Path(cache) / "run"
+        write_atomic(folder / FILE, result.model_dump_json(indent=1) + "\n")
+        shutil.copy(files[WEIGHTS], checkpoint_file(folder, result.config.score))
+        try:
+            found = open_checkpoint(folder)
+        except UserError as error:
+            text = str(error).replace(str(folder), repo)
+            raise UserError(f"{repo}: {text}") from error
+        for file in folder.iterdir():
+            write_atomic(output / file.name, file.read_bytes(), "-o")
+    found.path = output
+    return found
+
+
+def parse(file: Path, repo: str) -> Result:
+    """The run that a downloaded config.json holds.
+
+    Raises UserError for other content, and for what would read files of this machine.
+    """
+    wrong = f"{repo}: its {CONFIG} is none of push-to-hub"
+    if file.stat().st_size > LARGEST_CONFIG:
+        raise UserError(f"{wrong} (larger than {LARGEST_CONFIG // 10**6} MB)")
+    try:
+        content = json.loads(file.read_bytes())
+        result = Result.model_validate(content["run"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else first_line(error)
+        raise UserError(f"{wrong} ({why})") from error
+    _check_config(result.config, wrong)
+    return without_paths(result)
+
+
+def _check_config(config: RunConfig, wrong: str) -> None:
+    for key, value in config.backbone_args.items():
+        plain = value if isinstance(value, list) else [value]
+        if key in FILE_ARGUMENTS or not all(
+            v is None or isinstance(v, bool | int | float | str) for v in plain
+        ):
+            raise UserError(f"{wrong}: backbone_args may not hold {key}")
+    if ":" in config.decoder and config.wiring is None:
+        raise UserError(f"{wrong}: decoder {config.decoder} without its wiring")
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _download(repo: str, name: str, revision: str | None, cache: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    found = _asked(
+        repo,
+        lambda: hf_hub_download(
+            repo, name, revision=revision, cache_dir=cache, endpoint=_endpoint()
+        ),
+    )
+    return Path(found)
+
+
+def _asked(repo: str, request: Callable[[], Done]) -> Done:
+    """``request`` of the hub. Raises UserError that says what the hub answered, and the remedy."""
+    from huggingface_hub import errors
+
+    where = _endpoint() or "the hub"
+    try:
+        return request()
+    except errors.EntryNotFoundError as error:
+        if _status(error) is None:
+            raise UserError(
+                f"{where} cannot be reached: check the network, or HF_ENDPOINT"
+            ) from error
+        raise UserError(f"{repo}: not uploaded by push-to-hub ({first_line(error)})") from error
+    except Exception as error:  # of requests, httpx and the hub's own
+        status = _status(error)
+        if status in (401, 403):
+            hint = "log in (hf auth login, or HF_TOKEN) with an account that may do this"
+            # the hub answers 401 for what does not exist, too
+            raise UserError(
+                f"{repo}: {where} answers {status}: check the name, or {hint}"
+            ) from error
+        if status == 404:
+            raise UserError(f"{repo}: {where} has no such repository: check the name") from error
+        if status is not None:
+            raise UserError(f"{repo}: {where} answers {status}: {first_line(error)}") from error
+        raise UserError(
+            f"{where} cannot be reached ({first_line(error)}): check the network, or HF_ENDPOINT"
+        ) from error
+
+
+def _status(error: BaseException) -> int | None:
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    return status if isinstance(status, int) else None

@@ -1,0 +1,82 @@
+"""ONNX files: names of their axes, metadata, and running them by onnxruntime on the CPU."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+AXES = {0: "batch", 2: "height", 3: "width"}
+
+
+class OnnxNetwork(nn.Module):
+    """A file run by onnxruntime on the CPU, with as many threads as torch uses now.
+
+    Images [B, 3, H, W] → outputs by name, as ``exporting.Shipped`` returns them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what fails is raised too
+        self.session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        self.outputs = [output.name for output in self.session.get_outputs()]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return dict(self.session.get_modelmeta().custom_metadata_map)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        found = self.session.run(self.outputs, {"images": images.contiguous().numpy()})
+        return {
+            name: torch.from_numpy(np.asarray(y))
+            for name, y in zip(self.outputs, found, strict=True)
+        }
+
+
+def name_axes(model: Any) -> None:
+    """Call the dynamic axes of a ModelProto batch, height and width, not s34, s14 and s54."""
+    (images,) = model.graph.input
+    names = {
+        dim.dim_param: AXES[axis]
+        for axis, dim in enumerate(images.type.tensor_type.shape.dim)
+        if dim.dim_param
+    }
+    if not names:
+        return
+    symbol = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names))
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = symbol.sub(lambda m: names[m.group()], dim.dim_param)
+
+
+def set_metadata(model: Any, metadata: Mapping[str, str]) -> None:
+    """Put texts into a ModelProto's ``metadata_props``, in place of those of the same names."""
+    kept = {p.key: p.value for p in model.metadata_props} | dict(metadata)
+    del model.metadata_props[:]
+    for key, value in kept.items():
+        model.metadata_props.add(key=key, value=value)
+
+
+def drop_outputs(model: Any, ending: str) -> None:
+    """Make a ModelProto's outputs whose names end so inner values."""
+    kept = [output for output in model.graph.output if not output.name.endswith(ending)]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+
+
+def read_metadata(path: Path, name: str) -> dict[str, Any]:
+    """The JSON that a file holds as ``name``."""
+    found: dict[str, Any] = json.loads(OnnxNetwork(path).metadata[name])
+    return found

@@ -1,0 +1,92 @@
+"""Static int8 of an ONNX file, calibrated on the data, and what it costs in accuracy."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from benchmark.checkpoint import Checkpoint
+from benchmark.config import RunConfig
+from benchmark.evaluation import evaluate, metrics_of
+from benchmark.events import Listener
+from benchmark.exporting import quietly
+from datasets.pipeline import Resized, open_split
+from tasks.base import Task
+
+QUANTIZED = ("Conv", "Gemm", "MatMul")
+"""What is computed in int8: the rest costs accuracy and hardly any time."""
+
+
+class _Images:
+    """The images of a split, one a batch, as onnxruntime's calibration reads them."""
+
+    def __init__(self, data: Resized, listener: Listener) -> None:
+        listener.begin("calibrate", len(data))
+        self.listener = listener
+        self.images = (data[index].image for index in range(len(data)))
+
+    def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
+        image = next(self.images, None)
+        if image is None:
+            return None
+        self.listener.step()
+        return {"images": image[None].float().div(255).numpy()}
+
+
+def quantize(source: Path, target: Path, data: Resized, listener: Listener) -> None:
+    """Write the ONNX file ``source`` in int8 as ``target``, ranges calibrated on ``data``."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with quietly(), tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready.onnx"
+        quant_pre_process(source, ready, skip_symbolic_shape=True)
+        quantize_static(
+            ready,
+            target,
+            _Images(data, listener),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTIZED),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+
+
+def open_data(config: RunConfig, tasks: Sequence[Task], split: str, limit: int | None) -> Resized:
+    """A split of the run's data at the run's image size, targets as they are."""
+    assert config.image_size is not None
+    names = [task.name for task in tasks]
+    part = open_split(config.dataset, config.data, names, config.image_size, split, limit)
+    return Resized(part, config.image_size, [task.target for task in tasks], targets=False)
+
+
+class _Logits(nn.Module):
+    """A network whose outputs ``TASK/logits`` are called TASK, as the evaluation reads them."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        found: Mapping[str, Tensor] = self.net(images)
+        inner = {n.removesuffix("/logits"): y for n, y in found.items() if n.endswith("/logits")}
+        return inner or dict(found)
+
+
+def score(
+    checkpoint: Checkpoint, net: nn.Module, data: Resized, listener: Listener
+) -> dict[str, dict[str, float]]:
+    """The metrics that tables show, by task, of a network that returns logits."""
+    config = checkpoint.config.model_copy(update={"device": "cpu", "amp": False})
+    accumulators = {task: task.accumulator() for task in checkpoint.tasks}
+    evaluate(config, _Logits(net), accumulators, data, listener)
+    found = {}
+    for task, accumulator in accumulators.items():
+        metrics = metrics_of(accumulator)
+        shown = [accumulator.key(name) for name in task.columns]
+        found[task.name] = {name: metrics[name] for name in shown}
+    return found

@@ -1,0 +1,97 @@
+"""A model card: what a hub shows of a trained network, and reads from its front matter."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from benchmark.report.words import metric_name, number
+from benchmark.results import Result
+from datasets.base import DATASETS
+
+TEMPLATES = Path(__file__).parent / "templates"
+PIPELINES = {"segmentation": "image-segmentation", "depth": "depth-estimation"}
+"""What hubs call a task, where they have a name for it."""
+
+
+def model_card(result: Result, facts: Mapping[str, Any], repo: str) -> str:
+    """The card of a finished run as Markdown with YAML front matter."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True,
+        trim_blocks=True, lstrip_blocks=True, autoescape=False,
+    )  # fmt: skip
+    info = DATASETS.get(result.config.dataset).info
+    return environment.get_template("model_card.md.j2").render(
+        front=yaml.safe_dump(_front_matter(result, repo), sort_keys=False, allow_unicode=True),
+        name=repo.rpartition("/")[2],
+        repo=repo,
+        config=result.config,
+        facts=facts,
+        info=info,
+        trained=result.data.get("train", {}).get("images"),
+        tasks=_scores(result),
+        command=result.command,
+        pretrained=_initialised(result),
+    )
+
+
+def _front_matter(result: Result, repo: str) -> dict[str, Any]:
+    """No licence: the one of the data is not the network's to give."""
+    config = result.config
+    tasks = config.task.split("+")
+    front: dict[str, Any] = {
+        "library_name": "sparsemask-bench",
+        "tags": ["sparsemask", "dense-prediction", *tasks, str(config.backbone), config.decoder],
+    }
+    if len(tasks) == 1 and tasks[0] in PIPELINES:
+        front["pipeline_tag"] = PIPELINES[tasks[0]]
+    front["model-index"] = [
+        {
+            "name": repo.rpartition("/")[2],
+            "results": [
+                {
+                    "task": {"type": PIPELINES.get(task, task)},
+                    "dataset": {
+                        "name": DATASETS.get(config.dataset).info.title,
+                        "type": config.dataset,
+                        "split": view.protocol.split("/")[2] if view.protocol else "test",
+                    },
+                    "metrics": [
+                        {"type": name, "value": view.metrics[name]} for name in view.columns
+                    ],
+                }
+                for task, view in result.by_task().items()
+            ],
+        }
+    ]
+    return front
+
+
+def _scores(result: Result) -> list[dict[str, Any]]:
+    tasks = []
+    for task, view in result.by_task().items():
+        rows = []
+        for name in view.columns:
+            low, high = view.intervals.get(name, (None, None))
+            rows.append(
+                {
+                    "name": metric_name(name),
+                    "arrow": "↑" if view.higher_is_better[name] else "↓",
+                    "value": number(view.metrics[name], None),
+                    "interval": f"{number(low, None)}–{number(high, None)}" if low else "",
+                    "constant": number(view.constant.get("metrics", {}).get(name), None),
+                }
+            )
+        tasks.append({"name": task, "protocol": view.protocol, "rows": rows,
+                      "images": view.counts.get("images")})  # fmt: skip
+    return tasks
+
+
+def _initialised(result: Result) -> str:
+    if result.config.pretrained:
+        return "timm's pretrained weights"
+    if result.config.weights is not None:
+        return f"the weights {result.config.weights.name}"
+    return "random weights"

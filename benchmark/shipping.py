@@ -1,0 +1,146 @@
+"""Steps of `export`: write, verify, quantise and score, so that only a good file stays."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmark.checkpoint import Checkpoint
+from benchmark.events import Listener
+from benchmark.export_metadata import export_facts, network_facts
+from benchmark.exporting import (
+    METADATA,
+    Check,
+    Shipped,
+    Sizes,
+    cannot_export,
+    check_format,
+    checks,
+    opened,
+    sizes_of,
+    write,
+)
+from benchmark.results import load
+from common.errors import UsageError, UserError, reason
+from common.files import whole_file
+
+Scores = dict[str, dict[str, float]]
+
+
+@dataclass
+class Exported:
+    """What was written. checks: of the float network; sizes: what images it takes.
+
+    int8: None, or ``metrics`` of both files by task, the ``images`` that they are of, and ``bytes``
+    of both.
+    """
+
+    sizes: Sizes
+    checks: list[Check]
+    bytes: int
+    int8: dict[str, Any] | None = None
+
+
+def facts_of(found: Checkpoint) -> dict[str, Any]:
+    """``network_facts`` of a trained network, with its scores."""
+    folder = found.path if found.path.is_dir() else found.path.parent
+    return network_facts(found.config, found.tasks, found.key, load(folder))
+
+
+def export(
+    found: Checkpoint,
+    form: str,
+    output: Path,
+    listener: Listener,
+    postprocessing: bool = False,
+    static: bool = False,
+    calibrate: int | None = None,
+    limit: int | None = None,
+) -> Exported:
+    """Write ``found`` as a file of ``form`` and verify it; a file that is wrong does not stay.
+
+    static: images of the run's size only. calibrate: number of training images to choose the
+    ranges of int8 by (ONNX only); then both files are scored on the first ``limit`` test images.
+
+    Raises UsageError for a network that the format cannot hold, UserError for a file that computes
+    something else, DataError for data that is not there.
+    """
+    check_format(form)
+    config = found.config
+    assert config.image_size is not None
+    data = None
+    if calibrate is not None:
+        if form != "onnx":
+            raise UsageError(f"--int8: onnxruntime quantises ONNX: use --format onnx, not {form}")
+        from benchmark.quantizing import open_data
+
+        data = [
+            open_data(config, found.tasks, split, count)
+            for split, count in (("train", calibrate), ("test", limit))
+        ]
+    shipped = Shipped(found.model, found.tasks, postprocessing, both=calibrate is not None)
+    sizes = sizes_of(shipped, form, config.image_size if static else None)
+    facts = export_facts(facts_of(found), sizes.static, sizes.smallest, postprocessing)
+    with whole_file(output, "-o") as path:
+        write(shipped, form, path, sizes, {METADATA: json.dumps(facts, ensure_ascii=False)})
+        passed = _verify(found, form, path, sizes, postprocessing)
+        result = Exported(sizes, passed, path.stat().st_size)
+        if data is not None:
+            result.int8 = _quantized(found, path, facts, data, listener)
+    return result
+
+
+def _verify(
+    found: Checkpoint, form: str, path: Path, sizes: Sizes, postprocessing: bool
+) -> list[Check]:
+    assert found.config.image_size is not None
+    shapes = sizes.shapes(found.config.image_size)
+    try:
+        done = list(checks(found.model, found.tasks, opened(form, path), shapes, postprocessing))
+    except Exception as error:  # a file that baked a size in may raise anything
+        raise cannot_export(
+            form, sizes, f"it does not run on every size: {reason(error)}"
+        ) from error
+    for check in done:
+        if not check.passed:
+            size = "x".join(map(str, check.shape[1:]))
+            raise UserError(
+                f"--format {form}: differs from PyTorch by {check.error:g} on {check.shape[0]} "
+                f"images of {size}: nothing is written; use another --format"
+            )
+    return done
+
+
+def _quantized(
+    found: Checkpoint, path: Path, facts: dict[str, Any], data: Sequence[Any], listener: Listener
+) -> dict[str, Any]:
+    """Replace the file ``path`` by its int8 version, with the loss among its metadata."""
+    import onnx
+
+    from benchmark.onnx_files import OnnxNetwork, drop_outputs, set_metadata
+    from benchmark.quantizing import QUANTIZED, quantize, score
+
+    calibration, test = data
+    with TemporaryDirectory() as folder:
+        small = Path(folder) / "int8.onnx"
+        quantize(path, small, calibration, listener)
+        metrics: dict[str, Scores] = {
+            name: score(found, OnnxNetwork(file), test, listener)
+            for name, file in (("float32", path), ("int8", small))
+        }
+        model = onnx.load(str(small))
+    int8 = {
+        "operators": list(QUANTIZED),
+        "calibration_images": len(calibration),
+        "calibrated_on": calibration.source.name,
+        "images": len(test),
+        "scored_on": test.source.name,
+        "metrics": metrics,
+    }
+    before = path.stat().st_size
+    drop_outputs(model, "/logits")
+    set_metadata(model, {METADATA: json.dumps({**facts, "int8": int8}, ensure_ascii=False)})
+    onnx.save(model, str(path))
+    return {**int8, "bytes": {"float32": before, "int8": path.stat().st_size}}
