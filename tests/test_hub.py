@@ -1,0 +1,99 @@
+"""A run to a hub and back, against a local stand-in."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from click.testing import Result
+from hub_server import TOKEN, Hub, serving
+from support import line
+
+from benchmark.checkpoint import open_checkpoint
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serving() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        yield server
+
+
+@pytest.fixture
+def run(cli: Cli, tmp_path: Path) -> Path:
+    done = cli("run", "--task", "depth", "--decoder", "sparsemask", "--backbone", "test_resnet",
+               "--image-size", "32", "--limit", "8", "--batch-size", "4", "--epochs", "1",
+               "--results", tmp_path / "runs")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    return folder
+
+
+def test_there_and_back(cli: Cli, hub: Hub, run: Path, tmp_path: Path) -> None:
+    done = cli("push-to-hub", "--checkpoint", run, "--repo", "me/net", "--private")
+    assert done.exit_code == 0, done.stderr
+    assert hub.private == {"me/net"}
+    files = hub.repos["me/net"]
+    assert files.keys() == {"model.safetensors", "config.json", "README.md"}
+    _, front, text = files["README.md"].decode().split("---", 2)
+    card = yaml.safe_load(front)
+    metrics = card["model-index"][0]["results"][0]["metrics"]
+    stored = json.loads((run / "result.json").read_bytes())["metrics"]
+    assert {m["type"]: m["value"] for m in metrics}.items() <= stored.items()
+    assert "license" not in card
+    assert "python cli.py run" in text
+    assert str(tmp_path) not in files["README.md"].decode() + files["config.json"].decode()
+    done = cli("from-hub", "me/net", "-o", tmp_path / "back")
+    assert done.exit_code == 0, done.stderr
+    before, after = open_checkpoint(run), open_checkpoint(tmp_path / "back")
+    images = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(before.model(images)["depth"], after.model(images)["depth"])
+    again = cli("from-hub", "me/net", "-o", tmp_path / "back")
+    assert again.exit_code == 2
+    assert "holds something" in line(again)
+
+
+@pytest.mark.slow
+def test_what_a_hub_refuses_is_one_line(
+    cli: Cli, hub: Hub, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    done = cli("from-hub", "me/none", "-o", out)
+    assert done.exit_code == 1
+    assert "check the name" in line(done)
+    assert cli("from-hub", "no name", "-o", out).exit_code == 2
+    monkeypatch.setenv("HF_TOKEN", "wrong")
+    done = cli("push-to-hub", "--checkpoint", run, "--repo", "me/net")
+    assert "answers 401" in line(done)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    done = cli("from-hub", "me/net", "-o", out)
+    assert "cannot be reached" in line(done)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("backbone_args", {"checkpoint_path": "/etc/passwd"}), ("decoder", "connectivity:/etc/x"),
+     ("device", ["cpu"])],
+)  # fmt: skip
+def test_a_hostile_repository_reads_nothing_here(
+    cli: Cli, hub: Hub, run: Path, tmp_path: Path, field: str, value: object
+) -> None:
+    cli("push-to-hub", "--checkpoint", run, "--repo", "me/net")
+    content = json.loads(hub.repos["me/net"]["config.json"])
+    content["run"]["config"][field] = value
+    hub.repos["me/net"]["config.json"] = json.dumps(content).encode()
+    done = cli("from-hub", "me/net", "-o", tmp_path / "out")
+    assert done.exit_code == 1
+    assert line(done).startswith("error: me/net: ")
+    assert not (tmp_path / "out").exists()
+    hub.repos["me/net"]["config.json"] = b"[" * 100_000
+    done = cli("from-hub", "me/net", "-o", tmp_path / "out")
+    assert "none of push-to-hub" in line(done)
