@@ -1,15 +1,18 @@
 """One JSON file a run: written atomically, read, checked."""
 
+import gc
 import io
 import math
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from benchmark.config import RunConfig
 from common import limits
@@ -114,7 +117,7 @@ def read(folder: Path) -> Result:
     """The result in ``folder``. Raises ValueError that says what its file is instead."""
     try:
         text = limits.read_bytes(folder / FILE, limits.RESULT)
-        content = limits.parse_json(text)
+        content = _parsed(text)
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error
     except LimitError as error:
@@ -127,7 +130,7 @@ def read(folder: Path) -> Result:
         seen = printable(str(content["format"]), SHOWN)
         raise ValueError(f"format {seen}, this version reads {FORMAT}")
     try:
-        result = Result.model_validate_json(text)
+        result = Result.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = printable(".".join(map(str, first["loc"])), SHOWN)
@@ -138,6 +141,15 @@ def read(folder: Path) -> Result:
         _check_finished(result)
     result.folder = folder
     return result
+
+
+def _parsed(text: bytes) -> Any:
+    """What JSON says, three times as fast as ``json`` tells it, whose errors it has."""
+    try:
+        return from_json(text)
+    except ValueError:
+        limits.parse_json(text)
+        raise  # what only ``json`` reads: halves of surrogate pairs
 
 
 def _check(result: Result) -> None:
@@ -266,6 +278,23 @@ def collect(results: Path, folders: str = "*") -> tuple[list[Result], list[str]]
     folders: a pattern of their names. Of several folders that hold a run of the same key, the one
     that is named by the key is kept, or the first.
     """
+    with _without_cycles():
+        return _collect(results, folders)
+
+
+@contextmanager
+def _without_cycles() -> Iterator[None]:
+    """In here nothing looks for cycles, which takes the longer the more objects there are."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _collect(results: Path, folders: str) -> tuple[list[Result], list[str]]:
     found: dict[str, Result] = {}
     problems: list[str] = []
     for path in sorted(results.glob(f"{folders}/{FILE}")):

@@ -234,3 +234,11 @@ def test_a_result_of_a_version_with_fewer_metrics():
     for row in board.rows:
         assert len(cells(board, row)) == len(header(board))
     assert "0.900" in markdown([board])
+
+
+def test_a_terminal_shows_the_first_rows_of_a_long_board():
+    (board,) = boards([result(f"d{n}", value=n / 1000) for n in range(250)])
+    table = rich_table(board, 120)
+    assert table.row_count == 200
+    assert "51 more rows: leaderboard.csv" in str(table.caption)
+    assert list(table.columns[1].cells)[-1] == "best constant"

@@ -16,6 +16,9 @@ FRONT = "front"
 COSTS = {"latency": "ms", "params": "params", "macs": "MACs", "memory": "MB"}
 PARTS = ("backbone", "decoder", "head")
 
+MOST_ROWS = 200
+"""Of a board on a terminal: more would scroll away."""
+
 
 def _one_backbone(board: Board) -> str | None:
     names = {row.backbone for row in board.rows}
@@ -224,13 +227,16 @@ def rich_overall(table: Overall) -> Table:
 def rich_table(board: Board, width: int, explained: bool = True) -> Table:
     """One board for a terminal of ``width`` columns; without fronts, last metrics if narrow.
 
-    explained: with the meaning of the columns.
+    Its first ``MOST_ROWS`` rows. explained: with the meaning of the columns.
     """
     titles = [
         cell(t).replace(": ", ":\n").replace("+d", "+\nd").replace(" of", "\nof")
         for t in header(board)
     ]
     rows = table_rows(board)
+    left_out = len(rows) - MOST_ROWS
+    if left_out > 0:
+        rows = [*rows[: MOST_ROWS - 1], rows[-1]]
     wide = [
         max(len(line) for text in (title, *(row[i] for row in rows)) for line in text.split("\n"))
         for i, title in enumerate(titles)
@@ -243,6 +249,8 @@ def rich_table(board: Board, width: int, explained: bool = True) -> Table:
         shown.remove(droppable.pop())
     hidden = len(titles) - len(shown)
     more = [f"{hidden} more columns: python cli.py report, or a wider terminal."] if hidden else []
+    if left_out > 0:
+        more.append(f"{left_out} more rows: leaderboard.csv, which python cli.py report writes.")
     meaning = [legend([board])] if explained and board.columns else []
     table = Table(
         title=cell(f"{heading(board)} · {board.protocol}"),
