@@ -29,6 +29,7 @@ FOLDER = "training"
 """Within a run's or a search's folder: what belongs to a training under way."""
 FILES = ("state.safetensors", "state-before.safetensors")
 EVENTS = "events.out.tfevents.*"
+PICTURES = "samples"
 EVERY = 60.0
 """Seconds between two saved states, besides one at the end of each epoch."""
 FORMAT = 1
@@ -220,11 +221,9 @@ def hand_over(folder: Path, target: Path) -> None:
     It stays in ``folder`` until ``clear``: a process that is killed in between loses nothing.
     """
     made = [path for path in folder.rglob("[!.]*") if path.is_file() and path.name not in FILES]
-    for old in target.iterdir():
-        if old.is_dir() and old != folder:
-            shutil.rmtree(old)
-        elif old.match(EVENTS):
-            old.unlink()
+    shutil.rmtree(target / PICTURES, ignore_errors=True)
+    for old in target.glob(EVENTS):
+        old.unlink()
     for path in made:
         place = target / path.relative_to(folder)
         with whole_file(place) as temporary:

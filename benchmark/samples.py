@@ -12,6 +12,7 @@ from torch import nn
 
 from benchmark.config import RunConfig
 from benchmark.preview import colour_target, known_range
+from benchmark.resuming import PICTURES as FOLDER
 from benchmark.training import autocast
 from common.files import write_atomic
 from common.limits import PICTURE, LimitError, read_bytes
@@ -19,7 +20,6 @@ from datasets.base import DATASETS
 from datasets.pipeline import Resized
 from tasks.base import Task
 
-FOLDER = "samples"
 COUNT = 3
 WIDTH = 192
 PARTS = ("image", "truth", "prediction")

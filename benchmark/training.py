@@ -386,7 +386,19 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a ``state`` of a learner that was set up alike."""
+        """Go on from a ``state`` of a learner that was set up alike.
+
+        Raises UserError for one of another network, as after a change of its code.
+        """
+        try:
+            self._restore(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"the saved state is of another network ({first_line(error)}): remove the folder "
+                "`training` of the run to begin anew"
+            ) from error
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):

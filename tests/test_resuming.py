@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from support import ROOT
 
+from benchmark import runner as runner_module
 from benchmark import training
 from benchmark.config import RunConfig, SearchConfig, make_config
 from benchmark.events import Silent
@@ -264,8 +265,15 @@ def test_a_signal_waits_only_where_work_asks_for_it() -> None:
 def test_what_is_made_replaces_what_was_there(tmp_path: Path) -> None:
     target, folder = tmp_path / "run", tmp_path / "run" / "training"
     (target / "samples").mkdir(parents=True)
+    (target / "maps").mkdir()
     folder.mkdir()
-    for path in ("run/samples/old", "run/last", "run/result.json", "run/events.out.tfevents.1"):
+    for path in (
+        "run/samples/old",
+        "run/maps/mine",
+        "run/last",
+        "run/result.json",
+        "run/events.out.tfevents.1",
+    ):
         (tmp_path / path).write_text("old")
     (folder / "samples").mkdir()
     for name in ("samples/new", "last", *FILES, ".last.x.partial"):
@@ -273,7 +281,9 @@ def test_what_is_made_replaces_what_was_there(tmp_path: Path) -> None:
     hand_over(folder, target)
     found = {str(p.relative_to(target)): p.read_text() for p in target.rglob("*") if p.is_file()}
     mine = {name: text for name, text in found.items() if not name.startswith("training/")}
-    assert mine == {"samples/new": "new", "last": "new", "result.json": "old"}
+    assert mine == {
+        "samples/new": "new", "last": "new", "result.json": "old", "maps/mine": "old",
+    }  # fmt: skip
     assert len(found) == len(mine) + 5
 
 
@@ -438,3 +448,23 @@ def test_without_a_readable_sample_there_is_nothing_to_skip(
                "--on-bad-sample", "skip", "--results", tmp_path)  # fmt: skip
     assert done.exit_code == 1
     assert "none of the 6 samples can be read" in done.stderr
+
+
+def test_a_state_of_another_network_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a change of a decoder's code, under the same name."""
+    runs = runs_of()
+    with stopping.signals(), pytest.raises(stopping.Stopped):
+        runner_of(tmp_path, Ears(3, lambda: signal.raise_signal(signal.SIGTERM))).run(runs)
+    build = runner_module.build_model
+
+    def changed(config: RunConfig, tasks: Any) -> Any:
+        model = build(config, tasks)
+        model.decoder.more = torch.nn.Conv2d(1, 1, 1)
+        return model
+
+    monkeypatch.setattr(runner_module, "build_model", changed)
+    (result,) = runner_of(tmp_path).run(runs)
+    assert "the saved state is of another network" in str(result.error)
+    assert "remove the folder `training`" in str(result.error)
