@@ -128,8 +128,8 @@ def test_no_damage_goes_unnoticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["newest", "both", "missing"])
 def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, damage: str) -> None:
     keeper = Keeper(tmp_path, {"key": "k"})
-    keeper.save(1, {"at": 1})
-    keeper.save(2, {"at": 2})
+    keeper.save(1, {"at": 1, "weight": torch.ones(2)})
+    keeper.save(2, {"at": 2, "weight": torch.ones(2)})
     newest, before = (tmp_path / name for name in FILES)
     if damage == "missing":  # killed between two renamings
         newest.unlink()
@@ -139,7 +139,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, damage: st
         before.write_bytes(b"")
     ears = Ears()
     found = Keeper(tmp_path, {"key": "k"}, listener=ears)
-    assert found.state == (None if damage == "both" else {"at": 1})
+    assert (found.state or {}).get("at") == (None if damage == "both" else 1)
     assert len(ears.said) == {"newest": 1, "both": 2, "missing": 0}[damage]
     assert all("damaged" in said for said in ears.said)
     other = Keeper(tmp_path, {"key": "other"}, listener=ears)
