@@ -105,11 +105,12 @@ def compare(a: Side, b: Side) -> Report:
     else:
         matched = _match(left, right)
         pairs = [(x[0], x[1], y[1]) for x, y in matched]
-        rest = [v for v in left if not any(v is x for x, _ in matched)]
+        met = {id(view) for pair in matched for view in pair}
+        rest = [v for v in left if id(v) not in met]
         broken = {_loose(*v): v[1].error for v in _views(b, "failed")}
         failed = [f"{_named(v)}: {broken[_loose(*v)]}" for v in rest if _loose(*v) in broken]
         alone_a = [_named(v) for v in rest if _loose(*v) not in broken]
-        alone_b = [_named(v) for v in right if not any(v is y for _, y in matched)]
+        alone_b = [_named(v) for v in right if id(v) not in met]
     groups: dict[str, list[tuple[str, Result, Result]]] = {}
     for pair in pairs:
         groups.setdefault(repr([pair[0], *map(_network, pair[1:])]), []).append(pair)
@@ -119,10 +120,10 @@ def compare(a: Side, b: Side) -> Report:
         raise UserError(f"nothing to compare: {' and '.join(there)}")
     rows = [_comparison(group) for group in groups.values()]
     networks = [[x for _, x, _ in group] for group in groups.values()]
-    for row, network in zip(rows, networks, strict=True):
-        alike = [n for r, n in zip(rows, networks, strict=True) if r.title == row.title]
-        settings = differing(network, alike)
-        row.name += f" ({settings})" if settings else ""
+    for title in {row.title for row in rows}:
+        alike = [(r, n) for r, n in zip(rows, networks, strict=True) if r.title == title]
+        for (row, _), settings in zip(alike, differing([n for _, n in alike]), strict=True):
+            row.name += f" ({settings})" if settings else ""
     rows.sort(key=lambda row: (row.task, row.title, row.name))
     return Report(a.name, b.name, rows, alone_a, alone_b, failed)
 
@@ -172,14 +173,17 @@ def _match(left: Sequence[View], right: Sequence[View]) -> list[tuple[View, View
         return strict(view), view[1].environment["device"], view[1].environment["threads"]
 
     found: list[tuple[View, View]] = []
+    met: set[int] = set()
     likenesses: list[Callable[[View], Any]] = [strictest, strict, loose]
     for likeness in likenesses:
         places: dict[str, tuple[list[View], list[View]]] = {}
         for side, views in enumerate((left, right)):
             for view in views:
-                if not any(view is pair[side] for pair in found):
+                if id(view) not in met:
                     places.setdefault(repr(likeness(view)), ([], []))[side].append(view)
-        found += [(a[0], b[0]) for a, b in places.values() if len(a) == len(b) == 1]
+        pairs = [(a[0], b[0]) for a, b in places.values() if len(a) == len(b) == 1]
+        found += pairs
+        met |= {id(view) for pair in pairs for view in pair}
     return found
 
 

@@ -1,16 +1,16 @@
 """A leaderboard: runs that differ in the seed only become one row, alike rows one board."""
 
+import functools
 import itertools
 import statistics
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmark.config import RunConfig
 from benchmark.pareto import front, hypervolume
 from benchmark.results import Result
 from benchmark.rows import COSTS, Board, Row
-from datasets.base import DATASETS
 
 
 def boards(results: Iterable[Result]) -> list[Board]:
@@ -57,28 +57,39 @@ def boards(results: Iterable[Result]) -> list[Board]:
     for place, board in tables.items():
         groups = runs[place]
         rows[place] = {
-            network: _row(group, board.columns, differing(group, list(groups.values())))
-            for network, group in groups.items()
+            network: _row(group, board.columns, settings)
+            for (network, group), settings in zip(
+                groups.items(), differing(list(groups.values())), strict=True
+            )
         }
         board.rows = list(rows[place].values())
         _rank(board)
         _fronts(board)
     _compare_tasks(tables, runs, rows)
     ranked = _ordered(tables.values())
+    sizes = [{_sized(run.config) for row in board.rows for run in row.runs} for board in ranked]
     for result in results:
         if result.status == "failed":
-            _place_failed(result, ranked)
+            _place_failed(result, ranked, sizes)
     return ranked
 
 
 def title_of(task: str, config: RunConfig) -> str:
     """``task on data set``, with the folder's name of a user's own data where that says more."""
     name, folder = config.dataset, ""
-    if config.data is not None and name in DATASETS.names() and DATASETS.get(name).info.generic:
+    if config.data is not None:
         folder = config.data.stem if config.data.suffix in (".h5", ".hdf5") else config.data.name
-    if folder.casefold().replace("_", "-") in ("", name):
+    if folder.casefold().replace("_", "-") in ("", name) or not _is_generic(name):
         return f"{task} on {name}"
     return f"{task} on {name} ({folder})"
+
+
+@functools.cache
+def _is_generic(dataset: str) -> bool:
+    """Whether a data set is the user's own."""
+    from datasets.base import DATASETS  # imports torch, which most reports can do without
+
+    return dataset in DATASETS.names() and DATASETS.get(dataset).info.generic
 
 
 def _network(result: Result) -> str:
@@ -110,33 +121,40 @@ def _ordered(tables: Iterable[Board]) -> list[Board]:
     return ordered
 
 
-def _place_failed(result: Result, ranked: list[Board]) -> None:
-    """Put a failed run at the end of the boards that it was meant for; a new one if none is."""
+def _place_failed(result: Result, ranked: list[Board], sizes: list[set[tuple[Any, ...]]]) -> None:
+    """Put a failed run at the end of the boards that it was meant for; a new one if none is.
+
+    sizes: those of the runs of each of ``ranked``.
+    """
     config = result.config
     device = result.environment.get("device")
     setup = device, result.environment.get("threads"), config.amp
-    there = [b for b in ranked if device is None or (b.device, b.threads, b.amp) == setup]
+    there = [
+        (b, sized)
+        for b, sized in zip(ranked, sizes, strict=True)
+        if device is None or (b.device, b.threads, b.amp) == setup
+    ]
     placed = False
     for task in config.task.split("+"):
-        same = [b for b in there if b.title == title_of(task, config)]
-        alike = [b for b in same if any(_sized(r.config) == _sized(config) for r in _runs(b))]
-        for board in alike or [b for b in same if b.main]:
+        title = title_of(task, config)
+        same = [(b, sized) for b, sized in there if b.title == title]
+        alike = [(b, sized) for b, sized in same if _sized(config) in sized]
+        for board, sized in alike or [(b, sized) for b, sized in same if b.main]:
             board.rows.append(_failed(result))
+            sized.add(_sized(config))
             placed = True
     if not placed:
         title = title_of(config.task, config)
-        empty = next((b for b in there if b.title == title and not b.columns), None)
+        empty = next((b for b, _ in there if b.title == title and not b.columns), None)
         if empty is None:
             empty = Board(
                 config.task, title, "no finished run", [], {}, dataset=config.dataset,
                 device=device or "", threads=result.environment.get("threads", 0),
             )  # fmt: skip
             ranked.append(empty)
+            sizes.append(set())
         empty.rows.append(_failed(result))
-
-
-def _runs(board: Board) -> list[Result]:
-    return [run for row in board.rows for run in row.runs]
+        sizes[ranked.index(empty)].add(_sized(config))
 
 
 def _sized(config: RunConfig) -> tuple[Any, ...]:
@@ -185,23 +203,26 @@ def _images(result: Result, split: str) -> str:
     return str(result.data.get(split, {}).get("fingerprint", ""))
 
 
-def differing(group: list[Result], groups: list[list[Result]]) -> str:
-    """What sets a row apart from others of the same decoder and backbone: "epochs=20"."""
-    config = group[0].config
-    alike = [
-        g[0].config
-        for g in groups
-        if (g[0].config.decoder, g[0].config.backbone) == (config.decoder, config.backbone)
-    ]
+def differing(groups: Sequence[list[Result]]) -> list[str]:
+    """What sets each row apart from others of its decoder and backbone: "epochs=20"."""
+    alike: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
+    contents = [group[0].config.model_dump(mode="json", exclude=APART) for group in groups]
+    for content in contents:
+        alike.setdefault((content["decoder"], content["backbone"]), []).append(content)
+    varying = {
+        place: [name for name in those[0] if any(x[name] != those[0][name] for x in those)]
+        for place, those in alike.items()
+    }
     # of one task it goes without saying, and the others say nothing
-    apart = APART if "+" in config.task else APART | (JOINT - {"loss"})
-    mine = config.model_dump(mode="json", exclude=apart)
-    others = [other.model_dump(mode="json", exclude=APART) for other in alike]
-    return ", ".join(
-        name if value is True else f"{name}={value}"
-        for name, value in mine.items()
-        if value is not False and any(other[name] != value for other in others)
-    )
+    joint = JOINT - {"loss"}
+    return [
+        ", ".join(
+            name if content[name] is True else f"{name}={content[name]}"
+            for name in varying[content["decoder"], content["backbone"]]
+            if content[name] is not False and ("+" in content["task"] or name not in joint)
+        )
+        for content in contents
+    ]
 
 
 def _rank(board: Board) -> None:
@@ -222,12 +243,12 @@ def _fronts(board: Board) -> None:
 
     Rows without a cost are left out of its front, of latency's those timed in another session.
     """
-    main = board.columns[0]
+    main, sessions = board.columns[0], board.sessions
     for cost in COSTS:
         rows, points = [], []
         for row in board.rows:
             value = row.cost(cost)
-            if value is not None and not (cost == "latency" and board.timed_apart(row)):
+            if value is not None and not (cost == "latency" and board.timed_apart(row, sessions)):
                 rows.append(row)
                 points.append((board.sign * row.metrics[main], value))
         for index in front(points):

@@ -1,6 +1,7 @@
 """Rows across boards: mean gain over a baseline, and mean rank."""
 
 import statistics
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
 from benchmark.rows import Board, Overall, OverallRow, Row
@@ -49,10 +50,13 @@ def _table(machine: str, boards: Sequence[Board], baseline: str | None) -> Overa
     families: dict[Identity, set[Identity]] = {}
     for board in boards:
         members: dict[Identity, list[Row]] = {}
+        most: dict[Identity, Row] = {}
         for row in board.measured:
             own = row.backbone, row.label, row.settings
             # of rows of one name (other training images, another wiring) that of most seeds
-            scores.setdefault(own, {}).setdefault(board.title, _score(board, own))
+            if own not in most or len(row.seeds) > len(most[own].seeds):
+                most[own] = row
+                scores.setdefault(own, {})[board.title] = row.metrics[board.columns[0]]
             if (family := family_of(row)) is not None:
                 members.setdefault((row.backbone, family, row.settings), []).append(row)
         for name, alike in members.items():
@@ -115,22 +119,22 @@ def _chosen(rows: Sequence[Row], board: Board) -> Row | None:
     return None
 
 
-def _score(board: Board, name: Identity) -> float:
-    alike = [r for r in board.measured if (r.backbone, r.label, r.settings) == name]
-    return max(alike, key=lambda row: len(row.seeds)).metrics[board.columns[0]]
-
-
 def _mean_ranks(rows: Sequence[OverallRow], boards: Sequence[Board]) -> None:
+    ordered = {
+        board.title: sorted(board.sign * (row.scores[board.title] or 0) for row in rows)
+        for board in boards
+    }
     for row in rows:
         places = []
         for board in boards:
-            mine = board.sign * (row.scores[board.title] or 0)
-            others = [board.sign * (other.scores[board.title] or 0) for other in rows]
-            better, equal = sum(x > mine for x in others), sum(x == mine for x in others)
+            mine, scores = board.sign * (row.scores[board.title] or 0), ordered[board.title]
+            better = len(scores) - bisect_right(scores, mine)
+            equal = len(scores) - better - bisect_left(scores, mine)
             places.append(better + (equal + 1) / 2)
         row.mean_rank = statistics.fmean(places)
+    means = sorted(row.mean_rank or 0 for row in rows)
     for row in rows:
-        row.rank = 1 + sum((other.mean_rank or 0) < (row.mean_rank or 0) for other in rows)
+        row.rank = 1 + bisect_left(means, row.mean_rank or 0)
 
 
 def _gains(rows: Sequence[OverallRow], reference: OverallRow, boards: Sequence[Board]) -> None:

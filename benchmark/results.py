@@ -5,10 +5,10 @@ import io
 import math
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,7 +18,9 @@ from benchmark.config import RunConfig
 from common import limits
 from common.files import write_atomic
 from common.limits import LimitError, printable
-from tasks.metrics.base import Floats
+
+if TYPE_CHECKING:  # which imports torch, and a report has no need of it
+    from tasks.metrics.base import Floats
 
 FILE = "result.json"
 FORMAT = 1
@@ -227,7 +229,7 @@ def _check_finished(result: Result) -> None:
         need("constant", view.constant.get("metrics", {}), view.columns)
 
 
-def save_replicates(folder: Path, replicates: Mapping[str, Mapping[str, Floats]]) -> None:
+def save_replicates(folder: Path, replicates: Mapping[str, "Mapping[str, Floats]"]) -> None:
     """Write the bootstrap replicates of each task's metrics, for comparisons image by image."""
     arrays = {
         f"{task}/{name}": values.astype(np.float32)
@@ -239,7 +241,7 @@ def save_replicates(folder: Path, replicates: Mapping[str, Mapping[str, Floats]]
     write_atomic(folder / REPLICATES, out.getvalue())
 
 
-def load_replicates(folder: Path, task: str) -> dict[str, Floats]:
+def load_replicates(folder: Path, task: str) -> "dict[str, Floats]":
     """The replicates of one task's metrics, by name; empty where the folder holds none readable.
 
     Two runs scored on the same images drew the same splits: their replicates are paired.
@@ -260,7 +262,7 @@ def load_replicates(folder: Path, task: str) -> dict[str, Floats]:
         return {}
 
 
-def _vector(archive: zipfile.ZipFile, name: str) -> Floats | None:
+def _vector(archive: zipfile.ZipFile, name: str) -> "Floats | None":
     """A row of numbers, float64 [N]; None for anything else: a header may ask for any size."""
     content = archive.read(name)
     header = io.BytesIO(content)
@@ -272,18 +274,21 @@ def _vector(archive: zipfile.ZipFile, name: str) -> Floats | None:
     return values
 
 
-def collect(results: Path, folders: str = "*") -> tuple[list[Result], list[str]]:
+def collect(
+    results: Path, folders: str = "*", keep: Callable[[Result], Result] = lambda result: result
+) -> tuple[list[Result], list[str]]:
     """The results under ``results`` in order of folder names, and why others were left out.
 
-    folders: a pattern of their names. Of several folders that hold a run of the same key, the one
-    that is named by the key is kept, or the first.
+    folders: a pattern of their names. keep: makes of each what is kept, see ``light.py``. Of
+    several folders that hold a run of the same key, the one that is named by the key is kept, or
+    the first.
     """
-    with _without_cycles():
-        return _collect(results, folders)
+    with many_objects():
+        return _collect(results, folders, keep)
 
 
 @contextmanager
-def _without_cycles() -> Iterator[None]:
+def many_objects() -> Iterator[None]:
     """In here nothing looks for cycles, which takes the longer the more objects there are."""
     enabled = gc.isenabled()
     gc.disable()
@@ -294,7 +299,9 @@ def _without_cycles() -> Iterator[None]:
             gc.enable()
 
 
-def _collect(results: Path, folders: str) -> tuple[list[Result], list[str]]:
+def _collect(
+    results: Path, folders: str, keep: Callable[[Result], Result]
+) -> tuple[list[Result], list[str]]:
     found: dict[str, Result] = {}
     problems: list[str] = []
     for path in sorted(results.glob(f"{folders}/{FILE}")):
@@ -303,14 +310,18 @@ def _collect(results: Path, folders: str) -> tuple[list[Result], list[str]]:
         except ValueError as error:
             problems.append(f"{path}: left out: {error}")
             continue
-        kept = found.setdefault(result.key, result)
-        if kept is not result:
-            if _is_named(result) and not _is_named(kept):
-                kept, result = result, kept
-                found[kept.key] = kept
-            same = kept.model_dump() == result.model_dump()
-            how = "the same as" if same else "another result of the run in"
-            problems.append(f"{result.folder}: left out: {how} {kept.folder}")
+        other = found.get(result.key)
+        if other is None:
+            found[result.key] = keep(result)
+            continue
+        assert other.folder is not None
+        same = read(other.folder).model_dump() == result.model_dump()
+        how = "the same as" if same else "another result of the run in"
+        left, kept = result.folder, other.folder
+        if _is_named(result) and not _is_named(other):
+            left, kept = kept, left
+            found[result.key] = keep(result)
+        problems.append(f"{left}: left out: {how} {kept}")
     return sorted(found.values(), key=lambda r: str(r.folder)), problems
 
 

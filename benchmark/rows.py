@@ -146,9 +146,12 @@ class Board:
         common = Counter(tuple(row.sessions) for row in self.measured if row.sessions)
         return list(common.most_common(1)[0][0]) if common else []
 
-    def timed_apart(self, row: Row) -> bool:
-        """Whether the row was timed in another session than most."""
-        return bool(row.sessions) and row.sessions != self.sessions
+    def timed_apart(self, row: Row, sessions: list[str] | None = None) -> bool:
+        """Whether the row was timed in another session than most.
+
+        sessions: the board's own, where they are asked for many rows.
+        """
+        return bool(row.sessions) and row.sessions != (sessions or self.sessions)
 
 
 @dataclass

@@ -17,15 +17,16 @@ FILTER = "Only this; wildcards allowed. May be repeated."
 
 
 def read_results(folder: Path) -> "list[Result]":
-    """The results in ``folder``; what is left out is told, a line each.
+    """The results in ``folder``, made light; what is left out is told, a line each.
 
     Raises UsageError if there is no such folder, UserError if it holds no result.
     """
+    from benchmark.light import Lightener
     from benchmark.results import collect
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder: run something first, or give --results")
-    found, problems = collect(folder)
+    found, problems = collect(folder, keep=Lightener())
     for problem in problems:
         click.echo(f"warning: {printable(problem)}", err=True)
     if not found:

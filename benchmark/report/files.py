@@ -15,10 +15,10 @@ from benchmark.report.tables import (
     heading,
     legend,
     notes,
-    overall_cells,
     overall_header,
     overall_heading,
     overall_notes,
+    overall_rows,
     table_rows,
 )
 from benchmark.rows import Board, Overall
@@ -39,7 +39,7 @@ def markdown(tables: Sequence[Board], across: Sequence[Overall] = (), level: int
         parts += ["", *(f"{_paragraph(note)}\n" for note in notes(board))]
     for table in across:
         parts += [f"{'#' * level} {_line(overall_heading(table))}", "", _code(table.title), ""]
-        rows = [overall_cells(table, row) for row in table.rows]
+        rows = overall_rows(table)
         parts += _markdown_table(overall_header(table), rows)
         parts += ["", *(f"{_paragraph(note)}\n" for note in overall_notes(table))]
     if any(board.columns for board in tables):

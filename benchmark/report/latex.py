@@ -7,10 +7,10 @@ from benchmark.report.tables import (
     heading,
     legend,
     notes,
-    overall_cells,
     overall_header,
     overall_heading,
     overall_notes,
+    overall_rows,
     table_rows,
 )
 from benchmark.rows import Board, Overall
@@ -26,11 +26,12 @@ SPECIAL = {
     "\n": " ", "\r": " ", "\t": " ",
 }  # fmt: skip
 """Characters that LaTeX reads as commands or that its standard fonts lack."""
+_TABLE = str.maketrans(SPECIAL)
 
 
 def escape(text: str) -> str:
     """``text`` as LaTeX prints it."""
-    return "".join(SPECIAL.get(character, character) for character in printable(text))
+    return printable(text).translate(_TABLE)
 
 
 def latex(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
@@ -41,7 +42,7 @@ def latex(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
         parts.append(_table(header(board), table_rows(board), caption))
     for table in across:
         caption = f"{overall_heading(table)}. {table.title}. {' '.join(overall_notes(table))}"
-        rows = [overall_cells(table, row) for row in table.rows]
+        rows = overall_rows(table)
         parts.append(_table(overall_header(table), rows, caption))
     return "\n\n".join(parts) + "\n"
 

@@ -1,6 +1,7 @@
 """A leaderboard's cells as text, and as tables for the terminal."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
@@ -59,12 +60,31 @@ def name_of(row: Row | OverallRow) -> str:
     return f"{row.label} ({row.settings})" if row.settings else row.label
 
 
-def cells(board: Board, row: Row) -> list[str]:
-    """The texts of a row."""
+@dataclass(frozen=True)
+class Layout:
+    """What all rows of a board share, found once: one backbone, several seeds, gains, memory."""
+
+    backbone: str | None
+    several: bool
+    joint: bool
+    memory: bool
+    sessions: list[str]
+
+    @classmethod
+    def of(cls, board: Board) -> "Layout":
+        return cls(
+            *(_one_backbone(board), _several_seeds(board), _joint(board), _memory(board)),
+            board.sessions,
+        )
+
+
+def cells(board: Board, row: Row, layout: Layout | None = None) -> list[str]:
+    """The texts of a row. layout: the board's."""
+    layout = layout or Layout.of(board)
     labels = [str(row.rank or ("–" if row.source is None else "reported")), name_of(row)]
-    if not _one_backbone(board):
+    if not layout.backbone:
         labels.append(row.backbone)
-    several = _several_seeds(board)
+    several = layout.several
     if row.error is not None:
         metrics = [*("" for _ in board.columns), *([""] if several else []), "failed"]
     else:
@@ -73,7 +93,7 @@ def cells(board: Board, row: Row) -> list[str]:
         spread = [f"{number(row.spread[main])} ({len(row.seeds)})" if row.seeds else ""]
         others = [number(row.metrics.get(name)) for name in board.columns[1:]]
         metrics = [number(row.metrics.get(main)), interval, *(spread if several else []), *others]
-    mark = "*" if board.timed_apart(row) else ""
+    mark = "*" if board.timed_apart(row, layout.sessions) else ""
     partial = {part: number(row.params[part] / 1e6) for part in PARTS if part in row.params}
     params = "+".join(partial.get(part, "–") for part in PARTS) if partial else "–"
     sizes = [
@@ -81,17 +101,18 @@ def cells(board: Board, row: Row) -> list[str]:
         number(row.latency_ms, 1) + mark,
         params,
         number(row.macs / 1e9 if row.macs else None),
-        *([number(row.memory_mb, 1)] if _memory(board) else []),
+        *([number(row.memory_mb, 1)] if layout.memory else []),
         " ".join(COSTS[cost] for cost in row.pareto),
         number(row.train_seconds, 0) if row.source is None else "–",
     ]
-    gain = ["" if row.delta_m is None else f"{row.delta_m:+.1f}"] if _joint(board) else []
+    gain = ["" if row.delta_m is None else f"{row.delta_m:+.1f}"] if layout.joint else []
     return [*labels, *metrics, *gain, *sizes]
 
 
 def table_rows(board: Board) -> list[list[str]]:
     """All rows' texts; the last is the best constant prediction, what any network must beat."""
-    rows = [cells(board, row) for row in board.rows]
+    layout = Layout.of(board)
+    rows = [cells(board, row, layout) for row in board.rows]
     if not board.columns:
         return rows
     main, *others = (number(board.constant.get(name)) for name in board.columns)
@@ -109,7 +130,8 @@ def notes(board: Board) -> list[str]:
     lines = [f"{board.test_images} scored images.{_hypervolume(board)}"]
     if not board.main:
         lines.insert(0, "Another protocol: never ranked together with the board before.")
-    if any(board.timed_apart(row) for row in board.rows):
+    sessions = board.sessions
+    if any(board.timed_apart(row, sessions) for row in board.rows):
         lines.append("* timed in another session than the other rows: not comparable to a few %.")
     sources = dict.fromkeys(row.source for row in board.rows if row.source)
     reported = [
@@ -166,9 +188,16 @@ def overall_header(table: Overall) -> list[str]:
     return [*labels, "mean rank", GAIN, *boards]
 
 
-def overall_cells(table: Overall, row: OverallRow) -> list[str]:
-    """The texts of a row across boards."""
-    labels = [str(row.rank or "–"), name_of(row), *([] if _alike(table) else [row.backbone])]
+def overall_rows(table: Overall) -> list[list[str]]:
+    """The texts of all rows across boards."""
+    several = not _alike(table)
+    return [overall_cells(table, row, several) for row in table.rows]
+
+
+def overall_cells(table: Overall, row: OverallRow, several: bool | None = None) -> list[str]:
+    """The texts of a row across boards. several: whether the table has several backbones."""
+    several = not _alike(table) if several is None else several
+    labels = [str(row.rank or "–"), name_of(row), *([row.backbone] if several else [])]
     gain = "–" if row.delta_m is None else f"{row.delta_m:+.1f}"
     scores = [number(row.scores[title]) for title in table.boards]
     return [*labels, number(row.mean_rank, 2), gain, *scores]
@@ -199,9 +228,10 @@ def overall_notes(table: Overall) -> list[str]:
         for label in families
     ]
     lacking: dict[tuple[str, ...], list[str]] = {}
+    alike = _alike(table)
     for row in table.rows:
         if row.missing:
-            backbone = "" if _alike(table) else f" on {row.backbone}"
+            backbone = "" if alike else f" on {row.backbone}"
             lacking.setdefault(tuple(row.missing), []).append(name_of(row) + backbone)
     for missing, names in lacking.items():
         lines.append(f"No score of {', '.join(names)} in: {', '.join(missing)}.")
@@ -209,18 +239,20 @@ def overall_notes(table: Overall) -> list[str]:
 
 
 def rich_overall(table: Overall) -> Table:
-    """A table across boards for a terminal."""
+    """A table across boards for a terminal: its first ``MOST_ROWS`` rows."""
+    left_out = len(table.rows) - MOST_ROWS
+    more = [f"{left_out} more rows: overall.csv, which python cli.py report writes."]
     shown = Table(
         title=cell(f"{overall_heading(table)} · {table.title}"),
-        caption=cell(" ".join(overall_notes(table))),
+        caption=cell(" ".join([*overall_notes(table), *(more if left_out > 0 else [])])),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
     for title in overall_header(table):
         left = title in ("decoder", "backbone")
         shown.add_column(cell(title).replace(" on ", "\non "), justify="left" if left else "right")
-    for row in table.rows:
-        shown.add_row(*map(cell, overall_cells(table, row)))
+    for texts in overall_rows(table)[:MOST_ROWS]:
+        shown.add_row(*map(cell, texts))
     return shown
 
 
