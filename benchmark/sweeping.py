@@ -149,23 +149,33 @@ def settled(
     return done
 
 
+NUMBERS = {
+    *("seed", "epochs", "lr", "decoder_lr_factor", "momentum", "weight_decay", "warmup"),
+    *("clip_grad", "zoom", "flip", "rotate", "colour", "validate_every", "workers"),
+}
+"""Fields that do not decide whether a run is possible."""
+
+
 def _impossible(
     runner: Runner, pending: Sequence[RunConfig], unusable: Unusable, devices: bool
 ) -> dict[str, Exception]:
-    """Why runs cannot be, by key: their data, device, size or network. Seeds share the answer."""
-    unseeded = {run_key(c): c.model_copy(update={"seed": 0}) for c in pending}
-    networks = {run_key(c): c for c in unseeded.values() if shared_data(c) not in unusable}
-    errors: dict[str, Exception] = {}
-    for key, config in networks.items():
-        try:
-            here = config if devices else config.model_copy(update={"device": "cpu"})
-            for error in runner.check([here]).values():
-                errors[key] = error
-        except Exception as error:  # a defect of one network
-            errors[key] = error
+    """Why runs cannot be, by key: their data, device, size or network. Alike ones are tried once.
+
+    Many a sweep has a hundred runs of each network, and to build one takes a second.
+    """
+    answers: dict[str, Exception | None] = {}
     reasons: dict[str, Exception] = {}
-    for key, config in unseeded.items():
-        reason = unusable.get(shared_data(config)) or errors.get(run_key(config))
+    for config in pending:
+        reason = unusable.get(shared_data(config))
+        if reason is None:
+            alike = config.model_dump_json(exclude=NUMBERS)
+            if alike not in answers:
+                here = config if devices else config.model_copy(update={"device": "cpu"})
+                try:
+                    answers[alike] = next(iter(runner.check([here]).values()), None)
+                except Exception as error:  # a defect of one network
+                    answers[alike] = error
+            reason = answers[alike]
         if reason is not None:
-            reasons[key] = reason
+            reasons[run_key(config)] = reason
     return reasons
