@@ -6,10 +6,11 @@ and a few images of each data set are read and scored. What the budget leaves no
 by multiply-accumulates from its nearest relative: rough, since memory counts as much.
 """
 
+import functools
 import json
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +88,7 @@ def _alike(config: RunConfig) -> tuple[Any, ...]:
 
 def estimate(
     pending: Sequence[RunConfig],
-    finished: Sequence[Result],
+    finished: Iterable[Result],
     opened: Mapping[Any, Splits],
     budget: float = 20.0,
 ) -> dict[str, Estimate]:
@@ -97,18 +98,24 @@ def estimate(
     ``shared_data``. budget: seconds to spend on measuring. The first run of each data set bears
     the time of reading it.
     """
-    known: dict[Any, list[Result]] = {}
+    if not pending:
+        return {}
+    known: dict[Any, list[_Spent]] = {}
     reading: dict[Any, list[float]] = {}
     for result in finished:
         if result.status == "finished" and _same_machine(result):
             if {"train", "total"} <= result.seconds.keys():
-                known.setdefault(_alike(result.config), []).append(result)
+                known.setdefault(_alike(result.config), []).append(_Spent.of(result))
             if "data" in result.seconds:
                 shared = shared_data(result.config)
                 reading.setdefault(_read_alike(shared), []).append(result.seconds["data"])
     rates = _Rates()
+    networks: dict[Any, RunConfig] = {}
+    for config in pending:
+        if (alike := _alike(config)) not in known and shared_data(config) in opened:
+            networks.setdefault(alike, config)
     _measure(
-        [c for c in pending if _alike(c) not in known and shared_data(c) in opened],
+        list(networks.values()),
         *(opened, rates, time.perf_counter() + budget),
     )
     estimates: dict[str, Estimate] = {}
@@ -131,12 +138,16 @@ def estimate(
 
 def _same_machine(result: Result) -> bool:
     threads = result.config.threads or torch.get_num_threads()
-    try:
-        here = device_name(result.config.device)
-    except (RuntimeError, AssertionError):  # a CUDA device that this machine lacks
-        return False
     seen = result.environment
-    return seen.get("device") == here and seen.get("threads") == threads
+    return seen.get("threads") == threads and seen.get("device") == _here(result.config.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _here(device: str) -> str | None:
+    try:
+        return device_name(device)
+    except (RuntimeError, AssertionError):  # a CUDA device that this machine lacks
+        return None
 
 
 def _read_alike(shared: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -144,15 +155,30 @@ def _read_alike(shared: tuple[Any, ...]) -> tuple[Any, ...]:
     return (task, dataset, *others)
 
 
-def _from_finished(config: RunConfig, found: Sequence[Result]) -> Estimate:
+@dataclass(frozen=True)
+class _Spent:
+    """Seconds of a finished run of so many epochs."""
+
+    epochs: int
+    train: float
+    total: float
+    timing: float
+
+    @classmethod
+    def of(cls, result: Result) -> "_Spent":
+        assert result.config.epochs is not None
+        spent = result.seconds
+        timing = min(spent.get("time", TIMING), TIMING)
+        return cls(result.config.epochs, spent["train"], spent["total"], timing)
+
+
+def _from_finished(config: RunConfig, found: Sequence[_Spent]) -> Estimate:
     """Each epoch as long as theirs; the rest of a run does not depend on its length."""
 
-    def seconds(result: Result) -> float:
+    def seconds(spent: _Spent) -> float:
         assert config.epochs is not None
-        assert result.config.epochs is not None
-        spent, training = result.seconds, result.seconds["train"]
-        longer = training * (config.epochs / result.config.epochs - 1)
-        return spent["total"] + longer + min(spent.get("time", TIMING), TIMING)
+        longer = spent.train * (config.epochs / spent.epochs - 1)
+        return spent.total + longer + spent.timing
 
     return Estimate(statistics.median(map(seconds, found)), "as finished runs")
 

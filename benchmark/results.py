@@ -3,10 +3,12 @@
 import gc
 import io
 import math
+import os
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +29,7 @@ FORMAT = 1
 REPLICATES = "bootstrap.npz"
 NAME = 300  # characters of a name or a path in a result; timm's longest name has 70
 SHOWN = 120  # characters of what is wrong that are told
+SMALL = min(limits.INTEGER, limits.NUMBER)
 
 
 class TaskScores(BaseModel):
@@ -181,7 +184,7 @@ def _check(result: Result) -> None:
     _bounded("params", result.params.values())
     _bounded("macs", result.macs.values())
     _bounded("seconds", result.seconds.values())
-    _bounded("history", (value for epoch in result.history for value in epoch.values()))
+    _bounded("history", chain.from_iterable(epoch.values() for epoch in result.history))
 
 
 def _typed(field: str, values: Mapping[str, Any], types: Mapping[str, type]) -> None:
@@ -201,6 +204,9 @@ def _said(value: Any) -> str:
 
 def _bounded(field: str, numbers: Iterable[float]) -> None:
     """Raises ValueError for a number that is too large to be summed and squared."""
+    numbers = list(numbers)
+    if sum(map(abs, numbers)) <= SMALL:  # as nearly always; not where one is no number
+        return
     for value in numbers:
         most = limits.INTEGER if isinstance(value, int) else limits.NUMBER
         if abs(value) > most:
@@ -323,6 +329,15 @@ def _collect(
             found[result.key] = keep(result)
         problems.append(f"{left}: left out: {how} {kept}")
     return sorted(found.values(), key=lambda r: str(r.folder)), problems
+
+
+def each(results: Path) -> Iterator[Result]:
+    """The readable results under ``results``, one at a time, so that none need be kept."""
+    for entry in sorted(os.scandir(results), key=lambda e: e.name) if results.is_dir() else ():
+        folder = results / entry.name
+        if (folder / FILE).is_file():
+            with suppress(ValueError):  # told where results are shown
+                yield read(folder)
 
 
 def _is_named(result: Result) -> bool:

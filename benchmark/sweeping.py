@@ -1,14 +1,13 @@
 """A sweep's runs, one after another in this process; what fails is recorded, the others go on."""
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from benchmark.config import RunConfig
 from benchmark.events import Listener
 from benchmark.plan import run_key
-from benchmark.results import Result, folder_of, load, read_all
+from benchmark.results import Result, folder_of, load, many_objects
 from benchmark.runner import Data, Runner, comparable, shared_data
 from benchmark.sweep import Cache, unset_variables
 from common.errors import DataError
@@ -30,17 +29,23 @@ class Watch(Listener, Protocol):
         """A run that began is finished or has failed; not yet timed."""
 
 
-def stored(runs: Sequence[RunConfig], results: Path) -> dict[str, Result]:
-    """What the results folder holds of ``runs``, by key: finished or failed."""
-    found = {run_key(c): load(folder_of(results, c, run_key(c))) for c in runs}
-    return {key: result for key, result in found.items() if result is not None}
+def stored(
+    runs: Sequence[RunConfig],
+    results: Path,
+    keep: Callable[[Result], Result] = lambda result: result,
+) -> dict[str, Result]:
+    """What the results folder holds of ``runs``, by key: finished or failed.
 
-
-def told_before(results: Path) -> list[Result]:
-    """All results of the folder, for what they tell of time; damaged ones are told elsewhere."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return list(read_all(results))
+    keep: makes of each what is kept, see ``light.py``.
+    """
+    found: dict[str, Result] = {}
+    with many_objects():
+        for config in runs:
+            key = run_key(config)
+            result = load(folder_of(results, config, key))
+            if result is not None:
+                found[key] = keep(result)
+    return found
 
 
 def to_do(runs: Sequence[RunConfig], found: Mapping[str, Result], cache: Cache) -> list[RunConfig]:
@@ -144,23 +149,33 @@ def settled(
     return done
 
 
+NUMBERS = {
+    *("seed", "epochs", "lr", "decoder_lr_factor", "momentum", "weight_decay", "warmup"),
+    *("clip_grad", "zoom", "flip", "rotate", "colour", "validate_every", "workers"),
+}
+"""Fields that do not decide whether a run is possible."""
+
+
 def _impossible(
     runner: Runner, pending: Sequence[RunConfig], unusable: Unusable, devices: bool
 ) -> dict[str, Exception]:
-    """Why runs cannot be, by key: their data, device, size or network. Seeds share the answer."""
-    unseeded = {run_key(c): c.model_copy(update={"seed": 0}) for c in pending}
-    networks = {run_key(c): c for c in unseeded.values() if shared_data(c) not in unusable}
-    errors: dict[str, Exception] = {}
-    for key, config in networks.items():
-        try:
-            here = config if devices else config.model_copy(update={"device": "cpu"})
-            for error in runner.check([here]).values():
-                errors[key] = error
-        except Exception as error:  # a defect of one network
-            errors[key] = error
+    """Why runs cannot be, by key: their data, device, size or network. Alike ones are tried once.
+
+    Many a sweep has a hundred runs of each network, and to build one takes a second.
+    """
+    answers: dict[str, Exception | None] = {}
     reasons: dict[str, Exception] = {}
-    for key, config in unseeded.items():
-        reason = unusable.get(shared_data(config)) or errors.get(run_key(config))
+    for config in pending:
+        reason = unusable.get(shared_data(config))
+        if reason is None:
+            alike = config.model_dump_json(exclude=NUMBERS)
+            if alike not in answers:
+                here = config if devices else config.model_copy(update={"device": "cpu"})
+                try:
+                    answers[alike] = next(iter(runner.check([here]).values()), None)
+                except Exception as error:  # a defect of one network
+                    answers[alike] = error
+            reason = answers[alike]
         if reason is not None:
-            reasons[key] = reason
+            reasons[run_key(config)] = reason
     return reasons

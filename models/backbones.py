@@ -6,6 +6,7 @@ convolution; MobileNetV2 has nine. All others give the last map of each stride.
 """
 
 import copy
+import functools
 import inspect
 import pickle
 import re
@@ -70,6 +71,7 @@ def backbone_names(pattern: str = "") -> list[str]:
     return list(timm.list_models(wildcard))
 
 
+@functools.lru_cache(maxsize=1024)
 def check_name(name: str) -> None:
     """Raises UsageError unless timm has the model ``name``, and its weight tag if it has one."""
     model, _, tag = name.partition(".")
@@ -134,13 +136,19 @@ def input_statistics(
     Raises DataError for a ``.safetensors`` file that cannot be read or has other than numbers.
     """
     check_name(name)
-    config = timm.get_pretrained_cfg(name)
-    mean = tuple(config.mean) if config else (0.485, 0.456, 0.406)
-    std = tuple(config.std) if config else (0.229, 0.224, 0.225)
+    mean, std = _usual_statistics(name)
     if weights is not None and weights.suffix == ".safetensors":
         metadata = _safetensors_metadata(weights)
         mean = _three(weights, "mean", metadata.get("mean"), mean)
         std = _three(weights, "std", metadata.get("std"), std)
+    return mean, std
+
+
+@functools.lru_cache(maxsize=1024)
+def _usual_statistics(name: str) -> tuple[Any, Any]:
+    config = timm.get_pretrained_cfg(name)
+    mean = tuple(config.mean) if config else (0.485, 0.456, 0.406)
+    std = tuple(config.std) if config else (0.229, 0.224, 0.225)
     return mean, std
 
 

@@ -81,12 +81,14 @@ def sweep(
     from benchmark.executors.choice import make_executor
     from benchmark.executors.driver import execute_on
     from benchmark.leaderboard import boards
+    from benchmark.light import Lightener
     from benchmark.logs import check_tensorboard
     from benchmark.report.sweep import comparison, plan_line, plan_table, summary, watching
-    from benchmark.report.tables import rich_table
+    from benchmark.report.tables import MOST_ROWS, rich_table
+    from benchmark.results import each
     from benchmark.runner import Runner
     from benchmark.sweep import read_sweep
-    from benchmark.sweeping import execute, open_data, stored, to_do, told_before
+    from benchmark.sweeping import execute, open_data, stored, to_do
 
     def say(text: str) -> None:
         click.echo(text, err=True)
@@ -101,7 +103,9 @@ def sweep(
     policy: Any = cache or swept.content.cache
     if retime and policy == "always":
         raise UsageError("--retime: --cache always runs nothing: use only-missing")
-    found = stored(plan.runs, results)
+    # only what is run or timed is saved again
+    light = [Lightener()] if dry_run or policy == "always" else []
+    found = stored(plan.runs, results, *light)
     pending = to_do(plan.runs, found, policy)
     workers = make_executor(
         *(executor, pending, results, jobs, address, resources),
@@ -113,7 +117,7 @@ def sweep(
     if workers is None or not workers.elsewhere:
         if workers is not None and workers.threads is not None:
             torch.set_num_threads(workers.threads)  # as each of the runs
-        estimates = estimate(pending, told_before(results), opened)
+        estimates = estimate(pending, each(results), opened)
     for text in plan.skipped:
         click.echo(f"left out: {text}", err=True)
     for shared, error in unusable.items():
@@ -122,7 +126,8 @@ def sweep(
         click.echo(text, err=True)
     console = console_of_width(180)
     if dry_run:
-        console.print(plan_table(plan.runs, pending, found, estimates))
+        most = None if verbose else MOST_ROWS
+        console.print(plan_table(plan.runs, pending, found, estimates, most))
         click.echo(plan_line(plan.runs, pending, estimates, lanes))
         return
     click.echo(plan_line(plan.runs, pending, estimates, lanes), err=True)

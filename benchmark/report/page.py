@@ -5,7 +5,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from benchmark.report.page_strips import CAPTIONS, Pictures, pictures_of
 from benchmark.report.page_wirings import Wirings
 from benchmark.report.wiring_svg import wiring_svg
 from benchmark.report.words import COST_NAMES, metric_name, number
+from benchmark.results import Result, load
 from benchmark.rows import Board, Overall
 from benchmark.wirings import lines
 from common.limits import printable
@@ -34,6 +35,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("dom.js", "table.js", "details.js", "charts.js", "page.js")
 LIMIT = 1_450_000  # bytes of a page; pictures get what the rest leaves
 PICTURES = 700_000
+ROWS = 400  # of all boards and tables: some 3 kB each
 NAMED = 4  # rows of rank 1 that are named
 CHEAPEST = (("the fastest", "latency", "ms"), ("the smallest", "params", "M parameters"))
 
@@ -49,6 +51,11 @@ class View:
     rows: list[Shown]
     constant: list[str]
     pictures: Pictures
+
+    @property
+    def left_out(self) -> int:
+        """Rows that are not shown."""
+        return len(self.board.rows) - len(self.rows)
 
     @property
     def hypervolume(self) -> list[tuple[str, str]]:
@@ -67,7 +74,8 @@ class View:
         if not first:
             return ""
         names = ", ".join(self.name(shown) for shown in first[:NAMED])
-        more = f" and {len(first) - NAMED} more" if len(first) > NAMED else ""
+        count = sum(row.rank == 1 for row in self.board.measured)
+        more = f" and {count - NAMED} more" if count > NAMED else ""
         if len(first) == 1:
             return f"Rank 1: {names}."
         cheapest: dict[str, list[str]] = {}
@@ -86,30 +94,37 @@ class View:
         return f"Rank 1, not told apart: {names}{more}{told}."
 
 
-def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
+def page(boards: Sequence[Board], overall: Sequence[Overall], most: int = ROWS) -> str:
     """The page, the same text for the same results. It makes no request and runs one script.
 
     Every board is a table in the text, so that it can be read, and searched, without the script.
-    Predictions are shown of as many rows as fit under ``LIMIT``.
+    Predictions are shown of as many rows as fit under ``LIMIT``. Of more than ``most`` rows each
+    board shows its share: those on a front, then the best; the text says how many are left out.
     """
+    runs = len({run.key for board in boards for row in board.rows for run in row.runs})
     wirings, environments = Wirings(), Environments()
     views = []
+    counts = [len(board.rows) for board in boards]
+    share = share_of([*counts, *(len(table.rows) for table in overall)], most)
     for place, board in enumerate(boards, 1):
         columns = columns_of(board)
-        rows = shown_rows(board, columns, wirings, environments)
+        rows = shown_rows(_shortened(board, share), columns, wirings, environments, board.sessions)
         constant = _constant(board, columns)
         views.append(View(board, place, place_of(board), columns, rows, constant, Pictures()))
     _tell_apart(views)
     facts: dict[str, Any] = {
         "views": views,
-        "overall": [(table, _across(table, views)) for table in overall],
+        "overall": [
+            (replace(t, rows=t.rows[:share]), _across(t, views), max(0, len(t.rows) - share))
+            for t in overall
+        ],
         "wirings": [
             (drawn, Markup(wiring_svg(drawn.wiring, drawn.about)), lines(drawn.wiring))
             for drawn in wirings.drawn
         ],
         "environments": environments.found,
         "data": _island([_board_data(view) for view in views]),
-        "runs": len({(run.key) for board in boards for row in board.rows for run in row.runs}),
+        "runs": runs,
         "range_width": RANGE,
         "captions": CAPTIONS,
         "number": number,
@@ -127,6 +142,8 @@ def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
     environment.filters["breakable"] = _breakable
     template = environment.get_template("index.html.j2")
     bare = len(template.render(facts).encode())
+    if bare > LIMIT and share > 1:  # many seeds, long texts
+        return page(boards, overall, most * LIMIT // (bare + bare // 10))
     budget = min(PICTURES, LIMIT - bare)
     found = pictures_of([(view.place[0], view.rows) for view in views], budget)
     for view, pictures in zip(views, found, strict=True):
@@ -137,6 +154,39 @@ def page(boards: Sequence[Board], overall: Sequence[Overall]) -> str:
 def _shown(value: Any) -> Any:
     """What a template writes: of texts, what can be printed."""
     return printable(value) if type(value) is str else value
+
+
+def share_of(counts: Sequence[int], most: int) -> int:
+    """The largest number that each of ``counts`` may be cut to for them to sum to ``most``."""
+    left, share = most, 0
+    for place, count in enumerate(sorted(counts)):
+        share = max(1, left // (len(counts) - place))
+        if count > share:
+            return share
+        left -= count
+    return max(counts, default=share)
+
+
+def _shortened(board: Board, count: int) -> Board:
+    """``board`` with ``count`` of its rows: those on a front, then in its order.
+
+    Their runs are read again, as a whole.
+    """
+    rows = board.rows
+    if len(rows) > count:
+        ordered = sorted(range(len(rows)), key=lambda i: (not rows[i].pareto, i))
+        rows = [rows[i] for i in sorted(ordered[:count])]
+    return replace(
+        board, rows=[replace(row, runs=[_whole(r, board.task) for r in row.runs]) for row in rows]
+    )
+
+
+def _whole(run: Result, task: str) -> Result:
+    """A run, as ``task`` sees it, with all that its file holds: light ones have no history."""
+    found = load(run.folder) if run.folder is not None else None
+    if found is None or found.key != run.key:
+        return run
+    return found.by_task().get(task, found)
 
 
 def _breakable(name: str) -> Markup:

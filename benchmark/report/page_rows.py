@@ -161,9 +161,13 @@ def kind_of(row: Row) -> str:
 
 
 def shown_rows(
-    board: Board, columns: Sequence[Column], wirings: Wirings, environments: Environments
+    board: Board,
+    columns: Sequence[Column],
+    wirings: Wirings,
+    environments: Environments,
+    sessions: list[str],
 ) -> list[Shown]:
-    """The rows of a board in its order."""
+    """The rows of a board in its order. sessions: in which most of the whole board was timed."""
     main = board.columns[0] if board.columns else ""
     ends = [x for row in board.rows for x in _range(row, main)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 0.0)
@@ -187,7 +191,7 @@ def shown_rows(
                 for run in row.runs
                 if dict(_flat(run.environment))  # a run that failed may not have noted its own
             ],
-            timed_apart=board.timed_apart(row),
+            timed_apart=board.timed_apart(row, sessions),
             worse=row.source is None and _worse(board, row),
         )
         if drawn := _range(row, main):

@@ -48,16 +48,22 @@ def plan_table(
     pending: Sequence[RunConfig],
     found: Mapping[str, Result],
     estimates: Mapping[str, Estimate],
+    most: int | None = None,
 ) -> Table:
-    """Every run with its state, key, and estimated time."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    """Every run with its state, key, and estimated time; only the first ``most``."""
+    left_out = 0 if most is None else len(runs) - most
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        caption=f"{left_out} more runs: --verbose shows all." if left_out > 0 else None,
+    )
     for title in ("state", "task", "dataset", "backbone", "decoder", "seed", "size", "epochs"):
         table.add_column(title, overflow="fold")
     table.add_column("about", justify="right")
     for title in ("how", "key"):
         table.add_column(title)
     waiting = {run_key(config) for config in pending}
-    for config in runs:
+    for config in runs[:most]:
         key = run_key(config)
         before = found.get(key)
         if before is None:
