@@ -1,7 +1,8 @@
 """Networks for ``torch.hub.load("PATH/OF/THIS/CHECKOUT", "sparsemask", source="local")``."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,34 @@ from torch import nn
 
 dependencies = ["torch", "timm", "segmentation_models_pytorch", "kornia", "pydantic", "safetensors"]
 ROOT = str(Path(__file__).parent)
+PACKAGES = ("benchmark", "common", "datasets", "models", "tasks")
+
+
+@contextmanager
+def _own_packages() -> Iterator[None]:
+    """This checkout's packages can be imported, whoever else has one called ``datasets``.
+
+    Those of others are set aside and come back; then ours must be imported again the next time.
+    """
+    loaded = [name for name in sys.modules if name.partition(".")[0] in PACKAGES]
+    tops = {name.partition(".")[0] for name in loaded}
+    others = {top for top in tops if not _is_ours(top)}
+    aside = {n: sys.modules.pop(n) for n in loaded if others}
+    if ROOT not in sys.path or others:  # torch.hub takes it off again
+        sys.path.insert(0, ROOT)
+    try:
+        yield
+    finally:
+        if others:
+            sys.path.remove(ROOT)
+            for name in [n for n in sys.modules if n.partition(".")[0] in PACKAGES]:
+                del sys.modules[name]
+            sys.modules.update(aside)
+
+
+def _is_ours(top: str) -> bool:
+    places = list(getattr(sys.modules.get(top), "__path__", []))
+    return [str(Path(place).parent) for place in places] == [ROOT]
 
 
 def sparsemask(
@@ -28,8 +57,21 @@ def sparsemask(
     random ones. checkpoint: a run's folder, whose trained network is returned: it says the rest.
     Raises UserError for what does not fit together.
     """
-    if ROOT not in sys.path:  # torch.hub takes it off again
-        sys.path.insert(0, ROOT)
+    with _own_packages():
+        return _network(
+            backbone, task, decoder, classes, pretrained, checkpoint, backbone_args or {}
+        )
+
+
+def _network(
+    backbone: str,
+    task: str,
+    decoder: str,
+    classes: int,
+    pretrained: bool,
+    checkpoint: str | None,
+    backbone_args: Mapping[str, Any],
+) -> nn.Module:
     from benchmark.checkpoint import open_checkpoint
     from common.errors import UsageError
     from models.backbones import create_backbone, input_statistics
@@ -44,6 +86,6 @@ def sparsemask(
     for name in names:
         TASKS.get(name)
     heads = {name: classes if name == "segmentation" else 1 for name in names}
-    body = create_backbone(backbone, dict(backbone_args or {}), None, pretrained)
+    body = create_backbone(backbone, dict(backbone_args), None, pretrained)
     mean, std = input_statistics(backbone, None)
     return DensePredictor(body, build_decoder(decoder, body), heads, mean, std).eval()

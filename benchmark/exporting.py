@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UsageError, UserError, first_line
+from common.errors import UsageError, first_line
 from models.predictor import DensePredictor
 from tasks.base import Task
 
@@ -138,14 +138,14 @@ class Sizes:
         if self.static is not None:
             return [(batch, *self.static) for batch in (1, 2, 3, 5)]
         side = self.smallest
-        shapes = [(1, side, side), (2, 97, 131), (3, 160, 96), (1, 75, 200)]
+        shapes = [(1, side, side), (2, 97, 131), (3, 160, 96), (1, 203, 331)]
         return [(1, *own), *shapes] if min(own) >= side else shapes
 
 
 def sizes_of(shipped: Shipped, form: str, static: tuple[int, int] | None) -> Sizes:
     """Which images a file of ``form`` takes: the backbone's only size, ``static``, or any."""
-    # torch.export tells maps of one pixel from larger ones, after one more halving (DSS)
-    smallest = 2 * shipped.deepest + 1 if form == "pt2" else 32
+    # torch.export tells maps of one pixel from larger ones, after one more halving too (DSS)
+    smallest = 3 * shipped.deepest if form == "pt2" else 32
     return Sizes(shipped.fixed_size or static, smallest)
 
 
@@ -180,7 +180,7 @@ def write(
 ) -> None:
     """Write ``shipped`` as a file of ``form`` with texts of ``metadata`` by name.
 
-    Raises UserError that says what to use instead where the exporter cannot take the network.
+    Raises UsageError that says what to use instead where the exporter cannot take the network.
     """
     try:
         with quietly():
@@ -188,14 +188,27 @@ def write(
     except OSError:
         raise
     except Exception as error:  # exporters raise almost anything
-        raise cannot_export(form, sizes, first_line(error)) from error
+        cause: Exception = error
+        while isinstance(cause.__cause__, Exception):  # the outer ones tell where to report it
+            cause = cause.__cause__
+        raise cannot_export(form, sizes, first_line(cause)) from error
 
 
-def cannot_export(form: str, sizes: Sizes, why: str) -> UserError:
+def cannot_export(form: str, sizes: Sizes, why: str) -> UsageError:
     """The error for a network that ``form`` cannot hold, with what to try."""
-    others = " or ".join(f"--format {other}" for other in FORMATS if other != form)
-    static = "" if sizes.static else "--static (one image size), or "
-    return UsageError(f"--format {form}: cannot hold this network ({why}): use {static}{others}")
+    remedies = [f"--format {other}" for other in FORMATS if other != form]
+    if sizes.static is None:
+        remedies.insert(0, "--static (one image size)")
+        if form == "onnx" and not at_least(2, 8):
+            remedies.insert(0, f"a newer torch (2.8 or later, this is {torch.__version__})")
+    return UsageError(
+        f"--format {form}: cannot hold this network ({why}): use {', or '.join(remedies)}"
+    )
+
+
+def at_least(*wanted: int) -> bool:
+    """Whether this torch is of version ``wanted`` or later."""
+    return tuple(map(int, torch.__version__.split(".")[:2])) >= wanted
 
 
 def _program(shipped: Shipped, static: tuple[int, int] | None) -> torch.export.ExportedProgram:

@@ -84,6 +84,11 @@ def push(found: Checkpoint, repo: str, private: bool) -> str:
     files = package(found, repo)
     api = HfApi(endpoint=_endpoint())
     url = _asked(repo, lambda: str(api.create_repo(repo, private=private, exist_ok=True)))
+    if private and not _asked(repo, lambda: api.model_info(repo).private):
+        raise UserError(
+            f"{repo}: is there already, for all to see: leave out --private, or make it private in "
+            "its settings"
+        )
     _asked(
         repo,
         lambda: api.create_commit(
@@ -102,10 +107,16 @@ def fetch(repo: str, output: Path, revision: str | None = None) -> Checkpoint:
     cannot be reached, or that is no network of this project.
     """
     need("huggingface_hub", extra="hub", option="from-hub")
+    from huggingface_hub import HfApi
+
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"-o {output}: holds something: name a new folder")
     with tempfile.TemporaryDirectory() as cache:
-        files = {name: _download(repo, name, revision, cache) for name in (CONFIG, WEIGHTS)}
+        # asked first, for one commit's files, and because a download tries for half a minute
+        commit = _asked(
+            repo, lambda: HfApi(endpoint=_endpoint()).model_info(repo, revision=revision).sha
+        )
+        files = {name: _download(repo, name, commit, cache) for name in (CONFIG, WEIGHTS)}
         result = parse(files[CONFIG], repo)
         folder = Path(cache) / "run"
         write_atomic(folder / FILE, result.model_dump_json(indent=1) + "\n")

@@ -3,9 +3,11 @@
 import gc
 import itertools
 import statistics
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -84,17 +86,22 @@ def time_rows(
     min_time: float,
     setup: Setup,
     listener: Listener,
+    onnx: bool = False,
 ) -> dict[int, Contender]:
     """Time all rows of one size and batch in turns. Returns what ran, by the row's index.
 
     Gives every row ``latency``, a speed record, ``first_call_s``, ``postprocessing_ms`` and
     ``environment``; null where there is none, and then ``error`` says why. models: by ``pair``.
+    onnx: each row's ONNX file takes its turns too, and gives ``onnx``, its latency, or null and
+    ``onnx_error``.
     """
     facts = environment(device)
     ready: dict[str, tuple[nn.Module, Setup]] = {}
     contenders: dict[int, Contender] = {}
     for row in rows:
         row.update(latency=None, first_call_s=None, postprocessing_ms=None, environment=facts)
+        if onnx:
+            row.update(onnx=None, onnx_error=None)
     groups = {(tuple(row["image_size"]), row["batch"]): None for row in rows}
     listener.begin("time in turns", len(groups))
     for size, batch in groups:
@@ -113,35 +120,66 @@ def time_rows(
                 group[index] = Contender(model, as_run, ran)
             except Exception as error:
                 row["error"] = reason(error)
-        contenders |= _time_group(rows, group, size, device, min_time, setup)
+        files = _onnx_files(rows, models, group) if onnx else {}
+        contenders |= _time_group(rows, group, files, size, device, min_time, setup)
         listener.step()
     return contenders
+
+
+def _onnx_files(
+    rows: Sequence[SpeedRow], models: Mapping[str, DensePredictor], group: Mapping[int, Contender]
+) -> dict[int, nn.Module]:
+    """The network of each row as an ONNX file of the row's size, run by onnxruntime.
+
+    Says in a row's ``onnx_error`` why there is none.
+    """
+    from benchmark.exporting import Shipped, sizes_of, write
+    from benchmark.onnx_files import OnnxNetwork
+
+    found: dict[int, nn.Module] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for index, one in group.items():
+            row, path = rows[index], Path(folder) / f"{index}.onnx"
+            try:
+                shipped = Shipped(models[pair(row)], [])
+                write(
+                    shipped, "onnx", path, sizes_of(shipped, "onnx", tuple(row["image_size"])), {}
+                )
+                found[index] = OnnxNetwork(path)
+                found[index](torch.rand(one.batch, 3, *row["image_size"]))
+            except Exception as error:  # what does not run may raise anything
+                row["onnx_error"] = reason(error)
+                found.pop(index, None)
+    return found
 
 
 def _time_group(
     rows: Sequence[SpeedRow],
     group: dict[int, Contender],
+    files: Mapping[int, nn.Module],
     size: tuple[int, int],
     device: str,
     min_time: float,
     setup: Setup,
 ) -> dict[int, Contender]:
-    """Time ``group`` in turns; returns it with the batches that ran."""
+    """Time ``group``, and ``files`` of its rows, in turns; returns it with the batches that ran."""
 
-    def together(most: int) -> tuple[dict[int, Contender], dict[int, Latency], dict[int, float]]:
+    def together(most: int) -> tuple[dict[int, Contender], dict[str, Latency], dict[int, float]]:
         fitted = {
             i: Contender(c.model, c.setup, min(c.batch, most)) for i, c in group.items()
         }  # side by side they need more memory than alone
+        batches = {i: c.batch for i, c in fitted.items()}
         latencies = time_models(
-            {str(i): c.model for i, c in fitted.items()},
+            {str(i): c.model for i, c in fitted.items()}
+            | {f"{i}/onnx": file for i, file in files.items()},
             size,
             device,
-            {str(i): c.batch for i, c in fitted.items()},
+            {str(i): b for i, b in batches.items()} | {f"{i}/onnx": batches[i] for i in files},
             setup,
             min_time=min_time,
         )
         after = _time_postprocessing(fitted, size, device, setup, min_time * POSTPROCESSING)
-        return fitted, {int(i): latency for i, latency in latencies.items()}, after
+        return fitted, latencies, after
 
     if not group:
         return {}
@@ -154,12 +192,14 @@ def _time_group(
             rows[index]["error"] = reason(error)
         return {}
     session = uuid.uuid4().hex[:8]
-    for index, latency in latencies.items():
+    for index in group:
         others = sorted({pair(rows[i]) for i in group if i != index})
         ran = fitted[index]
         rows[index]["latency"] = speed_record(
-            latency, size, device, ran.setup, others, session, ran.batch
+            latencies[str(index)], size, device, ran.setup, others, session, ran.batch
         )
+        if index in files:
+            rows[index]["onnx"] = asdict(latencies[f"{index}/onnx"])
         rows[index]["postprocessing_ms"] = after[index]
     return fitted
 

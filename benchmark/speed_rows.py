@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.events import Listener, Silent
+from benchmark.exporting import need
 from benchmark.network import check_device
 from benchmark.speed import (
     NOT_COUNTED,
@@ -107,6 +108,7 @@ def speed_rows(
     memory: bool = False,
     processes: int = 0,
     profiled: bool = False,
+    onnx: bool = False,
     listener: Listener | None = None,
 ) -> list[SpeedRow]:
     """A row for each backbone, decoder, image size (height, width) and batch, in this order.
@@ -116,19 +118,24 @@ def speed_rows(
     one size and batch in turns, run as ``setup`` says; its ``batch`` is smaller than the row's
     where memory was short. first_call_s: of the first call, compilation included.
     postprocessing_ms: of the argmax. With ``memory``, ``processes`` to repeat each time in, and
-    ``profiled``, the rows have ``memory``, ``isolated`` and ``profile`` too. A pair that cannot be
+    ``profiled``, the rows have ``memory``, ``isolated`` and ``profile`` too; with ``onnx``, the
+    latency of their ONNX files by onnxruntime, in turns with the others. A pair that cannot be
     has ``error``, the reason, and nulls; one that counts but does not run has ``error`` and no
     latency.
 
     Raises UsageError for unknown names, for a device that is not there, for a profile of compiled
-    networks, and for passes that run what is only to be counted.
+    networks, for passes that run what is only to be counted, and for ONNX anywhere but on the CPU.
     """
     check_names(backbones, decoders)
-    if not timed and (profiled or processes):
-        option = "--profile" if profiled else "--isolate"
+    if not timed and (profiled or processes or onnx):
+        option = "--profile" if profiled else "--isolate" if processes else "--onnx"
         raise UsageError(f"{option}: with --no-time nothing is run; leave one of them out")
     if profiled and setup.compiled:
         raise UsageError("--profile: a compiled network has no parts; leave out --compile")
+    if onnx:
+        if torch.device(device).type != "cpu" or setup.amp:
+            raise UsageError("--onnx: runs on the CPU in float32: leave out --device and --amp")
+        need("onnx", "onnxscript", "onnxruntime", extra="export", option="--onnx")
     if timed:
         check_device(device)
     arguments = arguments or {}
@@ -167,7 +174,7 @@ def speed_rows(
                     row["error"] = reason(error)
             rows += [{**row, "batch": batch} for batch in batches]
     if timed:
-        ran = time_rows(rows, models, device, min_time, setup, listener)
+        ran = time_rows(rows, models, device, min_time, setup, listener, onnx)
         if processes:
             isolate_rows(rows, ran, arguments, device, min_time, processes, listener)
         if profiled:

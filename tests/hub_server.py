@@ -67,7 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
             name = f"{asked['organization']}/{asked['name']}"
             exists = name in self.hub.repos
             self.hub.repos.setdefault(name, {})
-            if asked.get("private") or asked.get("visibility") == "private":
+            private = asked.get("private") or asked.get("visibility") == "private"
+            if private and not exists:
                 self.hub.private.add(name)
             url = f"{self.hub.url}/{name}"
             self._answer(409 if exists else 200, {"url": url, "name": name, "id": name})
@@ -113,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(401 if not self._authorised() else 404, "RepoNotFound")
         elif api:
             siblings = [{"rfilename": file} for file in files]
-            self._answer(200, {"id": name, "sha": _commit(files), "siblings": siblings})
+            facts = {"id": name, "sha": _commit(files), "siblings": siblings}
+            self._answer(200, {**facts, "private": name in self.hub.private})
         elif (content := files.get("/".join(parts[4:]))) is None:
             self._error(404, "EntryNotFound")
         else:

@@ -1,5 +1,7 @@
 """Trained networks as files for other programs: each is run by itself and compared."""
 
+import functools
+import importlib.util
 import json
 import math
 import subprocess
@@ -12,11 +14,16 @@ import pytest
 import torch
 from click.testing import Result
 from support import ROOT, line
-from torch import nn
+from torch import Tensor, nn
 
-from benchmark import shipping
+from benchmark import exporting, shipping
 from benchmark.checkpoint import open_checkpoint
-from benchmark.exporting import METADATA, Pooling, Shipped, opened
+from benchmark.exporting import METADATA, Pooling, Shipped, checks, opened, sizes_of, write
+from models.backbones import create_backbone
+from models.decoders.base import DECODERS
+from models.predictor import DensePredictor, build_decoder
+from tasks.depth import Depth
+from tasks.segmentation import Segmentation
 
 Cli = Callable[..., Result]
 RUN = ("run", "--backbone", "test_resnet", "--image-size", "64", "--limit", "8", "--batch-size",
@@ -124,6 +131,103 @@ def test_int8_is_scored_beside_the_floats(cli: Cli, runs: dict[str, Path], tmp_p
     assert "use --format onnx" in line(done)
 
 
+BODIES = ("test_resnet", "test_convnext", "test_efficientnet")
+EXPORTABLE = [name for name in DECODERS.names() if DECODERS.get(name).info.exportable]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", EXPORTABLE)
+def test_every_exportable_decoder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, decoder: str
+) -> None:
+    """As TorchScript on three backbones, as ONNX and pt2 on the first."""
+    # ONNX and pt2 hold the same program, which takes half of the time
+    program = functools.lru_cache(maxsize=1)(exporting._program)
+    monkeypatch.setattr(exporting, "_program", program)
+    strides = set(DECODERS.get(decoder).info.strides)
+    torch.manual_seed(0)
+    models = {name: create_backbone(name) for name in BODIES}
+    models = {n: b for n, b in models.items() if strides <= {f.stride for f in b.features}}
+    tasks = [Depth(0.5, 10), Segmentation(("a", "b", "c"))]
+    heads = {task.name: task.channels for task in tasks}
+    for name, body in models.items():
+        model = DensePredictor(body, build_decoder(decoder, body), heads).eval()
+        shipped = Shipped(model, tasks)
+        for form in FORMATS if name == BODIES[0] else ("torchscript",):
+            sizes, file = sizes_of(shipped, form, None), tmp_path / form
+            write(shipped, form, file, sizes, {METADATA: "{}"})
+            found = list(checks(model, tasks, opened(form, file), sizes.shapes((96, 96))))
+            assert len({check.shape for check in found}) >= 4
+            assert all(check.passed for check in found), (name, form, found)
+
+
+def test_a_size_that_is_baked_in_is_seen() -> None:
+    """What a trace has written down, or another decision, does not pass the checks."""
+    body = create_backbone("test_resnet")
+    model = DensePredictor(body, build_decoder("fcn", body), {"depth": 1}).eval()
+    task = Depth(0.5, 10)
+    shipped = Shipped(model, [task], postprocessing=True)
+    shapes = sizes_of(shipped, "onnx", None).shapes((64, 64))
+    assert all(check.passed for check in checks(model, [task], shipped, shapes, True))
+
+    def nearly(images: Tensor) -> dict[str, Tensor]:
+        return {"depth": shipped(images)["depth"] * 1.001}
+
+    def baked(images: Tensor) -> dict[str, Tensor]:
+        return {"depth": shipped(images)["depth"][:, :64, :64]}
+
+    assert not any(check.passed for check in checks(model, [task], nearly, shapes, True))
+    with pytest.raises(ValueError, match="depth has shape"):
+        list(checks(model, [task], baked, shapes, True))
+
+
+def test_of_classes_only_ties_may_differ() -> None:
+    body = create_backbone("test_resnet")
+    model = DensePredictor(body, build_decoder("fcn", body), {"segmentation": 3}).eval()
+    task = Segmentation(("a", "b", "c"))
+    shipped = Shipped(model, [task], postprocessing=True)
+
+    def other(images: Tensor) -> dict[str, Tensor]:
+        return {"segmentation": (shipped(images)["segmentation"] + 1) % 3}
+
+    (same,) = checks(model, [task], shipped, [(2, 64, 64)], True)
+    (changed,) = checks(model, [task], other, [(2, 64, 64)], True)
+    assert same.passed
+    assert not changed.passed
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra(
+    cli: Cli, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "onnxscript" else find(name, *a),
+    )
+    done = cli("export", "--checkpoint", runs["depth"], "-o", tmp_path / "a.onnx")
+    assert done.exit_code == 2
+    assert "onnxscript: pip install -e '.[export]'" in line(done)
+    done = cli("speed", "--onnx", "--backbone", "test_resnet")
+    assert "--onnx needs onnxscript" in line(done)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--limit", 3), "--limit 3: for --int8 only"),
+        (("--format", "torchscript", "--int8"), "--int8: onnxruntime quantises ONNX"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    cli: Cli, runs: dict[str, Path], tmp_path: Path, words: tuple[object, ...], part: str
+) -> None:
+    done = cli("export", "--checkpoint", runs["depth"], "-o", tmp_path / "a", *words)
+    assert done.exit_code == 2
+    assert part in line(done)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("bins", [1, 2, 3, 6])
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (13, 29), (2, 9)])
 def test_pooling_is_adaptive_average_pooling(bins: int, size: tuple[int, int]) -> None:
@@ -138,6 +242,27 @@ def test_one_that_takes_one_size_says_so(cli: Cli, runs: dict[str, Path], tmp_pa
     assert "takes images of 64×64 only" in done.stdout
     assert opened("onnx", file)(torch.rand(3, 3, 64, 64))["depth"].shape[0] == 3
     assert Shipped(open_checkpoint(runs["depth"]).model, []).fixed_size is None
+
+
+def test_torch_hub_beside_packages_of_the_same_names(tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "__init__.py").write_text("ours = False\n")
+    (tmp_path / "models.py").write_text("ours = False\n")
+    code = (
+        "import datasets, models, torch, sys\n"
+        "for _ in range(2):\n"
+        "    net = torch.hub.load(sys.argv[1], 'sparsemask', source='local', task='depth',\n"
+        "                         backbone='test_resnet')\n"
+        "    print(tuple(net.fuse()(torch.rand(1, 3, 32, 64))['depth'].shape))\n"
+        "import datasets.nothing\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(ROOT)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["(1, 1, 32, 64)"] * 2
+    assert "No module named 'datasets.nothing'" in done.stderr
+    assert str(ROOT) not in done.stderr
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from click.testing import Result
+from click.testing import CliRunner, Result
 from hub_server import TOKEN, Hub, serving
 from support import line
 
@@ -25,13 +25,17 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield server
 
 
-@pytest.fixture
-def run(cli: Cli, tmp_path: Path) -> Path:
-    done = cli("run", "--task", "depth", "--decoder", "sparsemask", "--backbone", "test_resnet",
-               "--image-size", "32", "--limit", "8", "--batch-size", "4", "--epochs", "1",
-               "--results", tmp_path / "runs")  # fmt: skip
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from cli import main
+
+    results = tmp_path_factory.mktemp("runs")
+    words = ("--task", "depth", "--decoder", "sparsemask", "--backbone", "test_resnet",
+             "--image-size", "32", "--limit", "8", "--batch-size", "4", "--epochs", "1",
+             "--results", str(results))  # fmt: skip
+    done = CliRunner().invoke(main, ["run", *words])
     assert done.exit_code == 0, done.stderr
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = results.iterdir()
     return folder
 
 
@@ -48,7 +52,7 @@ def test_there_and_back(cli: Cli, hub: Hub, run: Path, tmp_path: Path) -> None:
     assert {m["type"]: m["value"] for m in metrics}.items() <= stored.items()
     assert "license" not in card
     assert "python cli.py run" in text
-    assert str(tmp_path) not in files["README.md"].decode() + files["config.json"].decode()
+    assert str(run.parent) not in files["README.md"].decode() + files["config.json"].decode()
     done = cli("from-hub", "me/net", "-o", tmp_path / "back")
     assert done.exit_code == 0, done.stderr
     before, after = open_checkpoint(run), open_checkpoint(tmp_path / "back")
@@ -60,7 +64,16 @@ def test_there_and_back(cli: Cli, hub: Hub, run: Path, tmp_path: Path) -> None:
     assert "holds something" in line(again)
 
 
-@pytest.mark.slow
+def test_what_is_public_does_not_take_what_is_private(
+    cli: Cli, hub: Hub, run: Path, tmp_path: Path
+) -> None:
+    hub.repos["me/net"] = {}
+    done = cli("push-to-hub", "--checkpoint", run, "--repo", "me/net", "--private")
+    assert done.exit_code == 1
+    assert "for all to see" in line(done)
+    assert not hub.repos["me/net"]
+
+
 def test_what_a_hub_refuses_is_one_line(
     cli: Cli, hub: Hub, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

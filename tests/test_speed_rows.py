@@ -15,6 +15,7 @@ from benchmark import speed, speed_passes, speed_rows
 from benchmark.events import Silent
 from benchmark.speed import NOT_COUNTED, Setup, count_macs, count_parameters, time_models
 from benchmark.speed_passes import Contender
+from common.errors import UsageError
 from models.backbones import create_backbone
 from models.connectivity import unet
 from models.predictor import DensePredictor, build_decoder
@@ -280,6 +281,32 @@ def test_memory_processes_and_a_profile(cli, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_onnx_file_takes_its_turn(cli, tmp_path, monkeypatch):
+    from benchmark import exporting
+
+    write = exporting.write
+
+    def failing(shipped, *arguments):
+        if shipped.net.decoder.info.title == "FCN":
+            raise UsageError("--format onnx: cannot hold this network (why)")
+        write(shipped, *arguments)
+
+    monkeypatch.setattr(exporting, "write", failing)
+    file = tmp_path / "rows.json"
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--decoder", "sparsemask",
+               "--image-size", "32x32", "--batch-size", 2, "--min-time", 0.01, "--no-memory",
+               "--onnx", "--json", file)  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    without, having = json.loads(file.read_text())
+    assert without["latency"]["fps"] > 0
+    assert without["onnx"] is None
+    assert without["onnx_error"] == "--format onnx: cannot hold this network (why)"
+    assert having["onnx_error"] is None
+    assert having["onnx"]["fps"] == pytest.approx(2000 / having["onnx"]["median_ms"])
+    assert "cannot hold this network" in done.stdout
+
+
+@pytest.mark.slow
 def test_more_than_eight_networks_are_compiled(monkeypatch):
     """By default torch runs the ninth that shares a ``forward`` as it is, and says so in a log."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
@@ -307,6 +334,7 @@ def test_more_than_eight_networks_are_compiled(monkeypatch):
         (("--backbone-arg", "pad_type"), "expected KEY=VALUE"),
         (("--profile",), "--profile: with --no-time nothing is run"),
         (("--isolate", "2"), "--isolate: with --no-time nothing is run"),
+        (("--onnx",), "--onnx: with --no-time nothing is run"),
         (("--json", "/proc/rows.json"), "/proc/rows.json: cannot be written"),
     ],
 )

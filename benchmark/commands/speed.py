@@ -44,12 +44,15 @@ from benchmark.config import FALLBACKS
               help="Time each row again, alone, in N fresh processes.")  # fmt: skip
 @click.option("--profile", "profiled", is_flag=True,
               help="Where the time goes: parts of each network beside the roofline.")  # fmt: skip
+@click.option("--onnx", is_flag=True,
+              help="Time each row as an ONNX file by onnxruntime too, in turns.")  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", help="Write rows as JSON; -: print them.")
 def speed(
     backbones: tuple[str, ...], decoders: tuple[str, ...], sizes: tuple[str, ...], classes: int,
     arguments: tuple[str, ...], no_time: bool, device: str, threads: int | None,
     batches: tuple[int, ...], amp: bool, compiled: bool, channels_last: bool, fused: bool,
-    min_time: float, memory: bool, processes: int, profiled: bool, json_file: str | None,
+    min_time: float, memory: bool, processes: int, profiled: bool, onnx: bool,
+    json_file: str | None,
 ) -> None:  # fmt: skip
     """Parameters, MACs, latency and memory of backbones × decoders, without training and data.
 
@@ -76,7 +79,7 @@ def speed(
             classes, backbone_args(arguments), not no_time, device,
             batches[:1] if no_time else batches, min_time,
             Setup(fused, compiled, channels_last, amp),
-            memory=memory, processes=processes, profiled=profiled, listener=listener,
+            memory=memory, processes=processes, profiled=profiled, onnx=onnx, listener=listener,
         )  # fmt: skip
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
     if json_file == "-":

@@ -140,7 +140,13 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
         notes.append("forward MB: the peak above weights and images (weights MB: as they are run).")
         errors = dict.fromkeys(row["memory"]["error"] for row in rows if row.get("memory"))
         notes += [f"Peak memory not known: {error}" for error in errors if error]
+    onnx = any("onnx" in row for row in rows)
+    if onnx:
+        notes.append("FPS onnx: an ONNX file of that size, by onnxruntime, timed in turns too.")
+        errors = dict.fromkeys(row.get("onnx_error") for row in rows)
+        notes += [f"No ONNX file: {error}" for error in errors if error]
     titles = ["ms", "×", "p5–p95", "IQR", "FPS", "argmax\nms"]
+    titles += ["FPS\nonnx"] if onnx else []
     titles += ["first\ncall s"] if compiled else []
     titles += ["forward\nMB", "weights\nMB"] if memory else []
     table = _table("Time", notes, ("backbone", "decoder", "size", "batch"), titles)
@@ -157,6 +163,8 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
             number(record["fps"], 1),
             number(row["postprocessing_ms"], 1),
         ]
+        if onnx:
+            cells.append(number((row.get("onnx") or {}).get("fps"), 1))
         cells += [number(row["first_call_s"], 1)] if compiled else []
         if memory:
             found = row.get("memory") or {}

@@ -29,7 +29,12 @@ class Encoding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # cdist runs in float32 under autocast, where a difference of bfloat16 squares would not do
-        distance = torch.cdist(x, self.codewords.expand(x.shape[0], -1, -1)).square()
+        # the way that it takes for more than 25 codewords, without a look at the size of the map
+        distance = torch.cdist(
+            x,
+            self.codewords.expand(x.shape[0], -1, -1),
+            compute_mode="use_mm_for_euclid_dist",
+        ).square()
         assigned = (-self.smoothing * distance).softmax(2).to(x.dtype)
         # Σ a (x − d) = Σ a x − d Σ a, without a tensor [B, N, K, D]
         return assigned.mT @ x - assigned.sum(1)[..., None] * self.codewords
