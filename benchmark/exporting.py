@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UsageError, first_line
+from models.exportable import make_exportable
 from models.predictor import DensePredictor
 from tasks.base import Task
 
@@ -30,32 +30,6 @@ TOLERANCE = 1e-4
 """Of the largest value of an output, the error that rounding explains."""
 Shape = tuple[int, int, int]
 Run = Callable[[Tensor], Mapping[str, Tensor]]
-
-
-class Pooling(nn.Module):
-    """Adaptive average pooling into ``bins`` as two matrix products, for any size of a map.
-
-    Exporters write the bounds of ``nn.AdaptiveAvgPool2d`` down for the size that they see. bins:
-    (rows, columns).
-    """
-
-    def __init__(self, bins: Any) -> None:
-        super().__init__()
-        self.bins = bins
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows, columns = (_bins(x, axis, n) for axis, n in zip((2, 3), self.bins, strict=True))
-        return rows @ x @ columns.mT
-
-
-def _bins(x: Tensor, axis: int, bins: int) -> Tensor:
-    """[bins, size]: the weight of every row (or column) of ``x`` in every bin."""
-    size = x.shape[axis]
-    places = torch.arange(size, device=x.device)[None]
-    index = torch.arange(bins, device=x.device)[:, None]
-    first, end = index * size // bins, ((index + 1) * size + bins - 1) // bins
-    inside = ((places >= first) & (places < end)).to(x.dtype)
-    return inside / inside.sum(1, keepdim=True)
 
 
 class Shipped(nn.Module):
@@ -78,7 +52,7 @@ class Shipped(nn.Module):
         except RuntimeError:  # folding changes the outputs
             self.net = copy.deepcopy(model).eval()
         self.net = self.net.cpu().to(memory_format=torch.contiguous_format)
-        _replace_poolings(self.net)
+        make_exportable(self.net)
         for parameter in self.net.parameters():
             parameter.requires_grad_(False)
         self.tasks = {task.name: task for task in tasks} if postprocessing else {}
@@ -114,16 +88,6 @@ class Shipped(nn.Module):
         if self.both:
             found |= {f"{name}/logits": y for name, y in logits.items()}
         return found
-
-
-def _replace_poolings(net: nn.Module) -> None:
-    for parent in list(net.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.AdaptiveAvgPool2d):
-                size = child.output_size
-                bins = (size, size) if isinstance(size, int) else size
-                if bins != (1, 1):
-                    setattr(parent, name, Pooling(bins))
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,15 @@ import pytest
 import torch
 from click.testing import Result
 from support import ROOT, line
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from benchmark import exporting, shipping
 from benchmark.checkpoint import open_checkpoint
-from benchmark.exporting import METADATA, Pooling, Shipped, checks, opened, sizes_of, write
+from benchmark.exporting import METADATA, Shipped, checks, opened, sizes_of, write
 from models.backbones import create_backbone
 from models.decoders.base import DECODERS
+from models.exportable import Pooling, SameConv
 from models.predictor import DensePredictor, build_decoder
 from tasks.depth import Depth
 from tasks.segmentation import Segmentation
@@ -226,6 +228,17 @@ def test_options_that_do_not_go_together(
     assert done.exit_code == 2
     assert part in line(done)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"),
+    [(3, 1, 1), (3, 2, 1), (5, 2, 1), (1, 1, 1), (3, 1, 2), (2, 2, 1)],
+)
+@pytest.mark.parametrize("size", [(6, 6), (7, 5), (13, 29), (2, 9)])
+def test_padding_is_timms(kernel: int, stride: int, dilation: int, size: tuple[int, int]) -> None:
+    conv = Conv2dSame(3, 4, kernel, stride, dilation=dilation)
+    x = torch.rand(2, 3, *size)
+    torch.testing.assert_close(SameConv(conv)(x), conv(x))
 
 
 @pytest.mark.parametrize("bins", [1, 2, 3, 6])
