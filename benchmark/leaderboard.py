@@ -9,10 +9,11 @@ from typing import Any
 
 from benchmark.config import RunConfig
 from benchmark.pareto import front, hypervolume
-from benchmark.results import Result
+from benchmark.results import Result, many_objects
 from benchmark.rows import COSTS, Board, Row
 
 
+@many_objects()
 def boards(results: Iterable[Result]) -> list[Board]:
     """Group ``results`` by what must be alike to be compared, and rank each group.
 

@@ -1,6 +1,6 @@
 """Results made small: what tables do not read is dropped, what many results share is kept once.
 
-A result of ten epochs takes some 30 kB as objects, a light one about 4 kB.
+A result of ten epochs takes some 30 kB as objects, a light one about 6 kB.
 """
 
 import marshal
@@ -8,7 +8,8 @@ from typing import Any
 
 from benchmark.results import Result
 
-SHARED = ("columns", "higher_is_better", "units", "counts", "constant", "data", "environment")
+SCORES = ("columns", "higher_is_better", "units", "counts", "constant")
+SHARED = (*SCORES, "params", "macs", "data", "environment")
 SPEED = ("median_ms", "fps", "session", "peak_memory_mb")
 
 
@@ -31,7 +32,7 @@ class Lightener:
             view.intervals = {n: view.intervals[n] for n in shown[:1] if n in view.intervals}
         self._share(result.__dict__, SHARED)
         for scores in result.tasks.values():
-            self._share(scores.__dict__, SHARED[:5])
+            self._share(scores.__dict__, SCORES)
         config = result.config
         values = config.__dict__
         for name, value in values.items():

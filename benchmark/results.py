@@ -328,7 +328,7 @@ def _collect(
             left, kept = kept, left
             found[result.key] = keep(result)
         problems.append(f"{left}: left out: {how} {kept}")
-    return sorted(found.values(), key=lambda r: str(r.folder)), problems
+    return sorted(found.values(), key=lambda r: r.folder.name if r.folder else ""), problems
 
 
 def each(results: Path) -> Iterator[Result]:

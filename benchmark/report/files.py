@@ -159,7 +159,9 @@ def as_json(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
         for board in tables
     ]
     content = {"format": FORMAT, "boards": boards, "overall": [asdict(table) for table in across]}
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    text = io.StringIO()  # piece by piece: all pieces of a hundred thousand rows are many
+    json.dump(content, text, indent=1, ensure_ascii=False)
+    return text.getvalue() + "\n"
 
 
 def write_reports(

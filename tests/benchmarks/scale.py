@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 import yaml
+from pydantic_core import to_json
 
 from benchmark.config import RunConfig
 from benchmark.plan import command_of, run_key
@@ -90,18 +91,21 @@ def make(folder: Path, path: Path, count: int) -> int:
             "command": command_of(config),
             "metrics": {**content["metrics"], main: value},
             "intervals": {main: [value - 0.002, value + 0.002]},
-            "params": {**content["params"], "decoder": chance.randrange(10**6)},
-            "macs": {**content["macs"], "decoder": chance.randrange(10**9)},
+            "params": {
+                **content["params"],
+                "decoder": 10**4 * (1 + DECODERS.index(config.decoder)),
+            },
+            "macs": {**content["macs"], "decoder": 10**7 * (1 + DECODERS.index(config.decoder))},
             "speed": {**content["speed"], "median_ms": chance.uniform(1, 90)},
             "history": [{**last, "epoch": float(n + 1)} for n in range(EPOCHS)],
         }
         if chance.random() < 0.02:
             content |= {"status": "failed", "error": "the loss is nan", "columns": [],
                         "metrics": {}, "intervals": {}, "speed": None}  # fmt: skip
-        text = json.dumps(content, indent=1) + "\n"
+        text = to_json(content, indent=1)
         place = folder_of(folder, config, key)
         place.mkdir(parents=True)
-        (place / FILE).write_text(text)
+        (place / FILE).write_bytes(text)
         size += len(text)
     return size
 
