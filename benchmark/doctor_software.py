@@ -238,8 +238,8 @@ def mixed_precision() -> Found:
     """Training steps of the default backbone, in half precision and in single."""
     import torch
 
+    from benchmark.learning import autocast
     from benchmark.network import NetworkSpec
-    from benchmark.training import autocast
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = NetworkSpec("mobilenetv2_050", "fcn", {"depth": 1}).build().to(device)

@@ -24,7 +24,7 @@ from benchmark.events import Silent
 from benchmark.network import build_model, check_device
 from benchmark.plan import make_tasks, run_key
 from benchmark.results import Result
-from benchmark.runner import shared_data
+from benchmark.run_data import shared_data
 from benchmark.speed import count_macs
 from benchmark.training import train, validated
 from common.errors import UserError

@@ -11,8 +11,8 @@ from benchmark import distributed
 from benchmark.config import RunConfig
 from benchmark.events import Listener
 from benchmark.inference import Views, predict
+from benchmark.learning import autocast, heed_no_interrupt
 from benchmark.results import TaskScores
-from benchmark.training import autocast, heed_no_interrupt
 from datasets.base import DATASETS
 from datasets.pipeline import Readable, Resized, collate_readable
 from tasks.base import Task

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from benchmark.config import NetworkConfig, RunConfig
-from benchmark.training import seed_everything
+from benchmark.learning import seed_everything
 from common.errors import UsageError
 from datasets.augment import check_crop
 from datasets.base import DATASETS

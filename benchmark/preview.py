@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmark.config import RunConfig
-from benchmark.training import make_augment, seed_everything
+from benchmark.learning import make_augment, seed_everything
 from common.annotators import share
 from common.errors import UsageError
 from datasets.base import DATASETS, TARGETS

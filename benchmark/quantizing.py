@@ -17,7 +17,7 @@ from datasets.pipeline import Resized, open_split
 from tasks.base import Task
 
 QUANTIZED = ("Conv", "Gemm", "MatMul", "Relu", "Clip")
-"""What is computed in int8. With the activations, a convolution's range is what they leave of it."""
+"""What is computed in int8. With activations, a convolution's range is what they leave of it."""
 
 
 class _Images:

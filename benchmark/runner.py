@@ -21,10 +21,10 @@ from benchmark.evaluation import (
     metrics_of,
     protocol_id,
     replicates_of,
-    score_constant,
     scores_of,
 )
 from benchmark.events import Listener, Silent
+from benchmark.learning import with_readers
 from benchmark.logs import NoLog, ScalarLog, scalar_log
 from benchmark.memory import fresh_process, peak_memory
 from benchmark.network import build_model, check_device, check_sync, spec_of
@@ -32,6 +32,7 @@ from benchmark.plan import command_of, make_tasks, run_key
 from benchmark.results import FILE, Result, folder_of, load, save, save_replicates
 from benchmark.resuming import EVERY, Keeper, clear, hand_over
 from benchmark.resuming import FOLDER as TRAINING
+from benchmark.run_data import Data, comparable, shared_data
 from benchmark.samples import save_strips
 from benchmark.speed import (
     NOT_COUNTED,
@@ -41,70 +42,11 @@ from benchmark.speed import (
     speed_record,
     time_models,
 )
-from benchmark.training import check_batch, train, validated, with_readers
+from benchmark.training import check_batch, train, validated
 from common.errors import DataError, UserError, first_line, reason
 from common.files import check_writable, locked, write_atomic
-from datasets.pipeline import Resized, open_splits
 from models.predictor import DensePredictor
 from tasks.base import Task
-
-
-@dataclass
-class Data:
-    """The splits of a data set at one size, shared by the runs of a comparison."""
-
-    train: Resized
-    val: Resized
-    test: Resized
-    facts: dict[str, Any]
-    constant: dict[str, dict[str, Any]]
-
-    @classmethod
-    def open(cls, config: RunConfig, tasks: Sequence[Task], listener: Listener) -> "Data":
-        """Open all splits, read what fits into memory and score the best constant of each task."""
-        assert config.image_size is not None
-        splits = open_splits(
-            config.dataset, config.data, [task.name for task in tasks], config.image_size,
-            config.limit,
-        )  # fmt: skip
-        targets = [task.target for task in tasks]
-        skips = config.on_bad_sample == "skip"
-        resized = {
-            name: Resized(split, config.image_size, targets, name == "train", skips)
-            for name, split in splits.items()
-        }
-        for name, part in resized.items():
-            if part.cached and config.workers == 0:
-                listener.begin(f"read {config.dataset} {name}", len(part))
-                for index in range(len(part)):
-                    sample = part.get(index)
-                    listener.step(sample.name if sample is not None else "")
-        facts = {
-            name: {
-                "images": len(split),
-                "from": split.name,
-                "fingerprint": split.data.fingerprint(),
-            }
-            for name, split in splits.items()
-        }
-        for name, part in resized.items():
-            for error in part.bad.values():
-                listener.message(f"skipped in {name}: {error}")
-        constant = {t.name: score_constant(t, resized["train"], resized["test"]) for t in tasks}
-        return cls(resized["train"], resized["val"], resized["test"], facts, constant)
-
-    def told(self) -> dict[str, Any]:
-        """The facts for a result: of each split, with the errors of the samples that were skipped.
-
-        A bad sample of the training split was replaced by the next one.
-        """
-        parts = {"train": self.train, "val": self.val, "test": self.test}
-        return {
-            name: {**facts, "skipped": [parts[name].bad[i] for i in sorted(parts[name].bad)]}
-            if parts[name].bad
-            else facts
-            for name, facts in self.facts.items()
-        }
 
 
 @dataclass
@@ -466,21 +408,3 @@ class Runner:
 
 def _megabytes(count: int | None) -> float | None:
     return None if count is None else count / 1e6
-
-
-def shared_data(config: RunConfig) -> tuple[Any, ...]:
-    """What must be alike for two runs to read the same ``Data``."""
-    fields = (config.task, config.dataset, config.data, config.image_size, config.limit)
-    return (*fields, config.on_bad_sample)
-
-
-def comparable(plan: Sequence[RunConfig]) -> list[list[RunConfig]]:
-    """Runs that are timed together: one task, data set, size, device and precision."""
-    groups: dict[tuple[Any, ...], list[RunConfig]] = {}
-    for config in plan:
-        key = (
-            *(config.task, config.dataset, config.image_size),
-            *(config.device, config.threads, config.amp),
-        )
-        groups.setdefault(key, []).append(config)
-    return list(groups.values())

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import nn
 
 from benchmark.config import RunConfig
+from benchmark.learning import autocast
 from benchmark.preview import colour_target, known_range
 from benchmark.resuming import PICTURES as FOLDER
-from benchmark.training import autocast
 from common.files import write_atomic
 from common.limits import PICTURE, LimitError, read_bytes
 from datasets.base import DATASETS

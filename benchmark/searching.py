@@ -16,13 +16,8 @@ from benchmark.config import SearchConfig
 from benchmark.costs import connection_costs
 from benchmark.environment import environment
 from benchmark.events import Listener, Silent
-from benchmark.logs import scalar_log
-from benchmark.network import check_device, check_sync, open_network
-from benchmark.plan import command_of, make_tasks
-from benchmark.resuming import EVERY, FOLDER, Keeper, clear, hand_over
-from benchmark.training import (
+from benchmark.learning import (
     LOG_EVERY,
-    OTHERS,
     Batches,
     Learner,
     Log,
@@ -33,6 +28,10 @@ from benchmark.training import (
     seed_everything,
     with_readers,
 )
+from benchmark.logs import scalar_log
+from benchmark.network import check_device, check_sync, open_network
+from benchmark.plan import command_of, make_tasks
+from benchmark.resuming import EVERY, FOLDER, Keeper, clear, hand_over
 from benchmark.wirings import FOUND, SEARCH, Search, read_search
 from common import stopping
 from common.errors import UsageError
@@ -222,8 +221,6 @@ def train_relaxed(
         optimizers.append(torch.optim.Adam([decoder.raw], lr=config.connection_lr))
     augment, batches = make_augment(config), Batches(config, data)
     learner = Learner(config, model, optimizers, batches, {}, decoder.info.min_train_batch)
-    if distributed.rank():
-        torch.manual_seed(config.seed + OTHERS * distributed.rank())  # its own augmentation
     clipped = [p for p in model.parameters() if p is not decoder.raw]
     every = math.ceil(config.iterations / ROWS)
     rows: dict[int, list[float]] = {}

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.environment import device_name
-from benchmark.training import autocast
+from benchmark.learning import autocast
 from models.predictor import DensePredictor
 
 PARTS = ("backbone", "decoder", "head")

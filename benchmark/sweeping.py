@@ -8,7 +8,8 @@ from benchmark.config import RunConfig
 from benchmark.events import Listener
 from benchmark.plan import run_key
 from benchmark.results import Result, folder_of, load, many_objects
-from benchmark.runner import Data, Runner, comparable, shared_data
+from benchmark.run_data import Data, comparable, shared_data
+from benchmark.runner import Runner
 from benchmark.sweep import Cache, unset_variables
 from common.errors import DataError
 from common.files import check_writable

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from benchmark import distributed
 from benchmark.config import make_config
 from benchmark.evaluation import evaluate, metrics_of
+from benchmark.learning import Batches, Learner
 from benchmark.plan import make_task, resolve
-from benchmark.training import Batches, Learner
 from datasets.pipeline import Resized, open_split
 
 COUNT = 7  # does not divide among two or three

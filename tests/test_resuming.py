@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 from support import ROOT
 
 from benchmark import runner as runner_module
-from benchmark import training
 from benchmark.config import RunConfig, SearchConfig, make_config
 from benchmark.events import Silent
+from benchmark.learning import Learner
 from benchmark.plan import plan, resolve, run_key
 from benchmark.results import folder_of
 from benchmark.resuming import FILES, Keeper, hand_over, pack, unpack
@@ -377,9 +377,7 @@ def test_halves_add_up_to_the_gradient_of_the_batch() -> None:
     images, targets = torch.rand(6, 3, 8, 8), {"y": torch.rand(6, 1, 6, 6)}
     gradients = []
     for at_once in (6, 4, 3, 1):
-        learner = training.Learner(
-            config, model, [torch.optim.SGD(model.parameters(), lr=0.0)], None, {}
-        )
+        learner = Learner(config, model, [torch.optim.SGD(model.parameters(), lr=0.0)], None, {})
         learner.at_once = at_once
 
         def losses_of(x: torch.Tensor, y: Any) -> Any:

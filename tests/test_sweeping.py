@@ -15,7 +15,8 @@ from benchmark.estimate import Estimate, estimate
 from benchmark.plan import plan, run_key
 from benchmark.report.sweep import comparison, duration, plan_line, watching
 from benchmark.results import read_all
-from benchmark.runner import Runner, shared_data
+from benchmark.run_data import shared_data
+from benchmark.runner import Runner
 from benchmark.sweeping import execute, open_data, stored, to_do
 from common.errors import UserError
 

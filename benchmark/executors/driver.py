@@ -13,7 +13,8 @@ from benchmark.executors.base import Answer, Ended, Executor, Job, Settings, Sta
 from benchmark.executors.work import token_file
 from benchmark.plan import run_key
 from benchmark.results import FILE, Result, folder_of, load
-from benchmark.runner import Runner, comparable, shared_data
+from benchmark.run_data import comparable, shared_data
+from benchmark.runner import Runner
 from benchmark.sweeping import Unusable, Watch, settled
 from common.errors import DataError, UserError
 from common.files import write_atomic

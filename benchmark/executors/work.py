@@ -14,7 +14,8 @@ from benchmark.events import Silent
 from benchmark.executors.base import Answer, Job, Settings
 from benchmark.plan import run_key
 from benchmark.results import FILE, Result, folder_of, load, save
-from benchmark.runner import Data, Runner, shared_data
+from benchmark.run_data import Data, shared_data
+from benchmark.runner import Runner
 from common.errors import UserError
 from common.memory import keep_freed_memory
 

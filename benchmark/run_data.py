@@ -1,0 +1,87 @@
+"""The data of runs: opened once for all that read the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.config import RunConfig
+from benchmark.evaluation import score_constant
+from benchmark.events import Listener
+from datasets.pipeline import Resized, open_splits
+from tasks.base import Task
+
+
+@dataclass
+class Data:
+    """The splits of a data set at one size, shared by the runs of a comparison."""
+
+    train: Resized
+    val: Resized
+    test: Resized
+    facts: dict[str, Any]
+    constant: dict[str, dict[str, Any]]
+
+    @classmethod
+    def open(cls, config: RunConfig, tasks: Sequence[Task], listener: Listener) -> "Data":
+        """Open all splits, read what fits into memory and score the best constant of each task."""
+        assert config.image_size is not None
+        splits = open_splits(
+            config.dataset, config.data, [task.name for task in tasks], config.image_size,
+            config.limit,
+        )  # fmt: skip
+        targets = [task.target for task in tasks]
+        skips = config.on_bad_sample == "skip"
+        resized = {
+            name: Resized(split, config.image_size, targets, name == "train", skips)
+            for name, split in splits.items()
+        }
+        for name, part in resized.items():
+            if part.cached and config.workers == 0:
+                listener.begin(f"read {config.dataset} {name}", len(part))
+                for index in range(len(part)):
+                    sample = part.get(index)
+                    listener.step(sample.name if sample is not None else "")
+        facts = {
+            name: {
+                "images": len(split),
+                "from": split.name,
+                "fingerprint": split.data.fingerprint(),
+            }
+            for name, split in splits.items()
+        }
+        for name, part in resized.items():
+            for error in part.bad.values():
+                listener.message(f"skipped in {name}: {error}")
+        constant = {t.name: score_constant(t, resized["train"], resized["test"]) for t in tasks}
+        return cls(resized["train"], resized["val"], resized["test"], facts, constant)
+
+    def told(self) -> dict[str, Any]:
+        """The facts for a result: of each split, with the errors of the samples that were skipped.
+
+        A bad sample of the training split was replaced by the next one.
+        """
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {
+            name: {**facts, "skipped": [parts[name].bad[i] for i in sorted(parts[name].bad)]}
+            if parts[name].bad
+            else facts
+            for name, facts in self.facts.items()
+        }
+
+
+def shared_data(config: RunConfig) -> tuple[Any, ...]:
+    """What must be alike for two runs to read the same ``Data``."""
+    fields = (config.task, config.dataset, config.data, config.image_size, config.limit)
+    return (*fields, config.on_bad_sample)
+
+
+def comparable(plan: Sequence[RunConfig]) -> list[list[RunConfig]]:
+    """Runs that are timed together: one task, data set, size, device and precision."""
+    groups: dict[tuple[Any, ...], list[RunConfig]] = {}
+    for config in plan:
+        key = (
+            *(config.task, config.dataset, config.image_size),
+            *(config.device, config.threads, config.amp),
+        )
+        groups.setdefault(key, []).append(config)
+    return list(groups.values())
