@@ -8,6 +8,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +16,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmark.events import Listener
+from common import stopping
 from common.errors import UsageError
+from common.files import check_writable, locked
 
 Value = TypeVar("Value")
 PATIENCE = timedelta(hours=2)
@@ -64,9 +68,24 @@ def processes(device: str) -> Iterator[None]:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if kind.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield
+        with stopping.deferred():  # all stop together, after a step, or none does
+            yield
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def alone(folder: Path, listener: Listener) -> Iterator[bool]:
+    """Nobody else works in ``folder`` in here; it is made, and the lead waits for its turn.
+
+    Yields whether it had to. Raises UserError for a folder that cannot be written.
+    """
+    if not lead():
+        yield from_lead(False)
+        return
+    check_writable(folder)
+    with locked(folder, lambda: listener.message(f"{folder}: waiting for another process")) as late:
+        yield from_lead(late)
 
 
 def parallel(model: nn.Module, sync_bn: bool) -> nn.Module:

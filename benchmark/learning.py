@@ -112,7 +112,7 @@ class Batches:
 
     A batch: images [B, 3, H, W] in 0…1, and the stacked targets [B, H, W] by name. What does not
     fill a batch is left out. After ``restore`` the next pass is the rest of the one that ``state``
-    was taken in.
+    was taken in, or the one after it where nothing is left.
     """
 
     def __init__(self, config: NetworkConfig, data: Resized) -> None:
@@ -146,9 +146,18 @@ class Batches:
         """Go on from a ``state``."""
         self._begin, self._taken = state["begin"], state["taken"]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    def _start(self) -> None:
+        """Put the stream of random numbers to where the pass draws its order."""
         self.generator.set_state(self._begin)
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # as loaders do
+
+    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        self._start()
+        if self._taken == len(self):  # the one after it
+            for _ in self.sampler.inner:
+                pass
+            self._begin, self._taken = self.generator.get_state(), 0
+            self._start()
         self.sampler.first = self._taken
         for images, targets, bad in self.loader:
             self.data.bad.update(bad)  # of other processes, which tell what they met
@@ -158,7 +167,6 @@ class Batches:
                 images.to(self.device, non_blocking=True).float().div_(255),
                 {name: t.to(self.device, non_blocking=True) for name, t in stacked.items()},
             )
-        self._begin, self._taken = self.generator.get_state(), 0
 
 
 def make_augment(config: NetworkConfig) -> Augment:
@@ -275,11 +283,10 @@ class Learner:
 
     def _halve(self, count: int, error: Exception) -> None:
         at_once = min(self.at_once, count) // 2
-        if at_once < self.least:
+        if at_once < 1 or count // math.ceil(count / at_once) < self.least:
             raise UserError(
-                f"memory ran out with {min(self.at_once, count)} images at once, of which there "
-                "must be "
-                f"{self.least} or more: use a smaller --crop-size or --image-size"
+                f"memory ran out with {min(self.at_once, count)} images at once, of which the "
+                f"network needs {self.least} or more: use a smaller --crop-size or --image-size"
             ) from error
         self.at_once = at_once
         error.__traceback__ = None  # holds what is to be freed
@@ -337,9 +344,9 @@ def with_readers(attempt: Callable[[], Result], workers: int, listener: Listener
             return attempt()
         except (RuntimeError, ConnectionError, EOFError) as error:
             # what is met first depends on where it died
-            died = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
-            if not workers or not died:
-                raise
+            died = not isinstance(error, RuntimeError) or "DataLoader worker (pid" in str(error)
+            if not workers or not died or distributed.size() > 1:
+                raise  # of several processes the others would wait for this one
             why = f"a process that reads images died ({first_line(error)})"
             error.__traceback__ = None  # holds the loader, which tells of the death again
         gc.collect()

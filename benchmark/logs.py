@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,7 @@ class ScalarLog:
                 old.unlink()
             self._file = self.path.open("ab")
             self._file.truncate(min(kept, self.position))
+            self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise cannot_write(self.path, error) from error
         self._writer: Any = None

@@ -73,7 +73,8 @@ def rescore(
         config.dataset, config.data, [task.name for task in scored], config.image_size, split,
         config.limit,
     )  # fmt: skip
-    data = Resized(part, size, [task.target for task in scored], targets=False)
+    skips = config.on_bad_sample == "skip"
+    data = Resized(part, size, [task.target for task in scored], targets=False, skips=skips)
     model = found.model.to(torch.device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     accumulators = {
         trained: asked.accumulator() for trained, asked in zip(found.tasks, scored, strict=True)
@@ -84,7 +85,7 @@ def rescore(
         asked.name: scores_of(
             accumulator,
             asked,
-            protocol_id(config, asked, part.name.replace(" ", "-"), views, original),
+            protocol_id(config, asked, part.name.replace(" ", "-"), views, original, len(data.bad)),
             replicates_of(accumulator, asked),
         )
         for asked, accumulator in zip(scored, accumulators.values(), strict=True)
@@ -93,7 +94,12 @@ def rescore(
         checkpoint=str(path),
         key=found.key,
         tasks=scores,
-        data={"images": len(part), "from": part.name, "fingerprint": part.data.fingerprint()},
+        data={
+            "images": len(part),
+            "from": part.name,
+            "fingerprint": part.data.fingerprint(),
+            **({"skipped": data.errors()} if data.bad else {}),
+        },
         environment=environment(config.device),
         seconds=time.perf_counter() - start,
     )

@@ -10,6 +10,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from benchmark import distributed
 from benchmark.events import Listener, Silent
 from common import stopping
 from common.errors import UserError
-from common.files import whole_file
+from common.files import locked, whole_file
 
 FOLDER = "training"
 """Within a run's or a search's folder: what belongs to a training under way."""
@@ -150,6 +151,7 @@ class Keeper:
         self.log: Position | None = None
         self.resumed: list[int] = []
         self.log_position = 0
+        self._damaged = False
         self._spent = 0.0
         self._start = self._saved = time.monotonic()
         found = distributed.from_lead(self._load() if distributed.lead() else {})
@@ -171,6 +173,7 @@ class Keeper:
             try:
                 state = unpack(path)
             except UserError as error:
+                self._damaged |= name == FILES[0]
                 other = "the one before is taken" if name == FILES[0] else "it is left out"
                 self.listener.message(f"{error}: {other}")
                 continue
@@ -200,15 +203,18 @@ class Keeper:
         newest, before = (self.folder / name for name in FILES)
         with whole_file(newest) as path:
             path.write_bytes(pack(content))
-            if newest.exists():
+            if newest.exists() and not self._damaged:
                 newest.replace(before)
+        self._damaged = False
 
-    def after_step(self, step: int, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Save the state if it is time. Raises Stopped, with it saved, if a signal waits.
+    def after_step(
+        self, step: int, state: Callable[[], Mapping[str, Any]], due: bool = False
+    ) -> None:
+        """Save the state if ``due`` or time. Raises Stopped, with it saved, if a signal waits.
 
         One of several processes is enough for either.
         """
-        due = time.monotonic() - self._saved >= self.every
+        due = due or time.monotonic() - self._saved >= self.every
         stop, due = distributed.any_of([stopping.wanted(), due], self.device)
         if stop or due:
             self.save(step, state())
@@ -232,4 +238,24 @@ def hand_over(folder: Path, target: Path) -> None:
 
 def clear(folder: Path) -> None:
     """Remove what a finished training has left, if anything."""
+    for name in FILES:  # first: without them the rest is never used
+        (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_finished(record: Path) -> None:
+    """``clear`` beside ``record``, which ends a training, where a killed process could not.
+
+    A state that is newer is of a training that has begun since.
+    """
+    folder = record.parent / FOLDER
+    states = [path.stat().st_mtime_ns for path in map(folder.joinpath, FILES) if path.is_file()]
+    if states and record.is_file() and record.stat().st_mtime_ns >= max(states):
+        clear(folder)
+
+
+def tidy(record: Path) -> None:
+    """``clear_finished`` by a process that only reads what is there."""
+    if (record.parent / FOLDER).exists():
+        with suppress(OSError), locked(record.parent, lambda: None):
+            clear_finished(record)

@@ -50,7 +50,7 @@ class Data:
             for name, split in splits.items()
         }
         for name, part in resized.items():
-            for error in part.bad.values():
+            for error in part.errors():
                 listener.message(f"skipped in {name}: {error}")
         constant = {t.name: score_constant(t, resized["train"], resized["test"]) for t in tasks}
         return cls(resized["train"], resized["val"], resized["test"], facts, constant)
@@ -62,9 +62,7 @@ class Data:
         """
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {
-            name: {**facts, "skipped": [parts[name].bad[i] for i in sorted(parts[name].bad)]}
-            if parts[name].bad
-            else facts
+            name: {**facts, "skipped": parts[name].errors()} if parts[name].bad else facts
             for name, facts in self.facts.items()
         }
 

@@ -1,10 +1,9 @@
 """Runs: each is trained, scored and written; then all of a comparison are timed in turns."""
 
-import contextlib
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,13 @@ from benchmark.evaluation import (
     scores_of,
 )
 from benchmark.events import Listener, Silent
-from benchmark.learning import with_readers
+from benchmark.learning import NotFinite, with_readers
 from benchmark.logs import NoLog, ScalarLog, scalar_log
 from benchmark.memory import fresh_process, peak_memory
 from benchmark.network import build_model, check_device, check_sync, spec_of
 from benchmark.plan import command_of, make_tasks, run_key
 from benchmark.results import FILE, Result, folder_of, load, save, save_replicates
-from benchmark.resuming import EVERY, Keeper, clear, hand_over
+from benchmark.resuming import EVERY, Keeper, clear, clear_finished, hand_over, tidy
 from benchmark.resuming import FOLDER as TRAINING
 from benchmark.run_data import Data, comparable, shared_data
 from benchmark.samples import save_strips
@@ -43,8 +42,9 @@ from benchmark.speed import (
     time_models,
 )
 from benchmark.training import check_batch, train, validated
-from common.errors import DataError, UserError, first_line, reason
-from common.files import check_writable, locked, write_atomic
+from common import stopping
+from common.errors import DataError, UsageError, UserError, first_line, reason
+from common.files import check_writable, write_atomic
 from models.predictor import DensePredictor
 from tasks.base import Task
 
@@ -85,6 +85,8 @@ class Runner:
             if found is not None and found.status == "finished":
                 done[key] = found
                 self.skipped.append(key)
+                if distributed.lead():
+                    tidy(folder_of(self.results, config, key) / FILE)
         pending = [config for config in plan if run_key(config) not in done]
         impossible = self.check(pending)
         if impossible and len(impossible) == len(pending):
@@ -136,23 +138,11 @@ class Runner:
             start = time.perf_counter()
             data[shared] = Data.open(config, tasks, self.listener)
             seconds["data"] = time.perf_counter() - start
-        with self._alone(folder):
+        with distributed.alone(folder, self.listener):
             if (made := self._made_meanwhile(folder)) is not None:
                 self.listener.message(f"{folder}: finished by another process, not run again")
                 return made
             return self._one(config, tasks, data.get(shared), folder, impossible, seconds)
-
-    @contextlib.contextmanager
-    def _alone(self, folder: Path) -> Iterator[None]:
-        """Nobody else works on the run of ``folder`` in here."""
-        if not distributed.lead():
-            yield
-            return
-        check_writable(folder)
-        with locked(
-            folder, lambda: self.listener.message(f"{folder}: waiting for another process")
-        ):
-            yield
 
     def _made_meanwhile(self, folder: Path) -> Result | None:
         """The finished result that another process has written since this one planned its runs."""
@@ -176,8 +166,10 @@ class Runner:
             key=run_key(config), status="failed", config=config, command=command_of(config),
             seconds=seconds,
         )  # fmt: skip
+        if distributed.lead() and (kept := load(folder)) is not None and kept.status == "finished":
+            clear_finished(folder / FILE)
         begin = time.perf_counter()
-        defect: Exception | None = None
+        apart: Exception | None = None
         try:
             if impossible is not None:
                 raise impossible
@@ -189,19 +181,25 @@ class Runner:
             result.error = first_line(error)
             if isinstance(error, DataError) and error is not impossible:
                 raise DataError(result.error) from error  # the other runs would meet it too
+            if error is not impossible and not isinstance(error, UsageError | NotFinite):
+                apart = error
         except Exception as error:  # a defect: the others go on
-            defect = error
-            result.error = reason(error)
+            result.error, apart = reason(error), error
             if distributed.lead():
                 write_atomic(folder / "traceback.txt", traceback.format_exc())
+        several = distributed.size() > 1
+        if apart is not None and several:
+            result.error = f"{result.error} (another of its processes may have said why)"
         spent = time.perf_counter() - begin
         result.seconds["total"] = spent + result.seconds.pop("before", 0.0)
         if distributed.lead():
             self._record(folder, result)
             if result.status == "finished":
                 clear(folder / TRAINING)
-        if defect is not None and distributed.size() > 1:
-            raise defect  # others may wait for this process: torchrun ends them
+        if apart is not None and several:
+            raise apart  # the others may wait for this process: torchrun ends them
+        if not several:
+            stopping.stop()  # a failure may have come before a signal was heeded
         return result
 
     def fail(self, config: RunConfig, error: Exception) -> Result:
@@ -267,7 +265,7 @@ class Runner:
             declared = model.decoder.info
             check_batch(config, declared, len(data.train))
             keeper = Keeper(fresh, identity, self.every, self.listener, config.device)
-            result.seconds["before"] = keeper.seconds
+            result.seconds.setdefault("before", keeper.seconds)
             with scalar_log(fresh, self.tensorboard, keeper.log_position) as log:
                 keeper.log = log
                 history = train(

@@ -31,11 +31,11 @@ from benchmark.learning import (
 from benchmark.logs import scalar_log
 from benchmark.network import check_device, check_sync, open_network
 from benchmark.plan import command_of, make_tasks
-from benchmark.resuming import EVERY, FOLDER, Keeper, clear, hand_over
+from benchmark.resuming import EVERY, FOLDER, Keeper, clear, clear_finished, hand_over, tidy
 from benchmark.wirings import FOUND, SEARCH, Search, read_search
 from common import stopping
 from common.errors import UsageError
-from common.files import check_writable, locked, write_atomic
+from common.files import write_atomic
 from datasets.pipeline import Resized, open_splits
 from models.connectivity import Connectivity, from_weights
 from models.predictor import DensePredictor
@@ -71,16 +71,16 @@ def search(
     settings = config.model_dump(mode="json")
     if (finished := _finished(output, settings, overwrite)) is not None:
         listener.message(f"{output / SEARCH}: already finished (--overwrite repeats it)")
+        if distributed.lead():
+            tidy(output / SEARCH)
         return finished
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    if not distributed.lead():
-        return _search(config, output, listener, tensorboard, every)
-    check_writable(output)
-    with locked(output, lambda: listener.message(f"{output}: waiting for another search")) as late:
-        alone = distributed.size() == 1
-        if late and alone and (made := _finished(output, settings, overwrite=False)) is not None:
+    with distributed.alone(output, listener) as late:
+        if late and (made := _finished(output, settings, overwrite=False)) is not None:
             return made
+        if distributed.lead():
+            clear_finished(output / SEARCH)
         return _search(config, output, listener, tensorboard, every)
 
 
@@ -95,7 +95,8 @@ def _search(
         config.dataset, config.data, [task.name for task in tasks], config.image_size, config.limit
     )
     names = [task.target for task in tasks]
-    data = Resized(splits["train"], config.image_size, names, targets=True)
+    skips = config.on_bad_sample == "skip"
+    data = Resized(splits["train"], config.image_size, names, targets=True, skips=skips)
     record: dict[str, Any] = {
         "format": 1,
         "method": config.method,
@@ -127,6 +128,8 @@ def _search(
         return found | {"seconds": keeper.seconds, "resumed": keeper.resumed}
 
     record |= with_readers(attempt, config.workers, listener)
+    if data.bad:
+        record["data"] = {**record["data"], "skipped": data.errors()}
     if config.device.startswith("cuda"):
         record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(config.device)
     if not distributed.lead():

@@ -196,8 +196,10 @@ def train(
             listener.step()
     while now.number <= config.epochs:
         model.train()
+        # a state may be of an epoch's end, with its validation to do
+        rest = batches if len(now.losses) < len(batches) else ()
         with stopping.deferred():
-            for images, targets in batches:
+            for images, targets in rest:
                 learner.set_rate(rate(config, history.steps, steps))
                 where = f"step {history.steps + 1} (epoch {now.number})"
                 value, parts = learner.step(
@@ -248,7 +250,7 @@ def train(
         listener.detail(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
         now.number, now.losses, now.of_task = now.number + 1, [], {}
         if keeper is not None:
-            keeper.save(history.steps, state())
+            keeper.after_step(history.steps, state, due=True)
     if average is not None:
         model.load_state_dict(copy.deepcopy(average.module.state_dict()))
     distributed.copy_from_lead(model)

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -21,20 +22,27 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-class _Wish:
-    """What signals have asked for. deferring: whether work asks for it itself."""
+PATIENCE = 1.0
+"""Seconds in which a signal counts as the same: torchrun hands on what its processes have had."""
 
-    deferring = False
+
+class _Wish:
+    """What signals have asked for. deferring: how many pieces of work ask for it themselves."""
+
+    deferring = 0
     number: int | None = None
+    since = 0.0
 
 
 _wish = _Wish()
 
 
 def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    now = time.monotonic()
     if _wish.deferring and _wish.number is None:
-        _wish.number = number
-    else:  # a second one does not wait
+        _wish.number, _wish.since = number, now
+    elif not _wish.deferring or now - _wish.since >= PATIENCE:  # a second one does not wait
+        _wish.number = None
         raise Stopped(number)
 
 
@@ -56,13 +64,14 @@ def signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """In here a signal waits until ``stop`` is called, or until the end."""
-    _wish.deferring = True
+    """In here a signal waits until ``stop`` is called, or until the outermost one's end."""
+    _wish.deferring += 1
     try:
         yield
     finally:
-        _wish.deferring = False
-    stop()
+        _wish.deferring -= 1
+    if not _wish.deferring:
+        stop()
 
 
 def wanted() -> bool:

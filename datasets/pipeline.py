@@ -232,6 +232,10 @@ class Resized(Dataset[Sample]):
             self.bad[index] = first_line(error)
             return None
 
+    def errors(self) -> list[str]:
+        """Why samples were skipped, in their order."""
+        return [self.bad[index] for index in sorted(self.bad)]
+
     def next_readable(self, index: int) -> tuple[int, Sample]:
         """The sample, or the first one after it that can be read (the first comes after the last).
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from benchmark import runner as runner_module
 from benchmark.config import RunConfig, SearchConfig, make_config
 from benchmark.events import Silent
 from benchmark.learning import Learner
+from benchmark.logs import ScalarLog
 from benchmark.plan import plan, resolve, run_key
 from benchmark.results import folder_of
 from benchmark.resuming import FILES, Keeper, hand_over, pack, unpack
@@ -216,6 +218,89 @@ def test_a_stop_while_scoring_does_not_train_again(tmp_path: Path) -> None:
     assert made(tmp_path / "cut", runs[0]) == made(tmp_path / "whole", runs[0])
 
 
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("values", [{}, {"optimizer": "adamw", "ema": 0.9, "score": "best"}])
+def test_a_stop_while_validating_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], epoch: int
+) -> None:
+    runs = runs_of(**values)
+    runner_of(tmp_path / "whole").run(runs)
+    evaluate, calls = runner_module.evaluate, []
+
+    def interrupted(*arguments: Any) -> None:
+        calls.append(len(arguments))
+        evaluate(*arguments)
+        if len(calls) == epoch:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(runner_module, "evaluate", interrupted)
+    with stopping.signals(), pytest.raises(stopping.Stopped):
+        runner_of(tmp_path / "cut").run(runs)
+    assert calls == [4] * epoch  # none of the test split's
+    (result,) = runner_of(tmp_path / "cut").run(runs)
+    assert result.resumed == [2 * epoch]
+    assert result.steps == STEPS
+    assert made(tmp_path / "cut", runs[0]) == made(tmp_path / "whole", runs[0])
+
+
+@pytest.mark.parametrize("left", ["states", "no states", "newer states"])
+def test_what_a_process_killed_at_its_end_has_left(tmp_path: Path, left: str) -> None:
+    """Between the result and the removal of the training's folder, or within the removal."""
+    runs = runs_of(score="best")
+    runner_of(tmp_path).run(runs)
+    whole = made(tmp_path, runs[0])
+    folder = folder_of(tmp_path, runs[0], run_key(runs[0])) / "training"
+    keeper = Keeper(folder, {"of": "some run"})
+    keeper.save(STEPS, {"weight": torch.ones(1)})
+    (folder / "last.safetensors").write_bytes(b"")
+    now = time.time() + (100 if left == "newer states" else -100)
+    os.utime(folder / FILES[0], (now, now))
+    if left == "no states":
+        (folder / FILES[0]).unlink()
+    runner_of(tmp_path).run(runs)  # finished: only looked at
+    assert folder.exists() == (left != "states")  # newer ones: of an --overwrite under way
+    ears = Ears()
+    (again,) = runner_of(tmp_path, ears, overwrite=True).run(runs)
+    assert again.resumed == []
+    assert again.steps == STEPS
+    assert made(tmp_path, runs[0]) == whole
+
+
+def test_a_damaged_state_does_not_push_out_the_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Keeper(tmp_path, {})
+    for step in (1, 2):
+        keeper.save(step, {"at": step, "weight": torch.ones(2)})
+    newest, before = (tmp_path / name for name in FILES)
+    newest.write_bytes(b"damaged")
+    found = Keeper(tmp_path, {})
+    assert found.state is not None
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target == newest:
+            raise SystemExit
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(SystemExit):
+        found.save(3, {"at": 3, "weight": torch.ones(2)})
+    assert unpack(before)["training"]["at"] == 1
+
+
+def test_a_log_goes_on_where_its_state_was(tmp_path: Path) -> None:
+    with ScalarLog(tmp_path) as log:
+        log.write(10, {"loss": 1.0})
+        kept = log.position
+        log.write(20, {"loss": 2.0})
+    with ScalarLog(tmp_path, kept=kept) as log:
+        assert log.position == kept
+        log.write(20, {"loss": 2.0})
+    rows = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [10, 20]
+
+
 @pytest.mark.parametrize("method", ["sparsemask", "maskconnect"])
 def test_a_stopped_search_goes_on_to_the_same_bits(tmp_path: Path, method: str) -> None:
     values = {name: v for name, v in VALUES.items() if name != "epochs"}
@@ -240,7 +325,7 @@ def test_a_stopped_search_goes_on_to_the_same_bits(tmp_path: Path, method: str) 
     assert "already finished" in ears.said[-1]
 
 
-def test_a_signal_waits_only_where_work_asks_for_it() -> None:
+def test_a_signal_waits_only_where_work_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
 
     def work(deferring: bool, count: int) -> None:
@@ -249,6 +334,11 @@ def test_a_signal_waits_only_where_work_asks_for_it() -> None:
                 signal.raise_signal(signal.SIGTERM)
                 done.append(deferring)
 
+    def nested() -> None:
+        with stopping.deferred():
+            work(deferring=True, count=1)
+            done.append(False)
+
     with stopping.signals():
         with pytest.raises(stopping.Stopped, match="SIGTERM"):
             work(deferring=False, count=1)
@@ -256,9 +346,16 @@ def test_a_signal_waits_only_where_work_asks_for_it() -> None:
         with pytest.raises(stopping.Stopped, match="SIGTERM"):
             work(deferring=True, count=1)
         assert done == [True]
+        with pytest.raises(stopping.Stopped):  # one signal may come twice
+            work(deferring=True, count=2)
+        assert done == [True] * 3
+        monkeypatch.setattr(stopping, "PATIENCE", 0.0)
         with pytest.raises(stopping.Stopped):  # a second one does not wait
             work(deferring=True, count=2)
-        assert done == [True, True]
+        assert done == [True] * 4
+        with pytest.raises(stopping.Stopped):  # the outermost one ends the waiting
+            nested()
+        assert done == [*[True] * 5, False]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -370,6 +467,41 @@ def test_a_batch_that_does_not_fit_goes_in_halves(
     assert "memory ran out with 1 images at once" in str(result.error)
 
 
+@pytest.mark.parametrize(
+    ("count", "at_once", "least", "then"),
+    [(8, 8, 1, 4), (5, 5, 2, 2), (8, 4, 2, 2), (5, 2, 1, 1), (5, 2, 2, None), (1, 1, 1, None)],
+)
+def test_no_piece_is_too_small_for_the_network(
+    count: int, at_once: int, least: int, then: int | None
+) -> None:
+    """Five images, of which two fit, go as 2, 2, 1: too few for one that needs two."""
+    config = resolve(make_config({**VALUES, "batch_size": at_once}))
+    model = torch.nn.Conv2d(1, 1, 1)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.0)
+    learner = Learner(config, model, [sgd], None, {}, least)
+    pieces = math.ceil(count / then) if then else 0
+    if then is None or count // pieces < least:
+        with pytest.raises(UserError, match=f"needs {least} or more"):
+            learner._halve(count, MemoryError())
+    else:
+        learner._halve(count, MemoryError())
+        assert learner.at_once == then
+
+
+def test_an_error_in_a_reader_is_none_of_its_death(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(self: Any, index: int) -> Any:
+        raise RuntimeError("of our own")
+
+    monkeypatch.setattr("datasets.pipeline.Readable.__getitem__", wrong)
+    ears = Ears()
+    (result,) = runner_of(tmp_path, ears).run(runs_of(workers=1))
+    assert result.error is not None
+    assert result.error.startswith("RuntimeError: ")
+    assert not [said for said in ears.said if "died" in said]
+
+
 def test_halves_add_up_to_the_gradient_of_the_batch() -> None:
     torch.manual_seed(0)
     config = resolve(make_config({**VALUES, "batch_size": 6}))
@@ -434,6 +566,27 @@ def test_a_sample_that_turns_bad(tmp_path: Path, camvid: Path, cli: Cli, workers
     assert result["steps"] == 2 * 3  # of six images in twos: one was there twice
     assert result["counts"]["images"] == 2
     assert result["protocol"].endswith("/without1")  # no rival of whole scores
+
+
+def test_a_search_and_a_score_skip_bad_samples_too(tmp_path: Path, camvid: Path, cli: Cli) -> None:
+    common = ("--task", "segmentation", "--dataset", "camvid", "--data", camvid, "--crop-size", 32,
+              "--image-size", "32x64", "--backbone", "test_resnet", "--batch-size", 2)  # fmt: skip
+    done = cli("run", *common, "--decoder", "fcn", "--epochs", 1, "--results", tmp_path / "runs")
+    assert done.exit_code == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    (camvid / "train" / "0.png").write_bytes(b"no image")
+    (camvid / "test" / "0.png").write_bytes(b"no image")
+    search = ("search", *common, "--iterations", 3, "--output", tmp_path / "found")
+    assert cli(*search).exit_code == 1
+    done = cli(*search, "--on-bad-sample", "skip")
+    assert done.exit_code == 0, done.stderr
+    record = json.loads((tmp_path / "found" / "search.json").read_bytes())
+    assert "0.png" in record["data"]["skipped"][0]
+    score = ("evaluate", "--checkpoint", run, "--json", "-")
+    assert cli(*score).exit_code == 1
+    found = json.loads(cli(*score, "--on-bad-sample", "skip").stdout)
+    assert "0.png" in found["data"]["skipped"][0]
+    assert found["tasks"]["segmentation"]["protocol"].endswith("/without1")
 
 
 def test_without_a_readable_sample_there_is_nothing_to_skip(

@@ -68,11 +68,14 @@ def _views(flip: bool, scales: str | None, window: str | None) -> "Views":
 @click.option("--limit", type=click.IntRange(1), help="Use only the first N images.")
 @click.option("--batch-size", type=click.IntRange(1), help="[default: the run's]")
 @click.option("--amp/--no-amp", default=None, help="Mixed precision. [default: the run's]")
+@click.option("--on-bad-sample", "on_bad_sample", type=click.Choice(["stop", "skip"]),
+              help="What an image that cannot be read does. [default: the run's]")  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", help="Write the scores as JSON; -: print.")
 def evaluate(
     checkpoint: Path, image_size: str | None, flip: bool, scales: str | None, window: str | None,
     device: str, threads: int | None, dataset: str | None, data: Path | None, split: str,
-    limit: int | None, batch_size: int | None, amp: bool | None, json_file: str | None,
+    limit: int | None, batch_size: int | None, amp: bool | None, on_bad_sample: str | None,
+    json_file: str | None,
 ) -> None:  # fmt: skip
     """Score a trained network: other split, data set or size; with flip, scales, windows.
 
@@ -85,7 +88,8 @@ def evaluate(
 
     original = image_size == "original"
     given = {"device": device, "threads": threads, "dataset": dataset, "data": data,
-             "limit": limit, "batch_size": batch_size, "amp": amp}  # fmt: skip
+             "limit": limit, "batch_size": batch_size, "amp": amp,
+             "on_bad_sample": on_bad_sample}  # fmt: skip
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if dataset is not None:
         changes.setdefault("data", None)
