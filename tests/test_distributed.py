@@ -20,13 +20,14 @@ RUN = ("cli.py", "run", "--task", "depth", "--decoder", "sparsemask", "--backbon
        "--image-size", "32", "--limit", "11", "--batch-size", "4")  # fmt: skip
 
 
-def started(count: int, *arguments: object) -> "subprocess.Popen[str]":
+def started(count: int, *arguments: object, fault: str = "") -> "subprocess.Popen[str]":
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone",
              "--nproc-per-node", count, *arguments]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+                   "FAULT": fault}  # fmt: skip
     return subprocess.Popen(
         [str(w) for w in words], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 
 
@@ -79,6 +80,50 @@ def test_two_processes_make_one_result_and_go_on_after_a_stop(tmp_path: Path) ->
     assert cut["resumed"]
     assert cut["metrics"] == again["metrics"]
     assert cut["history"] == again["history"]
+
+
+def test_a_disk_that_is_full_for_the_writer_ends_all(tmp_path: Path) -> None:
+    words = ("tests/faulty_cli.py", *RUN[1:], "--decoder", "fcn", "--epochs", 2)
+    process = started(2, *words, "--results", tmp_path, fault="disk")
+    process.communicate(timeout=120)  # none waits for another
+    assert process.returncode != 0
+    result = result_in(tmp_path)
+    assert result["status"] == "failed"
+    assert "No space left on device" in result["error"]
+
+
+def test_a_stop_of_one_in_a_validation_is_one_of_all(tmp_path: Path) -> None:
+    words = ("tests/faulty_cli.py", *RUN[1:], "--epochs", 3, "--results")
+    process = started(2, *words, tmp_path / "cut", fault="validation")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "stopped by SIGTERM: what is done is saved" in output
+    assert 'Traceback (most recent call last):\n  File "/' not in output.partition("torch")[0]
+    assert ended(2, *words, tmp_path / "cut").count("resuming sparsemask") == 1
+    ended(2, *words, tmp_path / "whole")
+    cut, whole = result_in(tmp_path / "cut"), result_in(tmp_path / "whole")
+    assert cut["resumed"] == [2]
+    assert cut["metrics"] == whole["metrics"]
+    assert cut["history"] == whole["history"]
+
+
+def test_a_signal_to_all_at_once_saves_first(tmp_path: Path) -> None:
+    """As Slurm sends it: each process has it from the system, and again from torchrun."""
+    words = [str(w) for w in RUN]
+    words[words.index("--limit") + 1] = "600"  # an epoch, after which states are saved, takes long
+    process = started(2, *words, "--epochs", 9, "--checkpoint-every", 3600, "--results", tmp_path)
+    log = "*/training/metrics.jsonl"
+    while not any(path.stat().st_size for path in tmp_path.glob(log)) and process.poll() is None:
+        time.sleep(0.02)
+    found = subprocess.run(
+        ["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert list(tmp_path.glob("*/training/state*")) == []
+    for pid in found.split():
+        os.kill(int(pid), signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert "stopped by SIGTERM: what is done is saved" in output
+    assert len(list(tmp_path.glob("*/training/state.safetensors"))) == 1
 
 
 def test_a_search_by_two_processes(tmp_path: Path) -> None:
