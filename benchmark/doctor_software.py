@@ -15,12 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import Self
-
 from benchmark.doctor import Found
+from common.closing import Closing
 from common.errors import UserError, reason
 
 if TYPE_CHECKING:
@@ -125,7 +123,7 @@ def imports() -> Found:
     )
 
 
-class Probes:
+class Probes(Closing):
     """Functions of ``benchmark.doctor_probes``, each in a process of its own, all at once."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -133,14 +131,13 @@ class Probes:
         self.running: dict[str, subprocess.Popen[str]] = {}
         self.folder, self.why = "", ""
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         try:
             self.folder = tempfile.mkdtemp(prefix="doctor-")
             for name in self.names:
                 self.start(name)
         except OSError as error:  # no temporary folder, no process: ``result`` tells
             self.why = reason(error)
-        return self
 
     def start(self, name: str) -> None:
         """Start a process that nothing compiled before serves, and that leaves nothing."""
@@ -155,12 +152,7 @@ class Probes:
             start_new_session=True,  # so that it can be ended with its children
         )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         for process in self.running.values():
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)

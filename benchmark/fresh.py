@@ -16,15 +16,15 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from common.closing import Closing
 from common.errors import UserError, reason
 
 ROOT = Path(__file__).parent.parent
 
 
-class FreshProcess:
+class FreshProcess(Closing):
     """Calls functions of this project's modules in processes of their own, one after another.
 
     environment: variables that they have besides this process'.
@@ -34,15 +34,7 @@ class FreshProcess:
         self.environment = environment
         self.server: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> "FreshProcess":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         if self.server is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.server.pid, signal.SIGKILL)
@@ -67,7 +59,7 @@ class FreshProcess:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            self.__exit__(None, None, None)
+            self.close()
             raise UserError("a fresh process could not be started")
         done = json.loads(answer)
         if "error" in done:

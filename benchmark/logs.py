@@ -5,12 +5,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from typing_extensions import Self
-
 from benchmark import distributed
+from common.closing import Closing
 from common.errors import UsageError
 from common.files import cannot_write
 
@@ -25,7 +23,7 @@ def check_tensorboard() -> None:
         raise UsageError("--tensorboard: needs a package: pip install -e .[tensorboard]") from None
 
 
-class ScalarLog:
+class ScalarLog(Closing):
     """Writes each row at once, so that a run that is killed has left all it told."""
 
     def __init__(self, folder: Path, tensorboard: bool = False, kept: int = 0) -> None:
@@ -71,15 +69,7 @@ class ScalarLog:
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._file.close()
         if self._writer is not None:
             self._writer.close()

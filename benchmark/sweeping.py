@@ -1,6 +1,7 @@
 """A sweep's runs, one after another in this process; what fails is recorded, the others go on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,64 +90,64 @@ def open_data(runs: Sequence[RunConfig]) -> tuple[Opened, Unusable]:
     return opened, unusable
 
 
-def execute(
-    runs: Sequence[RunConfig],
-    pending: Sequence[RunConfig],
-    found: Mapping[str, Result],
-    unusable: Unusable,
-    runner: Runner,
-    watch: Watch,
-) -> list[Result]:
-    """The results of ``runs``, after running ``pending``; others have theirs in ``found``.
+@dataclass(frozen=True)
+class Work:
+    """What a sweep is to do: all its ``runs``, and which of them are ``pending``.
+
+    found: the results of the others, by key. unusable: data that cannot be opened, and why.
+    """
+
+    runs: Sequence[RunConfig]
+    pending: Sequence[RunConfig]
+    found: Mapping[str, Result]
+    unusable: Unusable
+    runner: Runner
+    watch: Watch
+
+
+def execute(work: Work) -> list[Result]:
+    """The results of all runs, after running the pending ones.
 
     Runs that cannot be are recorded first. Then come those of one comparison after another; each
     comparison is timed in turns as soon as it is complete. Raises UserError if results cannot be
     written.
     """
-    done = settled(runs, pending, found, unusable, runner, watch)
-    for group in comparable(runs):
+    done = settled(work)
+    for group in comparable(work.runs):
         data: dict[tuple[Any, ...], Data] = {}
         broken: Unusable = {}
         for config in group:
             key, shared = run_key(config), shared_data(config)
             if key in done:
                 continue
-            watch.started(config)
+            work.watch.started(config)
             try:
                 if shared in broken:
                     raise broken[shared]
-                done[key] = runner.one(config, data)
+                done[key] = work.runner.one(config, data)
             except Exception as error:  # of the data: its other runs would meet it too
                 broken[shared] = error
-                done[key] = runner.fail(config, error)
-            watch.ended(done[key])
-        runner.time(group, done)
-    return [done[run_key(config)] for config in runs]
+                done[key] = work.runner.fail(config, error)
+            work.watch.ended(done[key])
+        work.runner.time(group, done)
+    return [done[run_key(config)] for config in work.runs]
 
 
-def settled(
-    runs: Sequence[RunConfig],
-    pending: Sequence[RunConfig],
-    found: Mapping[str, Result],
-    unusable: Unusable,
-    runner: Runner,
-    watch: Watch,
-    devices: bool = True,
-) -> dict[str, Result]:
+def settled(work: Work, devices: bool = True) -> dict[str, Result]:
     """The results that are there before anything runs: kept ones, and of what cannot be run.
 
     devices: whether the runs' devices are this machine's. Raises UserError if results cannot be
     written.
     """
-    check_writable(runner.results)
-    waiting = {run_key(config) for config in pending}
-    done = {run_key(c): found[run_key(c)] for c in runs if run_key(c) not in waiting}
-    reasons = _impossible(runner, pending, unusable, devices)
-    for config in pending:
+    check_writable(work.runner.results)
+    waiting = {run_key(config) for config in work.pending}
+    done = {run_key(c): work.found[run_key(c)] for c in work.runs if run_key(c) not in waiting}
+    reasons = _impossible(work.runner, work.pending, work.unusable, devices)
+    for config in work.pending:
         if (key := run_key(config)) in reasons:
-            watch.started(config)
-            done[key] = runner.fail(config, reasons[key])
-            watch.ended(done[key])
+            work.watch.started(config)
+            done[key] = work.runner.fail(config, reasons[key])
+            work.watch.ended(done[key])
     return done
 
 

@@ -19,7 +19,7 @@ from benchmark.executors.work import SMALL, perform
 from benchmark.plan import plan, run_key
 from benchmark.results import FILE, folder_of, load, read_all
 from benchmark.runner import Runner
-from benchmark.sweeping import execute
+from benchmark.sweeping import Work, execute
 from common.errors import UsageError, UserError
 
 pytestmark = [
@@ -100,9 +100,8 @@ class Here:
 
 def sweep(executor, runs, folder, **options):
     watch = Watching()
-    done = execute_on(
-        executor, runs, runs, {}, {}, Runner(folder, listener=watch), watch, **options
-    )
+    work = Work(runs, runs, {}, {}, Runner(folder, listener=watch), watch)
+    done = execute_on(executor, work, **options)
     return done, watch
 
 
@@ -294,14 +293,14 @@ def finishes_though_one_is_killed(executor, camvid, folder):
     assert sum("its worker died" in text for text in watch.messages) == 1, watch.messages
     assert len(list(read_all(folder))) == 4
     assert all(r.speed is not None for r in done), watch.messages
-    here = execute(runs[:2], runs[:2], {}, {}, Runner(folder / "here"), Watching())
+    here = execute(Work(runs[:2], runs[:2], {}, {}, Runner(folder / "here"), Watching()))
     assert [r.metrics for r in here] == [r.metrics for r in done[:2]]
 
 
 @pytest.mark.slow
 def test_a_local_pool_gives_the_same_bits(camvid, tmp_path):
     runs = runs_of(camvid, "fcn", "unet-connectivity", seeds=(0, 1))
-    here = execute(runs, runs, {}, {}, Runner(tmp_path / "here"), Watching())
+    here = execute(Work(runs, runs, {}, {}, Runner(tmp_path / "here"), Watching()))
     done, watch = sweep(LocalPool(2, 1), runs, tmp_path / "pool")
     assert [(r.key, r.metrics, r.intervals) for r in here] == [
         (r.key, r.metrics, r.intervals) for r in done

@@ -25,7 +25,7 @@ from benchmark.report.tables import MOST_ROWS, rich_overall
 from benchmark.results import FILE, collect, each, save
 from benchmark.rows import Overall, OverallRow
 from benchmark.runner import Runner
-from benchmark.sweeping import settled
+from benchmark.sweeping import Work, settled
 
 RESULTS = ROOT / "results"
 
@@ -120,7 +120,7 @@ def test_a_network_is_tried_once_however_many_runs_it_has(camvid, tmp_path, monk
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        done = settled([*runs, *other], [*runs, *other], {}, {}, Runner(tmp_path), Quiet())
+        done = settled(Work([*runs, *other], [*runs, *other], {}, {}, Runner(tmp_path), Quiet()))
     assert tried == [runs[0].backbone, "vit_tiny_patch16_224"]
     assert set(done) == {run_key(run) for run in other}
     assert all("single-scale" in r.error for r in done.values())

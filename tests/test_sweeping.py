@@ -17,7 +17,7 @@ from benchmark.report.sweep import comparison, duration, plan_line, watching
 from benchmark.results import read_all
 from benchmark.run_data import shared_data
 from benchmark.runner import Runner
-from benchmark.sweeping import execute, open_data, stored, to_do
+from benchmark.sweeping import Work, execute, open_data, stored, to_do
 from common.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*samples in.*")
@@ -212,7 +212,7 @@ def test_each_comparison_is_timed_as_soon_as_it_is_complete(camvid, tmp_path, mo
             return method(self, what, *rest)
 
         monkeypatch.setattr(Runner, name, spy)
-    done = execute(runs, runs, {}, {}, Runner(tmp_path), Quiet())
+    done = execute(Work(runs, runs, {}, {}, Runner(tmp_path), Quiet()))
     assert order == [
         ("one", "fcn"), ("one", "unet-connectivity"), ("time", ["fcn", "unet-connectivity"]),
         ("one", "fcn"), ("time", ["fcn"]),
@@ -226,7 +226,7 @@ def test_an_impossible_network_and_a_defect_do_not_stop_a_sweep(camvid, tmp_path
     monkeypatch.setattr(Runner, "_time", lambda *_: None)
     runs = [*runs_of(camvid, "fcn", backbone="vit_tiny_patch16_224"), *runs_of(camvid, "fcn")]
     watch = Quiet()
-    done = execute(runs, runs, {}, {}, Runner(tmp_path), watch)
+    done = execute(Work(runs, runs, {}, {}, Runner(tmp_path), watch))
     assert [result.status for result in done] == ["failed", "finished"]
     assert "single-scale" in stored(runs, tmp_path)[run_key(runs[0])].error
 
@@ -237,7 +237,7 @@ def test_an_impossible_network_and_a_defect_do_not_stop_a_sweep(camvid, tmp_path
     opened, unusable = open_data(runs)
     assert not opened
     found = stored(runs, tmp_path)
-    done = execute(runs, runs, found, unusable, Runner(tmp_path), watch)
+    done = execute(Work(runs, runs, found, unusable, Runner(tmp_path), watch))
     assert done[1].error == "RuntimeError: a reader's defect"
     kept = stored(runs, tmp_path)[run_key(runs[1])]
     assert kept.status == "finished"  # what was finished stays, the failure is beside it
@@ -247,13 +247,13 @@ def test_results_that_cannot_be_written_stop_a_sweep(camvid, tmp_path):
     (tmp_path / "file").write_text("")
     runs = runs_of(camvid, "fcn")
     with pytest.raises(UserError, match="cannot be written"):
-        execute(runs, runs, {}, {}, Runner(tmp_path / "file" / "runs"), Quiet())
+        execute(Work(runs, runs, {}, {}, Runner(tmp_path / "file" / "runs"), Quiet()))
 
 
 def test_what_a_cache_policy_runs(camvid, tmp_path, tried):
     runs = runs_of(camvid, "fcn", "unet-connectivity")
     runner = Runner(tmp_path)
-    execute(runs[:1], runs[:1], {}, {}, runner, Quiet())
+    execute(Work(runs[:1], runs[:1], {}, {}, runner, Quiet()))
     runner.fail(runs[1], UserError("why"))
     found = stored(runs, tmp_path)
     assert to_do(runs, found, "only-missing") == runs[1:]
@@ -265,7 +265,7 @@ def test_estimate_from_a_finished_run_and_from_nothing(camvid, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         runs = runs_of(camvid, "fcn", "unet-connectivity", seed=1)
-        (result,) = execute(runs[:1], runs[:1], {}, {}, Runner(tmp_path), Quiet())
+        (result,) = execute(Work(runs[:1], runs[:1], {}, {}, Runner(tmp_path), Quiet()))
         longer = runs_of(camvid, "fcn", seed=2, epochs=3)
         opened, _ = open_data([*runs, *longer])
     result.seconds |= {"train": 10.0, "total": 14.0, "time": 1.0, "data": 2.0}

@@ -88,7 +88,7 @@ def sweep(
     from benchmark.results import each
     from benchmark.runner import Runner
     from benchmark.sweep import read_sweep
-    from benchmark.sweeping import execute, open_data, stored, to_do
+    from benchmark.sweeping import Work, execute, open_data, stored, to_do
 
     def say(text: str) -> None:
         click.echo(text, err=True)
@@ -139,8 +139,8 @@ def sweep(
             runner = Runner(
                 results, False, watch, retime=retime, tensorboard=tensorboard, every=every
             )
-            what = plan.runs, pending, found, unusable, runner, watch
-            done = execute(*what) if workers is None else execute_on(workers, *what, retries)
+            work = Work(plan.runs, pending, found, unusable, runner, watch)
+            done = execute(work) if workers is None else execute_on(workers, work, retries)
         took = time.monotonic() - start
     for board in boards(done):
         console.print(rich_table(board, console.width))

@@ -1,12 +1,12 @@
 """What an executor is: it takes jobs, and tells when each starts and ends."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from typing_extensions import Self
+from common.closing import Closing
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("benchmark", "common", "datasets", "models", "tasks")
@@ -80,8 +80,9 @@ class Ended:
     died: str = ""
 
 
-class Executor(Protocol):
-    """Does jobs elsewhere. A context: at its end all workers end.
+class Executor(Closing):
+    """Does jobs elsewhere. Opening raises UserError where nothing can be started; closing ends the
+    workers, whatever they do.
 
     room: how many jobs it wants to have at once. lanes: how many of them run at once, None where
     nobody knows. threads: of each run that asks for none. same_files: whether workers see the
@@ -95,19 +96,10 @@ class Executor(Protocol):
     same_files: bool
     elsewhere: bool
 
-    def __enter__(self) -> Self:
-        """Make ready. Raises UserError where nothing can be started."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the workers, whatever they do."""
-
+    @abstractmethod
     def submit(self, jobs: Sequence[Job]) -> None:
         """Take ``jobs`` and return at once."""
 
+    @abstractmethod
     def wait(self) -> list[Started | Ended]:
         """What has happened; waits for about a second until something has."""

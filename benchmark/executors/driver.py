@@ -2,8 +2,8 @@
 
 import uuid
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from benchmark.plan import run_key
 from benchmark.results import FILE, Result, folder_of, load
 from benchmark.run_data import comparable, shared_data
 from benchmark.runner import Runner
-from benchmark.sweeping import Unusable, Watch, settled
+from benchmark.sweeping import Unusable, Watch, Work, settled
 from common.errors import DataError, UserError
 from common.files import write_atomic
 
@@ -23,32 +23,23 @@ OWN = {"results", "overwrite", "listener", "threads", "skipped"}
 """Fields of Runner that are not the same for driver and workers."""
 
 
-def execute_on(
-    executor: Executor,
-    runs: Sequence[RunConfig],
-    pending: Sequence[RunConfig],
-    found: Mapping[str, Result],
-    unusable: Unusable,
-    runner: Runner,
-    watch: Watch,
-    retries: int = 1,
-) -> list[Result]:
-    """``sweeping.execute`` with workers: the results of ``runs``, after running ``pending``.
+def execute_on(executor: Executor, work: Work, retries: int = 1) -> list[Result]:
+    """``sweeping.execute`` with workers.
 
     A run whose worker dies is run again up to ``retries`` times, then recorded as failed; a result
     that was finished before the death counts. When nothing runs any more, one comparison after
     another is timed. Raises UserError if results cannot be written.
     """
-    done = settled(
-        *(runs, pending, found, unusable if executor.same_files else {}, runner, watch),
-        devices=not executor.elsewhere,
-    )
+    if not executor.same_files:  # the workers will try
+        work = replace(work, unusable={})
+    done = settled(work, devices=not executor.elsewhere)
+    runs, runner = work.runs, work.runner
     settings = _settings(executor, runner)
     token = token_file(settings)
     write_atomic(token, "")
     try:
         with executor:
-            course = _Course(executor, settings, runner, watch, done, retries)
+            course = _Course(executor, settings, runner, work.watch, done, retries)
             # a comparison's runs one after another, so that workers keep its data
             course.run([c for group in comparable(runs) for c in group if run_key(c) not in done])
             groups = [group for group in comparable(runs) if not course.time(group)]

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import SpawnProcess
-from types import TracebackType
 
-from typing_extensions import Self
-
-from benchmark.executors.base import Ended, Job, Started
+from benchmark.executors.base import Ended, Executor, Job, Started
 from common import stopping
 
 PATIENCE = 20.0  # seconds that a worker is given to save its training and end
@@ -30,7 +27,7 @@ class _Worker:
     job: Job | None = None
 
 
-class LocalPool:
+class LocalPool(Executor):
     """``jobs`` processes. One that has died is replaced when there is a job for it.
 
     gpus: ids for CUDA_VISIBLE_DEVICES, one for each process; none: the processes see what this one
@@ -48,15 +45,7 @@ class LocalPool:
         self.workers: list[_Worker] = []
         self.queue: deque[Job] = deque()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         for worker in self.workers:
             if worker.job is not None:
                 worker.process.terminate()

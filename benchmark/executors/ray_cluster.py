@@ -4,18 +4,15 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
-from typing_extensions import Self
-
-from benchmark.executors.base import PACKAGES, ROOT, Answer, Ended, Job, Started
+from benchmark.executors.base import PACKAGES, ROOT, Answer, Ended, Executor, Job, Started
 from common.errors import UsageError, UserError
 
 EVERYTHING = 1_000_000
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Each run is one task with ``cpus`` and ``gpus`` of its own.
 
     address: of a running cluster, as for ``ray.init``; None: RAY_ADDRESS, or a Ray of this machine
@@ -40,7 +37,7 @@ class RayExecutor:
         self.jobs: dict[Any, Job] = {}
         self.nodes: dict[str, str] = {}
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         ray = self.ray
         modules = [str(ROOT / package) for package in PACKAGES]
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keep what the user set
@@ -58,7 +55,7 @@ class RayExecutor:
         total = ray.cluster_resources()
         for name, kind in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
             if self.resources[name] > total.get(kind, 0):
-                self.__exit__(None, None, None)
+                self.close()
                 raise UserError(
                     f"--resources: a run wants {self.resources[name]:g} {kind}, the cluster has "
                     f"{total.get(kind, 0):g}"
@@ -70,14 +67,8 @@ class RayExecutor:
             self.lanes = max(1, int(min(shares)))
         self.board = ray.remote(num_cpus=0)(_Board).remote()
         self.perform = ray.remote(max_retries=0)(_perform)
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         for reference in self.jobs:
             self.ray.cancel(reference, force=True)
         self.jobs.clear()

@@ -8,12 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from typing_extensions import Self
-
-from benchmark.executors.base import ROOT, Answer, Ended, Job, Started
+from benchmark.executors.base import ROOT, Answer, Ended, Executor, Job, Started
 from common import stopping
 from common.errors import UsageError, UserError, first_line
 
@@ -23,7 +20,7 @@ GRACE = 15.0  # seconds until a shared folder shows the answer of a job that has
 SHARED = {"mem_gb": float, "timeout_min": int, "cpus_per_task": int, "gpus_per_node": int}
 
 
-class SlurmExecutor:
+class SlurmExecutor(Executor):
     """Each run is one job; those that are submitted together are an array.
 
     options: sbatch's by their long names, and ``SHARED``. ``cluster=local`` runs the jobs here,
@@ -63,23 +60,17 @@ class SlurmExecutor:
         self.waiting: set[Any] = set()
         self.gone: dict[Any, float] = {}
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # which jobs inherit
         self.executor = self._executor(self.parameters)
-        return self
 
     def _executor(self, parameters: Mapping[str, Any]) -> Any:
         executor = self.submitit.AutoExecutor(folder=self.folder, cluster=self.cluster)
         executor.update_parameters(**parameters)
         return executor
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         for submitted in self.jobs:
             with suppress(Exception):  # it may have ended meanwhile
                 submitted.cancel(check=False)
