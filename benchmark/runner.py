@@ -2,7 +2,6 @@
 
 import time
 import traceback
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,9 @@ import torch
 from torch import nn
 
 from benchmark import distributed
-from benchmark.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
+from benchmark.checkpoint import load_checkpoint, save_checkpoint
 from benchmark.config import RunConfig
-from benchmark.environment import device_name, environment
+from benchmark.environment import environment
 from benchmark.evaluation import (
     evaluate,
     metrics_of,
@@ -25,8 +24,7 @@ from benchmark.evaluation import (
 from benchmark.events import Listener, Silent
 from benchmark.learning import NotFinite, with_readers
 from benchmark.logs import NoLog, ScalarLog, scalar_log
-from benchmark.memory import fresh_process, peak_memory
-from benchmark.network import build_model, check_device, check_sync, spec_of
+from benchmark.network import build_model, check_device, check_sync
 from benchmark.plan import command_of, make_tasks, run_key
 from benchmark.results import FILE, Result, folder_of, load, save, save_replicates
 from benchmark.resuming import EVERY, Keeper, clear, clear_finished, hand_over, tidy
@@ -35,12 +33,10 @@ from benchmark.run_data import Data, comparable, shared_data
 from benchmark.samples import save_strips
 from benchmark.speed import (
     NOT_COUNTED,
-    Setup,
     count_macs,
     count_parameters,
-    speed_record,
-    time_models,
 )
+from benchmark.timing import time_in_turns
 from benchmark.training import check_batch, train, validated
 from common import stopping
 from common.errors import DataError, UsageError, UserError, first_line, reason
@@ -344,65 +340,6 @@ class Runner:
 
     def _time(self, group: Sequence[RunConfig], done: dict[str, Result]) -> None:
         finished = [c for c in group if done[run_key(c)].status == "finished"]
-        timed = all(done[run_key(c)].speed is not None for c in finished)
-        if not finished or (timed and not self.retime):
-            return
-        first = finished[0]
-        assert first.image_size is not None
-        torch.set_num_threads(first.threads or self.threads)
-        here = device_name(first.device), torch.get_num_threads()
-        models: dict[str, nn.Module] = {}
-        setups: dict[str, Setup] = {}
-        for config in finished:
-            key = run_key(config)
-            folder = folder_of(self.results, config, key)
-            trained = done[key].environment
-            if not checkpoint_file(folder, config.score).is_file():
-                self.listener.message(f"not timed: {folder}: its checkpoint is not there")
-            elif (there := (trained["device"], trained["threads"])) != here:
-                # a board is of one machine, accuracy and latency alike
-                self.listener.message(
-                    f"not timed: {folder}: its run was on {there[0]}, {there[1]} threads, this is "
-                    f"{here[0]}, {here[1]}: use speed --json here, and recommend --speed"
-                )
-            else:
-                model = build_model(config, make_tasks(config))
-                load_checkpoint(folder, config.score, model)
-                models[key], setups[key] = Setup(amp=config.amp).prepared(model)
-        if not models:
-            return
-        self.listener.begin("time in turns", 1)
-        names = [done[key].config.decoder for key in models]
-        session = uuid.uuid4().hex[:8]
-        start = time.perf_counter()
-        latencies = time_models(
-            models,
-            first.image_size,
-            first.device,
-            setup=Setup(amp=first.amp),
-            min_time=self.min_time,
-        )
-        with fresh_process() as process:
-            for key, latency in latencies.items():
-                result = done[key]
-                others = sorted({name for name in names if name != result.config.decoder})
-                memory = peak_memory(
-                    spec_of(result.config, make_tasks(result.config)),
-                    *(first.image_size, 1, setups[key], first.device),
-                    process=process,
-                )
-                result.speed = {
-                    **speed_record(
-                        latency, first.image_size, first.device, setups[key], others, session
-                    ),
-                    "peak_memory_mb": _megabytes(memory["forward_bytes"]),
-                    "weights_mb": _megabytes(memory.get("weights_bytes")),
-                    "peak_memory_how": memory["error"] or memory["how"],
-                }
-                result.seconds["time"] = time.perf_counter() - start
-                save(folder_of(self.results, result.config, key), result)
-        self.listener.step()
-
-
-def _megabytes(count: int | None) -> float | None:
-    return None if count is None else count / 1e6
+        if finished and (self.retime or any(done[run_key(c)].speed is None for c in finished)):
+            threads = finished[0].threads or self.threads
+            time_in_turns(finished, done, self.results, self.min_time, threads, self.listener)

@@ -136,7 +136,7 @@ def test_other_machines_latencies_do_not_come_onto_a_runs_board(camvid, tmp_path
     assert speed["hardware"] == load(folder).environment["device"]
     told = []
     monkeypatch.setattr(Silent, "message", lambda _, text: told.append(text))
-    monkeypatch.setattr("benchmark.runner.device_name", lambda _: "a far GPU")
+    monkeypatch.setattr("benchmark.timing.device_name", lambda _: "a far GPU")
     trained(camvid, tmp_path, retime=True)
     assert load(folder).speed == speed
     assert "a far GPU" in told[0]

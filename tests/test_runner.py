@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmark import runner as runner_module
+from benchmark import timing
 from benchmark.checkpoint import load_checkpoint
 from benchmark.config import make_config
 from benchmark.events import Silent
@@ -155,8 +156,8 @@ def test_what_is_timed_is_what_was_scored(camvid, tmp_path, monkeypatch):
         timed.update(copy.deepcopy(models))
         return original(models, *args, **kwargs)
 
-    original = runner_module.time_models
-    monkeypatch.setattr(runner_module, "time_models", spy)
+    original = timing.time_models
+    monkeypatch.setattr(timing, "time_models", spy)
     runs = runs_of(camvid, ["fcn"])
     Runner(tmp_path / "runs", min_time=0.01).run(runs)
     config, key = runs[0], run_key(runs[0])

@@ -1,0 +1,93 @@
+"""Trained networks of one comparison, timed in turns; what is timed is what was scored."""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmark.checkpoint import checkpoint_file, load_checkpoint
+from benchmark.config import RunConfig
+from benchmark.environment import device_name
+from benchmark.events import Listener
+from benchmark.memory import fresh_process, peak_memory
+from benchmark.network import build_model, spec_of
+from benchmark.plan import make_tasks, run_key
+from benchmark.results import Result, folder_of, save
+from benchmark.speed import Setup, speed_record, time_models
+
+
+def time_in_turns(
+    finished: Sequence[RunConfig],
+    done: Mapping[str, Result],
+    results: Path,
+    min_time: float,
+    threads: int,
+    listener: Listener,
+) -> None:
+    """Time the ``finished`` runs of a comparison and write it into ``done``, their results by key.
+
+    min_time: seconds for each network. Runs of another machine or number of threads, or without
+    their weights here, are left out, which is told. Raises UserError for damaged weights.
+    """
+    first = finished[0]
+    assert first.image_size is not None
+    torch.set_num_threads(threads)
+    here = device_name(first.device), torch.get_num_threads()
+    models: dict[str, nn.Module] = {}
+    setups: dict[str, Setup] = {}
+    for config in finished:
+        key = run_key(config)
+        folder = folder_of(results, config, key)
+        trained = done[key].environment
+        if not checkpoint_file(folder, config.score).is_file():
+            listener.message(f"not timed: {folder}: its checkpoint is not there")
+        elif (there := (trained["device"], trained["threads"])) != here:
+            # a board is of one machine, accuracy and latency alike
+            listener.message(
+                f"not timed: {folder}: its run was on {there[0]}, {there[1]} threads, this is "
+                f"{here[0]}, {here[1]}: use speed --json here, and recommend --speed"
+            )
+        else:
+            model = build_model(config, make_tasks(config))
+            load_checkpoint(folder, config.score, model)
+            models[key], setups[key] = Setup(amp=config.amp).prepared(model)
+    if not models:
+        return
+    listener.begin("time in turns", 1)
+    names = [done[key].config.decoder for key in models]
+    session = uuid.uuid4().hex[:8]
+    start = time.perf_counter()
+    latencies = time_models(
+        models,
+        first.image_size,
+        first.device,
+        setup=Setup(amp=first.amp),
+        min_time=min_time,
+    )
+    with fresh_process() as process:
+        for key, latency in latencies.items():
+            result = done[key]
+            others = sorted({name for name in names if name != result.config.decoder})
+            memory = peak_memory(
+                spec_of(result.config, make_tasks(result.config)),
+                *(first.image_size, 1, setups[key], first.device),
+                process=process,
+            )
+            result.speed = {
+                **speed_record(
+                    latency, first.image_size, first.device, setups[key], others, session
+                ),
+                "peak_memory_mb": _megabytes(memory["forward_bytes"]),
+                "weights_mb": _megabytes(memory.get("weights_bytes")),
+                "peak_memory_how": memory["error"] or memory["how"],
+            }
+            result.seconds["time"] = time.perf_counter() - start
+            save(folder_of(results, result.config, key), result)
+    listener.step()
+
+
+def _megabytes(count: int | None) -> float | None:
+    return None if count is None else count / 1e6
