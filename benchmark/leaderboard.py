@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from benchmark.config import RunConfig
 from benchmark.pareto import front, hypervolume
 from benchmark.results import Result, many_objects
@@ -268,10 +270,10 @@ def _row(group: list[Result], columns: list[str], settings: str) -> Row:
     first = group[0]
     common = [name for name in columns if all(name in r.metrics for r in group)]
     metrics = {name: statistics.fmean(r.metrics[name] for r in group) for name in common}
-    spread = {
-        name: statistics.stdev(r.metrics[name] for r in group) if len(group) > 1 else None
-        for name in common
-    }
+    spread: dict[str, float | None] = dict.fromkeys(common)
+    if len(group) > 1:  # all at once: of a few numbers each, NumPy's calls take the time
+        values = np.array([[r.metrics[name] for name in common] for r in group])
+        spread = dict(zip(common, values.std(axis=0, ddof=1).tolist(), strict=True))
     timed = [r.speed for r in group if r.speed is not None]
     peaks = [s["peak_memory_mb"] for s in timed if s.get("peak_memory_mb") is not None]
     intervals = [r.intervals[columns[0]] for r in group if columns[0] in r.intervals]

@@ -4,12 +4,18 @@ A result of ten epochs takes some 30 kB as objects, a light one about 6 kB.
 """
 
 import marshal
+from collections.abc import Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
+from benchmark.config import RunConfig
 from benchmark.results import Result
 
 SCORES = ("columns", "higher_is_better", "units", "counts", "constant")
 SHARED = (*SCORES, "params", "macs", "data", "environment")
+CONFIG = ("image_size", "crop_size", "mean", "std", "zoom", "backbone_args", "wiring",
+          "task_weights")  # fmt: skip
 SPEED = ("median_ms", "fps", "session", "peak_memory_mb")
 
 
@@ -21,36 +27,43 @@ class Lightener:
 
     def __call__(self, result: Result) -> Result:
         """``result`` itself, without its history and with fewer times. It cannot be saved again."""
-        result.history = []
-        result.seconds = {n: result.seconds[n] for n in ("total",) if n in result.seconds}
+        own = result.__dict__  # pydantic's assignments would take a second of 100,000 results
+        own["history"] = []
+        own["seconds"] = _of(result.seconds, ("total",))
         if result.speed is not None:
-            result.speed = {n: result.speed[n] for n in SPEED if n in result.speed}
+            own["speed"] = _of(result.speed, SPEED)
         for view in (result, *result.tasks.values()):
-            shown = view.columns
+            shown, values = view.columns, view.__dict__
             # those of single classes are many, and in no table
-            view.metrics = {n: x for n, x in view.metrics.items() if "/" not in n or n in shown}
-            view.intervals = {n: view.intervals[n] for n in shown[:1] if n in view.intervals}
-        self._share(result.__dict__, SHARED)
+            values["metrics"] = {
+                n: x for n, x in view.metrics.items() if "/" not in n or n in shown
+            }
+            values["intervals"] = _of(view.intervals, shown[:1])
+        self._share(own, SHARED)
         for scores in result.tasks.values():
             self._share(scores.__dict__, SCORES)
-        config = result.config
-        values = config.__dict__
-        for name, value in values.items():
-            if value is None or isinstance(value, bool):
-                continue
-            if isinstance(value, dict):
-                self._share(values, (name,))
-            else:  # of one field, so that 1 and 1.0 stay apart
-                values[name] = self.pool.setdefault((name, value), value)
-        for model in (result, config):
-            given = frozenset(model.model_fields_set)
-            object.__setattr__(
-                model, "__pydantic_fields_set__", self.pool.setdefault(given, set(given))
-            )
+        self._share_given(result)
+        self.config(result.config)
         return result
+
+    def config(self, config: RunConfig) -> RunConfig:
+        """``config`` itself, which shares parts with the others."""
+        self._share(config.__dict__, CONFIG)
+        self._share_given(config)
+        return config
+
+    def _share_given(self, model: BaseModel) -> None:
+        given = frozenset(model.model_fields_set)  # some 4 kB
+        object.__setattr__(
+            model, "__pydantic_fields_set__", self.pool.setdefault(given, set(given))
+        )
 
     def _share(self, values: dict[str, Any], names: tuple[str, ...]) -> None:
         for name in names:
             value = values[name]
             key = marshal.dumps(value, 2)  # without references: alike values, alike bytes
             values[name] = self.pool.setdefault(key, value)
+
+
+def _of(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}

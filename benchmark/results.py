@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic_core import from_json
 
 from benchmark.config import RunConfig
 from common import limits
+from common.errors import DataError
 from common.files import write_atomic
 from common.limits import LimitError, printable
 
@@ -109,20 +110,29 @@ def save(folder: Path, result: Result) -> None:
 
 def load(folder: Path) -> Result | None:
     """The result in ``folder``; None where there is none, or (with a warning) an unreadable one."""
-    if not (folder / FILE).is_file():
-        return None
     try:
         return read(folder)
+    except NoResultError:
+        return None
     except ValueError as error:
         warnings.warn(f"{folder / FILE}: left out: {error}", stacklevel=2)
         return None
 
 
+class NoResultError(ValueError):
+    """The folder holds no result."""
+
+
 def read(folder: Path) -> Result:
-    """The result in ``folder``. Raises ValueError that says what its file is instead."""
+    """The result in ``folder``.
+
+    Raises NoResultError where there is none, ValueError that says what its file is instead.
+    """
     try:
         text = limits.read_bytes(folder / FILE, limits.RESULT)
         content = _parsed(text)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoResultError(f"no {FILE}") from None
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error
     except LimitError as error:
@@ -167,35 +177,44 @@ def _check(result: Result) -> None:
         if len(text) > NAME:
             raise ValueError(f"{name}: has {len(text)} characters, at most {NAME} are read")
     _typed("environment", environment, {"device": str, "threads": int, "versions": dict})
-    _typed("environment", environment.get("versions", {}), {})
     for split in ("train", "test"):
         if not isinstance(result.data.get(split, {}), dict):
             raise ValueError(f"data: {split} is no object")
     speed = result.speed or {}
     types = dict.fromkeys(("median_ms", "fps", "peak_memory_mb"), float)
     _typed("speed", speed, {**types, "session": str})
+    numbers: list[tuple[str, Iterable[float]]] = [
+        ("params", result.params.values()),
+        ("macs", result.macs.values()),
+        ("seconds", result.seconds.values()),
+        *(("history", epoch.values()) for epoch in result.history),
+    ]
     for view in (result, *result.tasks.values()):
         _typed("constant", view.constant, {"metrics": dict})
         best = view.constant.get("metrics", {})
         _typed("constant", best, dict.fromkeys(best, float))
-        _bounded("metrics", view.metrics.values())
-        _bounded("intervals", (end for ends in view.intervals.values() for end in ends))
-        _bounded("counts", view.counts.values())
-    _bounded("params", result.params.values())
-    _bounded("macs", result.macs.values())
-    _bounded("seconds", result.seconds.values())
-    _bounded("history", chain.from_iterable(epoch.values() for epoch in result.history))
+        numbers.append(("metrics", view.metrics.values()))
+        numbers += [("intervals", ends) for ends in view.intervals.values()]
+        numbers.append(("counts", view.counts.values()))
+    if not _small(chain.from_iterable(values for _, values in numbers)):
+        for field, values in numbers:
+            _bounded(field, values)
 
 
 def _typed(field: str, values: Mapping[str, Any], types: Mapping[str, type]) -> None:
     """Raises ValueError for a value that is there, not null, and of another type or too large."""
+    numbers: list[float] = []
     for name, kind in types.items():
         value = values.get(name)
+        if value is None:
+            continue
         wanted = (int, float) if kind is float else kind
-        if value is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
+        if isinstance(value, bool) or not isinstance(value, wanted):
             raise ValueError(f"{field}: {printable(name, NAME)} is {_said(value)}")
         if isinstance(value, int | float):
-            _bounded(field, [value])
+            numbers.append(value)
+    if numbers:
+        _bounded(field, numbers)
 
 
 def _said(value: Any) -> str:
@@ -204,13 +223,20 @@ def _said(value: Any) -> str:
 
 def _bounded(field: str, numbers: Iterable[float]) -> None:
     """Raises ValueError for a number that is too large to be summed and squared."""
-    numbers = list(numbers)
-    if sum(map(abs, numbers)) <= SMALL:  # as nearly always; not where one is no number
+    if _small(numbers):
         return
     for value in numbers:
         most = limits.INTEGER if isinstance(value, int) else limits.NUMBER
         if abs(value) > most:
             raise ValueError(f"{field}: a number above {most:g}")
+
+
+def _small(numbers: Iterable[float]) -> bool:
+    """Whether all are small for certain, as nearly always; not where one is no number."""
+    try:
+        return sum(map(abs, numbers)) <= SMALL
+    except OverflowError:  # an integer that is no double
+        return False
 
 
 def _check_finished(result: Result) -> None:
@@ -281,16 +307,18 @@ def _vector(archive: zipfile.ZipFile, name: str) -> "Floats | None":
 
 
 def collect(
-    results: Path, folders: str = "*", keep: Callable[[Result], Result] = lambda result: result
+    results: Path,
+    names: Sequence[str] | None = None,
+    keep: Callable[[Result], Result] = lambda result: result,
 ) -> tuple[list[Result], list[str]]:
     """The results under ``results`` in order of folder names, and why others were left out.
 
-    folders: a pattern of their names. keep: makes of each what is kept, see ``light.py``. Of
-    several folders that hold a run of the same key, the one that is named by the key is kept, or
-    the first.
+    names: of the folders to look into, without it all. keep: makes of each what is kept, see
+    ``light.py``. Of several folders that hold a run of the same key, the one that is named by the
+    key is kept, or the first. Raises DataError for a folder that cannot be listed.
     """
     with many_objects():
-        return _collect(results, folders, keep)
+        return _collect(_folders(results, names), keep)
 
 
 @contextmanager
@@ -305,16 +333,28 @@ def many_objects() -> Iterator[None]:
             gc.enable()
 
 
+def _folders(results: Path, names: Sequence[str] | None = None) -> Iterator[Path]:
+    """Folders under ``results`` in order of their names; not all need hold a result."""
+    if names is None:
+        try:
+            names = sorted(e.name for e in os.scandir(results)) if results.is_dir() else []
+        except OSError as error:
+            raise DataError(f"{results}: cannot be listed ({error.strerror})") from error
+    return (results / name for name in names)
+
+
 def _collect(
-    results: Path, folders: str, keep: Callable[[Result], Result]
+    folders: Iterable[Path], keep: Callable[[Result], Result]
 ) -> tuple[list[Result], list[str]]:
     found: dict[str, Result] = {}
     problems: list[str] = []
-    for path in sorted(results.glob(f"{folders}/{FILE}")):
+    for folder in folders:
         try:
-            result = read(path.parent)
+            result = read(folder)
+        except NoResultError:
+            continue
         except ValueError as error:
-            problems.append(f"{path}: left out: {error}")
+            problems.append(f"{folder / FILE}: left out: {error}")
             continue
         other = found.get(result.key)
         if other is None:
@@ -333,11 +373,9 @@ def _collect(
 
 def each(results: Path) -> Iterator[Result]:
     """The readable results under ``results``, one at a time, so that none need be kept."""
-    for entry in sorted(os.scandir(results), key=lambda e: e.name) if results.is_dir() else ():
-        folder = results / entry.name
-        if (folder / FILE).is_file():
-            with suppress(ValueError):  # told where results are shown
-                yield read(folder)
+    for folder in _folders(results):
+        with suppress(ValueError):  # told where results are shown
+            yield read(folder)
 
 
 def _is_named(result: Result) -> bool:

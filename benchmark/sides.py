@@ -1,6 +1,5 @@
 """What `compare` compares: the results of a run's folder, a results folder or a git commit."""
 
-import glob
 import os
 import subprocess
 import tempfile
@@ -50,7 +49,7 @@ def open_side(text: str, inside: Path) -> Iterator[Side]:
 def _read(name: str, path: Path) -> Side:
     single = (path / FILE).is_file()
     # one run's folder is read as the only one of the folder around it
-    found, problems = collect(path.parent, glob.escape(path.name)) if single else collect(path)
+    found, problems = collect(path.parent, [path.name]) if single else collect(path)
     if not found:
         reason = f" ({problems[0]})" if problems else f": no {FILE} in it or in its folders"
         raise UserError(f"{name}: no result{reason}")

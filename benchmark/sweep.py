@@ -30,6 +30,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.config import FALLBACKS, FILLED_IN, PAIRS, RunConfig, option_name
+from benchmark.light import Lightener
 from benchmark.plan import DEFAULT_DECODERS, resolve, run_key
 from common.errors import UsageError, UserError
 from common.limits import printable
@@ -141,6 +142,7 @@ class Sweep:
                 )
         defaults = self.options(self.content.defaults, ("defaults",))
         runs: dict[str, RunConfig] = {}
+        light = Lightener()
         skipped: list[str] = []
         for index, block in enumerate(self.content.runs):
             given = {**defaults, **self.options(block, ("runs", index))}
@@ -151,7 +153,7 @@ class Sweep:
                 chosen.update(extra)
                 _locate(chosen, places, {"data": data or {}, "weights": weights or {}})
                 config = _configured(chosen, where)
-                runs.setdefault(run_key(config), config)
+                runs.setdefault(run_key(config), light.config(config))
         for rule in rules:
             rule.check_used(list(runs.values()))
         _check_places(list(runs.values()), data or {}, weights or {})

@@ -1,6 +1,6 @@
 """A sweep's runs, one after another in this process; what fails is recorded, the others go on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from benchmark.config import RunConfig
 from benchmark.events import Listener
 from benchmark.plan import run_key
-from benchmark.results import Result, folder_of, load, many_objects
+from benchmark.results import Result, folder_of, load
 from benchmark.run_data import Data, comparable, shared_data
 from benchmark.runner import Runner
 from benchmark.sweep import Cache, unset_variables
@@ -31,33 +31,23 @@ class Watch(Listener, Protocol):
         """A run that began is finished or has failed; not yet timed."""
 
 
-def stored(
-    runs: Sequence[RunConfig],
-    results: Path,
-    keep: Callable[[Result], Result] = lambda result: result,
-) -> dict[str, Result]:
-    """What the results folder holds of ``runs``, by key: finished or failed.
-
-    keep: makes of each what is kept, see ``light.py``.
-    """
-    found: dict[str, Result] = {}
-    with many_objects():
-        for config in runs:
-            key = run_key(config)
-            result = load(folder_of(results, config, key))
-            if result is not None:
-                found[key] = keep(result)
-    return found
+def stored(runs: Sequence[RunConfig], results: Path) -> Iterator[tuple[str, Result]]:
+    """What the results folder holds of ``runs``, finished or failed, each with its key."""
+    for config in runs:
+        key = run_key(config)
+        result = load(folder_of(results, config, key))
+        if result is not None:
+            yield key, result
 
 
-def to_do(runs: Sequence[RunConfig], found: Mapping[str, Result], cache: Cache) -> list[RunConfig]:
-    """The runs that ``cache`` wants run.
+def to_do(runs: Sequence[RunConfig], states: Mapping[str, str], cache: Cache) -> list[RunConfig]:
+    """The runs that ``cache`` wants run. states: of stored results, by key.
 
     only-missing: those without a finished result. always: none. never: all.
     """
     if cache == "always":
         return []
-    done = {key for key, r in found.items() if r.status == "finished" and cache != "never"}
+    done = {key for key, state in states.items() if state == "finished" and cache != "never"}
     return [config for config in runs if run_key(config) not in done]
 
 

@@ -228,7 +228,7 @@ def test_an_impossible_network_and_a_defect_do_not_stop_a_sweep(camvid, tmp_path
     watch = Quiet()
     done = execute(Work(runs, runs, {}, {}, Runner(tmp_path), watch))
     assert [result.status for result in done] == ["failed", "finished"]
-    assert "single-scale" in stored(runs, tmp_path)[run_key(runs[0])].error
+    assert "single-scale" in dict(stored(runs, tmp_path))[run_key(runs[0])].error
 
     def broken(*_):
         raise RuntimeError("a reader's defect\nin detail")
@@ -236,10 +236,10 @@ def test_an_impossible_network_and_a_defect_do_not_stop_a_sweep(camvid, tmp_path
     monkeypatch.setattr(sweeping, "open_splits", broken)
     opened, unusable = open_data(runs)
     assert not opened
-    found = stored(runs, tmp_path)
+    found = dict(stored(runs, tmp_path))
     done = execute(Work(runs, runs, found, unusable, Runner(tmp_path), watch))
     assert done[1].error == "RuntimeError: a reader's defect"
-    kept = stored(runs, tmp_path)[run_key(runs[1])]
+    kept = dict(stored(runs, tmp_path))[run_key(runs[1])]
     assert kept.status == "finished"  # what was finished stays, the failure is beside it
 
 
@@ -255,7 +255,7 @@ def test_what_a_cache_policy_runs(camvid, tmp_path, tried):
     runner = Runner(tmp_path)
     execute(Work(runs[:1], runs[:1], {}, {}, runner, Quiet()))
     runner.fail(runs[1], UserError("why"))
-    found = stored(runs, tmp_path)
+    found = {key: result.status for key, result in stored(runs, tmp_path)}
     assert to_do(runs, found, "only-missing") == runs[1:]
     assert to_do(runs, found, "always") == []
     assert to_do(runs, found, "never") == runs

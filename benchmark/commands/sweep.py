@@ -85,7 +85,7 @@ def sweep(
     from benchmark.logs import check_tensorboard
     from benchmark.report.sweep import comparison, plan_line, plan_table, summary, watching
     from benchmark.report.tables import MOST_ROWS, rich_table
-    from benchmark.results import each
+    from benchmark.results import each, many_objects
     from benchmark.runner import Runner
     from benchmark.sweep import read_sweep
     from benchmark.sweeping import Work, execute, open_data, stored, to_do
@@ -103,10 +103,15 @@ def sweep(
     policy: Any = cache or swept.content.cache
     if retime and policy == "always":
         raise UsageError("--retime: --cache always runs nothing: use only-missing")
-    # only what is run or timed is saved again
-    light = [Lightener()] if dry_run or policy == "always" else []
-    found = stored(plan.runs, results, *light)
-    pending = to_do(plan.runs, found, policy)
+    found = {}
+    with many_objects():
+        if dry_run:
+            states = {key: result.status for key, result in stored(plan.runs, results)}
+        else:  # only what is run or timed is saved again
+            light = Lightener() if policy == "always" else lambda result: result
+            found = {key: light(result) for key, result in stored(plan.runs, results)}
+            states = {key: result.status for key, result in found.items()}
+    pending = to_do(plan.runs, states, policy)
     workers = make_executor(
         *(executor, pending, results, jobs, address, resources),
         _pairs("--slurm-option", slurm),
@@ -127,7 +132,7 @@ def sweep(
     console = console_of_width(180)
     if dry_run:
         most = None if verbose else MOST_ROWS
-        console.print(plan_table(plan.runs, pending, found, estimates, most))
+        console.print(plan_table(plan.runs, pending, states, estimates, most))
         click.echo(plan_line(plan.runs, pending, estimates, lanes))
         return
     click.echo(plan_line(plan.runs, pending, estimates, lanes), err=True)

@@ -2,12 +2,13 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_json
 
 from benchmark.report.latex import latex
 from benchmark.report.tables import (
@@ -159,9 +160,7 @@ def as_json(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
         for board in tables
     ]
     content = {"format": FORMAT, "boards": boards, "overall": [asdict(table) for table in across]}
-    text = io.StringIO()  # piece by piece: all pieces of a hundred thousand rows are many
-    json.dump(content, text, indent=1, ensure_ascii=False)
-    return text.getvalue() + "\n"
+    return to_json(content, indent=1).decode() + "\n"  # ten times as fast as json's
 
 
 def write_reports(

@@ -46,11 +46,14 @@ def label(config: RunConfig) -> str:
 def plan_table(
     runs: Sequence[RunConfig],
     pending: Sequence[RunConfig],
-    found: Mapping[str, Result],
+    states: Mapping[str, str],
     estimates: Mapping[str, Estimate],
     most: int | None = None,
 ) -> Table:
-    """Every run with its state, key, and estimated time; only the first ``most``."""
+    """Every run with its state, key, and estimated time; only the first ``most``.
+
+    states: of stored results, by key.
+    """
     left_out = 0 if most is None else len(runs) - most
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -65,10 +68,10 @@ def plan_table(
     waiting = {run_key(config) for config in pending}
     for config in runs[:most]:
         key = run_key(config)
-        before = found.get(key)
+        before = states.get(key)
         if before is None:
             state = "to do" if key in waiting else "no result"
-        elif before.status == "failed":
+        elif before == "failed":
             state = "failed before"
         else:
             state = "again" if key in waiting else "done"
