@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from pydantic_core import to_json
 from torch import nn
 
 from benchmark.checkpoint import checkpoint_file, load_checkpoint
@@ -29,8 +30,10 @@ def time_in_turns(
 ) -> None:
     """Time the ``finished`` runs of a comparison and write it into ``done``, their results by key.
 
-    min_time: seconds for each network. Runs of another machine or number of threads, or without
-    their weights here, are left out, which is told. Raises UserError for damaged weights.
+    min_time: seconds for each network. Runs that differ in their weights only take as long: one of
+    them is timed, and named in ``weights_of`` of all. Runs of another machine or number of threads,
+    or without their weights here, are left out, which is told. Raises UserError for damaged
+    weights.
     """
     first = finished[0]
     assert first.image_size is not None
@@ -38,6 +41,8 @@ def time_in_turns(
     here = device_name(first.device), torch.get_num_threads()
     models: dict[str, nn.Module] = {}
     setups: dict[str, Setup] = {}
+    alike: dict[str, list[str]] = {}  # by the run whose weights are timed
+    timed: dict[bytes, str] = {}
     for config in finished:
         key = run_key(config)
         folder = folder_of(results, config, key)
@@ -51,9 +56,13 @@ def time_in_turns(
                 f"{here[0]}, {here[1]}: use speed --json here, and recommend --speed"
             )
         else:
-            model = build_model(config, make_tasks(config))
-            load_checkpoint(folder, config.score, model)
-            models[key], setups[key] = Setup(amp=config.amp).prepared(model)
+            tasks = make_tasks(config)
+            first_of = timed.setdefault(to_json(spec_of(config, tasks)), key)
+            alike.setdefault(first_of, []).append(key)
+            if first_of == key:
+                model = build_model(config, tasks)
+                load_checkpoint(folder, config.score, model)
+                models[key], setups[key] = Setup(amp=config.amp).prepared(model)
     if not models:
         return
     listener.begin("time in turns", 1)
@@ -69,23 +78,26 @@ def time_in_turns(
     )
     with fresh_process() as process:
         for key, latency in latencies.items():
-            result = done[key]
-            others = sorted({name for name in names if name != result.config.decoder})
+            config = done[key].config
+            others = sorted({name for name in names if name != config.decoder})
             memory = peak_memory(
-                spec_of(result.config, make_tasks(result.config)),
+                spec_of(config, make_tasks(config)),
                 *(first.image_size, 1, setups[key], first.device),
                 process=process,
             )
-            result.speed = {
+            speed = {
                 **speed_record(
                     latency, first.image_size, first.device, setups[key], others, session
                 ),
+                "weights_of": key,
                 "peak_memory_mb": _megabytes(memory["forward_bytes"]),
                 "weights_mb": _megabytes(memory.get("weights_bytes")),
                 "peak_memory_how": memory["error"] or memory["how"],
             }
-            result.seconds["time"] = time.perf_counter() - start
-            save(folder_of(results, result.config, key), result)
+            for result in (done[name] for name in alike[key]):
+                result.speed = speed
+                result.seconds["time"] = time.perf_counter() - start
+                save(folder_of(results, result.config, result.key), result)
     listener.step()
 
 

@@ -15,6 +15,7 @@ from benchmark.network import build_model
 from benchmark.plan import make_tasks, plan, run_key
 from benchmark.results import folder_of, load, read_all, save
 from benchmark.runner import Runner
+from benchmark.speed import time_models
 from common.errors import DataError, UserError
 
 VALUES = {
@@ -65,6 +66,23 @@ def test_a_result_says_everything(camvid, tmp_path):
         assert "miou" in result.constant["metrics"]
         assert config.decoder in result.command
     assert done[0].speed["interleaved_with"] == ["sparsemask"]
+
+
+def test_runs_of_one_network_are_timed_once(camvid, tmp_path, monkeypatch):
+    values = {**VALUES, "data": camvid}
+    runs = plan(values, {"decoder": ["fcn", "hed"], "seed": [0, 1, 2]})
+    rounds = []
+    monkeypatch.setattr(
+        timing, "time_models", lambda m, *a, **k: rounds.append(len(m)) or time_models(m, *a, **k)
+    )
+    Runner(tmp_path, min_time=0.01).run(runs)
+    assert rounds == [2]
+    stored = {(r.config.decoder, r.config.seed): r for r in read_all(tmp_path)}
+    for decoder in ("fcn", "hed"):
+        assert stored[decoder, 0].speed["weights_of"] == stored[decoder, 0].key
+        assert stored[decoder, 0].speed == stored[decoder, 1].speed == stored[decoder, 2].speed
+    assert stored["fcn", 0].speed["median_ms"] != stored["hed", 0].speed["median_ms"]
+    assert stored["fcn", 2].speed["interleaved_with"] == ["hed"]
 
 
 def test_finished_runs_are_skipped_before_data_is_opened(camvid, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from benchmark.config import RunConfig
-from benchmark.estimate import Estimate
+from benchmark.estimate import TIMING, Estimate
 from benchmark.executors.base import Answer, Ended, Job, Settings, Started
 from benchmark.executors.driver import _Course
 from benchmark.plan import run_key
@@ -178,10 +178,11 @@ def simulate(
 @click.option("--deaths", default=0.01, show_default=True, help="Share of runs that die.")
 @click.option("--stragglers", default=0.01, show_default=True, help="Share five times as long.")
 @click.option("--retries", default=1, show_default=True)
+@click.option("--networks", default=100, show_default=True, help="Distinct ones, timed in turns.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where files are tried.")
 def main(
     runs: int, workers: int, minutes: float, deaths: float, stragglers: float, retries: int,
-    folder: Path | None,
+    networks: int, folder: Path | None,
 ) -> None:  # fmt: skip
     """Measure the driver and the folder here, then simulate."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
@@ -200,6 +201,10 @@ def main(
             click.echo(f"{count} workers, {length:g} min: {numbers}")
     mean = minutes * 60 * 1.133 * (1 + 4 * stragglers)
     click.echo(f"the driver keeps {mean * (1 - draws) / told['driver']:.0f} workers busy")
+    alone = networks * TIMING / 3600
+    click.echo(
+        f"timing {networks} networks, alone, takes {alone:.3g} h; all runs: {runs * TIMING / 3600:.3g} h"
+    )
     click.echo(f"the folder keeps {mean / (FILES * told['file']):.0f} workers busy")
 
 
