@@ -201,10 +201,8 @@ def main(
             click.echo(f"{count} workers, {length:g} min: {numbers}")
     mean = minutes * 60 * 1.133 * (1 + 4 * stragglers)
     click.echo(f"the driver keeps {mean * (1 - draws) / told['driver']:.0f} workers busy")
-    alone = networks * TIMING / 3600
-    click.echo(
-        f"timing {networks} networks, alone, takes {alone:.3g} h; all runs: {runs * TIMING / 3600:.3g} h"
-    )
+    alone, each = networks * TIMING / 3600, runs * TIMING / 3600
+    click.echo(f"timing {networks} networks, alone, takes {alone:.3g} h; each run: {each:.3g} h")
     click.echo(f"the folder keeps {mean / (FILES * told['file']):.0f} workers busy")
 
 
