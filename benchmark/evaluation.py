@@ -13,6 +13,8 @@ from benchmark.events import Listener
 from benchmark.inference import Views, predict
 from benchmark.learning import autocast, heed_no_interrupt
 from benchmark.results import TaskScores
+from common.errors import UserError, out_of_memory
+from common.memory import release_memory
 from datasets.base import DATASETS
 from datasets.pipeline import Readable, Resized, collate_readable
 from tasks.base import Task
@@ -91,6 +93,8 @@ def evaluate(
     model.eval()
     mine = distributed.share(len(data))
     size = 1 if data.mixed else config.batch_size
+    assert size is not None
+    predict_all = _Halving(model, list(accumulators), views, size)
     loader = DataLoader(
         Subset(Readable(data, replaced=False), mine),
         batch_size=size,
@@ -106,7 +110,7 @@ def evaluate(
             continue
         images = images.to(device, memory_format=torch.channels_last).float().div_(255)
         with autocast(config.amp, config.device):
-            predictions = _predictions(model, list(accumulators), images, targets, views)
+            predictions = predict_all(images, targets)
         for prediction, sample in zip(predictions, targets, strict=True):
             for task, accumulator in accumulators.items():
                 if task.target in sample:
@@ -128,6 +132,33 @@ def _put_together(accumulators: Mapping[Task, Accumulator], data: Resized) -> No
         vars(accumulator).update(vars(whole))
     for _, bad in parts:
         data.bad.update(bad)
+
+
+class _Halving:
+    """``_predictions`` of so many images at once as memory holds: none depends on the others."""
+
+    def __init__(self, model: nn.Module, tasks: list[Task], views: Views, at_once: int) -> None:
+        self.model, self.tasks, self.views, self.at_once = model, tasks, views, at_once
+
+    def __call__(self, images: Tensor, targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        found: list[dict[str, Tensor]] = []
+        while len(found) < len(images):
+            some = slice(len(found), len(found) + self.at_once)
+            try:
+                found += _predictions(
+                    self.model, self.tasks, images[some], targets[some], self.views
+                )
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if self.at_once == 1:
+                    raise UserError(
+                        "memory ran out with one image: use a smaller --image-size"
+                    ) from error
+            self.at_once = max(1, min(self.at_once, len(images)) // 2)
+            release_memory()  # when the error, which holds the tensors, is gone
+        return found
 
 
 def _predictions(

@@ -18,7 +18,8 @@ from benchmark import distributed
 from benchmark.config import NetworkConfig
 from benchmark.events import Listener
 from benchmark.resuming import random_states, set_random_states
-from common.errors import UserError, first_line
+from common.errors import UserError, first_line, out_of_memory
+from common.memory import release_memory
 from datasets.augment import Augment
 from datasets.pipeline import Readable, Resized, collate_readable
 
@@ -290,9 +291,7 @@ class Learner:
             ) from error
         self.at_once = at_once
         error.__traceback__ = None  # holds what is to be freed
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory()
 
     def state(self) -> dict[str, Any]:
         """Everything that the next steps depend on."""
@@ -357,10 +356,3 @@ def with_readers(attempt: Callable[[], Result], workers: int, listener: Listener
             )
         listener.message(f"{why}: going on from what is saved")
     raise AssertionError("unreachable")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether the system or the GPU had no memory left."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)

@@ -1,6 +1,5 @@
 """The passes of ``speed`` over rows: time in turns, post-processing, processes, memory, profile."""
 
-import gc
 import itertools
 import statistics
 import tempfile
@@ -28,8 +27,8 @@ from benchmark.speed import (
     time_calls,
     time_models,
 )
-from common.errors import UserError, first_line, reason
-from common.memory import keep_freed_memory, keeps_freed_memory
+from common.errors import UserError, first_line, out_of_memory, reason
+from common.memory import keep_freed_memory, keeps_freed_memory, release_memory
 from models.predictor import DensePredictor
 
 HEAD = "classes"
@@ -52,21 +51,6 @@ def pair(row: SpeedRow) -> str:
     return f"{row['backbone']} + {row['decoder']}"
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether ``error`` says that memory has run out, in CUDA's words or in the CPU's."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in text or "allocate memory" in text or "not enough memory" in text)
-    )
-
-
-def _release() -> None:
-    gc.collect()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()
-
-
 def _fitting(run: Callable[[int], Timed], batch: int) -> tuple[Timed, int]:
     """``run(batch)`` and its batch, halved until memory is enough. Raises what one image raises."""
     while True:
@@ -76,7 +60,7 @@ def _fitting(run: Callable[[int], Timed], batch: int) -> tuple[Timed, int]:
             if batch == 1 or not out_of_memory(error):
                 raise
         batch //= 2
-        _release()  # when the error, which holds the tensors, is gone
+        release_memory()  # when the error, which holds the tensors, is gone
 
 
 def time_rows(

@@ -33,3 +33,20 @@ def reason(error: Exception) -> str:
     """Why something failed, in a line: a user's error in its own words, another with its type."""
     text = first_line(error)
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+_NO_MEMORY = (
+    *("out of memory", "allocate memory", "not enough memory"),  # torch's allocators
+    *("alloc_failed", "alloc failed"),  # cuBLAS and cuDNN
+    *("could not create a primitive", "could not create a memory object"),  # oneDNN
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that the machine or the GPU had no memory left.
+
+    oneDNN's words may have other reasons, of which less memory is not the remedy.
+    """
+    text = str(error).lower()
+    said = any(words in text for words in _NO_MEMORY)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)

@@ -1,6 +1,8 @@
 """The C library's allocator, told to keep what is freed."""
 
 import ctypes
+import gc
+from contextlib import suppress
 
 # of <malloc.h>
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -28,3 +30,17 @@ def keep_freed_memory() -> bool:
 def keeps_freed_memory() -> bool:
     """Whether ``keep_freed_memory`` has taken effect in this process."""
     return bool(_told) and all(_told)
+
+
+def release_memory() -> None:
+    """Hand back what nobody holds, and what was kept: memory is short.
+
+    Not all that asks for memory can take it from what is kept: oneDNN maps room for its code.
+    """
+    import torch
+
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()

@@ -467,6 +467,33 @@ def test_a_batch_that_does_not_fit_goes_in_halves(
     assert "memory ran out with 1 images at once" in str(result.error)
 
 
+@pytest.mark.parametrize("most", [2, 0])
+def test_scoring_a_batch_that_does_not_fit_goes_in_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    from benchmark import evaluation
+
+    predictions = evaluation._predictions
+    (whole,) = runner_of(tmp_path / "whole").run(runs_of())
+    seen = set()
+
+    def short(model: Any, tasks: Any, images: torch.Tensor, *others: Any) -> Any:
+        if len(images) > most:
+            raise RuntimeError("could not create a primitive")  # of oneDNN
+        seen.add(len(images))
+        return predictions(model, tasks, images, *others)
+
+    monkeypatch.setattr(evaluation, "_predictions", short)
+    (result,) = runner_of(tmp_path / "halves").run(runs_of())
+    if not most:
+        assert result.error == "memory ran out with one image: use a smaller --image-size"
+        return
+    assert 2 in seen
+    assert result.at_once is None  # of the training, which had enough
+    assert result.counts == whole.counts
+    assert result.metrics == pytest.approx(whole.metrics, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("count", "at_once", "least", "then"),
     [(8, 8, 1, 4), (5, 5, 2, 2), (8, 4, 2, 2), (5, 2, 1, 1), (5, 2, 2, None), (1, 1, 1, None)],

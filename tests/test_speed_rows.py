@@ -15,7 +15,7 @@ from benchmark import speed, speed_passes, speed_rows
 from benchmark.events import Silent
 from benchmark.speed import NOT_COUNTED, Setup, count_macs, count_parameters, time_models
 from benchmark.speed_passes import Contender
-from common.errors import UsageError
+from common.errors import UsageError, out_of_memory
 from models.backbones import create_backbone
 from models.connectivity import unet
 from models.predictor import DensePredictor, build_decoder
@@ -193,11 +193,14 @@ def short_of_memory_above(monkeypatch, limit, message):
     [
         "CUDA out of memory. Tried to allocate 2.00 GiB",
         "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "could not create a primitive",
     ],
 )
 def test_words_for_memory_that_has_run_out(message):
-    assert speed_passes.out_of_memory(RuntimeError(message))
-    assert not speed_passes.out_of_memory(ValueError(message))
+    assert out_of_memory(RuntimeError(message))
+    assert not out_of_memory(ValueError(message))
+    assert out_of_memory(MemoryError())
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved_and_told(monkeypatch, cli, tmp_path):
