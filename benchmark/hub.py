@@ -13,23 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from benchmark.checkpoint import Checkpoint, checkpoint_file, open_checkpoint
-from benchmark.config import RunConfig
 from benchmark.exporting import need
 from benchmark.plan import command_of
 from benchmark.report.model_card import model_card
-from benchmark.results import FILE, Result
+from benchmark.results import FILE, Result, checked, parsed
 from benchmark.shipping import facts_of
 from common.errors import UsageError, UserError, first_line
 from common.files import write_atomic
+from common.limits import RESULT, printable, read_bytes
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 LIBRARY = "sparsemask-bench"
-LARGEST_CONFIG = 10_000_000
-FILE_ARGUMENTS = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-"""Arguments of ``timm.create_model`` that make it read files or the network."""
 Done = TypeVar("Done")
 
 
@@ -138,27 +133,17 @@ def parse(file: Path, repo: str) -> Result:
     Raises UserError for other content, and for what would read files of this machine.
     """
     wrong = f"{repo}: its {CONFIG} is none of push-to-hub"
-    if file.stat().st_size > LARGEST_CONFIG:
-        raise UserError(f"{wrong} (larger than {LARGEST_CONFIG // 10**6} MB)")
     try:
-        content = json.loads(file.read_bytes())
-        result = Result.model_validate(content["run"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else first_line(error)
-        raise UserError(f"{wrong} ({why})") from error
-    _check_config(result.config, wrong)
+        content = parsed(read_bytes(file, RESULT))
+        if not isinstance(content, dict) or "run" not in content:
+            raise ValueError("no run in it")
+        result = checked(content["run"])
+    except ValueError as error:
+        raise UserError(f"{wrong} ({first_line(error)})") from error
+    config = result.config
+    if ":" in config.decoder and config.wiring is None:  # it would be read from a file here
+        raise UserError(f"{wrong}: decoder {printable(config.decoder)} without its wiring")
     return without_paths(result)
-
-
-def _check_config(config: RunConfig, wrong: str) -> None:
-    for key, value in config.backbone_args.items():
-        plain = value if isinstance(value, list) else [value]
-        if key in FILE_ARGUMENTS or not all(
-            v is None or isinstance(v, bool | int | float | str) for v in plain
-        ):
-            raise UserError(f"{wrong}: backbone_args may not hold {key}")
-    if ":" in config.decoder and config.wiring is None:
-        raise UserError(f"{wrong}: decoder {config.decoder} without its wiring")
 
 
 def _endpoint() -> str | None:

@@ -129,16 +129,37 @@ def read(folder: Path) -> Result:
     Raises NoResultError where there is none, ValueError that says what its file is instead.
     """
     try:
-        text = limits.read_bytes(folder / FILE, limits.RESULT)
-        content = _parsed(text)
+        content = parsed(limits.read_bytes(folder / FILE, limits.RESULT))
     except (FileNotFoundError, NotADirectoryError):
         raise NoResultError(f"no {FILE}") from None
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error
     except LimitError as error:
         raise ValueError(f"{error}: a result has some 10 kB") from None
-    except ValueError as error:  # of JSON, or of text that is not UTF-8
-        raise ValueError(f"no whole JSON ({' '.join(str(error).split())})") from error
+    result = checked(content)
+    result.folder = folder
+    return result
+
+
+def parsed(text: bytes) -> Any:
+    """What JSON says, three times as fast as ``json`` tells it, whose errors it has.
+
+    Raises ValueError for what is none.
+    """
+    try:
+        return from_json(text)
+    except ValueError:
+        try:
+            limits.parse_json(text)
+            raise  # what only ``json`` reads: halves of surrogate pairs
+        except LimitError:
+            raise
+        except ValueError as error:  # of JSON, or of text that is not UTF-8
+            raise ValueError(f"no whole JSON ({' '.join(str(error).split())})") from error
+
+
+def checked(content: Any) -> Result:
+    """The result that ``content`` is. Raises ValueError that says what it is instead."""
     if not isinstance(content, dict) or "format" not in content or "config" not in content:
         raise ValueError("JSON, but not the result of a run")
     if content["format"] != FORMAT:
@@ -154,17 +175,7 @@ def read(folder: Path) -> Result:
     _check(result)
     if result.status == "finished":
         _check_finished(result)
-    result.folder = folder
     return result
-
-
-def _parsed(text: bytes) -> Any:
-    """What JSON says, three times as fast as ``json`` tells it, whose errors it has."""
-    try:
-        return from_json(text)
-    except ValueError:
-        limits.parse_json(text)
-        raise  # what only ``json`` reads: halves of surrogate pairs
 
 
 def _check(result: Result) -> None:

@@ -9,6 +9,7 @@ import io
 import json
 import random
 import re
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
@@ -20,7 +21,9 @@ import timm
 import torch
 from PIL import Image
 from rich.console import Console
+from starlette.testclient import TestClient
 
+from benchmark import hub, serving
 from benchmark.checkpoint import open_checkpoint
 from benchmark.commands.options import given
 from benchmark.comparing import compare
@@ -39,6 +42,7 @@ from benchmark.report.tables import rich_overall, rich_table
 from benchmark.report.wiring import rendered, search_figure, wiring_figure
 from benchmark.reported import add_reported
 from benchmark.results import FILE, TaskScores, collect, save, save_replicates
+from benchmark.resuming import Keeper
 from benchmark.searching import prune
 from benchmark.sides import open_side
 from benchmark.sweep import read_sweep
@@ -115,7 +119,9 @@ def read_results(root: Path, rng: random.Random) -> None:
         console.print(rich_overall(table))
     check_terminal(out.getvalue().replace("\x1b", "" if problems else "\x1b"))
     texts = {p.name: p.read_text() for p in write_reports(tables, root.parent / "out", across)}
-    check_html(page(tables, across))
+    html = page(tables, across)
+    check_html(html, scripts=2)
+    json.loads(html.split('id="data">')[1].split("</script>")[0])
     for name in ("leaderboard.csv", "overall.csv"):
         for row in csv.reader(io.StringIO(texts[name])):
             if any(re.match(r"[=@+-](?!\d|inf|nan)", cell) for cell in row):
@@ -159,12 +165,11 @@ class Tags(HTMLParser):
                 self.bad = f"{tag} {name}={value}"
 
 
-def check_html(text: str) -> None:
+def check_html(text: str, scripts: int) -> None:
     tags = Tags()
     tags.feed(text)
-    if tags.bad or tags.scripts != 2:
+    if tags.bad or tags.scripts != scripts:
         raise Finding(f"the page: {tags.scripts} scripts, {tags.bad}")
-    json.loads(text.split('id="data">')[1].split("</script>")[0])
 
 
 # --- wirings -------------------------------------------------------------------------------------
@@ -398,6 +403,74 @@ def read_weights(root: Path, rng: random.Random) -> None:
         raise refused
 
 
+IDENTITY = {"key": "a"}
+
+
+def make_states(root: Path) -> None:
+    """Two saved states of a training, the second the newer one."""
+    keeper = Keeper(root, IDENTITY)
+    for step in (1, 2):
+        keeper.save(step, {"step": step, "weights": {"a": torch.full((3, 4), float(step))}})
+
+
+def read_states(root: Path, rng: random.Random) -> None:
+    """As a run that goes on: a state is one of those written, or none."""
+    state = Keeper(root, IDENTITY).state
+    if state is None:
+        raise UserError("no state is whole")
+    weights = torch.full((3, 4), float(state["step"]))
+    if state["step"] not in (1, 2) or not torch.equal(state["weights"]["a"], weights):
+        raise Finding(f"a state that nobody wrote: {state}")
+
+
+def make_hub_config(root: Path) -> None:
+    folder = root / "run"
+    make_run(folder)
+    (root / hub.CONFIG).write_bytes(hub.package(open_checkpoint(folder), "u/r")[hub.CONFIG])
+    shutil.rmtree(folder)
+
+
+def read_hub_config(root: Path, rng: random.Random) -> None:
+    """As ``from-hub``: what is kept names no file of this machine."""
+    result = hub.parse(root / hub.CONFIG, "u/r")
+    save(root.parent / "from-hub", result)
+    places = (result.config.data, result.config.weights)
+    if any(place is not None and Path(place).is_absolute() for place in places):
+        raise Finding(f"a path: {places}")
+
+
+def make_form(root: Path) -> None:
+    """The body of a browser's form."""
+    image = io.BytesIO()
+    Image.new("RGB", (9, 7), (200, 10, 10)).save(image, "PNG")
+    head = '--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    (root / "form").write_bytes(head.encode() + image.getvalue() + b"\r\n--x--\r\n")
+
+
+def read_form(root: Path, rng: random.Random) -> None:
+    """As ``serve`` does, with a network that answers with its image."""
+
+    def draw(image: torch.Tensor) -> dict[str, Image.Image]:
+        return {"depth": Image.fromarray(image.permute(1, 2, 0).numpy())}
+
+    # 500 is for what a network fails on, and this one does not
+    known = {200, 400, 413, 415}
+    limits = serving.Limits(size=50_000, pixels=10_000)
+    client = TestClient(
+        serving.application(draw, "x", limits, "127.0.0.1"), base_url="http://127.0.0.1"
+    )
+    answer = client.post(
+        "/",
+        content=(root / "form").read_bytes(),
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    if answer.status_code not in known:
+        raise Finding(f"the server answers {answer.status_code}: {answer.text[-300:]}")
+    check_html(answer.text, scripts=0)
+    if answer.status_code != 200:
+        raise UserError("refused")
+
+
 def make_speed(root: Path) -> None:
     def timing(decoder: str) -> dict[str, Any]:
         latency = {"median_ms": 3.0, "fps": 333.0, "batch": 1, "hardware": "cpu T", "threads": 1,
@@ -470,6 +543,9 @@ READERS = {
     "pth": Reader(
         make_weights, read_weights, [("a.pth", mutations.of_zip), ("b.pth", mutations.of_bytes)]
     ),
+    "state": Reader(make_states, read_states, [("state*.safetensors", mutations.of_safetensors)]),
+    "hub-config": Reader(make_hub_config, read_hub_config, [(hub.CONFIG, mutations.of_json)]),
+    "form": Reader(make_form, read_form, [("form", mutations.of_bytes)]),
     "speed-json": Reader(make_speed, read_speed, [("s.json", mutations.of_json)]),
     "markdown": Reader(
         make_markdown,
