@@ -13,7 +13,7 @@ from benchmark.events import Listener
 from benchmark.inference import Views, predict
 from benchmark.learning import autocast, heed_no_interrupt
 from benchmark.results import TaskScores
-from common.errors import UserError, out_of_memory
+from common.errors import DataError, UserError, out_of_memory
 from common.memory import release_memory
 from datasets.base import DATASETS
 from datasets.pipeline import Readable, Resized, collate_readable
@@ -87,7 +87,7 @@ def evaluate(
 
     Images are taken as ``data`` hands them out; predictions are compared at the files' resolution.
     An image without a task's ground truth counts for the others only. Of several processes each
-    scores its share, and all get the whole.
+    scores its share, and all get the whole. Raises DataError where a task has no image to score.
     """
     device = torch.device(config.device)
     model.eval()
@@ -120,6 +120,13 @@ def evaluate(
                 listener.step()
     if distributed.size() > 1:
         _put_together(accumulators, data)
+    for task, accumulator in accumulators.items():
+        if accumulator.images == 0:
+            seen = ", ".join(f"{name} {count}" for name, count in accumulator.counts().items())
+            raise DataError(
+                f"{config.dataset}, {data.source.name}: nothing to score in {task.name} ({seen}): "
+                "look at the ground truth with data preview"
+            )
 
 
 def _put_together(accumulators: Mapping[Task, Accumulator], data: Resized) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmark.checkpoint import Checkpoint, checkpoint_file, open_checkpoint
+from benchmark.export_metadata import network_facts
 from benchmark.exporting import need
 from benchmark.plan import command_of
 from benchmark.report.model_card import model_card
 from benchmark.results import FILE, Result, checked, parsed
-from benchmark.shipping import facts_of
 from common.errors import UsageError, UserError, first_line
 from common.files import write_atomic
 from common.limits import RESULT, printable, read_bytes
@@ -45,7 +45,7 @@ def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
             f"--checkpoint {found.path}: the scores are of the {result.config.score} weights: name "
             "the run's folder"
         )
-    facts = facts_of(found)
+    facts = network_facts(result.config, found.tasks, found.key, result)
     content = {"library": LIBRARY, **facts, "run": result.model_dump(mode="json")}
     return {
         WEIGHTS: checkpoint_file(folder, which).read_bytes(),
@@ -55,7 +55,10 @@ def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
 
 
 def without_paths(result: Result) -> Result:
-    """The result without the places of data, weights and wirings on this machine."""
+    """The result without the places of data, weights and wirings on this machine.
+
+    Errors may name places: of samples that were skipped their number stays.
+    """
     config = result.config
     changes: dict[str, Any] = {"data": None}
     if config.weights is not None:
@@ -65,7 +68,21 @@ def without_paths(result: Result) -> Result:
         changes["decoder"] = f"{kind}:{Path(wiring).name}"
     clean = config.model_copy(update=changes)
     shown = clean if config.data is None else clean.model_copy(update={"data": Path("DATA")})
-    return result.model_copy(update={"config": clean, "command": command_of(shown)})
+    data = {
+        split: {**facts, "skipped": [f"{len(facts['skipped'])} samples"]}
+        if isinstance(facts, dict) and facts.get("skipped")
+        else facts
+        for split, facts in result.data.items()
+    }
+    speed = {n: x for n, x in (result.speed or {}).items() if n != "peak_memory_how"}
+    return result.model_copy(
+        update={
+            "config": clean,
+            "command": command_of(shown),
+            "data": data,
+            "speed": None if result.speed is None else speed,
+        }
+    )
 
 
 def push(found: Checkpoint, repo: str, private: bool) -> str:

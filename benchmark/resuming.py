@@ -33,7 +33,7 @@ EVENTS = "events.out.tfevents.*"
 PICTURES = "samples"
 EVERY = 60.0
 """Seconds between two saved states, besides one at the end of each epoch."""
-FORMAT = 1
+FORMAT = 2
 
 State = dict[str, Any]
 
@@ -149,6 +149,7 @@ class Keeper:
         self.identity = json.loads(json.dumps({"format": FORMAT, **identity}))
         self.device = torch.device(device)
         self.log: Position | None = None
+        self._bad: dict[str, dict[int, str]] = {}
         self.resumed: list[int] = []
         self.log_position = 0
         self._damaged = False
@@ -156,9 +157,18 @@ class Keeper:
         self._start = self._saved = time.monotonic()
         found = distributed.from_lead(self._load() if distributed.lead() else {})
         self.state: State | None = found.get("training")
+        if self.state is None and distributed.lead():
+            _remove_made(folder)  # it must not be taken for what this training makes
         if self.state is not None:
             self._spent, self.log_position = found["seconds"], found["log"]
             self.resumed = [*found["resumed"], found["step"]]
+            self._bad = found["bad"]
+
+    def watch(self, bad: Mapping[str, dict[int, str]]) -> None:
+        """Keep with the state what could not be read: reasons by index, by the split's name."""
+        for name, reasons in self._bad.items():
+            bad[name].update(reasons)
+        self._bad = dict(bad)
 
     @property
     def seconds(self) -> float:
@@ -189,12 +199,17 @@ class Keeper:
 
         Raises UserError if it cannot be written; the one before is then still there.
         """
+        bad: dict[str, dict[int, str]] = {name: {} for name in self._bad}
+        for theirs in distributed.gathered(self._bad):
+            for name, reasons in theirs.items():
+                bad[name].update(reasons)
         content = {
             "identity": self.identity,
             "step": step,
             "seconds": self.seconds,
             "log": self.log.position if self.log is not None else 0,
             "resumed": self.resumed,
+            "bad": bad,
             "training": state,
         }
         self._saved = time.monotonic()
@@ -218,7 +233,18 @@ class Keeper:
         stop, due = distributed.any_of([stopping.wanted(), due], self.device)
         if stop or due:
             self.save(step, state())
-        stopping.stop(also=stop)
+        if stop:  # a signal that came since waits for the next step: nobody has agreed on it
+            stopping.stop(also=True)
+
+
+def _made(folder: Path) -> list[Path]:
+    """The files that a training has made for its end."""
+    return [path for path in folder.rglob("[!.]*") if path.is_file() and path.name not in FILES]
+
+
+def _remove_made(folder: Path) -> None:
+    for path in _made(folder):
+        path.unlink(missing_ok=True)
 
 
 def hand_over(folder: Path, target: Path) -> None:
@@ -226,7 +252,7 @@ def hand_over(folder: Path, target: Path) -> None:
 
     It stays in ``folder`` until ``clear``: a process that is killed in between loses nothing.
     """
-    made = [path for path in folder.rglob("[!.]*") if path.is_file() and path.name not in FILES]
+    made = _made(folder)
     shutil.rmtree(target / PICTURES, ignore_errors=True)
     for old in target.glob(EVENTS):
         old.unlink()
@@ -255,7 +281,11 @@ def clear_finished(record: Path) -> None:
 
 
 def tidy(record: Path) -> None:
-    """``clear_finished`` by a process that only reads what is there."""
+    """``clear_finished`` by a process that only reads what is there, unless another works there."""
+
+    def busy() -> None:
+        raise BlockingIOError
+
     if (record.parent / FOLDER).exists():
-        with suppress(OSError), locked(record.parent, lambda: None):
+        with suppress(OSError), locked(record.parent, busy):
             clear_finished(record)

@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from benchmark.timing import time_in_turns
 from benchmark.training import check_batch, train, validated
 from common import stopping
 from common.errors import DataError, UsageError, UserError, first_line, reason
-from common.files import check_writable, write_atomic
+from common.files import check_writable, locked, write_atomic
 from models.predictor import DensePredictor
 from tasks.base import Task
 
@@ -261,6 +261,7 @@ class Runner:
             declared = model.decoder.info
             check_batch(config, declared, len(data.train))
             keeper = Keeper(fresh, identity, self.every, self.listener, config.device)
+            keeper.watch({"train": data.train.bad, "val": data.val.bad})
             result.seconds.setdefault("before", keeper.seconds)
             with scalar_log(fresh, self.tensorboard, keeper.log_position) as log:
                 keeper.log = log
@@ -339,7 +340,24 @@ class Runner:
             self.listener.message(f"not timed: {first_line(error)}")
 
     def _time(self, group: Sequence[RunConfig], done: dict[str, Result]) -> None:
+        if not self._untimed(group, done):
+            return
+
+        def waiting() -> None:
+            self.listener.message(f"{self.results}: another process is timing: waiting for it")
+
+        with locked(self.results, waiting):
+            for config in group:  # another process may have timed them meanwhile
+                there = load(folder_of(self.results, config, run_key(config)))
+                if there is not None and there.status == "finished":
+                    done[there.key] = there
+            finished = self._untimed(group, done)
+            if finished:
+                threads = finished[0].threads or self.threads
+                time_in_turns(finished, done, self.results, self.min_time, threads, self.listener)
+
+    def _untimed(self, group: Sequence[RunConfig], done: Mapping[str, Result]) -> list[RunConfig]:
+        """The finished runs of ``group``, if there is one to be timed."""
         finished = [c for c in group if done[run_key(c)].status == "finished"]
-        if finished and (self.retime or any(done[run_key(c)].speed is None for c in finished)):
-            threads = finished[0].threads or self.threads
-            time_in_turns(finished, done, self.results, self.min_time, threads, self.listener)
+        missing = any(done[run_key(c)].speed is None for c in finished)
+        return finished if self.retime or missing else []

@@ -32,6 +32,7 @@ from benchmark.logs import scalar_log
 from benchmark.network import check_device, check_sync, open_network
 from benchmark.plan import command_of, make_tasks
 from benchmark.resuming import EVERY, FOLDER, Keeper, clear, clear_finished, hand_over, tidy
+from benchmark.training import check_batch
 from benchmark.wirings import FOUND, SEARCH, Search, read_search
 from common import stopping
 from common.errors import UsageError
@@ -69,7 +70,8 @@ def search(
     assert config.batch_size is not None
     distributed.check_batch(config.batch_size)
     settings = config.model_dump(mode="json")
-    if (finished := _finished(output, settings, overwrite)) is not None:
+    finished = distributed.from_lead(_finished(output, settings, overwrite))
+    if finished is not None:
         listener.message(f"{output / SEARCH}: already finished (--overwrite repeats it)")
         if distributed.lead():
             tidy(output / SEARCH)
@@ -77,7 +79,8 @@ def search(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with distributed.alone(output, listener) as late:
-        if late and (made := _finished(output, settings, overwrite=False)) is not None:
+        made = distributed.from_lead(_finished(output, settings, overwrite=False) if late else None)
+        if made is not None:
             return made
         if distributed.lead():
             clear_finished(output / SEARCH)
@@ -97,6 +100,7 @@ def _search(
     names = [task.target for task in tasks]
     skips = config.on_bad_sample == "skip"
     data = Resized(splits["train"], config.image_size, names, targets=True, skips=skips)
+    check_batch(config, decoder.info, len(data))
     record: dict[str, Any] = {
         "format": 1,
         "method": config.method,
@@ -121,6 +125,7 @@ def _search(
 
     def attempt() -> dict[str, Any]:
         keeper = Keeper(folder, identity, every, listener, config.device)
+        keeper.watch({"train": data.bad})
         model = build_relaxed(config, tasks)
         with scalar_log(folder, tensorboard, keeper.log_position) as log:
             keeper.log = log
@@ -128,6 +133,8 @@ def _search(
         return found | {"seconds": keeper.seconds, "resumed": keeper.resumed}
 
     record |= with_readers(attempt, config.workers, listener)
+    for bad in distributed.gathered(data.bad):
+        data.bad.update(bad)
     if data.bad:
         record["data"] = {**record["data"], "skipped": data.errors()}
     if config.device.startswith("cuda"):
@@ -282,8 +289,8 @@ def train_relaxed(
             )
             if keeper is not None:
                 keeper.after_step(step, state)
-    if keeper is not None:
-        keeper.save(step, state())
+        if keeper is not None:
+            keeper.save(step, state())
     rows[config.iterations] = _rounded(decoder.weights)
     return {
         "iterations": list(rows),

@@ -1,5 +1,6 @@
 """Trained networks of one comparison, timed in turns; what is timed is what was scored."""
 
+import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from benchmark.events import Listener
 from benchmark.memory import fresh_process, peak_memory
 from benchmark.network import build_model, spec_of
 from benchmark.plan import make_tasks, run_key
-from benchmark.results import Result, folder_of, save
+from benchmark.results import FILE, Result, folder_of, save
 from benchmark.speed import Setup, speed_record, time_models
 
 
@@ -97,8 +98,15 @@ def time_in_turns(
             for result in (done[name] for name in alike[key]):
                 result.speed = speed
                 result.seconds["time"] = time.perf_counter() - start
-                save(folder_of(results, result.config, result.key), result)
+                _save(folder_of(results, result.config, result.key), result)
     listener.step()
+
+
+def _save(folder: Path, result: Result) -> None:
+    """Write a result that was there, with its time: a training that has begun since is newer."""
+    before = (folder / FILE).stat()
+    save(folder, result)
+    os.utime(folder / FILE, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _megabytes(count: int | None) -> float | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from benchmark import distributed
-from benchmark.config import RunConfig
+from benchmark.config import NetworkConfig, RunConfig
 from benchmark.events import Listener
 from benchmark.learning import (
     LOG_EVERY,
@@ -99,20 +99,24 @@ def improvement(
     return sum(gains) / len(gains)
 
 
-def check_batch(config: RunConfig, info: DecoderInfo, images: int | None) -> None:
+def check_batch(config: NetworkConfig, info: DecoderInfo, images: int | None) -> None:
     """Raises UsageError if a training step would have too few images for the decoder.
 
     images: in the training split, where that is known.
     """
     assert config.batch_size is not None
-    if config.batch_size < info.min_train_batch:
-        remedy = f"use --batch-size {info.min_train_batch} or more, not {config.batch_size}"
-    elif images is not None and images < info.min_train_batch:
+    processes = distributed.asked()
+    least = info.min_train_batch * processes
+    if config.batch_size < least:
+        remedy = f"use --batch-size {least} or more, not {config.batch_size}"
+    elif images is not None and images < least:
         remedy = f"the training split has {images}"
     else:
         return
+    each = f" in each of {processes} processes" if processes > 1 else ""
     raise UsageError(
-        f"decoder {info.title} trains on at least {info.min_train_batch} images at a time: {remedy}"
+        f"decoder {info.title} trains on at least {info.min_train_batch} images at a time{each}: "
+        f"{remedy}"
     )
 
 
@@ -194,11 +198,11 @@ def train(
         )
         for _ in range(history.steps):
             listener.step()
-    while now.number <= config.epochs:
-        model.train()
-        # a state may be of an epoch's end, with its validation to do
-        rest = batches if len(now.losses) < len(batches) else ()
-        with stopping.deferred():
+    with stopping.deferred():  # a signal waits until the state is saved
+        while now.number <= config.epochs:
+            model.train()
+            # a state may be of an epoch's end, with its validation to do
+            rest = batches if len(now.losses) < len(batches) else ()
             for images, targets in rest:
                 learner.set_rate(rate(config, history.steps, steps))
                 where = f"step {history.steps + 1} (epoch {now.number})"
@@ -217,40 +221,42 @@ def train(
                 listener.step(f"loss {sum(now.losses[-20:]) / len(now.losses[-20:]):.3f}")
                 if keeper is not None:
                     keeper.after_step(history.steps, state)
-        row = {
-            "epoch": float(now.number),
-            "loss": sum(now.losses) / len(now.losses),
-            "lr": learner.initial[0] * rate(config, history.steps - 1, steps),
-        }
-        if len(tasks) > 1:
-            means = {name: sum(values) / len(values) for name, values in now.of_task.items()}
-            row |= {f"loss/{name}": value for name, value in means.items()}
-            row |= {f"weight/{name}": value for name, value in weighting.weights().items()}
-        scored = average.module if average is not None else model
-        if now.number % config.validate_every == 0 or now.number == config.epochs:
-            before = random_states(device)
-            distributed.copy_from_lead(scored)
-            try:
-                scores = validate(scored)
-            except stopping.Stopped:
-                set_random_states(before, device)  # loaders draw from them
-                if keeper is not None:
-                    keeper.save(history.steps, state())
-                raise
-            row |= {f"val/{name}": value for name, value in scores.items()}
-            now.first = now.first or scores
-            goodness = improvement(tasks, now.first, scores)
-            if goodness > now.best:
-                now.best, history.best_epoch = goodness, now.number
-                save("best", scored, row)
-        if len(tasks) > 1:
-            weighting.end_epoch(means)
-        history.epochs.append(row)
-        log(history.steps, row)
-        listener.detail(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
-        now.number, now.losses, now.of_task = now.number + 1, [], {}
-        if keeper is not None:
-            keeper.after_step(history.steps, state, due=True)
+            row = {
+                "epoch": float(now.number),
+                "loss": sum(now.losses) / len(now.losses),
+                "lr": learner.initial[0] * rate(config, history.steps - 1, steps),
+            }
+            if len(tasks) > 1:
+                means = {name: sum(values) / len(values) for name, values in now.of_task.items()}
+                row |= {f"loss/{name}": value for name, value in means.items()}
+                row |= {f"weight/{name}": value for name, value in weighting.weights().items()}
+            scored = average.module if average is not None else model
+            if now.number % config.validate_every == 0 or now.number == config.epochs:
+                before = random_states(device)
+                distributed.copy_from_lead(scored)
+                try:
+                    with stopping.heeded():
+                        scores = validate(scored)
+                except stopping.Stopped:
+                    set_random_states(before, device)  # loaders draw from them
+                    # several processes come here by a second signal only, and not all of them
+                    if keeper is not None and distributed.size() == 1:
+                        keeper.save(history.steps, state())
+                    raise
+                row |= {f"val/{name}": value for name, value in scores.items()}
+                now.first = now.first or scores
+                goodness = improvement(tasks, now.first, scores)
+                if goodness > now.best:
+                    now.best, history.best_epoch = goodness, now.number
+                    save("best", scored, row)
+            if len(tasks) > 1:
+                weighting.end_epoch(means)
+            history.epochs.append(row)
+            log(history.steps, row)
+            listener.detail(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
+            now.number, now.losses, now.of_task = now.number + 1, [], {}
+            if keeper is not None:
+                keeper.after_step(history.steps, state, due=True)
     if average is not None:
         model.load_state_dict(copy.deepcopy(average.module.state_dict()))
     distributed.copy_from_lead(model)

@@ -77,8 +77,9 @@ def _runs(pid: str) -> bool:
 def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[bool]:
     """Only one process at a time is in here with ``folder``, which must be there.
 
-    Yields whether another one had to be waited for; ``waiting`` is then called first. A process
-    that ends, however it ends, gives its lock back. Where there are no locks nobody waits.
+    Yields whether another one had to be waited for; ``waiting`` is then called first, and may
+    raise. A process that ends, however it ends, gives its lock back. Where there are no locks
+    nobody waits.
     """
     path = folder / LOCK
     waited = False

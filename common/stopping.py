@@ -74,6 +74,23 @@ def deferred() -> Iterator[None]:
         stop()
 
 
+@contextlib.contextmanager
+def heeded() -> Iterator[None]:
+    """In here, within one ``deferred``, a signal ends the work at once, one that waits too.
+
+    Within several it goes on waiting: the outer one has other processes to think of.
+    """
+    if _wish.deferring != 1:
+        yield
+        return
+    _wish.deferring = 0
+    try:
+        stop()
+        yield
+    finally:
+        _wish.deferring = 1
+
+
 def wanted() -> bool:
     """Whether a signal waits."""
     return _wish.number is not None

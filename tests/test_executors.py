@@ -297,6 +297,16 @@ def finishes_though_one_is_killed(executor, camvid, folder):
     assert [r.metrics for r in here] == [r.metrics for r in done[:2]]
 
 
+def test_a_worker_that_died_idle_gets_no_job():
+    with LocalPool(1, 1) as pool:
+        worker = pool._idle()
+        worker.process.kill()
+        worker.process.join()
+        other = pool._idle()
+        assert other is not worker
+        assert other.process.is_alive()
+
+
 @pytest.mark.slow
 def test_a_local_pool_gives_the_same_bits(camvid, tmp_path):
     runs = runs_of(camvid, "fcn", "unet-connectivity", seeds=(0, 1))

@@ -1,6 +1,8 @@
 """A run to a hub and back, against a local stand-in."""
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from hub_server import TOKEN, Hub, serving
 from support import line
 
 from benchmark.checkpoint import open_checkpoint
+from benchmark.hub import package
+from benchmark.results import read, save
 
 Cli = Callable[..., Result]
 
@@ -62,6 +66,24 @@ def test_there_and_back(cli: Cli, hub: Hub, run: Path, tmp_path: Path) -> None:
     again = cli("from-hub", "me/net", "-o", tmp_path / "back")
     assert again.exit_code == 2
     assert "holds something" in line(again)
+
+
+def test_no_path_of_this_machine_leaves(run: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    shutil.copytree(run, secret)
+    result = read(secret)
+    result.config = result.config.model_copy(
+        update={"decoder": f"connectivity:{secret}/found.json", "data": secret}
+    )
+    result.data["train"]["skipped"] = [f"{secret}/a.png: not an image", f"{secret}/b.png: empty"]
+    result.speed = {**(result.speed or {}), "peak_memory_how": f"{secret}: no such file"}
+    save(secret, result)
+    found = dataclasses.replace(open_checkpoint(run), path=secret, config=result.config)
+    files = package(found, "me/net")
+    sent = files["config.json"] + files["README.md"]
+    assert b"secret" not in sent
+    assert json.loads(files["config.json"])["run"]["data"]["train"]["skipped"] == ["2 samples"]
+    assert json.loads(files["config.json"])["decoder"] == "connectivity:found.json"
 
 
 def test_what_is_public_does_not_take_what_is_private(

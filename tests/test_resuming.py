@@ -21,14 +21,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from support import ROOT
 
+from benchmark import distributed, resuming
 from benchmark import runner as runner_module
 from benchmark.config import RunConfig, SearchConfig, make_config
 from benchmark.events import Silent
 from benchmark.learning import Learner
 from benchmark.logs import ScalarLog
 from benchmark.plan import plan, resolve, run_key
-from benchmark.results import folder_of
-from benchmark.resuming import FILES, Keeper, hand_over, pack, unpack
+from benchmark.results import folder_of, read, save
+from benchmark.resuming import FILES, Keeper, hand_over, pack, tidy, unpack
 from benchmark.runner import Runner
 from benchmark.searching import search
 from common import stopping
@@ -243,6 +244,55 @@ def test_a_stop_while_validating_goes_on_to_the_same_bits(
     assert made(tmp_path / "cut", runs[0]) == made(tmp_path / "whole", runs[0])
 
 
+@pytest.mark.parametrize("call", range(1, 4))
+@pytest.mark.parametrize("what", ["save_checkpoint", "pack", "any_of"])
+def test_a_stop_at_an_awkward_moment_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, call: int
+) -> None:
+    """Within the best network's writing or a state's, or just after nobody had a wish to stop."""
+    runs = runs_of(score="best")
+    runner_of(tmp_path / "whole").run(runs)
+    place = {"save_checkpoint": runner_module, "pack": resuming, "any_of": distributed}[what]
+    original, calls = getattr(place, what), []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(what)
+        found = original(*arguments)
+        if len(calls) == call:
+            signal.raise_signal(signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(place, what, interrupted)
+    ears = Ears()
+    with stopping.signals(), pytest.raises(stopping.Stopped):
+        runner_of(tmp_path / "cut", ears).run(runs)
+    (result,) = runner_of(tmp_path / "cut").run(runs)
+    assert result.resumed == [ears.steps]  # nothing is repeated
+    assert result.steps == STEPS
+    assert made(tmp_path / "cut", runs[0]) == made(tmp_path / "whole", runs[0])
+
+
+def test_a_stop_while_a_search_ends_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {name: v for name, v in VALUES.items() if name != "epochs"}
+    config = resolve(make_config({**values, "iterations": 3}, SearchConfig))
+    whole = search(config, tmp_path / "whole")
+    original = resuming.pack
+
+    def interrupted(state: Any) -> bytes:
+        signal.raise_signal(signal.SIGTERM)
+        return original(state)
+
+    monkeypatch.setattr(resuming, "pack", interrupted)
+    with stopping.signals(), pytest.raises(stopping.Stopped):
+        search(config, tmp_path / "cut")
+    monkeypatch.undo()
+    found = search(config, tmp_path / "cut")
+    assert found["resumed"] == [config.iterations]
+    assert found["final"] == whole["final"]
+
+
 @pytest.mark.parametrize("left", ["states", "no states", "newer states"])
 def test_what_a_process_killed_at_its_end_has_left(tmp_path: Path, left: str) -> None:
     """Between the result and the removal of the training's folder, or within the removal."""
@@ -384,6 +434,43 @@ def test_what_is_made_replaces_what_was_there(tmp_path: Path) -> None:
     assert len(found) == len(mine) + 5
 
 
+def test_a_state_tells_what_could_not_be_read(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path, {})
+    keeper.watch({"train": {3: "a.png: damaged"}, "val": {}})
+    keeper.save(1, {})
+    bad: dict[str, dict[int, str]] = {"train": {}, "val": {1: "b.png: damaged"}}
+    again = Keeper(tmp_path, {})
+    again.watch(bad)
+    assert bad == {"train": {3: "a.png: damaged"}, "val": {1: "b.png: damaged"}}
+    again.save(2, {})
+    third: dict[str, dict[int, str]] = {"train": {}, "val": {}}
+    Keeper(tmp_path, {}).watch(third)
+    assert third == bad
+
+
+def test_what_another_training_has_made_is_not_taken_for_its_own(tmp_path: Path) -> None:
+    Keeper(tmp_path, {"lr": 1}).save(1, {})
+    (tmp_path / "best.safetensors").write_bytes(b"of lr 1")
+    assert Keeper(tmp_path, {"lr": 1}).state == {}
+    assert (tmp_path / "best.safetensors").exists()
+    assert Keeper(tmp_path, {"lr": 2}).state is None
+    assert [path.name for path in tmp_path.iterdir()] == [FILES[0]]
+
+
+def test_timing_leaves_a_training_that_has_begun_again(tmp_path: Path) -> None:
+    runs = runs_of()
+    runner_of(tmp_path).run(runs)
+    again = runner_of(
+        tmp_path, Ears(3, lambda: signal.raise_signal(signal.SIGTERM)), overwrite=True
+    )
+    with stopping.signals(), pytest.raises(stopping.Stopped):
+        again.run(runs)
+    (before,) = runner_of(tmp_path, retime=True).run(runs)
+    (after,) = runner_of(tmp_path, overwrite=True).run(runs)
+    assert before.resumed == []
+    assert after.resumed == [3]
+
+
 # --- faults --------------------------------------------------------------------------------------
 
 
@@ -407,6 +494,53 @@ def test_two_processes_do_not_run_the_same(tmp_path: Path) -> None:
     assert len([text for text in said if "waiting for another process" in text]) == 1
     assert len([text for text in said if "finished by another process, not run again" in text]) == 1
     made(tmp_path, runs[0])
+
+
+def test_runs_that_another_process_times_are_not_timed_again(tmp_path: Path) -> None:
+    runs = runs_of()
+    runner_of(tmp_path).run(runs)
+    folder = folder_of(tmp_path, runs[0], run_key(runs[0]))
+    result = read(folder)
+    speed, result.speed = result.speed, None
+    ears = Ears()
+
+    def time_there() -> None:
+        result.speed = speed
+        save(folder, result)
+        release.set()
+
+    release, held = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with locked(tmp_path, lambda: None):
+            held.set()
+            release.wait(20)
+
+    class Waits(Ears):
+        def message(self, text: str) -> None:
+            super().message(text)
+            time_there()
+
+    save(folder, result)
+    thread = threading.Thread(target=other)
+    thread.start()
+    held.wait(20)
+    ears = Waits()
+    (found,) = runner_of(tmp_path, ears).run(runs)
+    thread.join()
+    assert ears.said == [f"{tmp_path}: another process is timing: waiting for it"]
+    assert found.speed == speed
+    assert read(folder).speed == speed
+
+
+def test_nobody_waits_to_tidy_up(tmp_path: Path) -> None:
+    Keeper(tmp_path / "training", {}).save(1, {})
+    (tmp_path / "result.json").write_text("")
+    with locked(tmp_path, lambda: None):
+        tidy(tmp_path / "result.json")
+    assert (tmp_path / "training").exists()
+    tidy(tmp_path / "result.json")
+    assert not (tmp_path / "training").exists()
 
 
 def test_a_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:

@@ -216,6 +216,16 @@ def test_sides_are_trained():
     assert history.epochs[-1]["val/miou"] == 1.0
 
 
+def test_a_batch_too_small_in_each_process_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    two = DecoderInfo("Pyramid", "test", min_train_batch=2)
+    check_batch(config_of(batch_size=4), two, 4)
+    with pytest.raises(UsageError, match="in each of 2 processes: use --batch-size 4 or more"):
+        check_batch(config_of(batch_size=2), two, None)
+    with pytest.raises(UsageError, match="the training split has 1"):
+        check_batch(config_of(batch_size=2), DecoderInfo("Plain", "test"), 1)
+
+
 def test_a_batch_too_small_for_the_decoder_is_refused():
     two = DecoderInfo("Pyramid", "test", min_train_batch=2)
     check_batch(config_of(batch_size=2), two, None)

@@ -103,6 +103,7 @@ def sweep(
     policy: Any = cache or swept.content.cache
     if retime and policy == "always":
         raise UsageError("--retime: --cache always runs nothing: use only-missing")
+    began = time.time()  # what is finished from here on was made by another process
     found = {}
     with many_objects():
         if dry_run:
@@ -142,8 +143,9 @@ def sweep(
         start = time.monotonic()
         with watching(pending, estimates, say, verbose, lanes=lanes) as watch:
             runner = Runner(
-                results, False, watch, retime=retime, tensorboard=tensorboard, every=every
-            )
+                results, False, watch, retime=retime, tensorboard=tensorboard, every=every,
+                began=began,
+            )  # fmt: skip
             work = Work(plan.runs, pending, found, unusable, runner, watch)
             done = execute(work) if workers is None else execute_on(workers, work, retries)
         took = time.monotonic() - start

@@ -13,10 +13,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import SpawnProcess
 
-from benchmark.executors.base import Ended, Executor, Job, Started
+from benchmark.executors.base import PATIENCE, Ended, Executor, Job, Started
 from common import stopping
-
-PATIENCE = 20.0  # seconds that a worker is given to save its training and end
 
 
 @dataclass
@@ -81,9 +79,10 @@ class LocalPool(Executor):
 
     def _idle(self) -> _Worker | None:
         """A worker without a job, a new one if there is room; None if all have one."""
-        for worker in self.workers:
-            if worker.job is None:
+        for worker in [w for w in self.workers if w.job is None]:
+            if worker.process.is_alive():
                 return worker
+            self._drop(worker)
         if not self.free:
             return None
         context = multiprocessing.get_context("spawn")
@@ -104,11 +103,14 @@ class LocalPool(Executor):
             why = f"its process was ended by {signal.Signals(-code).name}"
             if code == -signal.SIGKILL:
                 why += ": memory may have run out"
+        self._drop(worker)
+        assert worker.job is not None
+        return Ended(worker.job, None, why)
+
+    def _drop(self, worker: _Worker) -> None:
         worker.pipe.close()
         self.workers.remove(worker)
         self.free.append(dict(worker.variables))
-        assert worker.job is not None
-        return Ended(worker.job, None, why)
 
 
 def _serve(pipe: Connection, variables: Mapping[str, str]) -> None:

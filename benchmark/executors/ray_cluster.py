@@ -1,12 +1,24 @@
 """Runs as tasks of a Ray cluster: an existing one, or this machine's processors."""
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from benchmark.executors.base import PACKAGES, ROOT, Answer, Ended, Executor, Job, Started
+from benchmark.executors.base import (
+    PACKAGES,
+    PATIENCE,
+    ROOT,
+    Answer,
+    Ended,
+    Executor,
+    Job,
+    Started,
+)
+from common import stopping
 from common.errors import UsageError, UserError
 
 EVERYTHING = 1_000_000
@@ -36,6 +48,7 @@ class RayExecutor(Executor):
         self.threads: int | None = cpus
         self.jobs: dict[Any, Job] = {}
         self.nodes: dict[str, str] = {}
+        self.places: dict[str, tuple[int, str]] = {}  # process and node of a job, by its name
 
     def open(self) -> None:
         ray = self.ray
@@ -69,19 +82,46 @@ class RayExecutor(Executor):
         self.perform = ray.remote(max_retries=0)(_perform)
 
     def close(self) -> None:
+        with suppress(self.ray.exceptions.RayError):
+            self._terminate()
         for reference in self.jobs:
             self.ray.cancel(reference, force=True)
         self.jobs.clear()
         self.ray.shutdown()
+
+    def _terminate(self) -> None:
+        """Let the workers save what they are training, and end."""
+        if not self.jobs:
+            return
+        self._told()
+        places = [self.places[j.name] for j in self.jobs.values() if j.name in self.places]
+        terminate = self.ray.remote(num_cpus=0)(_terminate)
+        for pid, node in places:
+            terminate.options(scheduling_strategy=self._on(node, soft=False)).remote(pid)
+        if places:
+            self.ray.wait(list(self.jobs), num_returns=len(places), timeout=PATIENCE)
+
+    @staticmethod
+    def _on(node: str, soft: bool) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return NodeAffinitySchedulingStrategy(node, soft=soft)
+
+    def _told(self) -> list[Started]:
+        """What has begun since this was asked last."""
+        begun = []
+        for started, node in self.ray.get(self.board.take.remote()):
+            self.nodes[started.where] = node
+            self.places[started.job.name] = started.pid, node
+            begun.append(started)
+        return begun
 
     def submit(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             options: dict[str, Any] = dict(self.resources)
             node = self.nodes.get(job.near or "")
             if node is not None:
-                from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-                options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+                options["scheduling_strategy"] = self._on(node, soft=True)
             self.jobs[self.perform.options(**options).remote(job, self.board)] = job
 
     def wait(self) -> list[Started | Ended]:
@@ -93,10 +133,7 @@ class RayExecutor(Executor):
                 ready, _ = self.ray.wait(references, num_returns=len(references), timeout=0)
         else:
             time.sleep(0.1)
-        happened: list[Started | Ended] = []
-        for started, node in self.ray.get(self.board.take.remote()):
-            self.nodes[started.where] = node
-            happened.append(started)
+        happened: list[Started | Ended] = [*self._told()]
         for reference in ready:
             job = self.jobs.pop(reference)
             happened.append(self._ended(job, reference))
@@ -132,4 +169,13 @@ def _perform(job: Job, board: Any) -> Answer:
 
     node = ray.get_runtime_context().get_node_id()
     board.put.remote(Started(job, socket.gethostname(), os.getpid()), node)
-    return perform(job)
+    try:
+        with stopping.signals():
+            return perform(job)
+    except stopping.Stopped as stop:
+        raise RuntimeError(f"ended by {stop}") from None
+
+
+def _terminate(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
