@@ -188,6 +188,7 @@ def _check(result: Result) -> None:
         if len(text) > NAME:
             raise ValueError(f"{name}: has {len(text)} characters, at most {NAME} are read")
     _typed("environment", environment, {"device": str, "threads": int, "versions": dict})
+    _no_null("environment", environment, "versions")
     for split in ("train", "test"):
         if not isinstance(result.data.get(split, {}), dict):
             raise ValueError(f"data: {split} is no object")
@@ -202,6 +203,7 @@ def _check(result: Result) -> None:
     ]
     for view in (result, *result.tasks.values()):
         _typed("constant", view.constant, {"metrics": dict})
+        _no_null("constant", view.constant, "metrics")
         best = view.constant.get("metrics", {})
         _typed("constant", best, dict.fromkeys(best, float))
         numbers.append(("metrics", view.metrics.values()))
@@ -226,6 +228,11 @@ def _typed(field: str, values: Mapping[str, Any], types: Mapping[str, type]) -> 
             numbers.append(value)
     if numbers:
         _bounded(field, numbers)
+
+
+def _no_null(field: str, values: Mapping[str, Any], name: str) -> None:
+    if name in values and values[name] is None:
+        raise ValueError(f"{field}: {name} is null")
 
 
 def _said(value: Any) -> str:

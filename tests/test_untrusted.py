@@ -157,6 +157,15 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize(("field", "name"), [("environment", "versions"), ("constant", "metrics")])
+def test_a_null_where_reports_look_further(results: Path, field: str, name: str) -> None:
+    content = json.loads(page_data.result("encnet").model_dump_json())
+    content[field] = {**content[field], name: None}
+    (results / "bad").mkdir()
+    (results / "bad" / FILE).write_text(json.dumps(content))
+    assert f"{field}: {name} is null" in left_out(results)
+
+
 @pytest.mark.parametrize("field", BAD)
 def test_a_result_that_no_report_could_show(results: Path, field: str) -> None:
     value, message = BAD[field]
