@@ -361,14 +361,17 @@ def ends(group: int) -> bool:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(tmp_path):
+@pytest.mark.parametrize("executor", [("--jobs", "2"), ("--executor", "ray")])
+def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(tmp_path, executor):
+    if "ray" in executor:
+        pytest.importorskip("ray")
     path = tmp_path / "sweep.yaml"
     path.write_text(
-        "defaults: {image-size: 32x32, epochs: 40, limit: 8, batch-size: 4, threads: 1,"
+        "defaults: {image-size: 32x32, epochs: 40, limit: 200, batch-size: 2, threads: 1,"
         " backbone: test_resnet}\nruns: [{task: depth, decoders: [fcn, unet-connectivity]}]\n"
     )
     command = [sys.executable, "cli.py", "sweep", path, "--results", tmp_path / "runs",
-               "--jobs", "2", "-v"]  # fmt: skip
+               *executor, "-v"]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -377,15 +380,24 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(tmp_path):
         told.append(text)
         if "started on" in text:
             break
-    time.sleep(0.5)
+    states, end = tmp_path / "runs", time.monotonic() + 120
+    while not list(states.glob("*/training/state.safetensors")):  # of a first epoch
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    stopped = time.time()
     os.killpg(process.pid, signal.SIGINT)
     told += process.communicate(timeout=60)[1].splitlines()
     assert process.returncode == 130
     assert any("the same command goes on with the rest" in text for text in told)
     assert not any("Traceback" in text for text in told), told
+    saved = [p.stat().st_mtime for p in states.glob("*/training/state.safetensors")]
+    assert max(saved) >= stopped
     assert ends(process.pid)  # nobody is left of its group; helpers of Python's own take a moment
     again = subprocess.run(
-        [*command, "--set", "epochs=1"], cwd=ROOT, capture_output=True, text=True
+        [*command, "--set", "epochs=1", "--set", "limit=8"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert again.returncode == 0, again.stderr
     assert "2 finished" in again.stderr
