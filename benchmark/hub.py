@@ -39,7 +39,8 @@ def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
     """The files of a trained network on a hub, by name; no path of this machine is in them."""
     folder = found.path if found.path.is_dir() else found.path.parent
     which = found.config.score if found.path.is_dir() else found.path.stem
-    result = without_paths(Result.model_validate_json((folder / FILE).read_bytes()))
+    stored = Result.model_validate_json((folder / FILE).read_bytes())
+    result = without_paths(without_errors(stored))
     if which != result.config.score:
         raise UsageError(
             f"--checkpoint {found.path}: the scores are of the {result.config.score} weights: name "
@@ -55,10 +56,7 @@ def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
 
 
 def without_paths(result: Result) -> Result:
-    """The result without the places of data, weights and wirings on this machine.
-
-    Errors may name places: of samples that were skipped their number stays.
-    """
+    """The result without the places of data, weights and wirings on this machine."""
     config = result.config
     changes: dict[str, Any] = {"data": None}
     if config.weights is not None:
@@ -68,21 +66,19 @@ def without_paths(result: Result) -> Result:
         changes["decoder"] = f"{kind}:{Path(wiring).name}"
     clean = config.model_copy(update=changes)
     shown = clean if config.data is None else clean.model_copy(update={"data": Path("DATA")})
-    data = {
-        split: {**facts, "skipped": [f"{len(facts['skipped'])} samples"]}
-        if isinstance(facts, dict) and facts.get("skipped")
-        else facts
-        for split, facts in result.data.items()
-    }
-    speed = {n: x for n, x in (result.speed or {}).items() if n != "peak_memory_how"}
-    return result.model_copy(
-        update={
-            "config": clean,
-            "command": command_of(shown),
-            "data": data,
-            "speed": None if result.speed is None else speed,
-        }
-    )
+    return result.model_copy(update={"config": clean, "command": command_of(shown)})
+
+
+def without_errors(result: Result) -> Result:
+    """The result without texts that may name places: of skipped samples their number stays."""
+    data = dict(result.data)
+    for split, facts in data.items():
+        if isinstance(facts, dict) and facts.get("skipped"):
+            data[split] = {**facts, "skipped": [f"{len(facts['skipped'])} could not be read"]}
+    speed = result.speed
+    if speed is not None:
+        speed = {name: value for name, value in speed.items() if name != "peak_memory_how"}
+    return result.model_copy(update={"data": data, "speed": speed})
 
 
 def push(found: Checkpoint, repo: str, private: bool) -> str:

@@ -340,14 +340,14 @@ class Runner:
             self.listener.message(f"not timed: {first_line(error)}")
 
     def _time(self, group: Sequence[RunConfig], done: dict[str, Result]) -> None:
-        if not self._untimed(group, done):
+        if not (finished := self._untimed(group, done)):
             return
 
         def waiting() -> None:
             self.listener.message(f"{self.results}: another process is timing: waiting for it")
 
         with locked(self.results, waiting):
-            for config in group:  # another process may have timed them meanwhile
+            for config in finished:  # another process may have timed them meanwhile
                 there = load(folder_of(self.results, config, run_key(config)))
                 if there is not None and there.status == "finished":
                     done[there.key] = there

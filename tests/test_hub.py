@@ -14,7 +14,7 @@ from hub_server import TOKEN, Hub, serving
 from support import line
 
 from benchmark.checkpoint import open_checkpoint
-from benchmark.hub import package
+from benchmark.hub import package, parse
 from benchmark.results import read, save
 
 Cli = Callable[..., Result]
@@ -82,8 +82,14 @@ def test_no_path_of_this_machine_leaves(run: Path, tmp_path: Path) -> None:
     files = package(found, "me/net")
     sent = files["config.json"] + files["README.md"]
     assert b"secret" not in sent
-    assert json.loads(files["config.json"])["run"]["data"]["train"]["skipped"] == ["2 samples"]
     assert json.loads(files["config.json"])["decoder"] == "connectivity:found.json"
+    told = json.loads(files["config.json"])["run"]
+    assert told["data"]["train"]["skipped"] == ["2 could not be read"]
+    told["config"] |= {"decoder": "fcn"}
+    (tmp_path / "config.json").write_text(json.dumps({"run": told}))
+    back = parse(tmp_path / "config.json", "me/net")
+    assert back.data == told["data"]
+    assert back.speed == told["speed"]
 
 
 def test_what_is_public_does_not_take_what_is_private(

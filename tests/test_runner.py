@@ -85,6 +85,24 @@ def test_runs_of_one_network_are_timed_once(camvid, tmp_path, monkeypatch):
     assert stored["fcn", 2].speed["interleaved_with"] == ["hed"]
 
 
+def test_a_repetition_that_failed_stays_failed_when_others_are_timed(camvid, tmp_path, monkeypatch):
+    """The finished result of before is still in the folder."""
+    runs = runs_of(camvid)
+    Runner(tmp_path, min_time=0.01).run(runs[:1])
+    train = runner_module.train
+
+    def diverging(config, *rest):
+        if config.decoder == "fcn":
+            raise UserError("the loss is nan")
+        return train(config, *rest)
+
+    monkeypatch.setattr(runner_module, "train", diverging)
+    done = Runner(tmp_path, overwrite=True, min_time=0.01).run(runs)
+    assert [result.status for result in done] == ["failed", "finished"]
+    assert done[1].speed is not None
+    assert load(folder_of(tmp_path, runs[0], run_key(runs[0]))).status == "finished"
+
+
 def test_finished_runs_are_skipped_before_data_is_opened(camvid, tmp_path, monkeypatch):
     runs = runs_of(camvid, ["fcn"])
     Runner(tmp_path / "runs", min_time=0.01).run(runs)
