@@ -14,7 +14,7 @@ from benchmark.inference import Views, predict
 from benchmark.learning import autocast, heed_no_interrupt
 from benchmark.results import TaskScores
 from common.errors import DataError, UserError, out_of_memory
-from common.memory import release_memory
+from common.memory import fitting
 from datasets.base import DATASETS
 from datasets.pipeline import Readable, Resized, collate_readable
 from tasks.base import Task
@@ -94,7 +94,7 @@ def evaluate(
     mine = distributed.share(len(data))
     size = 1 if data.mixed else config.batch_size
     assert size is not None
-    predict_all = _Halving(model, list(accumulators), views, size)
+    at_once, tasks = size, list(accumulators)
     loader = DataLoader(
         Subset(Readable(data, replaced=False), mine),
         batch_size=size,
@@ -110,7 +110,7 @@ def evaluate(
             continue
         images = images.to(device, memory_format=torch.channels_last).float().div_(255)
         with autocast(config.amp, config.device):
-            predictions = predict_all(images, targets)
+            predictions, at_once = _in_pieces(model, tasks, images, targets, views, at_once)
         for prediction, sample in zip(predictions, targets, strict=True):
             for task, accumulator in accumulators.items():
                 if task.target in sample:
@@ -121,12 +121,11 @@ def evaluate(
     if distributed.size() > 1:
         _put_together(accumulators, data)
     for task, accumulator in accumulators.items():
-        if accumulator.images == 0:
-            seen = ", ".join(f"{name} {count}" for name, count in accumulator.counts().items())
-            raise DataError(
-                f"{config.dataset}, {data.source.name}: nothing to score in {task.name} ({seen}): "
-                "look at the ground truth with data preview"
-            )
+        try:
+            accumulator.require_images()
+        except DataError as error:
+            where = f"{config.dataset}, {data.source.name}, {task.name}"
+            raise DataError(f"{where}: {error}: look at it with data preview") from error
 
 
 def _put_together(accumulators: Mapping[Task, Accumulator], data: Resized) -> None:
@@ -141,31 +140,30 @@ def _put_together(accumulators: Mapping[Task, Accumulator], data: Resized) -> No
         data.bad.update(bad)
 
 
-class _Halving:
-    """``_predictions`` of so many images at once as memory holds: none depends on the others."""
+def _in_pieces(
+    model: nn.Module,
+    tasks: list[Task],
+    images: Tensor,
+    targets: list[dict[str, Tensor]],
+    views: Views,
+    at_once: int,
+) -> tuple[list[dict[str, Tensor]], int]:
+    """``_predictions`` of ``at_once`` images, or of as few as memory holds; of how many."""
+    found: list[dict[str, Tensor]] = []
 
-    def __init__(self, model: nn.Module, tasks: list[Task], views: Views, at_once: int) -> None:
-        self.model, self.tasks, self.views, self.at_once = model, tasks, views, at_once
+    def next_ones(count: int) -> list[dict[str, Tensor]]:
+        part = slice(len(found), len(found) + count)
+        return _predictions(model, tasks, images[part], targets[part], views)
 
-    def __call__(self, images: Tensor, targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        found: list[dict[str, Tensor]] = []
-        while len(found) < len(images):
-            some = slice(len(found), len(found) + self.at_once)
-            try:
-                found += _predictions(
-                    self.model, self.tasks, images[some], targets[some], self.views
-                )
-                continue
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                if self.at_once == 1:
-                    raise UserError(
-                        "memory ran out with one image: use a smaller --image-size"
-                    ) from error
-            self.at_once = max(1, min(self.at_once, len(images)) // 2)
-            release_memory()  # when the error, which holds the tensors, is gone
-        return found
+    while len(found) < len(images):
+        try:
+            some, at_once = fitting(next_ones, at_once)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError("memory ran out with one image: use a smaller --image-size") from error
+        found += some
+    return found, at_once
 
 
 def _predictions(

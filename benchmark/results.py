@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -195,7 +195,7 @@ def _check(result: Result) -> None:
     speed = result.speed or {}
     types = dict.fromkeys(("median_ms", "fps", "peak_memory_mb"), float)
     _typed("speed", speed, {**types, "session": str})
-    numbers: list[tuple[str, Iterable[float]]] = [
+    numbers: list[tuple[str, Collection[float]]] = [
         ("params", result.params.values()),
         ("macs", result.macs.values()),
         ("seconds", result.seconds.values()),
@@ -239,7 +239,7 @@ def _said(value: Any) -> str:
     return printable(f"{type(value).__name__} {value}", SHOWN)
 
 
-def _bounded(field: str, numbers: Iterable[float]) -> None:
+def _bounded(field: str, numbers: Collection[float]) -> None:
     """Raises ValueError for a number that is too large to be summed and squared."""
     if _small(numbers):
         return

@@ -4,7 +4,7 @@ import itertools
 import statistics
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ from benchmark.speed import (
     time_models,
 )
 from common.errors import UserError, first_line, out_of_memory, reason
-from common.memory import keep_freed_memory, keeps_freed_memory, release_memory
+from common.memory import fitting, keep_freed_memory, keeps_freed_memory
 from models.predictor import DensePredictor
 
 HEAD = "classes"
@@ -49,18 +49,6 @@ class Contender:
 
 def pair(row: SpeedRow) -> str:
     return f"{row['backbone']} + {row['decoder']}"
-
-
-def _fitting(run: Callable[[int], Timed], batch: int) -> tuple[Timed, int]:
-    """``run(batch)`` and its batch, halved until memory is enough. Raises what one image raises."""
-    while True:
-        try:
-            return run(batch), batch
-        except Exception as error:
-            if batch == 1 or not out_of_memory(error):
-                raise
-        batch //= 2
-        release_memory()  # when the error, which holds the tensors, is gone
 
 
 def time_rows(
@@ -97,7 +85,7 @@ def time_rows(
                 if pair(row) not in ready:
                     ready[pair(row)] = setup.prepared(models[pair(row)])
                 model, as_run = ready[pair(row)]
-                row["first_call_s"], ran = _fitting(
+                row["first_call_s"], ran = fitting(
                     lambda b, m=model, s=size: first_call(m, s, device, b, setup),  # type: ignore[misc]
                     batch,
                 )
@@ -168,7 +156,7 @@ def _time_group(
     if not group:
         return {}
     try:
-        (fitted, latencies, after), _ = _fitting(together, max(c.batch for c in group.values()))
+        (fitted, latencies, after), _ = fitting(together, max(c.batch for c in group.values()))
     except Exception as error:
         if not out_of_memory(error):
             raise

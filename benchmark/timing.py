@@ -42,8 +42,7 @@ def time_in_turns(
     here = device_name(first.device), torch.get_num_threads()
     models: dict[str, nn.Module] = {}
     setups: dict[str, Setup] = {}
-    alike: dict[str, list[str]] = {}  # by the run whose weights are timed
-    timed: dict[bytes, str] = {}
+    alike: dict[bytes, list[str]] = {}  # runs of each network; the first one's weights are timed
     for config in finished:
         key = run_key(config)
         folder = folder_of(results, config, key)
@@ -58,9 +57,9 @@ def time_in_turns(
             )
         else:
             tasks = make_tasks(config)
-            first_of = timed.setdefault(to_json(spec_of(config, tasks)), key)
-            alike.setdefault(first_of, []).append(key)
-            if first_of == key:
+            same = alike.setdefault(to_json(spec_of(config, tasks)), [])
+            same.append(key)
+            if len(same) == 1:
                 model = build_model(config, tasks)
                 load_checkpoint(folder, config.score, model)
                 models[key], setups[key] = Setup(amp=config.amp).prepared(model)
@@ -78,7 +77,8 @@ def time_in_turns(
         min_time=min_time,
     )
     with fresh_process() as process:
-        for key, latency in latencies.items():
+        for same in alike.values():
+            key = same[0]
             config = done[key].config
             others = sorted({name for name in names if name != config.decoder})
             memory = peak_memory(
@@ -88,14 +88,14 @@ def time_in_turns(
             )
             speed = {
                 **speed_record(
-                    latency, first.image_size, first.device, setups[key], others, session
+                    latencies[key], first.image_size, first.device, setups[key], others, session
                 ),
                 "weights_of": key,
                 "peak_memory_mb": _megabytes(memory["forward_bytes"]),
                 "weights_mb": _megabytes(memory.get("weights_bytes")),
                 "peak_memory_how": memory["error"] or memory["how"],
             }
-            for result in (done[name] for name in alike[key]):
+            for result in map(done.__getitem__, same):
                 result.speed = speed
                 result.seconds["time"] = time.perf_counter() - start
                 _save(folder_of(results, result.config, result.key), result)

@@ -1,8 +1,14 @@
-"""The C library's allocator, told to keep what is freed."""
+"""Memory that the C library keeps for the next step, and what to do when it is short."""
 
 import ctypes
 import gc
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
+
+from common.errors import out_of_memory
+
+Done = TypeVar("Done")
 
 # of <malloc.h>
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -44,3 +50,15 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
+
+
+def fitting(run: Callable[[int], Done], count: int) -> tuple[Done, int]:
+    """``run(count)`` and its count, halved until memory is enough. Raises what ``run(1)`` does."""
+    while True:
+        try:
+            return run(count), count
+        except Exception as error:
+            if count == 1 or not out_of_memory(error):
+                raise
+        count //= 2
+        release_memory()  # when the error, which holds the tensors, is gone

@@ -95,9 +95,9 @@ class RayExecutor(Executor):
             return
         self._told()
         places = [self.places[j.name] for j in self.jobs.values() if j.name in self.places]
-        terminate = self.ray.remote(num_cpus=0)(_terminate)
+        end = self.ray.remote(num_cpus=0)(_end)
         for pid, node in places:
-            terminate.options(scheduling_strategy=self._on(node, soft=False)).remote(pid)
+            end.options(scheduling_strategy=self._on(node, soft=False)).remote(pid)
         if places:
             self.ray.wait(list(self.jobs), num_returns=len(places), timeout=PATIENCE)
 
@@ -176,6 +176,6 @@ def _perform(job: Job, board: Any) -> Answer:
         raise RuntimeError(f"ended by {stop}") from None
 
 
-def _terminate(pid: int) -> None:
+def _end(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)

@@ -148,7 +148,7 @@ class Accumulator(ABC):
         the same images have the same splits and can be compared split by split. Raises DataError if
         there is nothing to score. Source: Efron 1979.
         """
-        self._require_images()
+        self.require_images()
         share = np.full(self.images, 1 / self.images)
         weights = np.random.default_rng(seed).multinomial(self.images, share, size=samples)
         return self.resample(weights)
@@ -166,7 +166,8 @@ class Accumulator(ABC):
         }
         return {name: ends for name, ends in found.items() if ends is not None}
 
-    def _require_images(self) -> None:
+    def require_images(self) -> None:
+        """Raises DataError, with what was left out, if no image was scored."""
         if self.images == 0:
             seen = ", ".join(f"{name} {count}" for name, count in self.counts().items() if count)
             raise DataError(f"{type(self).__name__}: nothing to score ({seen or 'no image'})")
@@ -196,7 +197,7 @@ class RowAccumulator(Accumulator):
         self._images += 1
 
     def compute(self) -> dict[str, float]:
-        self._require_images()
+        self.require_images()
         # fsum rounds once: the mean does not depend on the order in which workers are merged.
         return {name: math.fsum(rows) / len(rows) for name, rows in self._rows.items()}
 
@@ -210,6 +211,6 @@ class RowAccumulator(Accumulator):
         self._images += other._images
 
     def resample(self, weights: Ints) -> dict[str, Floats]:
-        self._require_images()
+        self.require_images()
         totals = weights.sum(axis=1)
         return {name: weights @ np.array(rows) / totals for name, rows in self._rows.items()}

@@ -196,7 +196,7 @@ class EdgeMetrics(Accumulator):
         return np.array(self._rows, dtype=np.int64).reshape(-1, self.thresholds, 4)
 
     def compute(self) -> dict[str, float]:
-        self._require_images()
+        self.require_images()
         result = split_scores(self._counted(), np.ones((1, self.images), dtype=np.int64))
         return {name: float(values[0]) for name, values in result.items()}
 
@@ -221,7 +221,7 @@ class EdgeMetrics(Accumulator):
             self._left_out[reason] += count
 
     def resample(self, weights: Ints) -> dict[str, Floats]:
-        self._require_images()
+        self.require_images()
         return split_scores(self._counted(), weights)
 
     def _settings(self) -> tuple[object, ...]:

@@ -205,7 +205,7 @@ class SegmentationMetrics(Accumulator):
         return _stack(self._boundary_counts, len(self.classes))
 
     def compute(self) -> dict[str, float]:
-        self._require_images()
+        self.require_images()
         return {
             name: float(values[0])
             for name, values in self.resample(np.ones((1, self.images), dtype=np.int64)).items()
@@ -235,7 +235,7 @@ class SegmentationMetrics(Accumulator):
         self._pixels_ignored += other._pixels_ignored
 
     def resample(self, weights: Ints) -> dict[str, Floats]:
-        self._require_images()
+        self.require_images()
         counts = _totals(weights, self.image_counts())
         classes = overlap(counts)
         result = scores(counts)
