@@ -26,7 +26,8 @@ from benchmark.learning import NotFinite, with_readers
 from benchmark.logs import NoLog, ScalarLog, scalar_log
 from benchmark.network import build_model, check_device, check_sync
 from benchmark.plan import command_of, make_tasks, run_key
-from benchmark.results import FILE, Result, folder_of, load, save, save_replicates
+from benchmark.replicates import save_replicates
+from benchmark.results import FILE, Result, folder_of, load, save
 from benchmark.resuming import EVERY, Keeper, clear, clear_finished, hand_over, tidy
 from benchmark.resuming import FOLDER as TRAINING
 from benchmark.run_data import Data, comparable, shared_data

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from benchmark.results import FILE, REPLICATES, Result, collect
+from benchmark.replicates import REPLICATES
+from benchmark.results import FILE, Result, collect
 from common.errors import UsageError, UserError
 from common.limits import RESULT
 

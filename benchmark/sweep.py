@@ -29,26 +29,27 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmark.config import FALLBACKS, FILLED_IN, PAIRS, RunConfig, option_name
+from benchmark.config import FALLBACKS, RunConfig, option_name
 from benchmark.light import Lightener
 from benchmark.plan import DEFAULT_DECODERS, resolve, run_key
+from benchmark.sweep_options import (
+    AXES,
+    Option,
+    Options,
+    check_choice,
+    choices_of,
+    field_of,
+    suggestion,
+)
 from common.errors import UsageError, UserError
 from common.limits import printable
 from common.marked_yaml import MarkedYaml, Place, read_marked_yaml
 from common.registry import nearest
 from datasets.base import DATASETS
-from models.backbones import check_name
-from models.decoders.base import DECODERS
-from models.predictor import wiring_file
-from tasks.base import TASKS
 
 Cache = Literal["only-missing", "always", "never"]
 BUILT_IN = Path(__file__).parent / "sweeps"
 MOST_RUNS = 100_000  # of a block: some would be planned for minutes, and trained for years
-AXES = ("task", "dataset", "backbone", "decoder", "seed")
-PLURALS = {f"{axis}s": axis for axis in AXES}
-FIELDS = {PAIRS.get(name, name): name for name in RunConfig.model_fields if name not in FILLED_IN}
-"""Names of options in a file → fields of a configuration."""
 
 
 class Rule(BaseModel):
@@ -72,17 +73,6 @@ class SweepFile(BaseModel):
     defaults: dict[str, Any] = Field(default_factory=dict)
     runs: list[dict[str, Any]] = Field(min_length=1)
     overrides: list[Rule] = Field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Option:
-    """A value, and where it was given: FILE:LINE and the key as it stands there."""
-
-    value: Any
-    where: str
-
-
-Options = dict[str, Option]
 
 
 @dataclass(frozen=True)
@@ -186,7 +176,7 @@ def read_sweep(name: str) -> Sweep:
         where = f"{source.where(loc)}: {key}"
         if first["type"] == "extra_forbidden":
             known = (Rule if loc[0] == "overrides" else SweepFile).model_fields
-            raise UsageError(f"{where}: unknown key: {_hint(str(key), known)}") from None
+            raise UsageError(f"{where}: unknown key: {suggestion(str(key), known)}") from None
         if first["type"] == "missing":
             raise UsageError(f"{where}: is missing") from None
         if first["type"] == "too_short":
@@ -196,62 +186,13 @@ def read_sweep(name: str) -> Sweep:
         ) from None
 
 
-def _hint(name: str, names: Any) -> str:
-    close = nearest(name, names, 1)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
-
-
-def field_of(key: str, where: str) -> str:
-    """The field of an option's name, with dashes or underscores, or of an axis in the plural."""
-    name = key.replace("-", "_")
-    if name in PLURALS:
-        return PLURALS[name]
-    if name in FIELDS:
-        return FIELDS[name]
-    if name in RunConfig.model_fields and name not in FILLED_IN:
-        return name
-    known = [*PLURALS, *(name.replace("_", "-") for name in FIELDS)]
-    close = nearest(key, known, 1)
-    hint = f"did you mean {close[0]}?" if close else "see python cli.py run --help"
-    raise UsageError(f"{where}: unknown option: {hint}")
-
-
-def _choices(axis: str, option: Option) -> list[Option]:
-    """The values of one axis, each a known name."""
-    values = option.value if isinstance(option.value, list) else [option.value]
-    if not values:
-        raise UsageError(f"{option.where}: is an empty list")
-    for value in values:
-        kind, word = (int, "seed") if axis == "seed" else (str, "name")
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise UsageError(f"{option.where}: {value!r} is no {word}")
-        if axis != "seed":
-            _check_name(axis, str(value), option.where)
-    return [Option(value, option.where) for value in values]
-
-
-def _check_name(axis: str, value: str, where: str) -> None:
-    try:
-        if axis == "task":
-            for part in value.split("+"):
-                TASKS.get(part)
-        elif axis == "dataset":
-            DATASETS.get(value)
-        elif axis == "backbone":
-            check_name(value)
-        elif axis == "decoder" and wiring_file(value) is None:
-            DECODERS.get(value)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
-
-
 def _products(given: Options, where: str, skipped: list[str]) -> Iterator[Options]:
     """The options of every run of a block. Pairs that a data set does not offer are left out.
 
     Raises UsageError if the block has no other pair.
     """
     axes = {
-        axis: _choices(axis, given[axis])
+        axis: choices_of(axis, given[axis])
         for axis in AXES
         if axis in given and given[axis].value is not None
     }
@@ -301,7 +242,7 @@ class _Rule:
         for name, option in self.values.items():
             if name in AXES:
                 raise UsageError(f"{option.where}: the runs are a product over it: write it there")
-        self.wanted = {name: _choices(name, option) for name, option in self.when.items()}
+        self.wanted = {name: choices_of(name, option) for name, option in self.when.items()}
 
     def apply(self, chosen: Options) -> None:
         seen = {axis: chosen[axis].value for axis in AXES if axis in chosen}
@@ -316,7 +257,7 @@ class _Rule:
             for option in options:
                 if (axis, option.value) not in self.met:
                     names = dict.fromkeys(str(getattr(run, axis)) for run in runs)
-                    hint = _hint(str(option.value), names)
+                    hint = suggestion(str(option.value), names)
                     raise UsageError(f"{option.where}: {option.value}: no run is meant: {hint}")
 
 
@@ -331,7 +272,7 @@ def _places(
         found[name] = Option(text, where)
     found |= {name: Option(text, f"--{key} {name}") for name, text in given.items()}
     for name, option in found.items():
-        _check_name(axis, name, option.where)
+        check_choice(axis, name, option.where)
     return found
 
 
@@ -343,7 +284,7 @@ def _check_places(
         names = dict.fromkeys(str(getattr(run, axis)) for run in runs)
         for name in given:
             if name not in names:
-                raise UsageError(f"--{key} {name}: no run has it: {_hint(name, names)}")
+                raise UsageError(f"--{key} {name}: no run has it: {suggestion(name, names)}")
 
 
 def unset_variables(path: Any) -> list[str]:

@@ -8,9 +8,10 @@ import pytest
 from benchmark.leaderboard import boards
 from benchmark.overall import overall
 from benchmark.plan import run_key
+from benchmark.replicates import load_replicates
 from benchmark.report.files import markdown
 from benchmark.reported import add_reported
-from benchmark.results import FILE, Result, collect, folder_of, load_replicates
+from benchmark.results import FILE, Result, collect, folder_of
 from benchmark.runner import Runner
 from benchmark.sweep import read_sweep
 from datasets.base import DATASETS

@@ -9,7 +9,8 @@ import pytest
 from support import line, result
 
 from benchmark.comparing import compare
-from benchmark.results import REPLICATES, save, save_replicates
+from benchmark.replicates import REPLICATES, save_replicates
+from benchmark.results import save
 from benchmark.sides import Side
 from common.errors import UserError
 

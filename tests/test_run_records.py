@@ -12,7 +12,8 @@ from support import line
 
 from benchmark.events import Silent
 from benchmark.plan import plan, run_key
-from benchmark.results import REPLICATES, folder_of, load, load_replicates, save_replicates
+from benchmark.replicates import REPLICATES, load_replicates, save_replicates
+from benchmark.results import folder_of, load
 from benchmark.runner import Runner
 from benchmark.samples import read_strips
 from tasks.metrics.segmentation import SegmentationMetrics

@@ -29,11 +29,12 @@ from benchmark.network import build_model
 from benchmark.overall import overall
 from benchmark.packing import pack
 from benchmark.plan import make_tasks, resolve
+from benchmark.replicates import REPLICATES, load_replicates
 from benchmark.report.files import write_reports
 from benchmark.report.page import page
 from benchmark.report.tables import rich_overall, rich_table
 from benchmark.report.wiring import rendered, wiring_figure
-from benchmark.results import FILE, REPLICATES, collect, load_replicates, save
+from benchmark.results import FILE, collect, save
 from benchmark.samples import read_strips
 from benchmark.sides import open_side
 from common import limits

@@ -34,6 +34,7 @@ from benchmark.overall import overall
 from benchmark.packing import pack
 from benchmark.plan import plan
 from benchmark.recommending import choose_board, recommend, with_latencies
+from benchmark.replicates import save_replicates
 from benchmark.report.comparison import comparison_json, comparison_lines, comparison_table
 from benchmark.report.files import BEGIN, END, update_between_markers, write_reports
 from benchmark.report.page import page
@@ -41,7 +42,7 @@ from benchmark.report.recommendation import recommendation_table, sentences
 from benchmark.report.tables import rich_overall, rich_table
 from benchmark.report.wiring import rendered, search_figure, wiring_figure
 from benchmark.reported import add_reported
-from benchmark.results import FILE, TaskScores, collect, save, save_replicates
+from benchmark.results import FILE, TaskScores, collect, save
 from benchmark.resuming import Keeper
 from benchmark.searching import prune
 from benchmark.sides import open_side
