@@ -96,7 +96,7 @@ def estimate(
 
     finished: results that may tell. opened: the splits of the data that could be opened, by
     ``shared_data``. budget: seconds to spend on measuring. The first run of each data set bears
-    the time of reading it.
+    the time of reading it, the first of each network that of timing it.
     """
     if not pending:
         return {}
@@ -120,6 +120,7 @@ def estimate(
     )
     estimates: dict[str, Estimate] = {}
     met: set[Any] = set()
+    timed: set[Any] = set()
     for config in pending:
         shared = shared_data(config)
         splits = opened.get(shared)
@@ -127,7 +128,13 @@ def estimate(
             estimates[run_key(config)] = UNKNOWN
             continue
         found = known.get(_alike(config))
-        told = _from_finished(config, found) if found else _from_rates(config, splits, rates)
+        told, timing = (
+            _from_finished(config, found) if found else _from_rates(config, splits, rates)
+        )
+        network = (_network(config), config.task, config.dataset)
+        if told.seconds is not None and network not in timed:
+            timed.add(network)
+            told = Estimate(told.seconds + timing, told.source)
         if told.seconds is not None and shared not in met:
             met.add(shared)
             seconds = _reading(shared, splits, reading, rates, _scoring(config))
@@ -172,18 +179,20 @@ class _Spent:
         return cls(result.config.epochs, spent["train"], spent["total"], timing)
 
 
-def _from_finished(config: RunConfig, found: Sequence[_Spent]) -> Estimate:
-    """Each epoch as long as theirs; the rest of a run does not depend on its length."""
+def _from_finished(config: RunConfig, found: Sequence[_Spent]) -> tuple[Estimate, float]:
+    """Each epoch as long as theirs; the rest of a run does not depend on its length. And a timing."""
 
     def seconds(spent: _Spent) -> float:
         assert config.epochs is not None
         longer = spent.train * (config.epochs / spent.epochs - 1)
-        return spent.total + longer + spent.timing
+        return spent.total + longer
 
-    return Estimate(statistics.median(map(seconds, found)), "as finished runs")
+    timing = statistics.median(spent.timing for spent in found)
+    return Estimate(statistics.median(map(seconds, found)), "as finished runs"), timing
 
 
-def _from_rates(config: RunConfig, splits: Splits, rates: _Rates) -> Estimate:
+def _from_rates(config: RunConfig, splits: Splits, rates: _Rates) -> tuple[Estimate, float]:
+    """Seconds of what was measured × how often it happens. And of a timing."""
     assert config.epochs is not None
     assert config.batch_size is not None
     assert config.validate_every is not None
@@ -192,7 +201,7 @@ def _from_rates(config: RunConfig, splits: Splits, rates: _Rates) -> Estimate:
     if step is None:
         step, source = _scaled(config, rates), "scaled by MACs"
     if step is None or scoring not in rates.scored:
-        return UNKNOWN
+        return UNKNOWN, 0.0
     images = len(splits["train"])
     batch = min(config.batch_size, images)
     if not rates.cached[scoring]:
@@ -203,10 +212,10 @@ def _from_rates(config: RunConfig, splits: Splits, rates: _Rates) -> Estimate:
         step * config.epochs * (images // batch)
         + validations * len(splits["val"]) * rates.validated[scoring]
         + len(splits["test"]) * rates.scored[scoring]
-        + 2 * rates.build.get(network, 0.5)  # for training and for timing
-        + max(TIMING, 20 * step / (3 * batch))
+        + rates.build.get(network, 0.5)
     )
-    return Estimate(seconds, source)
+    timing = rates.build.get(network, 0.5) + max(TIMING, 20 * step / (3 * batch))
+    return Estimate(seconds, source), timing
 
 
 def _scaled(config: RunConfig, rates: _Rates) -> float | None:
