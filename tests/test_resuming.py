@@ -42,6 +42,8 @@ VALUES = {
     "backbone": "test_resnet", "epochs": 3, "lr": 0.01, "threads": 1,
 }  # fmt: skip
 STEPS = 3 * 2
+WEIGHT = {"weight": torch.ones(1)}
+"""A state; older safetensors read none without a tensor."""
 NUMBERS = st.integers() | st.floats(allow_nan=False) | st.text() | st.booleans() | st.none()
 STATES = st.dictionaries(
     st.text() | st.integers(),
@@ -437,21 +439,21 @@ def test_what_is_made_replaces_what_was_there(tmp_path: Path) -> None:
 def test_a_state_tells_what_could_not_be_read(tmp_path: Path) -> None:
     keeper = Keeper(tmp_path, {})
     keeper.watch({"train": {3: "a.png: damaged"}, "val": {}})
-    keeper.save(1, {})
+    keeper.save(1, WEIGHT)
     bad: dict[str, dict[int, str]] = {"train": {}, "val": {1: "b.png: damaged"}}
     again = Keeper(tmp_path, {})
     again.watch(bad)
     assert bad == {"train": {3: "a.png: damaged"}, "val": {1: "b.png: damaged"}}
-    again.save(2, {})
+    again.save(2, WEIGHT)
     third: dict[str, dict[int, str]] = {"train": {}, "val": {}}
     Keeper(tmp_path, {}).watch(third)
     assert third == bad
 
 
 def test_what_another_training_has_made_is_not_taken_for_its_own(tmp_path: Path) -> None:
-    Keeper(tmp_path, {"lr": 1}).save(1, {})
+    Keeper(tmp_path, {"lr": 1}).save(1, WEIGHT)
     (tmp_path / "best.safetensors").write_bytes(b"of lr 1")
-    assert Keeper(tmp_path, {"lr": 1}).state == {}
+    assert Keeper(tmp_path, {"lr": 1}).state == WEIGHT
     assert (tmp_path / "best.safetensors").exists()
     assert Keeper(tmp_path, {"lr": 2}).state is None
     assert [path.name for path in tmp_path.iterdir()] == [FILES[0]]
@@ -534,7 +536,7 @@ def test_runs_that_another_process_times_are_not_timed_again(tmp_path: Path) -> 
 
 
 def test_nobody_waits_to_tidy_up(tmp_path: Path) -> None:
-    Keeper(tmp_path / "training", {}).save(1, {})
+    Keeper(tmp_path / "training", {}).save(1, WEIGHT)
     (tmp_path / "result.json").write_text("")
     with locked(tmp_path, lambda: None):
         tidy(tmp_path / "result.json")

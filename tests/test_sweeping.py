@@ -362,7 +362,7 @@ def test_measured_estimates(camvid, monkeypatch):
     told = [estimate(runs, [], opened)[run_key(run)] for run in runs]
     assert {e.source for e in told} == {"measured"}
     assert all(e.seconds > estimating.TIMING for e in told[:2])  # the first of their networks
-    assert all(0 < e.seconds for e in told)
+    assert all(e.seconds > 0 for e in told)
     together = estimate(runs, [], opened)  # of one measurement, whatever else the machine does
     assert together[run_key(runs[3])].seconds > together[run_key(runs[2])].seconds
     one_network = estimate(runs, [], opened, budget=1e-9)
