@@ -180,7 +180,7 @@ class _Spent:
 
 
 def _from_finished(config: RunConfig, found: Sequence[_Spent]) -> tuple[Estimate, float]:
-    """Each epoch as long as theirs, the rest of a run as long as it was; and seconds of a timing."""
+    """Each epoch as long as theirs, the rest of a run as it was; and seconds of a timing."""
 
     def seconds(spent: _Spent) -> float:
         assert config.epochs is not None
