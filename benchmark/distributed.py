@@ -5,6 +5,7 @@ and tells; what it reads for all, it hands to the others.
 """
 
 import contextlib
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -88,8 +89,11 @@ def alone(folder: Path, listener: Listener) -> Iterator[bool]:
         yield from_lead(late)
 
 
-def parallel(model: nn.Module, sync_bn: bool) -> nn.Module:
-    """What to call in training, so that gradients are averaged over the processes."""
+def parallel(model: nn.Module, sync_bn: bool, shape: tuple[int, ...]) -> nn.Module:
+    """What to call in training, so that gradients are averaged over the processes.
+
+    model: gives maps by name for images. shape: of images to try it on.
+    """
     if size() == 1:
         return model
     if sync_bn:
@@ -97,8 +101,18 @@ def parallel(model: nn.Module, sync_bn: bool) -> nn.Module:
 
         convert_sync_batchnorm(model)
     devices = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
-    # backbones may bring layers that no decoder reads
-    return DistributedDataParallel(model, devices, find_unused_parameters=True)
+    with torch.random.fork_rng(devices or []):
+        unread = _has_unread(copy.deepcopy(model).train(), shape)
+    # looking for them in every step takes time, and torch warns where there are none
+    return DistributedDataParallel(model, devices, find_unused_parameters=unread)
+
+
+def _has_unread(model: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether some trained weights have no part in the maps: of layers that no decoder reads."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    maps = model(torch.zeros(shape, device=weights[0].device))
+    total = torch.stack([y.sum() for y in maps.values()]).sum()
+    return None in torch.autograd.grad(total, weights, allow_unused=True)
 
 
 def mean(values: Sequence[float], device: torch.device) -> list[float]:

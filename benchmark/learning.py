@@ -201,7 +201,10 @@ class Learner:
         assert config.batch_size is not None
         self.config, self.batches, self.least = config, batches, least
         self.device = torch.device(config.device)
-        self.network = distributed.parallel(model, config.sync_bn)
+        size = config.crop_size or config.image_size
+        assert size is not None
+        few = min(max(least, 2), config.batch_size // distributed.size())
+        self.network = distributed.parallel(model, config.sync_bn, (few, 3, *size))
         self.modules = {"model": model, **modules}
         self.optimizers = list(optimizers)
         enabled = config.amp and self.device.type == "cuda"

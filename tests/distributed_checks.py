@@ -54,23 +54,35 @@ class Numbers(Dataset):
         return 24
 
 
+class Small(nn.Module):
+    """A network with a layer that nothing reads, as backbones may have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Tanh(), nn.Conv2d(3, 1, 1))
+        self.unread = nn.Conv2d(3, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"depth": self.read(images)}
+
+
 def learned() -> list[float]:
     config = resolve(make_config({"task": "depth", "batch_size": 6, "lr": 0.1, "clip_grad": 1.0}))
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Conv2d(3, 1, 1))
-    values = torch.rand(24, 1, 6, 6)
+    model = Small()
+    values = torch.rand(24, 3, 6, 6)
     learner = Learner(config, model, [torch.optim.SGD(model.parameters(), lr=0.1)], None, {})
     order = Batches(config, Numbers()).sampler
     for indices in order:
         images = values[indices]
 
         def losses_of(x: torch.Tensor, y: dict[str, torch.Tensor]) -> tuple:
-            loss = (learner.network(x) - y["y"]).square().mean()
+            loss = (learner.network(x)["depth"] - y["y"]).square().mean()
             return loss, {"task": loss}
 
         learner.step(images, {"y": images.mean((1, 2, 3), keepdim=True)}, losses_of,
                      model.parameters(), "here")  # fmt: skip
-    return [float(x) for p in model.parameters() for x in p.flatten()]
+    return [float(x) for p in model.parameters() for x in p.detach().flatten()]
 
 
 def main() -> None:

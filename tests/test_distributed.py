@@ -35,6 +35,7 @@ def ended(count: int, *arguments: object) -> str:
     process = started(count, *arguments)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
+    assert "Warning" not in output
     return output
 
 
