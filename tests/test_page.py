@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import re
 from base64 import b64encode
 from hashlib import sha256
@@ -336,6 +337,13 @@ def test_learning_curves_are_means_over_seeds_and_thinned():
     assert curves["val"][0] == epochs
     single = island(page(views(runs[:1]), []))[0]["rows"][0]["curves"]
     assert len(single["loss"]) == 2
+
+
+def test_a_curve_leaves_out_what_is_at_no_epoch():
+    history = [{"epoch": math.nan, "loss": 3.0}, {"loss": 2.0}, {"epoch": 3.0, "loss": 1.0},
+               {"epoch": 4.0, "loss": math.inf}]  # fmt: skip
+    text = page(views([result(history=history)]), [])
+    assert island(text)[0]["rows"][0]["curves"] == {"loss": [[3], [1.0]]}
 
 
 def test_curve_of_a_joint_run_is_its_own_tasks():

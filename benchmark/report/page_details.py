@@ -106,7 +106,7 @@ def _series(
         epoch["epoch"]: value
         for epoch in history
         for key, value in epoch.items()
-        if wanted(key) and "epoch" in epoch and math.isfinite(value)
+        if wanted(key) and math.isfinite(epoch.get("epoch", math.nan)) and math.isfinite(value)
     }
 
 
