@@ -377,9 +377,11 @@ def test_each_wiring_is_drawn_once_and_named_for_its_rows():
 def test_a_wiring_that_cannot_be_drawn_leaves_the_row():
     unknown = result("sparsemask", backbone="no_such_model")
     assert wiring_of(unknown.config) is None
-    odd = {"strides": [2, 4], "stages": {"1": ["E9"]}}
-    config = result().config.model_copy(update={"decoder": "connectivity:x.json", "wiring": odd})
-    assert wiring_of(config) is None
+    for odd in ({"strides": [2, 4], "stages": {"1": ["E9"]}},
+                {"strides": [math.inf, 4], "stages": {"1": ["E2"]}}):  # fmt: skip
+        update = {"decoder": "connectivity:x.json", "wiring": odd}
+        config = result().config.model_copy(update=update)
+        assert wiring_of(config) is None
     assert "x" in page(views([result(config=config)]), [])
     good = {"strides": list(FIVE), "stages": {"1": ["E5", "G"]}}
     found = wiring_of(config.model_copy(update={"wiring": good}))

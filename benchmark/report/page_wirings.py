@@ -61,7 +61,7 @@ def wiring_of(config: RunConfig) -> Connectivity | None:
         if config.wiring is None:
             return replace(preset(config.decoder, strides), name=config.decoder)
         return _given(config.wiring, Path(config.decoder.partition(":")[2]).stem).transfer(strides)
-    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+    except (UserError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return None
 
 
