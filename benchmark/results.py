@@ -168,6 +168,8 @@ def checked(content: Any) -> Result:
     _check(result)
     if result.status == "finished":
         _check_finished(result)
+    elif result.error is None:
+        result.error = "no reason given"
     return result
 
 

@@ -339,6 +339,15 @@ def test_learning_curves_are_means_over_seeds_and_thinned():
     assert len(single["loss"]) == 2
 
 
+def test_a_board_of_failures_does_not_stand_for_one_with_scores():
+    amp = result().config.model_copy(update={"amp": True})
+    runs = [result(), result(task="depth", dataset="scenes"), failed(config=amp, key="amp")]
+    tables = boards(runs)
+    assert len({board.title for board in tables}) < len(tables)
+    html = page(tables, overall(tables, None))
+    assert html.count('href="#board-') >= 2
+
+
 def test_a_curve_leaves_out_what_is_at_no_epoch():
     history = [{"epoch": math.nan, "loss": 3.0}, {"loss": 2.0}, {"epoch": 3.0, "loss": 1.0},
                {"epoch": 4.0, "loss": math.inf}]  # fmt: skip

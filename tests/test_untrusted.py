@@ -326,6 +326,16 @@ def test_names_in_a_result_stay_names(tmp_path: Path, name: str) -> None:
     assert json.loads(texts["leaderboard.json"])["boards"]
 
 
+def test_a_failure_without_a_reason_is_one(tmp_path: Path) -> None:
+    runs = named(tmp_path, "tame")
+    path = runs / "2" / FILE
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "error": None}))
+    found, problems = collect(runs)
+    assert not problems
+    assert [run.error for run in found if run.status == "failed"] == ["no reason given"]
+
+
 def test_a_hostile_result_from_the_command_line(cli, tmp_path: Path) -> None:
     runs = named(tmp_path, ESCAPES)
     (runs / "2" / FILE).write_text('{"format": "\\u001b[2J", "config": 1}')

@@ -248,7 +248,7 @@ def _across(table: Overall, views: Sequence[View]) -> dict[str, View]:
     return {
         view.board.title: view
         for view in views
-        if view.board.main and view.board.machine == table.title
+        if view.board.main and view.board.measured and view.board.machine == table.title
     }
 
 
