@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmark.events import Listener
 from common.errors import DataError, UsageError
-from common.files import whole_file
+from common.files import check_target, whole_file
 from datasets.base import DATASETS, DenseDataset, Sample
 from datasets.files import one_of
 from datasets.hdf5 import SUFFIXES, PackWriter
@@ -60,8 +60,7 @@ def pack(
 def _check_output(output: Path, overwrite: bool) -> None:
     if output.suffix.lower() not in SUFFIXES:
         raise UsageError(f"-o {output}: call the file .h5, by which --data knows it")
-    if output.is_dir():
-        raise UsageError(f"-o {output}: is a folder: name a file")
+    check_target(output, "-o")
     if output.exists() and not overwrite:
         raise UsageError(f"-o {output}: is there: name another file, or replace it by --overwrite")
 

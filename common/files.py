@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
@@ -37,8 +38,9 @@ def whole_file(path: Path, option: str = "--results") -> Iterator[Path]:
     """Yields the file to write, which becomes ``path`` at the end; an error leaves nothing.
 
     What killed processes of this machine have left is removed. Raises UserError
-    as ``write_atomic`` does.
+    as ``write_atomic`` does, also for a device or a pipe, which would be replaced.
     """
+    check_target(path, option)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +62,15 @@ def whole_file(path: Path, option: str = "--results") -> Iterator[Path]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def check_target(path: Path, option: str) -> None:
+    """Raises UserError for what no file can be put in place of: a folder, a device, a pipe."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "is a folder" if path.is_dir() else "is no regular file")
+    except OSError as error:  # of names that are too long, too
+        raise cannot_write(path, error, option) from error
 
 
 def _runs(pid: str) -> bool:

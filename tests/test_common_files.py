@@ -60,6 +60,7 @@ def test_what_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None
     for attempt in (
         lambda: write_atomic(file / "result.json", "x"),
         lambda: write_atomic(tmp_path, "x"),  # a folder stands there
+        lambda: write_atomic(tmp_path / ("n" * 300), "x"),
         lambda: check_writable(file / "results"),
         lambda: check_writable(file),
     ):
@@ -69,6 +70,14 @@ def test_what_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None
         assert "choose another place with --results" in str(caught.value)
         assert "\n" not in str(caught.value)
     assert names(tmp_path) == ["file"]
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=r"pipe: cannot be written \(is no regular file\): .* -o"):
+        write_atomic(pipe, "x", "-o")
+    assert pipe.is_fifo()
 
 
 def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path: Path) -> None:
