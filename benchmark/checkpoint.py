@@ -68,9 +68,13 @@ def _check_fits(path: Path, spec: NetworkSpec) -> None:
 
 @dataclass
 class Checkpoint:
-    """A trained network with the run that it comes from. model: on the CPU, in eval mode."""
+    """A trained network with the run that it comes from.
+
+    which: ``best`` or ``last`` weights. model: on the CPU, in eval mode.
+    """
 
     path: Path
+    which: str
     key: str
     config: RunConfig
     tasks: list[Task]
@@ -95,6 +99,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     except ValueError as error:
         raise UsageError(f"{folder / FILE}: not a result ({first_line(error)})") from None
     which = result.config.score if path.is_dir() else path.stem
+    if result.status == "failed" and not checkpoint_file(folder, which).is_file():
+        raise UsageError(f"--checkpoint {path}: that run failed ({result.error}): name another")
     other = path.is_file() and path.suffix != SUFFIX
     if other or not checkpoint_file(folder, which).is_file():
         raise UsageError(
@@ -108,10 +114,12 @@ def open_checkpoint(path: Path) -> Checkpoint:
         model = build_model(bare, tasks)
     except UserError:
         raise
+    except ImportError as error:
+        raise UserError(f"{error}: pip install -e . brings what is needed") from error
     except Exception as error:  # what was edited by hand may describe no network at all
         raise UsageError(
             f"{folder / FILE}: describes no network that can be built ({reason(error)}): take the "
             "run's own file"
         ) from error
     load_checkpoint(folder, which, model)
-    return Checkpoint(path, result.key, result.config, tasks, model.eval())
+    return Checkpoint(path, which, result.key, result.config, tasks, model.eval())

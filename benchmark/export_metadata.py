@@ -15,6 +15,13 @@ UNITS = {
     "saliency": "probability",
     "edges": "probability",
 }
+DECISIONS = {
+    "segmentation": "argmax(logits, axis=1)",
+    "depth": "min_depth * (max_depth / min_depth) ** sigmoid(logits)",
+    "saliency": "sigmoid(logits)",
+    "edges": "sigmoid(logits)",
+}
+"""How the unit follows from logits."""
 PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxscript")
 
 
@@ -33,6 +40,7 @@ def task_facts(config: RunConfig, task: Task, result: Result | None) -> dict[str
     """What a task's output means: unit, classes, depth range; its score and protocol, if known."""
     facts: dict[str, Any] = {"title": task.title, "channels": task.channels}
     facts["unit"] = UNITS.get(task.name, "")
+    facts["from_logits"] = DECISIONS.get(task.name, "")
     facts |= DATASETS.get(config.dataset).info.tasks[task.name]
     scored = result.by_task().get(task.name) if result is not None else None
     if scored is not None and scored.columns:

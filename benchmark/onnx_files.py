@@ -61,6 +61,14 @@ def name_axes(model: Any) -> None:
                 dim.dim_param = symbol.sub(lambda m: names[m.group()], dim.dim_param)
 
 
+def drop_places(model: Any) -> None:
+    """Take out of a ModelProto which lines of which files its nodes come from."""
+    for graph in (model.graph, *model.functions):
+        for value in (graph, *graph.node, *graph.value_info):
+            del value.metadata_props[:]
+            value.doc_string = ""
+
+
 def set_metadata(model: Any, metadata: Mapping[str, str]) -> None:
     """Put texts into a ModelProto's ``metadata_props``, in place of those of the same names."""
     kept = {p.key: p.value for p in model.metadata_props} | dict(metadata)

@@ -19,6 +19,7 @@ from benchmark.exporting import (
     check_format,
     checks,
     opened,
+    own_rounding,
     sizes_of,
     write,
 )
@@ -44,9 +45,11 @@ class Exported:
 
 
 def facts_of(found: Checkpoint) -> dict[str, Any]:
-    """``network_facts`` of a trained network, with its scores."""
+    """``network_facts`` of a trained network, with its scores where these weights were scored."""
     folder = found.path if found.path.is_dir() else found.path.parent
-    return network_facts(found.config, found.tasks, found.key, load(folder))
+    scored = load(folder) if found.which == found.config.score else None
+    facts = network_facts(found.config, found.tasks, found.key, scored)
+    return {**facts, "weights": found.which}
 
 
 def export(
@@ -83,7 +86,7 @@ def export(
     shipped = Shipped(found.model, found.tasks, postprocessing, both=calibrate is not None)
     sizes = sizes_of(shipped, form, config.image_size if static else None)
     facts = export_facts(facts_of(found), sizes.static, sizes.smallest, postprocessing)
-    with whole_file(output, "-o") as path:
+    with whole_file(output.resolve(), "-o") as path:
         write(shipped, form, path, sizes, {METADATA: json.dumps(facts, ensure_ascii=False)})
         passed = _verify(found, form, path, sizes, postprocessing)
         result = Exported(sizes, passed, path.stat().st_size)
@@ -106,9 +109,13 @@ def _verify(
     for check in done:
         if not check.passed:
             size = "x".join(map(str, check.shape[1:]))
+            own = own_rounding(found.model, check.shape)
+            remedy = "use another --format"
+            if own > check.error / 10:
+                remedy = f"PyTorch's own rounding of it is {own:g}: has its training diverged?"
             raise UserError(
                 f"--format {form}: differs from PyTorch by {check.error:g} on {check.shape[0]} "
-                f"images of {size}: nothing is written; use another --format"
+                f"images of {size}: nothing is written; {remedy}"
             )
     return done
 

@@ -83,7 +83,8 @@ class DensePredictor(nn.Module):
         """A copy for inference, of the same outputs: BatchNorm folded, dead parts gone."""
         fused = copy.deepcopy(self).eval()
         height, width = self.backbone.fixed_size or (64, 64)
-        example = torch.rand(1, 3, height, width, device=self.mean.device)
+        same = torch.Generator().manual_seed(0)
+        example = torch.rand(1, 3, height, width, generator=same).to(self.mean.device)
         fused.decoder = self.decoder.fuse(clamped_features(fused.backbone, example))
         fold_batch_norms(fused, example)
         return fused

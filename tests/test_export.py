@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from benchmark import exporting, shipping
 from benchmark.checkpoint import open_checkpoint
+from benchmark.export_metadata import DECISIONS
 from benchmark.exporting import METADATA, Shipped, checks, opened, sizes_of, write
 from models.backbones import create_backbone
 from models.decoders.base import DECODERS
@@ -92,6 +94,13 @@ def test_a_file_computes_what_the_network_does(
                 torch.testing.assert_close(seen, task.predict(logits), rtol=1e-4, atol=1e-4)
         facts = metadata(form, file)
         assert facts["key"] == found.key
+        assert facts["weights"] == "last"
+        parts = [file.read_bytes()]
+        if form != "onnx":
+            with zipfile.ZipFile(file) as packed:
+                parts += map(packed.read, packed.namelist())
+        assert not [x for x in (str(ROOT), "site-packages", str(tmp_path), f".{file.name}.")
+                    if any(x.encode() in part for part in parts)]  # fmt: skip
         assert set(facts["tasks"]) == set(outputs)
 
 
@@ -111,6 +120,27 @@ def test_a_file_that_is_wrong_does_not_stay(
     assert "--format onnx: differs from PyTorch by 0.1" in line(done)
     assert file.read_text() == "earlier"
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_depth_follows_from_logits_as_the_metadata_says() -> None:
+    logits = torch.linspace(-4, 4, 9)[None, None, None]
+    names = {"min_depth": 0.1, "max_depth": 10.0, "sigmoid": torch.sigmoid, "logits": logits}
+    found = eval(DECISIONS["depth"], names)
+    torch.testing.assert_close(found[:, 0], Depth(0.1, 10.0).predict(logits))
+
+
+@pytest.mark.slow
+def test_weights_that_were_not_scored_have_no_score(
+    cli: Cli, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    for which, scored in (("last", True), ("best", False)):
+        checkpoint = runs["depth"] / f"{which}.safetensors"
+        file = tmp_path / f"{which}.ts"
+        words = ("--checkpoint", checkpoint, "--format", "torchscript", "-o", file)
+        assert cli("export", *words).exit_code == 0
+        facts = metadata("torchscript", file)
+        assert facts["weights"] == which
+        assert ("score" in facts["tasks"]["depth"]) == scored
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import click
 
 from benchmark.commands.options import console_of_width, progress, quiet
 from common.errors import UsageError
+from common.files import check_target
 
 if TYPE_CHECKING:
     from benchmark.shipping import Exported
@@ -49,8 +50,7 @@ def export(
     for option, given in (("--data", data), ("--limit", limit)):
         if given is not None and not int8:
             raise UsageError(f"{option} {given}: for --int8 only")
-    if output.is_dir():
-        raise UsageError(f"-o {output}: is a folder: name the file to write")
+    check_target(output, "-o")
     quiet()
     import torch
 
