@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmark.checkpoint import Checkpoint, checkpoint_file, open_checkpoint
+from benchmark.config import RunConfig
 from benchmark.export_metadata import network_facts
 from benchmark.exporting import need
 from benchmark.plan import command_of
@@ -22,6 +23,8 @@ from benchmark.results import FILE, Result, checked, parsed
 from common.errors import UsageError, UserError, first_line
 from common.files import write_atomic
 from common.limits import RESULT, printable, read_bytes
+from models.connectivity import Connectivity
+from models.predictor import wiring_file
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 LIBRARY = "sparsemask-bench"
@@ -30,29 +33,41 @@ Done = TypeVar("Done")
 
 def check_repo(repo: str) -> None:
     """Raises UsageError unless ``repo`` is USER/NAME as hubs allow it."""
-    part = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
-    if not re.fullmatch(f"{part}/{part}", repo):
+    part = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+    if not re.fullmatch(f"{part}/{part}", repo) or re.search(r"--|\.\.|\.git$", repo):
         raise UsageError(f"{repo}: no name of a repository: write USER/NAME")
 
 
 def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
     """The files of a trained network on a hub, by name; no path of this machine is in them."""
     folder = found.path if found.path.is_dir() else found.path.parent
-    which = found.config.score if found.path.is_dir() else found.path.stem
     stored = Result.model_validate_json((folder / FILE).read_bytes())
     result = without_paths(without_errors(stored))
-    if which != result.config.score:
+    if found.which != result.config.score:
         raise UsageError(
             f"--checkpoint {found.path}: the scores are of the {result.config.score} weights: name "
             "the run's folder"
         )
     facts = network_facts(result.config, found.tasks, found.key, result)
     content = {"library": LIBRARY, **facts, "run": result.model_dump(mode="json")}
+    wiring = wiring_of(result.config)
     return {
-        WEIGHTS: checkpoint_file(folder, which).read_bytes(),
+        **({} if wiring is None else {wiring[0]: wiring[1]}),
+        WEIGHTS: checkpoint_file(folder, found.which).read_bytes(),
         CONFIG: (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(),
-        CARD: model_card(result, facts, repo).encode(),
+        CARD: model_card(result, facts, repo, wiring[0] if wiring is not None else "").encode(),
     }
+
+
+def wiring_of(config: RunConfig) -> tuple[str, bytes] | None:
+    """Name and content of the file that the decoder is wired by; None for other decoders."""
+    file = wiring_file(config.decoder)
+    if file is None or config.wiring is None or file.name in (WEIGHTS, CONFIG, CARD):
+        return None
+    stages = {int(stage): tuple(inputs) for stage, inputs in config.wiring["stages"].items()}
+    strides = tuple(config.wiring["strides"])
+    wiring = Connectivity(file.stem, strides, stages, config.backbone or "")
+    return file.name, (json.dumps(wiring.to_json(), indent=1) + "\n").encode()
 
 
 def without_paths(result: Result) -> Result:
@@ -188,6 +203,8 @@ def _asked(repo: str, request: Callable[[], Done]) -> Done:
                 f"{where} cannot be reached: check the network, or HF_ENDPOINT"
             ) from error
         raise UserError(f"{repo}: not uploaded by push-to-hub ({first_line(error)})") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise UserError("HF_HUB_OFFLINE is set: unset it to reach the hub") from error
     except Exception as error:  # of requests, httpx and the hub's own
         status = _status(error)
         if status in (401, 403):

@@ -112,6 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.hub.repos.get(name)
         if files is None or (name in self.hub.private and not self._authorised()):
             self._error(401 if not self._authorised() else 404, "RepoNotFound")
+        elif (parts[5:] or ["main"])[0] not in ("main", _commit(files)) and api:
+            self._error(404, "RevisionNotFound")
         elif api:
             siblings = [{"rfilename": file} for file in files]
             facts = {"id": name, "sha": _commit(files), "siblings": siblings}

@@ -14,8 +14,9 @@ from hub_server import TOKEN, Hub, serving
 from support import line
 
 from benchmark.checkpoint import open_checkpoint
-from benchmark.hub import package, parse
+from benchmark.hub import check_repo, package, parse
 from benchmark.results import read, save
+from models.connectivity import Connectivity
 
 Cli = Callable[..., Result]
 
@@ -63,6 +64,9 @@ def test_there_and_back(cli: Cli, hub: Hub, run: Path, tmp_path: Path) -> None:
     images = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(before.model(images)["depth"], after.model(images)["depth"])
+    commit = cli("from-hub", "me/net", "-o", tmp_path / "new", "--revision", "nope")
+    assert commit.exit_code == 1
+    assert "me/net: " in line(commit)
     again = cli("from-hub", "me/net", "-o", tmp_path / "back")
     assert again.exit_code == 2
     assert "holds something" in line(again)
@@ -92,6 +96,23 @@ def test_no_path_of_this_machine_leaves(run: Path, tmp_path: Path) -> None:
     assert back.speed == told["speed"]
 
 
+def test_a_wiring_goes_along(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    result = read(copy)
+    wiring = {"strides": [2, 4, 8, 16, 32], "stages": {"1": ["E3", "G"]}}
+    update = {"decoder": "connectivity:here/mine.json", "wiring": wiring}
+    result.config = result.config.model_copy(update=update)
+    save(copy, result)
+    found = dataclasses.replace(open_checkpoint(run), path=copy, config=result.config)
+    files = package(found, "me/net")
+    card = files["README.md"].decode()
+    assert "--decoder connectivity:mine.json" in card
+    assert "`mine.json` is in this repository" in card
+    (tmp_path / "mine.json").write_bytes(files["mine.json"])
+    assert Connectivity.load(tmp_path / "mine.json").stages == {1: ("E3", "G")}
+
+
 def test_what_is_public_does_not_take_what_is_private(
     cli: Cli, hub: Hub, run: Path, tmp_path: Path
 ) -> None:
@@ -109,7 +130,9 @@ def test_what_a_hub_refuses_is_one_line(
     done = cli("from-hub", "me/none", "-o", out)
     assert done.exit_code == 1
     assert "check the name" in line(done)
-    assert cli("from-hub", "no name", "-o", out).exit_code == 2
+    for name in ("no name", "me/x..y", "me/x--y", "me/x.git", "me/-x"):
+        assert cli("from-hub", name, "-o", out).exit_code == 2
+    check_repo("_me/_net")
     monkeypatch.setenv("HF_TOKEN", "wrong")
     done = cli("push-to-hub", "--checkpoint", run, "--repo", "me/net")
     assert "answers 401" in line(done)

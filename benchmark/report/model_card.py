@@ -16,8 +16,11 @@ PIPELINES = {"segmentation": "image-segmentation", "depth": "depth-estimation"}
 """What hubs call a task, where they have a name for it."""
 
 
-def model_card(result: Result, facts: Mapping[str, Any], repo: str) -> str:
-    """The card of a finished run as Markdown with YAML front matter."""
+def model_card(result: Result, facts: Mapping[str, Any], repo: str, wiring: str = "") -> str:
+    """The card of a finished run as Markdown with YAML front matter.
+
+    wiring: name of the file beside it that wires the decoder.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True,
         trim_blocks=True, lstrip_blocks=True, autoescape=False,
@@ -33,6 +36,7 @@ def model_card(result: Result, facts: Mapping[str, Any], repo: str) -> str:
         trained=result.data.get("train", {}).get("images"),
         tasks=_scores(result),
         command=result.command,
+        wiring=wiring,
         pretrained=_initialised(result),
     )
 
@@ -41,9 +45,10 @@ def _front_matter(result: Result, repo: str) -> dict[str, Any]:
     """No licence: the one of the data is not the network's to give."""
     config = result.config
     tasks = config.task.split("+")
+    tags = ["sparsemask", "dense-prediction", *tasks, str(config.backbone), config.decoder]
     front: dict[str, Any] = {
         "library_name": "sparsemask-bench",
-        "tags": ["sparsemask", "dense-prediction", *tasks, str(config.backbone), config.decoder],
+        "tags": list(dict.fromkeys(tags)),
     }
     if len(tasks) == 1 and tasks[0] in PIPELINES:
         front["pipeline_tag"] = PIPELINES[tasks[0]]
