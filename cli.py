@@ -20,6 +20,8 @@ from common.errors import UserError
 from common.limits import printable
 from common.memory import keep_freed_memory
 
+RESUMING = ("run", "sweep", "search")
+
 
 class Application(click.Group):
     """A user's mistake ends in one line and its exit code, never in a traceback."""
@@ -33,10 +35,10 @@ class Application(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as stop:
             by = f" by {stop}" if str(stop) else ""
-            click.echo(
-                f"\nstopped{by}: what is done is saved, and the same command goes on with the rest",
-                err=True,
-            )
+            rest = "what is written is whole; the same command begins anew"
+            if ctx.invoked_subcommand in RESUMING:
+                rest = "what is done is saved, and the same command goes on with the rest"
+            click.echo(f"\nstopped{by}: {rest}", err=True)
             ctx.exit(getattr(stop, "exit_code", 130))
 
 

@@ -54,7 +54,7 @@ def answer(question: Question) -> Check:
         try:
             answers.append(question.ask())
         except (Exception, SystemExit) as error:  # of a broken installation almost anything
-            answers.append(Found("fail", reason_of(error)))
+            answers.append(Found("fail", reason_of(error), "mend what this names, and ask again"))
         except KeyboardInterrupt as error:
             answers.append(error)
 

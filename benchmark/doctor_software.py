@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 DEVELOPMENT = ("test", "lint", "type")
 """Extras that nobody needs to use the benchmark."""
+USES = {
+    "tensorboard": "--tensorboard", "serve": "serve", "ray": "sweep --executor ray",
+    "slurm": "sweep --executor slurm", "export": "export and speed --onnx",
+    "hub": "push-to-hub and from-hub",
+}  # fmt: skip
 MODULES = ("torch", "torchvision", "timm", "kornia", "h5py", "skimage",
            "segmentation_models_pytorch", "scipy", "safetensors", "matplotlib")  # fmt: skip
 
@@ -81,7 +86,7 @@ def extra(name: str) -> Found:
         return Found("warn", f"too old: {', '.join(old)}", remedy)
     if missing:
         return Found("ok", f"not installed: {', '.join(missing)}", f"if needed: {remedy}")
-    return Found("ok", ", ".join(there))
+    return Found("ok", ", ".join(there), f"for {USES.get(name, name)}")
 
 
 def sorted_out(requirements: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
@@ -113,7 +118,9 @@ def imports() -> Found:
             importlib.import_module(name)
         except Exception as error:  # of packages that do not fit, anything
             why = " ".join(str(error).split())
-            remedy = "install torch and torchvision from one place, then pip install -e ."
+            remedy = "pip install -e ."
+            if not isinstance(error, ModuleNotFoundError):
+                remedy = f"install torch and torchvision from one place, then {remedy}"
             return Found("fail", f"import {name}: {type(error).__name__}: {why}", remedy)
     seconds = time.perf_counter() - start
     return Found(
@@ -251,6 +258,8 @@ def mixed_precision() -> Found:
     seen = f"{kind} on {device}: a training step takes {1 / ratio:.2f} times that of float32"
     if not finite:
         return Found("fail", f"{kind} on {device}: gradients are not finite", "leave --amp out")
+    if ratio < 1:
+        return Found("ok", seen, "works, but is slower here: leave --amp out")
     if ratio < 1.2:
         return Found("ok", seen, "works, but hardly pays here: leave --amp out")
     return Found("ok", seen, "--amp pays")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from benchmark.commands.options import console_of_width, progress, quiet, write_output
+from common.files import check_target
 
 
 @click.command()
@@ -23,6 +24,8 @@ def doctor(results: Path, data: Path | None, ray: bool, json_file: str | None) -
     from dataclasses import asdict
 
     quiet()
+    if json_file not in (None, "-"):
+        check_target(Path(json_file), "--json")
     from benchmark.doctor import examine, stops_runs
     from benchmark.report.doctor import checks_table, summary
 

@@ -58,6 +58,9 @@ def serve(
     others = "" if local else " (anyone who reaches this address can use it)"
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"http://{shown}:{port}/{others}: Ctrl-C ends it", err=True)
-    config = uvicorn.Config(app, log_level="warning", limit_concurrency=16, server_header=False)
+    config = uvicorn.Config(
+        app, log_level="critical", limit_concurrency=64, server_header=False,
+        timeout_graceful_shutdown=1,
+    )  # fmt: skip
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
