@@ -14,10 +14,12 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
-def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [(), ("--in-turn",)])
+def test_damaged_files_are_read_or_refused(tmp_path: Path, how: tuple[str, ...]) -> None:
     from tests.fuzz.readers import READERS
 
-    command = [sys.executable, "-m", "tests.fuzz", "all", "--cases", "150", "--minutes", "0.08"]
+    command = [sys.executable, "-m", "tests.fuzz", "all", "--cases", "150", "--minutes", "0.08",
+               *how]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "--out", str(tmp_path)],
@@ -30,6 +32,16 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
     assert done.returncode == 0, "\n".join([*traces, done.stdout, done.stderr[-3000:]])
     ended = [text.split()[1] for text in done.stdout.splitlines() if text.startswith("done: ")]
     assert ended == [f"{name}:" for name in READERS]
+
+
+def test_every_value_of_a_json_file_is_replaced_in_turn() -> None:
+    content = b'{"a": [1, 2, 3], "b": {"c": 4}}'
+    _, pairs = mutations.replacements(content)
+    assert len(pairs) == 5 * (len(mutations.ODD) + 1)  # a, its first and last, b, c
+    found = [mutations.replaced(content, *pair) for pair in pairs]
+    assert len({*found, content}) == len(pairs)  # b without c is an empty b
+    assert b'{"a": [1, 2, 3]}' in found
+    assert b'{"a": [1, 2, Infinity], "b": {"c": 4}}' in found
 
 
 @pytest.mark.parametrize("name", ["of_bytes", "of_json", "of_text"])

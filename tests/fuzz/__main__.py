@@ -2,10 +2,14 @@
 
     python -m tests.fuzz result --minutes 10
     python -m tests.fuzz all --cases 300 --out findings
+    python -m tests.fuzz result --in-turn
 
 A case is fine if the files are read, or refused by a UserError, within 20 s of the processor's time
 and 4 GB of addresses beyond the program's own. Anything else, a crash of the process too, is a
 finding: its files and its traceback are kept in --out. The same --seed makes the same cases.
+
+With --in-turn nothing is left to chance: every value of every JSON file is replaced by each of a
+list of odd ones, and removed. That found what random changes had missed.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -38,16 +43,40 @@ def alarm(number: int, frame: FrameType | None) -> None:
     raise TooSlow
 
 
-def one_case(name: str, seed: int, number: int, good: Path, root: Path) -> str:
+Turn = tuple[Path, int, int]
+"""A JSON file among the good ones, and what of it is replaced by what."""
+
+
+def turns_of(name: str, good: Path) -> list[Turn]:
+    """All that is replaced in turn, shuffled; of files that are built alike the first."""
+    from tests.fuzz.mutations import of_json, replacements
+    from tests.fuzz.readers import READERS
+
+    found: dict[str, list[Turn]] = {}
+    for pattern in (pattern for pattern, how in READERS[name].files if how is of_json):
+        for path in sorted(good.glob(pattern)):
+            shape, pairs = replacements(path.read_bytes())
+            found.setdefault(shape, [(path.relative_to(good), *pair) for pair in pairs])
+    turns = [turn for some in found.values() for turn in some]
+    random.Random(0).shuffle(turns)
+    return turns
+
+
+def one_case(
+    name: str, seed: int, number: int, good: Path, root: Path, turns: Sequence[Turn]
+) -> str:
     """Change a copy of the good files and read it: "read", "refused", or a traceback."""
     from common.errors import UserError
-    from tests.fuzz.mutations import mutate
+    from tests.fuzz.mutations import mutate, replaced
     from tests.fuzz.readers import READERS, check_message
 
     reader, rng = READERS[name], random.Random(f"{name} {seed} {number}")
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(good, root)
-    for _ in range(rng.choice((1, 1, 1, 2))):
+    if turns:
+        path, place, odd = turns[number]
+        mutate(root / path, lambda content, _: replaced(content, place, odd), rng)
+    for _ in range(0 if turns else rng.choice((1, 1, 1, 2))):
         pattern, mutation = rng.choice(reader.files)
         mutate(rng.choice(sorted(root.glob(pattern))), mutation, rng)
     try:
@@ -94,7 +123,7 @@ def keep(out: Path, name: str, number: int, trace: str, root: Path, kinds: Count
 
 
 def work(name: str, seed: int, first: int, cases: int, end: float, good: Path, place: Path,
-         out: Path, shared: mmap.mmap) -> None:  # fmt: skip
+         out: Path, shared: mmap.mmap, turns: Sequence[Turn]) -> None:  # fmt: skip
     """The cases from ``first`` on, in a process of its own; ``shared`` tells how far it is."""
     from tests.fuzz.readers import prepare
 
@@ -108,7 +137,7 @@ def work(name: str, seed: int, first: int, cases: int, end: float, good: Path, p
     number, read, refused, found = first, *struct.unpack_from("<QQQ", shared, 8)
     while number < cases and time.time() < end:
         struct.pack_into("<QQQQ", shared, 0, number, read, refused, found)
-        outcome = one_case(name, seed, number, good, place / "case")
+        outcome = one_case(name, seed, number, good, place / "case", turns)
         read, refused = read + (outcome == "read"), refused + (outcome == "refused")
         if outcome not in ("read", "refused"):
             found += 1
@@ -117,7 +146,7 @@ def work(name: str, seed: int, first: int, cases: int, end: float, good: Path, p
     struct.pack_into("<QQQQ", shared, 0, number, read, refused, found)
 
 
-def fuzz(name: str, minutes: float, cases: int, seed: int, out: Path) -> int:
+def fuzz(name: str, minutes: float, cases: int, seed: int, out: Path, in_turn: bool) -> int:
     """All cases of one reader. Prints the counts each minute; returns the number of findings."""
     from tests.fuzz.readers import READERS, prepare
 
@@ -129,11 +158,14 @@ def fuzz(name: str, minutes: float, cases: int, seed: int, out: Path) -> int:
         good.mkdir()
         READERS[name].make(good)
         READERS[name].read(good, random.Random(0))
+        turns = turns_of(name, good) if in_turn else []
+        if in_turn:
+            cases = min(cases, len(turns))
         first = 0
         while first < cases and time.time() < end:
             if not (child := os.fork()):
                 try:
-                    work(name, seed, first, cases, end, good, place, out, shared)
+                    work(name, seed, first, cases, end, good, place, out, shared, turns)
                 except BaseException:
                     traceback.print_exc()
                     os._exit(1)
@@ -175,9 +207,13 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=10**12, help="at most, for each reader")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("fuzz-findings"))
+    parser.add_argument("--in-turn", action="store_true", help="every value of JSON files")
     given = parser.parse_args()
     names = list(READERS) if "all" in given.readers else given.readers
-    found = [fuzz(name, given.minutes, given.cases, given.seed, given.out) for name in names]
+    found = [
+        fuzz(name, given.minutes, given.cases, given.seed, given.out, given.in_turn)
+        for name in names
+    ]
     raise SystemExit(1 if any(found) else 0)
 
 

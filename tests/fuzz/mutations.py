@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import math
 import random
 import struct
 import zipfile
@@ -117,6 +118,41 @@ def _places(content: Any, most: int = 5000) -> Any:
             for key in keys:
                 most -= 1
                 yield node, key
+            stack += [node[key] for key in keys]
+
+
+ODD = (math.inf, -math.inf, math.nan, 1.7e308, 0, -1, 0.5, 10**30, None, True, "", "x" * 300, "<b>",
+       "=1", [], {}, [None], {"a": None}, [math.inf, 2])  # fmt: skip
+"""What stands in for each value of a JSON file in turn; after them, that it is not there."""
+
+
+def replacements(content: bytes) -> tuple[str, list[tuple[int, int]]]:
+    """The shape of a JSON file, and what ``replaced`` may be given for it."""
+    places = list(_ends(json.loads(content)))
+    shape = repr([key for _, key in places])
+    return shape, [(place, odd) for place in range(len(places)) for odd in range(len(ODD) + 1)]
+
+
+def replaced(content: bytes, place: int, odd: int) -> bytes:
+    """A JSON file with one value replaced, or removed."""
+    whole = json.loads(content)
+    parent, key = list(_ends(whole))[place]
+    if odd < len(ODD):
+        parent[key] = copy.deepcopy(ODD[odd])
+    else:
+        del parent[key]
+    return json.dumps(whole).encode()
+
+
+def _ends(content: Any) -> Any:
+    """As ``_places``, but of lists only the first and the last."""
+    stack = [content]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict | list):
+            keys = list(_keys(node))
+            keys = keys if isinstance(node, dict) else sorted({*keys[:1], *keys[-1:]})
+            yield from ((node, key) for key in keys)
             stack += [node[key] for key in keys]
 
 
