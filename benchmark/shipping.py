@@ -145,6 +145,12 @@ def _quantized(
         "images": len(test),
         "scored_on": test.source.name,
         "metrics": metrics,
+        "higher_is_better": {
+            task.name: {
+                name: task.metric_info(name).higher_is_better for name in metrics["int8"][task.name]
+            }
+            for task in found.tasks
+        },
     }
     before = path.stat().st_size
     drop_outputs(model, "/logits")

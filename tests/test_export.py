@@ -149,6 +149,7 @@ def test_int8_is_scored_beside_the_floats(cli: Cli, runs: dict[str, Path], tmp_p
     done = cli("export", "--checkpoint", runs["depth"], "-o", file, "--int8", "--calibrate", 4,
                "--limit", 3)  # fmt: skip
     assert done.exit_code == 0, done.stderr
+    assert "AbsRel ↓" in done.stdout
     int8 = metadata("onnx", file)["int8"]
     assert int8["images"] == 3
     assert int8["calibration_images"] == 4

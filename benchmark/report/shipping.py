@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from benchmark.exporting import Check
-from benchmark.report.words import number
+from benchmark.report.words import metric_title, number
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
@@ -37,7 +37,8 @@ def loss_table(int8: Mapping[str, Any]) -> Table:
     for task, metrics in int8["metrics"]["int8"].items():
         for name, value in metrics.items():
             before = exact[task][name]
-            label = f"{task} {name}" if len(exact) > 1 else name
+            label = metric_title(name, int8["higher_is_better"][task][name])
+            label = f"{task} {label}" if len(exact) > 1 else label
             table.add_row(label, number(before, 4), number(value, 4), f"{value - before:+.4f}")
     table.add_row("MB", number(sizes["float32"] / 1e6, 2), number(sizes["int8"] / 1e6, 2), "")
     return table
