@@ -81,9 +81,10 @@ def application(draw: Draw, title: str, limits: Limits, host: str) -> Starlette:
     async def post(request: Request) -> HTMLResponse:
         try:
             name, content = await _uploaded(request, limits)
-            pictures = await anyio.to_thread.run_sync(
-                _drawn, draw, name, content, limits, limiter=one
-            )
+            async with one:
+                if await request.is_disconnected():  # while it waited for its turn
+                    raise Refused(400, "nobody waits for the maps")
+                pictures = await anyio.to_thread.run_sync(_drawn, draw, name, content, limits)
         except Refused as error:
             return page(error.status, str(error))
         except Exception as error:  # of a network, memory most of all
