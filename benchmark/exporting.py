@@ -165,8 +165,8 @@ def cannot_export(form: str, sizes: Sizes, why: str) -> UsageError:
     remedies = [f"--format {other}" for other in FORMATS if other != form]
     if sizes.static is None:
         remedies.insert(0, "--static (one image size)")
-        if form == "onnx" and not at_least(2, 8):
-            remedies.insert(0, f"a newer torch (2.8 or later, this is {torch.__version__})")
+    if form == "onnx" and not at_least(2, 8):
+        remedies.insert(0, f"a newer torch (2.8 or later, this is {torch.__version__})")
     return UsageError(
         f"--format {form}: cannot hold this network ({why}): use {', or '.join(remedies)}"
     )
