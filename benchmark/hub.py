@@ -62,7 +62,7 @@ def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
 def wiring_of(config: RunConfig) -> tuple[str, bytes] | None:
     """Name and content of the file that the decoder is wired by; None for other decoders."""
     file = wiring_file(config.decoder)
-    if file is None or config.wiring is None or file.name in (WEIGHTS, CONFIG, CARD):
+    if file is None or config.wiring is None or file.suffix != ".json" or file.name == CONFIG:
         return None
     stages = {int(stage): tuple(inputs) for stage, inputs in config.wiring["stages"].items()}
     strides = tuple(config.wiring["strides"])
