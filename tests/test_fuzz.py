@@ -18,8 +18,13 @@ ROOT = Path(__file__).parent.parent
 def test_damaged_files_are_read_or_refused(tmp_path: Path, how: tuple[str, ...]) -> None:
     from tests.fuzz.readers import READERS
 
-    command = [sys.executable, "-m", "tests.fuzz", "all", "--cases", "150", "--minutes", "0.08",
-               *how]  # fmt: skip
+    readers = [
+        name for name, reader in READERS.items()
+        if not how or any(mutation is mutations.of_json for _, mutation in reader.files)
+    ]  # fmt: skip
+    assert len(readers) >= 6
+    command = [sys.executable, "-m", "tests.fuzz", *readers, *how, "--cases", "150",
+               "--minutes", "0.08"]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "--out", str(tmp_path)],
@@ -31,7 +36,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, how: tuple[str, ...])
     traces = [path.read_text() for path in tmp_path.glob("*/trace.txt")]
     assert done.returncode == 0, "\n".join([*traces, done.stdout, done.stderr[-3000:]])
     ended = [text.split()[1] for text in done.stdout.splitlines() if text.startswith("done: ")]
-    assert ended == [f"{name}:" for name in READERS]
+    assert ended == [f"{name}:" for name in readers]
 
 
 def test_every_value_of_a_json_file_is_replaced_in_turn() -> None:
