@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import UsageError, UserError
 
 try:
     import fcntl
@@ -65,12 +65,12 @@ def whole_file(path: Path, option: str = "--results") -> Iterator[Path]:
 
 
 def check_target(path: Path, option: str) -> None:
-    """Raises UserError for what no file can be put in place of: a folder, a device, a pipe."""
+    """Raises UsageError for what no file can be put in place of: a folder, a device, a pipe."""
     try:
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "is a folder" if path.is_dir() else "is no regular file")
     except OSError as error:  # of names that are too long, too
-        raise cannot_write(path, error, option) from error
+        raise UsageError(str(cannot_write(path, error, option))) from error
 
 
 def _runs(pid: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
+from common.errors import UsageError, UserError
 from common.files import check_writable, sha256_of, write_atomic
 
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None
 def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(UserError, match=r"pipe: cannot be written \(is no regular file\): .* -o"):
+    with pytest.raises(UsageError, match=r"pipe: cannot be written \(is no regular file\): .* -o"):
         write_atomic(pipe, "x", "-o")
     assert pipe.is_fifo()
 

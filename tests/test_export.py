@@ -250,6 +250,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
     [
         (("--limit", 3), "--limit 3: for --int8 only"),
         (("--format", "torchscript", "--int8"), "--int8: onnxruntime quantises ONNX"),
+        (("-o", "."), ".: cannot be written (is a folder): choose another place with -o"),
     ],
 )
 def test_options_that_do_not_go_together(
