@@ -80,6 +80,11 @@ class Checkpoint:
     tasks: list[Task]
     model: DensePredictor
 
+    @property
+    def folder(self) -> Path:
+        """The run's."""
+        return self.path if self.path.is_dir() else self.path.parent
+
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """The network of a run's folder (the weights that were scored), or of one of its files.
@@ -99,10 +104,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
     except ValueError as error:
         raise UsageError(f"{folder / FILE}: not a result ({first_line(error)})") from None
     which = result.config.score if path.is_dir() else path.stem
-    if result.status == "failed" and not checkpoint_file(folder, which).is_file():
-        raise UsageError(f"--checkpoint {path}: that run failed ({result.error}): name another")
     other = path.is_file() and path.suffix != SUFFIX
     if other or not checkpoint_file(folder, which).is_file():
+        if result.status == "failed":
+            raise UsageError(f"--checkpoint {path}: that run failed ({result.error}): name another")
         raise UsageError(
             f"--checkpoint {path}: no weights there: name a run's folder, or the best{SUFFIX} or "
             f"last{SUFFIX} in it"

@@ -40,8 +40,7 @@ def check_repo(repo: str) -> None:
 
 def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
     """The files of a trained network on a hub, by name; no path of this machine is in them."""
-    folder = found.path if found.path.is_dir() else found.path.parent
-    stored = Result.model_validate_json((folder / FILE).read_bytes())
+    stored = Result.model_validate_json((found.folder / FILE).read_bytes())
     result = without_paths(without_errors(stored))
     if found.which != result.config.score:
         raise UsageError(
@@ -53,7 +52,7 @@ def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
     wiring = wiring_of(result.config)
     return {
         **({} if wiring is None else {wiring[0]: wiring[1]}),
-        WEIGHTS: checkpoint_file(folder, found.which).read_bytes(),
+        WEIGHTS: checkpoint_file(found.folder, found.which).read_bytes(),
         CONFIG: (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(),
         CARD: model_card(result, facts, repo, wiring[0] if wiring is not None else "").encode(),
     }
@@ -64,9 +63,7 @@ def wiring_of(config: RunConfig) -> tuple[str, bytes] | None:
     file = wiring_file(config.decoder)
     if file is None or config.wiring is None or file.suffix != ".json" or file.name == CONFIG:
         return None
-    stages = {int(stage): tuple(inputs) for stage, inputs in config.wiring["stages"].items()}
-    strides = tuple(config.wiring["strides"])
-    wiring = Connectivity(file.stem, strides, stages, config.backbone or "")
+    wiring = Connectivity.recorded(file.stem, config.wiring, config.backbone or "")
     return file.name, (json.dumps(wiring.to_json(), indent=1) + "\n").encode()
 
 

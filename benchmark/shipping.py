@@ -46,8 +46,7 @@ class Exported:
 
 def facts_of(found: Checkpoint) -> dict[str, Any]:
     """``network_facts`` of a trained network, with its scores where these weights were scored."""
-    folder = found.path if found.path.is_dir() else found.path.parent
-    scored = load(folder) if found.which == found.config.score else None
+    scored = load(found.folder) if found.which == found.config.score else None
     facts = network_facts(found.config, found.tasks, found.key, scored)
     return {**facts, "weights": found.which}
 

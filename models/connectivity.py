@@ -185,6 +185,16 @@ class Connectivity:
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
 
+    @classmethod
+    def recorded(cls, name: str, wiring: Mapping[str, Any], backbone: str = "") -> "Connectivity":
+        """From the strides and stages in a run's configuration; of other values, any error."""
+        return cls(
+            name=name,
+            strides=tuple(int(s) for s in wiring["strides"]),
+            stages={int(s): tuple(map(str, i)) for s, i in wiring["stages"].items()},
+            backbone=backbone,
+        )
+
 
 @dataclass(frozen=True)
 class Transfer:

@@ -117,9 +117,5 @@ def build_decoder(
     if file is None:
         return DECODERS.get(name)(backbone.features)
     strides = [f.stride for f in backbone.features]
-    if wiring is None:
-        source = Connectivity.load(file)
-    else:
-        stages = {int(stage): tuple(inputs) for stage, inputs in wiring["stages"].items()}
-        source = Connectivity(file.stem, tuple(wiring["strides"]), stages)
+    source = Connectivity.load(file) if wiring is None else Connectivity.recorded(file.stem, wiring)
     return ConnectedDecoder(backbone.features, source.transfer(strides))

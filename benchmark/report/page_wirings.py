@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -60,18 +59,10 @@ def wiring_of(config: RunConfig) -> Connectivity | None:
         strides = _strides(config.backbone or "", json.dumps(arguments, sort_keys=True))
         if config.wiring is None:
             return replace(preset(config.decoder, strides), name=config.decoder)
-        return _given(config.wiring, Path(config.decoder.partition(":")[2]).stem).transfer(strides)
+        name = Path(config.decoder.partition(":")[2]).stem
+        return Connectivity.recorded(name, config.wiring).transfer(strides)
     except (UserError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return None
-
-
-def _given(wiring: Mapping[str, object], name: str) -> Connectivity:
-    stages, strides = wiring["stages"], wiring["strides"]
-    return Connectivity(
-        name,
-        tuple(int(s) for s in strides),  # type: ignore[attr-defined]
-        {int(stage): tuple(map(str, inputs)) for stage, inputs in stages.items()},  # type: ignore[attr-defined]
-    )
 
 
 @functools.cache

@@ -76,9 +76,10 @@ def one_case(
     if turns:
         path, place, odd = turns[number]
         mutate(root / path, lambda content, _: replaced(content, place, odd), rng)
-    for _ in range(0 if turns else rng.choice((1, 1, 1, 2))):
-        pattern, mutation = rng.choice(reader.files)
-        mutate(rng.choice(sorted(root.glob(pattern))), mutation, rng)
+    else:
+        for _ in range(rng.choice((1, 1, 1, 2))):
+            pattern, mutation = rng.choice(reader.files)
+            mutate(rng.choice(sorted(root.glob(pattern))), mutation, rng)
     try:
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
