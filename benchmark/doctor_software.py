@@ -14,17 +14,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.doctor import Found
 from common.closing import Closing
 from common.errors import UserError, reason
+from common.paths import ROOT
 
 if TYPE_CHECKING:
     import torch
 
-ROOT = Path(__file__).parent.parent
 DEVELOPMENT = ("test", "lint", "type")
 """Extras that nobody needs to use the benchmark."""
 USES = {

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from common.memory import keeps_freed_memory
+from common.paths import ROOT
 
 PACKAGES = ("torch", "timm", "kornia", "segmentation-models-pytorch", "numpy")
-ROOT = Path(__file__).parent.parent
 
 
 def cpu_name() -> str:

@@ -15,13 +15,11 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from common.closing import Closing
 from common.errors import UserError, reason
-
-ROOT = Path(__file__).parent.parent
+from common.paths import ROOT
 
 
 class FreshProcess(Closing):

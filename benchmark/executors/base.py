@@ -3,12 +3,10 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from common.closing import Closing
 
-ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0  # seconds that a worker is given to save its training and end
 PACKAGES = ("benchmark", "common", "datasets", "models", "tasks")
 

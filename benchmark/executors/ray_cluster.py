@@ -11,7 +11,6 @@ from typing import Any
 from benchmark.executors.base import (
     PACKAGES,
     PATIENCE,
-    ROOT,
     Answer,
     Ended,
     Executor,
@@ -20,6 +19,7 @@ from benchmark.executors.base import (
 )
 from common import stopping
 from common.errors import UsageError, UserError
+from common.paths import ROOT
 
 EVERYTHING = 1_000_000
 

@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmark.executors.base import ROOT, Answer, Ended, Executor, Job, Started
+from benchmark.executors.base import Answer, Ended, Executor, Job, Started
 from common import stopping
 from common.errors import UsageError, UserError, first_line
+from common.paths import ROOT
 
 LOGS = ".slurm"
 AT_ONCE = 100
