@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from benchmark.events import Listener
 from benchmark.target_statistics import STATISTICS, TargetStatistics
 from common.errors import DataError
+from common.progress import Listener
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
 from datasets.pipeline import opener
 

@@ -17,10 +17,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmark.events import Listener
 from common import stopping
 from common.errors import UsageError
 from common.files import check_writable, locked
+from common.progress import Listener
 
 Value = TypeVar("Value")
 PATIENCE = timedelta(hours=2)

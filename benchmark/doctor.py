@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from benchmark.events import Listener, Silent
 from common.errors import reason
+from common.progress import Listener, Silent
 
 if TYPE_CHECKING:
     from benchmark.doctor_software import Probes

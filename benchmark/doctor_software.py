@@ -338,10 +338,10 @@ def trained() -> tuple[list[float], "dict[str, torch.Tensor]", float, float]:
     """Losses of the epochs, the weights, images a second, and the score on what was not seen."""
     from benchmark.config import make_config
     from benchmark.evaluation import evaluate, metrics_of
-    from benchmark.events import Silent
     from benchmark.network import build_model
     from benchmark.plan import make_tasks, resolve
     from benchmark.training import train
+    from common.progress import Silent
     from datasets.pipeline import Resized, open_splits
 
     asked = {"task": "depth", "limit": 24, "image_size": 64, "batch_size": 8, "epochs": 4,

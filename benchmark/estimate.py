@@ -20,7 +20,6 @@ from torch import nn
 from benchmark.config import RunConfig
 from benchmark.environment import device_name
 from benchmark.evaluation import evaluate, metrics_of, score_constant
-from benchmark.events import Silent
 from benchmark.network import build_model, check_device
 from benchmark.plan import make_tasks, run_key
 from benchmark.results import Result
@@ -28,6 +27,7 @@ from benchmark.run_data import shared_data
 from benchmark.speed import count_macs
 from benchmark.training import train, validated
 from common.errors import UserError
+from common.progress import Silent
 from datasets.pipeline import CACHE_BYTES, Resized, Split
 from models.predictor import DensePredictor
 

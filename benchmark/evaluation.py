@@ -9,12 +9,13 @@ from torch.utils.data import DataLoader, Subset
 
 from benchmark import distributed
 from benchmark.config import RunConfig
-from benchmark.events import Listener
 from benchmark.inference import Views, predict
-from benchmark.learning import autocast, heed_no_interrupt
+from benchmark.learning import autocast
 from benchmark.results import TaskScores
 from common.errors import DataError, UserError, out_of_memory
 from common.memory import fitting
+from common.progress import Listener
+from common.stopping import heed_no_interrupt
 from datasets.base import DATASETS
 from datasets.pipeline import Readable, Resized, collate_readable
 from tasks.base import Task

@@ -5,7 +5,6 @@ the tasks' decisions. A written file is run again and compared with PyTorch on s
 """
 
 import copy
-import importlib.util
 import io
 import logging
 import warnings
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UsageError, first_line
+from common.extras import need
 from models.exportable import make_exportable
 from models.predictor import DensePredictor
 from tasks.base import Task
@@ -113,13 +113,6 @@ def sizes_of(shipped: Shipped, form: str, static: tuple[int, int] | None) -> Siz
     # torch.export tells maps of one pixel from larger ones, after one more halving too (DSS)
     smallest = 3 * shipped.deepest if form == "pt2" else 32
     return Sizes(shipped.fixed_size or static, smallest)
-
-
-def need(*packages: str, extra: str, option: str) -> None:
-    """Raises UsageError that names the extra if one of ``packages`` is not installed."""
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise UsageError(f"{option} needs {package}: pip install -e '.[{extra}]'")
 
 
 def check_format(form: str) -> None:

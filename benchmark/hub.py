@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 from benchmark.checkpoint import Checkpoint, checkpoint_file, open_checkpoint
 from benchmark.config import RunConfig
 from benchmark.export_metadata import network_facts
-from benchmark.exporting import need
 from benchmark.plan import command_of
 from benchmark.report.model_card import model_card
 from benchmark.results import FILE, Result, checked, parsed
 from common.errors import UsageError, UserError, first_line
+from common.extras import need
 from common.files import write_atomic
 from common.limits import RESULT, printable, read_bytes
 from models.connectivity import Connectivity

@@ -5,7 +5,6 @@ import gc
 import itertools
 import math
 import random
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,10 +15,11 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 
 from benchmark import distributed
 from benchmark.config import NetworkConfig
-from benchmark.events import Listener
 from benchmark.resuming import random_states, set_random_states
 from common.errors import UserError, first_line, out_of_memory
 from common.memory import release_memory
+from common.progress import Listener
+from common.stopping import heed_no_interrupt
 from datasets.augment import Augment
 from datasets.pipeline import Readable, Resized, collate_readable
 
@@ -99,11 +99,6 @@ class _From(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return len(self.inner)
-
-
-def heed_no_interrupt(worker: int) -> None:  # noqa: ARG001
-    """Ctrl-C reaches every process of a terminal: those that read images end with their owner."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Batches:

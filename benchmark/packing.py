@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmark.events import Listener
 from common.errors import DataError, UsageError
 from common.files import check_target, whole_file
+from common.progress import Listener
 from datasets.base import DATASETS, DenseDataset, Sample
 from datasets.files import one_of
 from datasets.hdf5 import SUFFIXES, PackWriter

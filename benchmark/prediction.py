@@ -12,12 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from benchmark.checkpoint import Checkpoint
-from benchmark.events import Listener
 from benchmark.inference import Views, predict
-from benchmark.preview import class_colours
 from common.errors import DataError, UsageError
 from common.files import write_atomic
+from common.progress import Listener
 from datasets.base import DATASETS, Sample
+from datasets.drawing import class_colours
 from datasets.files import SUFFIXES, read_any_image
 from datasets.pipeline import fitted
 from tasks.base import Task

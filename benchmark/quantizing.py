@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from benchmark.checkpoint import Checkpoint
 from benchmark.config import RunConfig
 from benchmark.evaluation import evaluate, metrics_of
-from benchmark.events import Listener
 from benchmark.exporting import quietly
+from common.progress import Listener
 from datasets.pipeline import Resized, open_split
 from tasks.base import Task
 

@@ -12,12 +12,12 @@ from benchmark.checkpoint import open_checkpoint
 from benchmark.config import RunConfig
 from benchmark.environment import environment
 from benchmark.evaluation import evaluate, protocol_id, replicates_of, scores_of
-from benchmark.events import Listener, Silent
 from benchmark.inference import Size, Views
 from benchmark.network import check_device
 from benchmark.plan import make_tasks
 from benchmark.results import TaskScores
 from common.errors import UsageError
+from common.progress import Listener, Silent
 from datasets.base import DATASETS
 from datasets.hdf5 import is_packed
 from datasets.pipeline import Resized, open_split

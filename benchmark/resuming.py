@@ -21,10 +21,10 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from benchmark import distributed
-from benchmark.events import Listener, Silent
 from common import stopping
 from common.errors import UserError
 from common.files import locked, whole_file
+from common.progress import Listener, Silent
 
 FOLDER = "training"
 """Within a run's or a search's folder: what belongs to a training under way."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmark.config import RunConfig
 from benchmark.evaluation import score_constant
-from benchmark.events import Listener
+from common.progress import Listener
 from datasets.pipeline import Resized, open_splits
 from tasks.base import Task
 

@@ -21,7 +21,6 @@ from benchmark.evaluation import (
     replicates_of,
     scores_of,
 )
-from benchmark.events import Listener, Silent
 from benchmark.learning import NotFinite, with_readers
 from benchmark.logs import NoLog, ScalarLog, scalar_log
 from benchmark.network import build_model, check_device, check_sync
@@ -42,6 +41,7 @@ from benchmark.training import check_batch, train, validated
 from common import stopping
 from common.errors import DataError, UsageError, UserError, first_line, reason
 from common.files import check_writable, locked, write_atomic
+from common.progress import Listener, Silent
 from models.predictor import DensePredictor
 from tasks.base import Task
 

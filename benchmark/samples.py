@@ -12,11 +12,11 @@ from torch import nn
 
 from benchmark.config import RunConfig
 from benchmark.learning import autocast
-from benchmark.preview import colour_target, known_range
 from benchmark.resuming import PICTURES as FOLDER
 from common.files import write_atomic
 from common.limits import PICTURE, LimitError, read_bytes
 from datasets.base import DATASETS
+from datasets.drawing import colour_target, known_range
 from datasets.pipeline import Resized
 from tasks.base import Task
 

@@ -15,7 +15,6 @@ from benchmark import distributed
 from benchmark.config import SearchConfig
 from benchmark.costs import connection_costs
 from benchmark.environment import environment
-from benchmark.events import Listener, Silent
 from benchmark.learning import (
     LOG_EVERY,
     Batches,
@@ -37,6 +36,7 @@ from benchmark.wirings import FOUND, SEARCH, Search, read_search
 from common import stopping
 from common.errors import UsageError
 from common.files import write_atomic
+from common.progress import Listener, Silent
 from datasets.pipeline import Resized, open_splits
 from models.connectivity import Connectivity, from_weights
 from models.predictor import DensePredictor

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmark.checkpoint import Checkpoint
-from benchmark.events import Listener
 from benchmark.export_metadata import export_facts, network_facts
 from benchmark.exporting import (
     METADATA,
@@ -26,6 +25,7 @@ from benchmark.exporting import (
 from benchmark.results import load
 from common.errors import UsageError, UserError, reason
 from common.files import whole_file
+from common.progress import Listener
 
 Scores = dict[str, dict[str, float]]
 

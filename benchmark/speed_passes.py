@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.environment import environment
-from benchmark.events import Listener
 from benchmark.fresh import FreshProcess
 from benchmark.memory import fresh_process, peak_memory
 from benchmark.network import NetworkSpec
@@ -29,6 +28,7 @@ from benchmark.speed import (
 )
 from common.errors import UserError, first_line, out_of_memory, reason
 from common.memory import fitting, keep_freed_memory, keeps_freed_memory
+from common.progress import Listener
 from models.predictor import DensePredictor
 
 HEAD = "classes"

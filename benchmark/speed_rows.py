@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.events import Listener, Silent
-from benchmark.exporting import need
 from benchmark.network import check_device
 from benchmark.speed import (
     NOT_COUNTED,
@@ -31,6 +29,8 @@ from benchmark.speed_passes import (
     time_rows,
 )
 from common.errors import UsageError, UserError, first_line, reason
+from common.extras import need
+from common.progress import Listener, Silent
 from models.backbones import Backbone, check_name, create_backbone, create_without_weights
 from models.connectivity import Connectivity
 from models.decoders.base import DECODERS

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmark.config import RunConfig
-from benchmark.events import Listener
 from benchmark.plan import run_key
 from benchmark.results import Result, folder_of, load
 from benchmark.run_data import Data, comparable, shared_data
@@ -14,6 +13,7 @@ from benchmark.runner import Runner
 from benchmark.sweep import Cache, unset_variables
 from common.errors import DataError
 from common.files import check_writable
+from common.progress import Listener
 from datasets.base import DATASETS
 from datasets.pipeline import Split, open_splits
 

@@ -12,7 +12,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from benchmark import distributed
 from benchmark.config import NetworkConfig, RunConfig
-from benchmark.events import Listener
 from benchmark.learning import (
     LOG_EVERY,
     Batches,
@@ -27,6 +26,7 @@ from benchmark.resuming import Keeper, random_states, set_random_states
 from benchmark.weighting import Weighting
 from common import stopping
 from common.errors import UsageError
+from common.progress import Listener
 from datasets.pipeline import Resized
 from models.decoders.base import DecoderInfo
 from tasks.base import Task

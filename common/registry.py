@@ -1,4 +1,4 @@
-"""Names to implementations, filled by the modules of one package."""
+"""Names to implementations, filled by the modules of its packages."""
 
 import difflib
 import importlib
@@ -28,15 +28,15 @@ def unknown_name(kind: str, name: str, names: Iterable[str], listing: str) -> Us
 
 
 class Registry(Generic[T]):
-    """Implementations by name. The modules of ``package`` are imported on the first look-up.
+    """Implementations by name. The modules of ``packages`` are imported on the first look-up.
 
-    A module of the package calls ``@REGISTRY.register("name")``; nothing else must be edited to
+    A module of theirs calls ``@REGISTRY.register("name")``; nothing else must be edited to
     add an implementation.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, *packages: str) -> None:
         self.kind = kind
-        self.package = package
+        self.packages = packages
         self._entries: dict[str, T] = {}
         self._loaded = False
 
@@ -55,10 +55,10 @@ class Registry(Generic[T]):
 
     def _load(self) -> None:
         if not self._loaded:
-            package = importlib.import_module(self.package)
-            for module in pkgutil.iter_modules(package.__path__):
-                if not module.name.startswith("_"):
-                    importlib.import_module(f"{self.package}.{module.name}")
+            for package in map(importlib.import_module, self.packages):
+                for module in pkgutil.iter_modules(package.__path__):
+                    if not module.name.startswith("_"):
+                        importlib.import_module(f"{package.__name__}.{module.name}")
             self._loaded = True
 
     def names(self) -> list[str]:

@@ -101,3 +101,8 @@ def stop(also: bool = False) -> None:
     number, _wish.number = _wish.number, None
     if number is not None or also:
         raise Stopped(number or signal.SIGTERM)
+
+
+def heed_no_interrupt(worker: int) -> None:  # noqa: ARG001
+    """Ctrl-C reaches every process of a terminal: those that read images end with their owner."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -122,4 +122,4 @@ class DenseDataset(ABC):
         """Short hexadecimal digest that changes when the split's files change."""
 
 
-DATASETS: Registry[type[DenseDataset]] = Registry("dataset", "datasets")
+DATASETS: Registry[type[DenseDataset]] = Registry("dataset", "datasets.readers", "datasets.scenes")

@@ -12,8 +12,8 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from datasets.cityscapes import IDS
-from datasets.voc import PALETTE
+from datasets.readers.cityscapes import IDS
+from datasets.readers.voc import PALETTE
 
 H, W = 40, 48
 ODD = "straße 1 日本"  # a space, and letters that are not ASCII

@@ -9,7 +9,7 @@ from fixtures_data import ODD, ade20k, write_array
 from PIL import Image
 
 from common.errors import DataError
-from datasets.ade20k import CLASSES, Ade20k
+from datasets.readers.ade20k import CLASSES, Ade20k
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* samples in '.*' where ")
 

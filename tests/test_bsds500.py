@@ -14,9 +14,9 @@ from PIL import Image
 
 from common.annotators import annotators, unpack
 from common.errors import DataError
-from datasets import _matlab
-from datasets.bsds500 import BSDS500, read_boundaries
 from datasets.pipeline import Resized, Split
+from datasets.readers import _matlab
+from datasets.readers.bsds500 import BSDS500, read_boundaries
 from tests.support import SHARED
 
 SIZES = {"2": (32, 48), "10": (48, 32)}

@@ -11,7 +11,7 @@ from PIL import Image
 
 from common.errors import DataError, UsageError
 from datasets.base import DATASETS, DenseDataset
-from datasets.camvid import CLASSES, CamVid
+from datasets.readers.camvid import CLASSES, CamVid
 
 H, W = 36, 48
 NAMES = {

@@ -7,7 +7,7 @@ import pytest
 from fixtures_data import ODD, cityscapes, write_array
 
 from common.errors import DataError
-from datasets.cityscapes import CLASSES, Cityscapes
+from datasets.readers.cityscapes import CLASSES, Cityscapes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* samples in '.*' where ")
 # class of each id 0…33, of the published label table

@@ -13,10 +13,10 @@ from PIL import Image
 from support import line
 
 from benchmark.data_check import check
-from benchmark.events import Silent
 from benchmark.target_statistics import STATISTICS
 from common.annotators import pack as annotated
-from datasets import scenes
+from common.progress import Silent
+from datasets.scenes import scenes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*samples in.*")
 

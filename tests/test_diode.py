@@ -11,8 +11,8 @@ from PIL import Image
 
 from common.errors import DataError, UsageError
 from datasets.base import DATASETS
-from datasets.diode import Diode
 from datasets.pipeline import open_splits
+from datasets.readers.diode import Diode
 
 INDOORS = "indoors/scene_00000/scan_00160/00000_00160_indoors_000_000"
 OUTDOOR = "outdoor/scene_00003/scan_00163/00003_00163_outdoor_000_000"

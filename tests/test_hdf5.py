@@ -17,9 +17,9 @@ import torch
 from support import ROOT, TINY, line
 from torch.utils.data import DataLoader
 
-from benchmark.events import Silent
 from benchmark.packing import pack
 from common.errors import DataError, UsageError, UserError
+from common.progress import Silent
 from datasets import pipeline
 from datasets.base import Sample
 from datasets.hdf5 import Packed
@@ -101,7 +101,7 @@ def test_any_size_and_name_and_a_split_that_is_held_out(masks: Path) -> None:
 
 
 def test_several_tasks_of_one_rendering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.scenes._SPLITS", {"train": 3, "val": 1, "test": 1})
+    monkeypatch.setattr("datasets.scenes.scenes._SPLITS", {"train": 3, "val": 1, "test": 1})
     path = tmp_path / "scenes.h5"
     pack("scenes", None, ("depth", "saliency"), (32, 32), "lzf", path, False, Silent())
     for task in ("depth", "saliency"):

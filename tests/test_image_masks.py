@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.errors import DataError, UsageError
 from datasets.base import DATASETS
-from datasets.image_masks import ImageMasks
+from datasets.readers.image_masks import ImageMasks
 
 H, W = 24, 32
 RGB = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)

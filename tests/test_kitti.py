@@ -12,7 +12,7 @@ from PIL import Image
 
 from common.errors import DataError, UsageError
 from datasets.base import DATASETS
-from datasets.kitti import KittiDepth
+from datasets.readers.kitti import KittiDepth
 from tasks.depth import Depth
 
 LIST = "eigen_train_files_with_gt.txt"

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from benchmark.config import RunConfig, make_config
-from benchmark.events import Silent
 from benchmark.leaderboard import boards
 from benchmark.network import build_model
 from benchmark.plan import command_of, make_tasks, plan, resolve
@@ -16,6 +15,7 @@ from benchmark.results import TaskScores
 from benchmark.training import improvement, train
 from benchmark.weighting import Weighting
 from common.errors import DataError
+from common.progress import Silent
 from datasets.base import DatasetInfo, Sample
 from datasets.pipeline import Resized, Split
 from models.decoders.base import SeparateDecoders

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from common.errors import DataError, UsageError
 from datasets.base import DATASETS
-from datasets.nyu import CLASSES, FRAMES, MAPPING, SPLITS, NyuDepthV2
 from datasets.pipeline import Resized, Split, collate
+from datasets.readers.nyu import CLASSES, FRAMES, MAPPING, SPLITS, NyuDepthV2
 from tasks.depth import Depth
 from tests.support import TINY
 

@@ -19,8 +19,8 @@ from benchmark.report.page_strips import OVERHEAD
 from benchmark.report.page_wirings import wiring_of
 from benchmark.report.wiring import KINDS
 from benchmark.report.wiring_svg import wiring_svg
-from benchmark.report.words import number
 from common.limits import printable
+from common.words import number
 from models.connectivity import Connectivity, preset
 
 FIVE = (2, 4, 8, 16, 32)

@@ -16,7 +16,6 @@ from common.errors import DataError, UsageError
 from common.registry import Registry
 from datasets import pipeline
 from datasets.base import DatasetInfo, DenseDataset, Sample
-from datasets.image_masks import ImageMasks
 from datasets.pipeline import (
     Resized,
     Split,
@@ -26,6 +25,7 @@ from datasets.pipeline import (
     resize_image,
     resize_target,
 )
+from datasets.readers.image_masks import ImageMasks
 
 H, W = 10, 14
 

@@ -24,7 +24,6 @@ from support import ROOT
 from benchmark import distributed, resuming
 from benchmark import runner as runner_module
 from benchmark.config import RunConfig, SearchConfig, make_config
-from benchmark.events import Silent
 from benchmark.learning import Learner
 from benchmark.logs import ScalarLog
 from benchmark.plan import plan, resolve, run_key
@@ -35,6 +34,7 @@ from benchmark.searching import search
 from common import stopping
 from common.errors import UserError
 from common.files import locked
+from common.progress import Silent
 
 Cli = Callable[..., Result]
 VALUES = {

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from support import line
 
-from benchmark.events import Silent
 from benchmark.plan import plan, run_key
 from benchmark.replicates import REPLICATES, load_replicates, save_replicates
 from benchmark.results import folder_of, load
 from benchmark.runner import Runner
 from benchmark.samples import read_strips
+from common.progress import Silent
 from tasks.metrics.segmentation import SegmentationMetrics
 
 VALUES = {

@@ -10,13 +10,13 @@ from benchmark import runner as runner_module
 from benchmark import timing
 from benchmark.checkpoint import load_checkpoint
 from benchmark.config import make_config
-from benchmark.events import Silent
 from benchmark.network import build_model
 from benchmark.plan import make_tasks, plan, run_key
 from benchmark.results import folder_of, load, read_all, save
 from benchmark.runner import Runner
 from benchmark.speed import time_models
 from common.errors import DataError, UserError
+from common.progress import Silent
 
 VALUES = {
     "task": "segmentation", "dataset": "camvid", "image_size": "32x64", "crop_size": "32x32",

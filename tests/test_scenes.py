@@ -16,9 +16,9 @@ import torch
 
 from common.annotators import unpack
 from common.errors import UsageError
-from datasets._scenes_trace import NEAR, Hits, Scene, View, trace
 from datasets.base import DATASETS, Sample
-from datasets.scenes import SALIENT, Scenes
+from datasets.scenes.scenes import SALIENT, Scenes
+from datasets.scenes.trace import NEAR, Hits, Scene, View, trace
 
 SPLITS = ("train", "val", "test")
 CLASSES = Scenes.info.tasks["segmentation"]["classes"]
@@ -120,7 +120,7 @@ def test_same_sample_whatever_came_before() -> None:
 
 def test_same_sample_in_another_process() -> None:
     program = (
-        "import zlib; from datasets.scenes import Scenes; s = Scenes(None, 'val', 'depth')[3];"
+        "import zlib; from datasets.scenes.scenes import Scenes; s = Scenes(None, 'val', 'depth')[3];"
         "print([zlib.crc32(t.numpy().tobytes()) for t in (s.image, *s.targets.values())])"
     )
     root = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.errors import DataError, UsageError
 from datasets.base import DATASETS
-from datasets.seven_scenes import SevenScenes
+from datasets.readers.seven_scenes import SevenScenes
 
 H, W = 24, 32
 RAW = np.resize(np.array([0, 65535, 100, 1234, 3456], np.uint16), (H, W))

@@ -12,10 +12,10 @@ import torch
 from support import line
 
 from benchmark import speed, speed_passes, speed_rows
-from benchmark.events import Silent
 from benchmark.speed import NOT_COUNTED, Setup, count_macs, count_parameters, time_models
 from benchmark.speed_passes import Contender
 from common.errors import UsageError, out_of_memory
+from common.progress import Silent
 from models.backbones import create_backbone
 from models.connectivity import unet
 from models.predictor import DensePredictor, build_decoder

@@ -6,11 +6,11 @@ from torch import nn
 
 from benchmark.config import make_config
 from benchmark.evaluation import evaluate
-from benchmark.events import Silent
 from benchmark.learning import Batches, NotFinite, make_optimizer, rate
 from benchmark.plan import make_task, resolve
 from benchmark.training import check_batch, total_loss, train
 from common.errors import UsageError
+from common.progress import Silent
 from datasets.base import DatasetInfo, Sample
 from datasets.pipeline import Resized, Split
 from models.decoders.base import DecoderInfo

@@ -23,7 +23,6 @@ from support import line
 
 from benchmark.checkpoint import open_checkpoint, save_checkpoint
 from benchmark.config import read_config_file
-from benchmark.events import Silent
 from benchmark.leaderboard import boards
 from benchmark.network import build_model
 from benchmark.overall import overall
@@ -41,6 +40,7 @@ from common import limits
 from common.errors import DataError, UsageError, UserError
 from common.limits import LimitError, printable, read_bytes, size_text
 from common.marked_yaml import read_marked_yaml
+from common.progress import Silent
 from datasets.base import DATASETS
 from datasets.files import read_any_image, read_depth, read_image, read_labels, read_list, read_mask
 from datasets.hdf5 import Packed

@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.errors import DataError
 from datasets.paired import PairedFiles
-from datasets.voc import CLASSES, PALETTE, Voc2012, Voc2012Aug
+from datasets.readers.voc import CLASSES, PALETTE, Voc2012, Voc2012Aug
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* samples in '.*' where ")
 LABELS = [*range(21), 255]

@@ -100,7 +100,7 @@ def progress(verbose: bool = False) -> Iterator[Any]:
     )
 
     from benchmark.distributed import lead
-    from benchmark.events import Silent
+    from common.progress import Silent
 
     if not lead():
         yield Silent()

@@ -119,8 +119,8 @@ def transfer(
     from rich import box
     from rich.table import Table
 
-    from benchmark.report.words import cell
     from benchmark.wirings import carry, matches, named, told
+    from common.words import cell
 
     source = named(wiring)
     carried = carry(source, backbone, backbone_args(arguments))

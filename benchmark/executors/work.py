@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config import RunConfig
-from benchmark.events import Silent
 from benchmark.executors.base import Answer, Job, Settings
 from benchmark.plan import run_key
 from benchmark.results import FILE, Result, folder_of, load, save
@@ -18,6 +17,7 @@ from benchmark.run_data import Data, shared_data
 from benchmark.runner import Runner
 from common.errors import UserError
 from common.memory import keep_freed_memory
+from common.progress import Silent
 
 SMALL = 64_000_000
 """Bytes of a run's folder that travel from a worker which does not see the driver's."""

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from benchmark.comparing import Comparison, Report
-from benchmark.report.words import COST_NAMES, cell, metric_title
+from common.words import COST_NAMES, cell, metric_title
 
 UNITS = {
     "params": (1e6, " M"),

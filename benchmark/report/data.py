@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmark.report.words import cell
+from common.words import cell
 
 SIZES = 3
 """Image sizes that are named, the most frequent ones."""

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmark.report.words import metric_name, number
 from benchmark.results import Result
+from common.words import metric_name, number
 from datasets.base import DATASETS
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -25,11 +25,11 @@ from benchmark.report.page_rows import (
 from benchmark.report.page_strips import CAPTIONS, Pictures, pictures_of
 from benchmark.report.page_wirings import Wirings
 from benchmark.report.wiring_svg import wiring_svg
-from benchmark.report.words import COST_NAMES, metric_name, number
 from benchmark.results import Result, load
 from benchmark.rows import Board, Overall
 from benchmark.wirings import lines
 from common.limits import printable
+from common.words import COST_NAMES, metric_name, number
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("dom.js", "table.js", "details.js", "charts.js", "page.js")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.report.page_wirings import Wirings
-from benchmark.report.words import metric_name, number
 from benchmark.rows import Board, Row
+from common.words import metric_name, number
 
 RANGE = 68  # pixels of the picture of an interval
 

@@ -7,8 +7,8 @@ from rich.table import Table
 
 from benchmark.recommending import Recommendation, amount
 from benchmark.report.tables import INTERVAL, name_of
-from benchmark.report.words import COST_NAMES, cell, metric_name, metric_title
 from benchmark.rows import COSTS, Board, Row
+from common.words import COST_NAMES, cell, metric_name, metric_title
 
 TITLES = {"latency": "ms", "params": "M params", "macs": "GMACs", "memory": "MB"}
 

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from benchmark.exporting import Check
-from benchmark.report.words import metric_title, number
+from common.words import metric_title, number
 
 
 def checks_table(checks: Sequence[Check]) -> Table:

@@ -7,7 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.report.words import number
+from common.words import number
 
 PARTS = ("backbone", "decoder", "head")
 SHOWN_SHARE = 0.0005

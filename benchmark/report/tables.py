@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from benchmark.report.words import cell, metric_title, number
 from benchmark.results import TaskScores
 from benchmark.rows import Board, Overall, OverallRow, Row
+from common.words import cell, metric_title, number
 
 INTERVAL = "95 % of images"
 SPREAD = "± seeds"

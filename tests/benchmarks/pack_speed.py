@@ -18,9 +18,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmark.environment import environment
-from benchmark.events import Silent
 from benchmark.packing import pack
 from common.memory import keep_freed_memory
+from common.progress import Silent
 from datasets import pipeline
 from datasets.base import DATASETS
 from datasets.hdf5 import COMPRESSIONS

@@ -28,7 +28,6 @@ from benchmark.checkpoint import open_checkpoint
 from benchmark.commands.options import given
 from benchmark.comparing import compare
 from benchmark.config import read_config_file
-from benchmark.events import Silent
 from benchmark.leaderboard import boards
 from benchmark.overall import overall
 from benchmark.packing import pack
@@ -49,10 +48,11 @@ from benchmark.sides import open_side
 from benchmark.sweep import read_sweep
 from benchmark.wirings import lines, load_search, read_search
 from common.errors import UserError
+from common.progress import Silent
 from datasets import files, hdf5
 from datasets.base import DATASETS
-from datasets.bsds500 import read_boundaries
-from datasets.diode import _read_map
+from datasets.readers.bsds500 import read_boundaries
+from datasets.readers.diode import _read_map
 from models.backbones import create_backbone
 from models.connectivity import Connectivity, fully_dense
 from tests import fixtures_data, fixtures_depth_saliency, page_data

@@ -7,7 +7,7 @@ from torch import Tensor
 from datasets.base import DATASETS, DatasetInfo
 from datasets.files import read_labels
 from datasets.paired import Pair, PairedFiles, match_files
-from datasets.voc import PROTOCOL
+from datasets.readers.voc import PROTOCOL
 
 # the first name of each in objectInfo150.txt, label 1 first
 NAMES = """

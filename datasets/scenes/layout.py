@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from datasets._scenes_shade import NOISE, TEXTURES
-from datasets._scenes_things import (
+from datasets.scenes.shade import NOISE, TEXTURES
+from datasets.scenes.things import (
     BALL,
     CABINET,
     CEILING,
@@ -28,7 +28,7 @@ from datasets._scenes_things import (
     table_lamp,
     vase,
 )
-from datasets._scenes_trace import Double, Light, Materials, Scene, View
+from datasets.scenes.trace import Double, Light, Materials, Scene, View
 
 _CLEARANCE = 0.65  # metres around the camera that stay free: depths stay above 0.3 m
 _WALL_GAP = 0.55  # metres from the camera to the walls

@@ -17,11 +17,11 @@ import torch
 
 from common.annotators import pack
 from common.errors import UsageError
-from datasets._scenes_layout import furnish
-from datasets._scenes_shade import shade
-from datasets._scenes_things import CLASSES
-from datasets._scenes_trace import Hits, Scene, trace
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
+from datasets.scenes.layout import furnish
+from datasets.scenes.shade import shade
+from datasets.scenes.things import CLASSES
+from datasets.scenes.trace import Hits, Scene, trace
 
 VERSION = 1
 """Counts up with every change that alters samples."""

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from datasets._scenes_trace import PLANES, Double, Float, Hits, Index, Scene
+from datasets.scenes.trace import PLANES, Double, Float, Hits, Index, Scene
 
 TEXTURES = 14
 NOISE = 1 << 19

@@ -20,7 +20,6 @@ from torch import Tensor
 from common import limits
 from common.errors import DataError
 from datasets._hdf5_checks import own, own_array
-from datasets._matlab import read_numbers
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
 from datasets.files import (
     AGAIN,
@@ -35,6 +34,7 @@ from datasets.files import (
     voc_colour,
     warn_of_count,
 )
+from datasets.readers._matlab import read_numbers
 
 FRAMES = "nyu_depth_v2_labeled.mat"
 SPLITS = "splits.mat"
