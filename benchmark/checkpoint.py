@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from benchmark.config import RunConfig
-from benchmark.network import NetworkSpec, build_model, spec_of
-from benchmark.plan import make_tasks
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.network import NetworkSpec, build_model, spec_of
+from benchmark.experiment.plan import make_tasks
 from benchmark.results import FILE, read
 from common.errors import UsageError, UserError, first_line, reason
 from common.files import write_atomic

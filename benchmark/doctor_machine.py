@@ -121,7 +121,7 @@ def processor() -> Found:
     """Cores that this process may use, and the threads that it takes."""
     import torch
 
-    from benchmark.environment import cpu_name
+    from benchmark.experiment.environment import cpu_name
 
     usable, threads = usable_cores(), torch.get_num_threads()
     number, asked = f"{usable:.3g}", os.environ.get("OMP_NUM_THREADS")

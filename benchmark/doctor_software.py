@@ -236,8 +236,8 @@ def mixed_precision() -> Found:
     """Training steps of the default backbone, in half precision and in single."""
     import torch
 
-    from benchmark.learning import autocast
-    from benchmark.network import NetworkSpec
+    from benchmark.experiment.network import NetworkSpec
+    from benchmark.experiment.numerics import autocast
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = NetworkSpec("mobilenetv2_050", "fcn", {"depth": 1}).build().to(device)
@@ -336,10 +336,10 @@ def self_test() -> Found:
 
 def trained() -> tuple[list[float], "dict[str, torch.Tensor]", float, float]:
     """Losses of the epochs, the weights, images a second, and the score on what was not seen."""
-    from benchmark.config import make_config
     from benchmark.evaluation import evaluate, metrics_of
-    from benchmark.network import build_model
-    from benchmark.plan import make_tasks, resolve
+    from benchmark.experiment.config import make_config
+    from benchmark.experiment.network import build_model
+    from benchmark.experiment.plan import make_tasks, resolve
     from benchmark.training import train
     from common.progress import Silent
     from datasets.pipeline import Resized, open_splits

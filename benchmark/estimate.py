@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark.config import RunConfig
-from benchmark.environment import device_name
 from benchmark.evaluation import evaluate, metrics_of, score_constant
-from benchmark.network import build_model, check_device
-from benchmark.plan import make_tasks, run_key
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.environment import device_name
+from benchmark.experiment.network import build_model, check_device
+from benchmark.experiment.plan import make_tasks, run_key
 from benchmark.results import Result
 from benchmark.run_data import shared_data
 from benchmark.speed import count_macs

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from benchmark import distributed
-from benchmark.config import RunConfig
+from benchmark.experiment import distributed
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.numerics import autocast
 from benchmark.inference import Views, predict
-from benchmark.learning import autocast
 from benchmark.results import TaskScores
 from common.errors import DataError, UserError, out_of_memory
 from common.memory import fitting

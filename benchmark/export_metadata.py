@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from benchmark.config import RunConfig
+from benchmark.experiment.config import RunConfig
 from benchmark.results import Result
 from datasets.base import DATASETS
 from tasks.base import Task

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmark.checkpoint import Checkpoint, checkpoint_file, open_checkpoint
-from benchmark.config import RunConfig
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.plan import command_of
 from benchmark.export_metadata import network_facts
-from benchmark.plan import command_of
 from benchmark.report.model_card import model_card
 from benchmark.results import FILE, Result, checked, parsed
 from common.errors import UsageError, UserError, first_line

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.config import RunConfig
+from benchmark.experiment.config import RunConfig
 from benchmark.pareto import front, hypervolume
 from benchmark.results import Result, many_objects
 from benchmark.rows import COSTS, Board, Row

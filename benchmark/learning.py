@@ -1,21 +1,18 @@
 """What a training and a search share: batches, optimisers, and steps whose state can be saved."""
 
-import contextlib
 import gc
 import itertools
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 
-from benchmark import distributed
-from benchmark.config import NetworkConfig
-from benchmark.resuming import random_states, set_random_states
+from benchmark.experiment import distributed
+from benchmark.experiment.config import NetworkConfig
+from benchmark.experiment.numerics import random_states, set_random_states
 from common.errors import UserError, first_line, out_of_memory
 from common.memory import release_memory
 from common.progress import Listener
@@ -35,21 +32,6 @@ LOG_EVERY = 10
 
 class NotFinite(UserError):
     """The loss became NaN or infinite: the run cannot go on."""
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's generators."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries that use the old generator)
-    torch.manual_seed(seed)
-
-
-def autocast(amp: bool, device: str) -> contextlib.AbstractContextManager[Any]:
-    """Mixed precision where ``amp`` asks for it: float16 on CUDA, bfloat16 on the CPU."""
-    if not amp:
-        return contextlib.nullcontext()
-    kind = torch.device(device).type
-    return torch.autocast(kind, torch.float16 if kind == "cuda" else torch.bfloat16)
 
 
 def make_optimizer(

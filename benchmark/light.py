@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from benchmark.config import RunConfig
+from benchmark.experiment.config import RunConfig
 from benchmark.results import Result
 
 SCORES = ("columns", "higher_is_better", "units", "counts", "constant")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark import distributed
+from benchmark.experiment import distributed
 from common.closing import Closing
 from common.errors import UsageError
 from common.files import cannot_write

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from benchmark.experiment.network import NetworkSpec
 from benchmark.fresh import FreshProcess
-from benchmark.network import NetworkSpec
 from benchmark.speed import Setup, forward_call
 from common.errors import UserError, reason
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from benchmark.config import RunConfig
-from benchmark.learning import make_augment, seed_everything
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.numerics import seed_everything
+from benchmark.learning import make_augment
 from common.errors import UsageError
 from datasets.base import DATASETS
 from datasets.drawing import colour_target

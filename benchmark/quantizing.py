@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from benchmark.checkpoint import Checkpoint
-from benchmark.config import RunConfig
 from benchmark.evaluation import evaluate, metrics_of
+from benchmark.experiment.config import RunConfig
 from benchmark.exporting import quietly
 from common.progress import Listener
 from datasets.pipeline import Resized, open_split

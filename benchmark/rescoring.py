@@ -9,12 +9,12 @@ import torch
 from pydantic import BaseModel
 
 from benchmark.checkpoint import open_checkpoint
-from benchmark.config import RunConfig
-from benchmark.environment import environment
 from benchmark.evaluation import evaluate, protocol_id, replicates_of, scores_of
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.environment import environment
+from benchmark.experiment.network import check_device
+from benchmark.experiment.plan import make_tasks
 from benchmark.inference import Size, Views
-from benchmark.network import check_device
-from benchmark.plan import make_tasks
 from benchmark.results import TaskScores
 from common.errors import UsageError
 from common.progress import Listener, Silent

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from benchmark.config import RunConfig
+from benchmark.experiment.config import RunConfig
 from common import limits
 from common.errors import DataError
 from common.files import write_atomic

@@ -6,7 +6,6 @@ JSON and a digest of everything in the file's header: no pickle, and no damage g
 
 import hashlib
 import json
-import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -14,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from benchmark import distributed
+from benchmark.experiment import distributed
+from benchmark.experiment.numerics import State
 from common import stopping
 from common.errors import UserError
 from common.files import locked, whole_file
@@ -34,8 +33,6 @@ PICTURES = "samples"
 EVERY = 60.0
 """Seconds between two saved states, besides one at the end of each epoch."""
 FORMAT = 2
-
-State = dict[str, Any]
 
 
 class Position(Protocol):
@@ -98,32 +95,6 @@ def unpack(path: Path) -> State:
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())})") from error
     return state
-
-
-def random_states(device: torch.device) -> State:
-    """Of Python's, NumPy's and torch's global generators."""
-    version, numbers, gauss = random.getstate()
-    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
-    states: State = {
-        "python": [version, list(numbers), gauss],
-        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *map(float, rest)],
-        "torch": torch.get_rng_state(),
-    }
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_random_states(states: State, device: torch.device) -> None:
-    """The reverse of ``random_states``."""
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    kind, keys, position, has_gauss, cached = states["numpy"]
-    keys = keys.numpy().astype(np.uint32)
-    np.random.set_state((kind, keys, int(position), int(has_gauss), cached))  # noqa: NPY002
-    torch.set_rng_state(states["torch"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 class Keeper:

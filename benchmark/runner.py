@@ -10,10 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark import distributed
 from benchmark.checkpoint import load_checkpoint, save_checkpoint
-from benchmark.config import RunConfig
-from benchmark.environment import environment
 from benchmark.evaluation import (
     evaluate,
     metrics_of,
@@ -21,10 +18,13 @@ from benchmark.evaluation import (
     replicates_of,
     scores_of,
 )
+from benchmark.experiment import distributed
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.environment import environment
+from benchmark.experiment.network import build_model, check_device, check_sync
+from benchmark.experiment.plan import command_of, make_tasks, run_key
 from benchmark.learning import NotFinite, with_readers
 from benchmark.logs import NoLog, ScalarLog, scalar_log
-from benchmark.network import build_model, check_device, check_sync
-from benchmark.plan import command_of, make_tasks, run_key
 from benchmark.replicates import save_replicates
 from benchmark.results import FILE, Result, folder_of, load, save
 from benchmark.resuming import EVERY, Keeper, clear, clear_finished, hand_over, tidy

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmark.config import RunConfig
-from benchmark.learning import autocast
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.numerics import autocast
 from benchmark.resuming import PICTURES as FOLDER
 from common.files import write_atomic
 from common.limits import PICTURE, LimitError, read_bytes

@@ -11,25 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark import distributed
-from benchmark.config import SearchConfig
 from benchmark.costs import connection_costs
-from benchmark.environment import environment
+from benchmark.experiment import distributed
+from benchmark.experiment.config import SearchConfig
+from benchmark.experiment.environment import environment
+from benchmark.experiment.network import check_device, check_sync, open_network
+from benchmark.experiment.numerics import autocast, seed_everything
+from benchmark.experiment.plan import command_of, make_tasks
 from benchmark.learning import (
     LOG_EVERY,
     Batches,
     Learner,
     Log,
-    autocast,
     make_augment,
     make_optimizer,
     rate,
-    seed_everything,
     with_readers,
 )
 from benchmark.logs import scalar_log
-from benchmark.network import check_device, check_sync, open_network
-from benchmark.plan import command_of, make_tasks
 from benchmark.resuming import EVERY, FOLDER, Keeper, clear, clear_finished, hand_over, tidy
 from benchmark.training import check_batch
 from benchmark.wirings import FOUND, SEARCH, Search, read_search

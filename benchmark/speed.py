@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.environment import device_name
-from benchmark.learning import autocast
+from benchmark.experiment.environment import device_name
+from benchmark.experiment.numerics import autocast
 from models.predictor import DensePredictor
 
 PARTS = ("backbone", "decoder", "head")

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from benchmark.environment import environment
+from benchmark.experiment.environment import environment
+from benchmark.experiment.network import NetworkSpec
 from benchmark.fresh import FreshProcess
 from benchmark.memory import fresh_process, peak_memory
-from benchmark.network import NetworkSpec
 from benchmark.profiling import measured_peaks, profile
 from benchmark.speed import (
     Latency,

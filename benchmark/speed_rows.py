@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.network import check_device
+from benchmark.experiment.network import check_device
 from benchmark.speed import (
     NOT_COUNTED,
     PLAIN,

@@ -29,9 +29,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmark.config import FALLBACKS, RunConfig, option_name
+from benchmark.experiment.config import FALLBACKS, RunConfig, option_name
+from benchmark.experiment.plan import DEFAULT_DECODERS, resolve, run_key
 from benchmark.light import Lightener
-from benchmark.plan import DEFAULT_DECODERS, resolve, run_key
 from benchmark.sweep_options import (
     AXES,
     Option,

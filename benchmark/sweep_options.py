@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.config import FILLED_IN, PAIRS, RunConfig
+from benchmark.experiment.config import FILLED_IN, PAIRS, RunConfig
 from common.errors import UsageError
 from common.registry import nearest
 from datasets.base import DATASETS

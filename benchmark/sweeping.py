@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmark.config import RunConfig
-from benchmark.plan import run_key
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.plan import run_key
 from benchmark.results import Result, folder_of, load
 from benchmark.run_data import Data, comparable, shared_data
 from benchmark.runner import Runner

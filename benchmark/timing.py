@@ -11,11 +11,11 @@ from pydantic_core import to_json
 from torch import nn
 
 from benchmark.checkpoint import checkpoint_file, load_checkpoint
-from benchmark.config import RunConfig
-from benchmark.environment import device_name
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.environment import device_name
+from benchmark.experiment.network import build_model, spec_of
+from benchmark.experiment.plan import make_tasks, run_key
 from benchmark.memory import fresh_process, peak_memory
-from benchmark.network import build_model, spec_of
-from benchmark.plan import make_tasks, run_key
 from benchmark.results import FILE, Result, folder_of, save
 from benchmark.speed import Setup, speed_record, time_models
 from common.progress import Listener

@@ -10,19 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from benchmark import distributed
-from benchmark.config import NetworkConfig, RunConfig
-from benchmark.learning import (
-    LOG_EVERY,
-    Batches,
-    Learner,
-    Log,
-    autocast,
-    make_augment,
-    make_optimizer,
-    rate,
-)
-from benchmark.resuming import Keeper, random_states, set_random_states
+from benchmark.experiment import distributed
+from benchmark.experiment.config import NetworkConfig, RunConfig
+from benchmark.experiment.numerics import autocast, random_states, set_random_states
+from benchmark.learning import LOG_EVERY, Batches, Learner, Log, make_augment, make_optimizer, rate
+from benchmark.resuming import Keeper
 from benchmark.weighting import Weighting
 from common import stopping
 from common.errors import UsageError

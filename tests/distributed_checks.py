@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from benchmark import distributed
-from benchmark.config import make_config
 from benchmark.evaluation import evaluate, metrics_of
+from benchmark.experiment import distributed
+from benchmark.experiment.config import make_config
+from benchmark.experiment.plan import make_task, resolve
 from benchmark.learning import Batches, Learner
-from benchmark.plan import make_task, resolve
 from datasets.pipeline import Resized, open_split
 
 COUNT = 7  # does not divide among two or three

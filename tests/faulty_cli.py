@@ -5,7 +5,8 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from benchmark import distributed, runner
+from benchmark import runner
+from benchmark.experiment import distributed
 from benchmark.resuming import Keeper
 from cli import main
 from common.errors import UserError

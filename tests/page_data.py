@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmark.config import RunConfig
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.plan import command_of
 from benchmark.leaderboard import boards
-from benchmark.plan import command_of
 from benchmark.reported import add_reported
 from benchmark.results import Result
 from benchmark.rows import Board

@@ -7,7 +7,7 @@ from typing import Any
 from click.testing import Result
 from hypothesis import strategies as st
 
-from benchmark.config import RunConfig
+from benchmark.experiment.config import RunConfig
 from benchmark.results import Result as Run
 from models.connectivity import Connectivity, candidates
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.experiment.plan import run_key
 from benchmark.leaderboard import boards
 from benchmark.overall import overall
-from benchmark.plan import run_key
 from benchmark.replicates import load_replicates
 from benchmark.report.files import markdown
 from benchmark.reported import add_reported

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.config import RunConfig, make_config, read_config_file
+from benchmark.experiment.config import RunConfig, make_config, read_config_file
 from common.errors import DataError, UsageError
 
 

@@ -16,7 +16,7 @@ from benchmark.executors.choice import make_executor
 from benchmark.executors.driver import execute_on
 from benchmark.executors.local import LocalPool
 from benchmark.executors.work import SMALL, perform
-from benchmark.plan import plan, run_key
+from benchmark.experiment.plan import plan, run_key
 from benchmark.results import FILE, folder_of, load, read_all
 from benchmark.runner import Runner
 from benchmark.sweeping import Work, execute

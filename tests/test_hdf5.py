@@ -230,7 +230,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(camvid: Path, tmp_path: Path
     code = """
 import resource, signal, sys
 from pathlib import Path
-from benchmark.events import Silent
+from common.progress import Silent
 from benchmark.packing import pack
 from common.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -255,7 +255,7 @@ def test_a_killed_pack_leaves_nothing_that_opens(camvid: Path, tmp_path: Path) -
     output = tmp_path / "out" / "a.h5"
     code = (
         "import time, sys; from pathlib import Path; from benchmark import packing; "
-        "from benchmark.events import Silent\n"
+        "from common.progress import Silent\n"
         "class Slow(Silent):\n"
         "    def step(self, note=''): print(note, flush=True); time.sleep(0.2)\n"
         "packing.pack('camvid', Path(sys.argv[1]), ('segmentation',), (32, 40), 'none', "

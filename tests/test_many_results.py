@@ -13,10 +13,10 @@ from test_page import island
 from test_sweeping import Quiet, runs_of
 
 from benchmark.estimate import Estimate
+from benchmark.experiment.plan import run_key
 from benchmark.leaderboard import boards
 from benchmark.light import Lightener
 from benchmark.overall import overall
-from benchmark.plan import run_key
 from benchmark.report.files import as_csv, as_json, markdown
 from benchmark.report.latex import latex
 from benchmark.report.page import page, share_of

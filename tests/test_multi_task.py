@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from benchmark.config import RunConfig, make_config
+from benchmark.experiment.config import RunConfig, make_config
+from benchmark.experiment.network import build_model
+from benchmark.experiment.plan import command_of, make_tasks, plan, resolve
 from benchmark.leaderboard import boards
-from benchmark.network import build_model
-from benchmark.plan import command_of, make_tasks, plan, resolve
 from benchmark.report.tables import cells, header
 from benchmark.results import TaskScores
 from benchmark.training import improvement, train

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from benchmark import memory
+from benchmark.experiment.network import NetworkSpec
 from benchmark.fresh import FreshProcess
 from benchmark.memory import fresh_process, peak_memory
-from benchmark.network import NetworkSpec
 from benchmark.speed import Setup
 from common.errors import UserError, first_line
 

@@ -2,8 +2,8 @@ import shlex
 
 import pytest
 
-from benchmark.config import make_config
-from benchmark.plan import DEFAULT_DECODERS, command_of, plan, resolve, run_key
+from benchmark.experiment.config import make_config
+from benchmark.experiment.plan import DEFAULT_DECODERS, command_of, plan, resolve, run_key
 from cli import main
 from common.errors import DataError, UsageError
 from datasets.base import DATASETS

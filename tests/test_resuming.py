@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from support import ROOT
 
-from benchmark import distributed, resuming
+from benchmark import resuming
 from benchmark import runner as runner_module
-from benchmark.config import RunConfig, SearchConfig, make_config
+from benchmark.experiment import distributed
+from benchmark.experiment.config import RunConfig, SearchConfig, make_config
+from benchmark.experiment.plan import plan, resolve, run_key
 from benchmark.learning import Learner
 from benchmark.logs import ScalarLog
-from benchmark.plan import plan, resolve, run_key
 from benchmark.results import folder_of, read, save
 from benchmark.resuming import FILES, Keeper, hand_over, pack, tidy, unpack
 from benchmark.runner import Runner

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from support import line
 
-from benchmark.plan import plan, run_key
+from benchmark.experiment.plan import plan, run_key
 from benchmark.replicates import REPLICATES, load_replicates, save_replicates
 from benchmark.results import folder_of, load
 from benchmark.runner import Runner

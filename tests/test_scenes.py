@@ -120,7 +120,8 @@ def test_same_sample_whatever_came_before() -> None:
 
 def test_same_sample_in_another_process() -> None:
     program = (
-        "import zlib; from datasets.scenes.scenes import Scenes; s = Scenes(None, 'val', 'depth')[3];"
+        "import zlib; from datasets.scenes.scenes import Scenes; "
+        "s = Scenes(None, 'val', 'depth')[3];"
         "print([zlib.crc32(t.numpy().tobytes()) for t in (s.image, *s.targets.values())])"
     )
     root = Path(__file__).parents[1]

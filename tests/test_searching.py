@@ -10,9 +10,9 @@ import pytest
 import torch
 from click.testing import Result
 
-from benchmark.config import PAPER_SEARCH, SearchConfig, make_config
 from benchmark.costs import connection_costs
-from benchmark.plan import command_of, make_tasks, resolve
+from benchmark.experiment.config import PAPER_SEARCH, SearchConfig, make_config
+from benchmark.experiment.plan import command_of, make_tasks, resolve
 from benchmark.searching import build_relaxed, prune, ramp
 from benchmark.wirings import Search
 from common.errors import UsageError

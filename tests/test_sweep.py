@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support import line
 
-from benchmark.plan import DEFAULT_DECODERS, plan, run_key
+from benchmark.experiment.plan import DEFAULT_DECODERS, plan, run_key
 from benchmark.sweep import BUILT_IN, read_sweep
 from common.errors import DataError, UsageError
 

@@ -12,7 +12,7 @@ from support import ROOT
 from benchmark import estimate as estimating
 from benchmark import sweeping
 from benchmark.estimate import Estimate, estimate
-from benchmark.plan import plan, run_key
+from benchmark.experiment.plan import plan, run_key
 from benchmark.report.sweep import comparison, duration, plan_line, watching
 from benchmark.results import read_all
 from benchmark.run_data import shared_data

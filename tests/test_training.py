@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.config import make_config
 from benchmark.evaluation import evaluate
+from benchmark.experiment.config import make_config
+from benchmark.experiment.plan import make_task, resolve
 from benchmark.learning import Batches, NotFinite, make_optimizer, rate
-from benchmark.plan import make_task, resolve
 from benchmark.training import check_batch, total_loss, train
 from common.errors import UsageError
 from common.progress import Silent

@@ -22,12 +22,12 @@ from safetensors.torch import save_file
 from support import line
 
 from benchmark.checkpoint import open_checkpoint, save_checkpoint
-from benchmark.config import read_config_file
+from benchmark.experiment.config import read_config_file
+from benchmark.experiment.network import build_model
+from benchmark.experiment.plan import make_tasks, resolve
 from benchmark.leaderboard import boards
-from benchmark.network import build_model
 from benchmark.overall import overall
 from benchmark.packing import pack
-from benchmark.plan import make_tasks, resolve
 from benchmark.replicates import REPLICATES, load_replicates
 from benchmark.report.files import write_reports
 from benchmark.report.page import page

@@ -7,8 +7,8 @@ import pytest
 import torch
 from support import TINY, line
 
-from benchmark.config import RunConfig, make_config
-from benchmark.plan import resolve, run_key
+from benchmark.experiment.config import RunConfig, make_config
+from benchmark.experiment.plan import resolve, run_key
 from benchmark.results import folder_of
 from common.errors import UsageError
 from models.backbones import create_backbone

@@ -32,8 +32,8 @@ def preview(
 ) -> None:  # fmt: skip
     """Draw a contact sheet: image, coloured target, both after augmentation."""
     quiet()
-    from benchmark.config import make_config
-    from benchmark.plan import resolve
+    from benchmark.experiment.config import make_config
+    from benchmark.experiment.plan import resolve
     from benchmark.preview import contact_sheet
     from datasets.base import DATASETS
 
@@ -101,9 +101,9 @@ def pack(
     Ground truth that scores are taken on keeps its resolution: results are those of the folder.
     """
     quiet()
-    from benchmark.config import make_config
+    from benchmark.experiment.config import make_config
+    from benchmark.experiment.plan import resolve
     from benchmark.packing import pack
-    from benchmark.plan import resolve
 
     tasks = _tasks(dataset, tasks)
     values = {"task": "+".join(tasks), "dataset": dataset, "image_size": image_size}

@@ -38,7 +38,7 @@ def views_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _views(flip: bool, scales: str | None, window: str | None) -> "Views":
-    from benchmark.config import make_config
+    from benchmark.experiment.config import make_config
     from benchmark.inference import Views
 
     try:
@@ -82,7 +82,7 @@ def evaluate(
     Predictions are compared at the ground truth's own resolution.
     """
     quiet()
-    from benchmark.config import make_config
+    from benchmark.experiment.config import make_config
     from benchmark.report.tables import scores_table
     from benchmark.rescoring import rescore
 
@@ -130,8 +130,8 @@ def predict(
     import torch
 
     from benchmark.checkpoint import open_checkpoint
-    from benchmark.config import make_config
-    from benchmark.network import check_device
+    from benchmark.experiment.config import make_config
+    from benchmark.experiment.network import check_device
     from benchmark.prediction import Mapper, find_images, predict_images
     from benchmark.rescoring import check_views
 

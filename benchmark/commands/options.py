@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from benchmark.config import FALLBACKS, FILLED_IN, PAIRS, NetworkConfig, option_name
+from benchmark.experiment.config import FALLBACKS, FILLED_IN, PAIRS, NetworkConfig, option_name
 from common.errors import UsageError, UserError
 from common.limits import printable
 
@@ -99,7 +99,7 @@ def progress(verbose: bool = False) -> Iterator[Any]:
         TimeRemainingColumn,
     )
 
-    from benchmark.distributed import lead
+    from benchmark.experiment.distributed import lead
     from common.progress import Silent
 
     if not lead():

@@ -110,7 +110,7 @@ def list_(kind: str, pattern: str, as_json: bool) -> None:
     """List what can be named: backbones, decoders, tasks, datasets; PATTERN narrows it."""
     import json
 
-    from benchmark.listing import describe
+    from benchmark.experiment.listing import describe
 
     rows = describe(kind, pattern)
     if not rows:

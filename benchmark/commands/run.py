@@ -13,7 +13,7 @@ from benchmark.commands.options import (
     progress,
     quiet,
 )
-from benchmark.config import RunConfig, read_config_file
+from benchmark.experiment.config import RunConfig, read_config_file
 
 SEVERAL = ("backbone", "decoder", "seed")
 
@@ -50,7 +50,7 @@ def run(
         values.pop(name, None)
     if not verbose:
         quiet()
-    from benchmark.plan import DEFAULT_DECODERS, plan
+    from benchmark.experiment.plan import DEFAULT_DECODERS, plan
 
     if isinstance(tasks := values.get("task"), list | tuple):
         values["task"] = "+".join(map(str, tasks))
@@ -64,7 +64,7 @@ def run(
         _print_plan(runs, results)
         return
 
-    from benchmark.distributed import lead, processes
+    from benchmark.experiment.distributed import lead, processes
     from benchmark.leaderboard import boards
     from benchmark.logs import check_tensorboard
     from benchmark.report.tables import rich_table
@@ -92,7 +92,7 @@ def run(
 def _print_plan(runs: list[RunConfig], results: Path) -> None:
     from rich.table import Table
 
-    from benchmark.plan import run_key
+    from benchmark.experiment.plan import run_key
     from benchmark.results import folder_of, load
 
     table = Table(title=f"{len(runs)} runs")

@@ -38,8 +38,8 @@ def serve(
     import torch
 
     from benchmark.checkpoint import open_checkpoint
+    from benchmark.experiment.network import check_device
     from benchmark.inference import Views
-    from benchmark.network import check_device
     from benchmark.prediction import Mapper
 
     check_device(device)

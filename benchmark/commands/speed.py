@@ -11,7 +11,7 @@ from benchmark.commands.options import (
     quiet,
     write_output,
 )
-from benchmark.config import FALLBACKS
+from benchmark.experiment.config import FALLBACKS
 
 
 @click.command()
@@ -64,8 +64,8 @@ def speed(
     quiet()
     import torch
 
-    from benchmark.config import make_config
-    from benchmark.plan import DEFAULT_DECODERS
+    from benchmark.experiment.config import make_config
+    from benchmark.experiment.plan import DEFAULT_DECODERS
     from benchmark.report.speed import speed_tables
     from benchmark.speed import Setup
     from benchmark.speed_rows import speed_rows

@@ -76,10 +76,10 @@ def sweep(
         quiet()
     import torch
 
-    from benchmark.distributed import asked
     from benchmark.estimate import estimate
     from benchmark.executors.choice import make_executor
     from benchmark.executors.driver import execute_on
+    from benchmark.experiment.distributed import asked
     from benchmark.leaderboard import boards
     from benchmark.light import Lightener
     from benchmark.logs import check_tensorboard

@@ -15,7 +15,7 @@ from benchmark.commands.options import (
     quiet,
     write_output,
 )
-from benchmark.config import PAPER_SEARCH, SearchConfig
+from benchmark.experiment.config import PAPER_SEARCH, SearchConfig
 from common.errors import UsageError
 
 
@@ -43,10 +43,10 @@ def search(
     if not verbose:
         quiet()
     from benchmark import searching
-    from benchmark.config import make_config
-    from benchmark.distributed import lead, processes
+    from benchmark.experiment.config import make_config
+    from benchmark.experiment.distributed import lead, processes
+    from benchmark.experiment.plan import resolve
     from benchmark.logs import check_tensorboard
-    from benchmark.plan import resolve
     from benchmark.wirings import FOUND, SEARCH
 
     if tensorboard:

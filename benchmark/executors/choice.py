@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from benchmark.config import RunConfig
 from benchmark.executors.base import Executor
+from benchmark.experiment.config import RunConfig
 from common.errors import UsageError
 
 

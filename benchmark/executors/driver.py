@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import RunConfig
-from benchmark.environment import environment
 from benchmark.executors.base import Answer, Ended, Executor, Job, Settings, Started
 from benchmark.executors.work import token_file
-from benchmark.plan import run_key
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.environment import environment
+from benchmark.experiment.plan import run_key
 from benchmark.results import FILE, Result, folder_of, load
 from benchmark.run_data import comparable, shared_data
 from benchmark.runner import Runner

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmark.config import RunConfig
 from benchmark.executors.base import Answer, Job, Settings
-from benchmark.plan import run_key
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.plan import run_key
 from benchmark.results import FILE, Result, folder_of, load, save
 from benchmark.run_data import Data, shared_data
 from benchmark.runner import Runner

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmark.config import RunConfig
+from benchmark.experiment.config import RunConfig
 from benchmark.report.page_rows import Shown, rounded, words
 from benchmark.results import Result
 from benchmark.rows import COSTS, Board, Row

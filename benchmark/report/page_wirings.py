@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmark.config import RunConfig
+from benchmark.experiment.config import RunConfig
 from benchmark.wirings import lines
 from common.errors import UserError
 from models.backbones import FETCHING, create_without_weights

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmark.config import RunConfig
 from benchmark.estimate import UNKNOWN, Estimate
-from benchmark.plan import run_key
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.plan import run_key
 from benchmark.results import Result
 from benchmark.sweeping import Watch
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from benchmark import exporting
+from benchmark.experiment.network import NetworkSpec
 from benchmark.exporting import FORMATS, METADATA, Shipped, checks, opened, sizes_of, write
-from benchmark.network import NetworkSpec
 from common.errors import UserError, reason
 from models.decoders.base import DECODERS
 from models.predictor import DensePredictor

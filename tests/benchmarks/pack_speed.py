@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from benchmark.environment import environment
+from benchmark.experiment.environment import environment
 from benchmark.packing import pack
 from common.memory import keep_freed_memory
 from common.progress import Silent

@@ -21,8 +21,8 @@ import click
 import yaml
 from pydantic_core import to_json
 
-from benchmark.config import RunConfig
-from benchmark.plan import command_of, run_key
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.plan import command_of, run_key
 from benchmark.results import FILE, folder_of
 from benchmark.sweep import SweepFile, read_sweep
 

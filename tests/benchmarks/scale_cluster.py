@@ -19,11 +19,11 @@ from typing import Any
 
 import click
 
-from benchmark.config import RunConfig
 from benchmark.estimate import TIMING, Estimate
 from benchmark.executors.base import Answer, Ended, Job, Settings, Started
 from benchmark.executors.driver import _Course
-from benchmark.plan import run_key
+from benchmark.experiment.config import RunConfig
+from benchmark.experiment.plan import run_key
 from benchmark.report.sweep import Screen
 from benchmark.report.sweep import _Course as Counts
 from benchmark.results import FILE, Result, folder_of, save

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmark.environment import environment
+from benchmark.experiment.environment import environment
 from benchmark.speed import time_calls
 from common.memory import keep_freed_memory
 from models.backbones import create_backbone

@@ -27,11 +27,11 @@ from benchmark import hub, serving
 from benchmark.checkpoint import open_checkpoint
 from benchmark.commands.options import given
 from benchmark.comparing import compare
-from benchmark.config import read_config_file
+from benchmark.experiment.config import read_config_file
+from benchmark.experiment.plan import plan
 from benchmark.leaderboard import boards
 from benchmark.overall import overall
 from benchmark.packing import pack
-from benchmark.plan import plan
 from benchmark.recommending import choose_board, recommend, with_latencies
 from benchmark.replicates import save_replicates
 from benchmark.report.comparison import comparison_json, comparison_lines, comparison_table
@@ -377,8 +377,8 @@ def read_matlab(root: Path, rng: random.Random) -> None:
 def make_run(root: Path) -> None:
     """A run's folder, not trained."""
     from benchmark.checkpoint import save_checkpoint
-    from benchmark.network import build_model
-    from benchmark.plan import make_tasks, resolve
+    from benchmark.experiment.network import build_model
+    from benchmark.experiment.plan import make_tasks, resolve
 
     result = page_data.result("unet-connectivity", backbone="test_resnet")
     result.config = resolve(result.config)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmark.config import (
+from benchmark.experiment.config import (
     FALLBACKS,
     FILLED_IN,
     Config,
@@ -15,7 +15,7 @@ from benchmark.config import (
     make_config,
     option_name,
 )
-from benchmark.distributed import asked
+from benchmark.experiment.distributed import asked
 from common.errors import DataError, UsageError
 from common.files import sha256_of
 from common.limits import WEIGHTS, LimitError, check_size

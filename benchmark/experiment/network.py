@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from benchmark.config import NetworkConfig, RunConfig
-from benchmark.learning import seed_everything
+from benchmark.experiment.config import NetworkConfig, RunConfig
+from benchmark.experiment.numerics import seed_everything
 from common.errors import UsageError
 from datasets.augment import check_crop
 from datasets.base import DATASETS

@@ -34,7 +34,7 @@ class NetworkConfig(BaseModel):
     """The data, the network's backbone and how it is trained: what a run and a search share.
 
     A field that is None here and has a value in the data set's ``defaults`` takes that value, then
-    the value in ``FALLBACKS``; ``benchmark.plan.resolve`` does so before a run.
+    the value in ``FALLBACKS``; ``benchmark.experiment.plan.resolve`` does so before a run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
