@@ -72,7 +72,7 @@ def _network(
     checkpoint: str | None,
     backbone_args: Mapping[str, Any],
 ) -> nn.Module:
-    from benchmark.checkpoint import open_checkpoint
+    from benchmark.results.checkpoint import open_checkpoint
     from common.errors import UsageError
     from models.backbones import create_backbone, input_statistics
     from models.predictor import DensePredictor, build_decoder

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmark.leaderboard import APART, differing, title_of
-from benchmark.replicates import load_replicates
-from benchmark.results import Result
+from benchmark.results.replicates import load_replicates
+from benchmark.results.result import Result
 from benchmark.rows import label_of
 from benchmark.sides import Side
 from common.errors import UsageError, UserError

@@ -22,7 +22,7 @@ from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import device_name
 from benchmark.experiment.network import build_model, check_device
 from benchmark.experiment.plan import make_tasks, run_key
-from benchmark.results import Result
+from benchmark.results.result import Result
 from benchmark.run_data import shared_data
 from benchmark.speed import count_macs
 from benchmark.training import train, validated

@@ -11,7 +11,7 @@ from benchmark.experiment import distributed
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.numerics import autocast
 from benchmark.inference import Views, predict
-from benchmark.results import TaskScores
+from benchmark.results.result import TaskScores
 from common.errors import DataError, UserError, out_of_memory
 from common.memory import fitting
 from common.progress import Listener

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from benchmark.experiment.config import RunConfig
-from benchmark.results import Result
+from benchmark.results.result import Result
 from datasets.base import DATASETS
 from tasks.base import Task
 

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmark.checkpoint import Checkpoint, checkpoint_file, open_checkpoint
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import command_of
 from benchmark.export_metadata import network_facts
 from benchmark.report.model_card import model_card
-from benchmark.results import FILE, Result, checked, parsed
+from benchmark.results.checkpoint import Checkpoint, checkpoint_file, open_checkpoint
+from benchmark.results.checks import checked, parsed
+from benchmark.results.layout import FILE
+from benchmark.results.result import Result
 from common.errors import UsageError, UserError, first_line
 from common.extras import need
 from common.files import write_atomic

@@ -11,7 +11,8 @@ import numpy as np
 
 from benchmark.experiment.config import RunConfig
 from benchmark.pareto import front, hypervolume
-from benchmark.results import Result, many_objects
+from benchmark.results.result import Result
+from benchmark.results.store import many_objects
 from benchmark.rows import COSTS, Board, Row
 
 

@@ -6,10 +6,8 @@ JSON and a digest of everything in the file's header: no pickle, and no damage g
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,16 +18,12 @@ from torch import Tensor
 
 from benchmark.experiment import distributed
 from benchmark.experiment.numerics import State
+from benchmark.results.layout import FILES, _remove_made
 from common import stopping
 from common.errors import UserError
-from common.files import locked, whole_file
+from common.files import whole_file
 from common.progress import Listener, Silent
 
-FOLDER = "training"
-"""Within a run's or a search's folder: what belongs to a training under way."""
-FILES = ("state.safetensors", "state-before.safetensors")
-EVENTS = "events.out.tfevents.*"
-PICTURES = "samples"
 EVERY = 60.0
 """Seconds between two saved states, besides one at the end of each epoch."""
 FORMAT = 2
@@ -206,57 +200,3 @@ class Keeper:
             self.save(step, state())
         if stop:  # a signal that came since waits for the next step: nobody has agreed on it
             stopping.stop(also=True)
-
-
-def _made(folder: Path) -> list[Path]:
-    """The files that a training has made for its end."""
-    return [path for path in folder.rglob("[!.]*") if path.is_file() and path.name not in FILES]
-
-
-def _remove_made(folder: Path) -> None:
-    for path in _made(folder):
-        path.unlink(missing_ok=True)
-
-
-def hand_over(folder: Path, target: Path) -> None:
-    """Put what a training has made into ``target``, where it replaces what was there.
-
-    It stays in ``folder`` until ``clear``: a process that is killed in between loses nothing.
-    """
-    made = _made(folder)
-    shutil.rmtree(target / PICTURES, ignore_errors=True)
-    for old in target.glob(EVENTS):
-        old.unlink()
-    for path in made:
-        place = target / path.relative_to(folder)
-        with whole_file(place) as temporary:
-            shutil.copyfile(path, temporary)
-
-
-def clear(folder: Path) -> None:
-    """Remove what a finished training has left, if anything."""
-    for name in FILES:  # first: without them the rest is never used
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def clear_finished(record: Path) -> None:
-    """``clear`` beside ``record``, which ends a training, where a killed process could not.
-
-    A state that is newer is of a training that has begun since.
-    """
-    folder = record.parent / FOLDER
-    states = [path.stat().st_mtime_ns for path in map(folder.joinpath, FILES) if path.is_file()]
-    if states and record.is_file() and record.stat().st_mtime_ns >= max(states):
-        clear(folder)
-
-
-def tidy(record: Path) -> None:
-    """``clear_finished`` by a process that only reads what is there, unless another works there."""
-
-    def busy() -> None:
-        raise BlockingIOError
-
-    if (record.parent / FOLDER).exists():
-        with suppress(OSError), locked(record.parent, busy):
-            clear_finished(record)

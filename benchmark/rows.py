@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.results import Result
+from benchmark.results.result import Result
 
 COSTS = ("latency", "params", "macs", "memory")
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark.checkpoint import load_checkpoint, save_checkpoint
 from benchmark.evaluation import (
     evaluate,
     metrics_of,
@@ -25,12 +24,15 @@ from benchmark.experiment.network import build_model, check_device, check_sync
 from benchmark.experiment.plan import command_of, make_tasks, run_key
 from benchmark.learning import NotFinite, with_readers
 from benchmark.logs import NoLog, ScalarLog, scalar_log
-from benchmark.replicates import save_replicates
-from benchmark.results import FILE, Result, folder_of, load, save
-from benchmark.resuming import EVERY, Keeper, clear, clear_finished, hand_over, tidy
-from benchmark.resuming import FOLDER as TRAINING
+from benchmark.results.checkpoint import load_checkpoint, save_checkpoint
+from benchmark.results.layout import FILE, clear, clear_finished, folder_of, hand_over, tidy
+from benchmark.results.layout import FOLDER as TRAINING
+from benchmark.results.replicates import save_replicates
+from benchmark.results.result import Result
+from benchmark.results.samples import save_strips
+from benchmark.results.store import load, save
+from benchmark.resuming import EVERY, Keeper
 from benchmark.run_data import Data, comparable, shared_data
-from benchmark.samples import save_strips
 from benchmark.speed import (
     NOT_COUNTED,
     count_macs,

@@ -29,7 +29,8 @@ from benchmark.learning import (
     with_readers,
 )
 from benchmark.logs import scalar_log
-from benchmark.resuming import EVERY, FOLDER, Keeper, clear, clear_finished, hand_over, tidy
+from benchmark.results.layout import FOLDER, clear, clear_finished, hand_over, tidy
+from benchmark.resuming import EVERY, Keeper
 from benchmark.training import check_batch
 from benchmark.wirings import FOUND, SEARCH, Search, read_search
 from common import stopping

@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from benchmark.results import Result
+from benchmark.results.result import Result
 from benchmark.rows import label_of
 from common.errors import UsageError
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmark.checkpoint import Checkpoint
 from benchmark.export_metadata import export_facts, network_facts
 from benchmark.exporting import (
     METADATA,
@@ -22,7 +21,8 @@ from benchmark.exporting import (
     sizes_of,
     write,
 )
-from benchmark.results import load
+from benchmark.results.checkpoint import Checkpoint
+from benchmark.results.store import load
 from common.errors import UsageError, UserError, reason
 from common.files import whole_file
 from common.progress import Listener

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from benchmark.replicates import REPLICATES
-from benchmark.results import FILE, Result, collect
+from benchmark.results.layout import FILE
+from benchmark.results.replicates import REPLICATES
+from benchmark.results.result import Result
+from benchmark.results.store import collect
 from common.errors import UsageError, UserError
 from common.limits import RESULT
 

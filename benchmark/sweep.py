@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.experiment.config import FALLBACKS, RunConfig, option_name
 from benchmark.experiment.plan import DEFAULT_DECODERS, resolve, run_key
-from benchmark.light import Lightener
+from benchmark.results.light import Lightener
 from benchmark.sweep_options import (
     AXES,
     Option,

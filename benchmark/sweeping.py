@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import run_key
-from benchmark.results import Result, folder_of, load
+from benchmark.results.layout import folder_of
+from benchmark.results.result import Result
+from benchmark.results.store import load
 from benchmark.run_data import Data, comparable, shared_data
 from benchmark.runner import Runner
 from benchmark.sweep import Cache, unset_variables

@@ -10,13 +10,15 @@ import torch
 from pydantic_core import to_json
 from torch import nn
 
-from benchmark.checkpoint import checkpoint_file, load_checkpoint
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import device_name
 from benchmark.experiment.network import build_model, spec_of
 from benchmark.experiment.plan import make_tasks, run_key
 from benchmark.memory import fresh_process, peak_memory
-from benchmark.results import FILE, Result, folder_of, save
+from benchmark.results.checkpoint import checkpoint_file, load_checkpoint
+from benchmark.results.layout import FILE, folder_of
+from benchmark.results.result import Result
+from benchmark.results.store import save
 from benchmark.speed import Setup, speed_record, time_models
 from common.progress import Listener
 

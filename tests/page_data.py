@@ -12,7 +12,7 @@ from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import command_of
 from benchmark.leaderboard import boards
 from benchmark.reported import add_reported
-from benchmark.results import Result
+from benchmark.results.result import Result
 from benchmark.rows import Board
 
 METRICS = {

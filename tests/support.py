@@ -8,7 +8,7 @@ from click.testing import Result
 from hypothesis import strategies as st
 
 from benchmark.experiment.config import RunConfig
-from benchmark.results import Result as Run
+from benchmark.results.result import Result as Run
 from models.connectivity import Connectivity, candidates
 
 ROOT = Path(__file__).parent.parent

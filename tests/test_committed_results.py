@@ -8,10 +8,12 @@ import pytest
 from benchmark.experiment.plan import run_key
 from benchmark.leaderboard import boards
 from benchmark.overall import overall
-from benchmark.replicates import load_replicates
 from benchmark.report.files import markdown
 from benchmark.reported import add_reported
-from benchmark.results import FILE, Result, collect, folder_of
+from benchmark.results.layout import FILE, folder_of
+from benchmark.results.replicates import load_replicates
+from benchmark.results.result import Result
+from benchmark.results.store import collect
 from benchmark.runner import Runner
 from benchmark.sweep import read_sweep
 from datasets.base import DATASETS

@@ -9,8 +9,8 @@ import pytest
 from support import line, result
 
 from benchmark.comparing import compare
-from benchmark.replicates import REPLICATES, save_replicates
-from benchmark.results import save
+from benchmark.results.replicates import REPLICATES, save_replicates
+from benchmark.results.store import save
 from benchmark.sides import Side
 from common.errors import UserError
 

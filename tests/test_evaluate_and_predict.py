@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark.checkpoint import open_checkpoint
+from benchmark.results.checkpoint import open_checkpoint
 from common.errors import UserError
 from tests.support import TINY, line
 

@@ -17,7 +17,8 @@ from benchmark.executors.driver import execute_on
 from benchmark.executors.local import LocalPool
 from benchmark.executors.work import SMALL, perform
 from benchmark.experiment.plan import plan, run_key
-from benchmark.results import FILE, folder_of, load, read_all
+from benchmark.results.layout import FILE, folder_of
+from benchmark.results.store import load, read_all
 from benchmark.runner import Runner
 from benchmark.sweeping import Work, execute
 from common.errors import UsageError, UserError

@@ -19,9 +19,9 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from benchmark import exporting, shipping
-from benchmark.checkpoint import open_checkpoint
 from benchmark.export_metadata import DECISIONS
 from benchmark.exporting import METADATA, Shipped, checks, opened, sizes_of, write
+from benchmark.results.checkpoint import open_checkpoint
 from models.backbones import create_backbone
 from models.decoders.base import DECODERS
 from models.exportable import Pooling, SameConv

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support import ROOT
 
-from benchmark.results import collect
+from benchmark.results.store import collect
 from benchmark.resuming import unpack
 
 pytestmark = pytest.mark.slow

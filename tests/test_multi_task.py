@@ -11,7 +11,7 @@ from benchmark.experiment.network import build_model
 from benchmark.experiment.plan import command_of, make_tasks, plan, resolve
 from benchmark.leaderboard import boards
 from benchmark.report.tables import cells, header
-from benchmark.results import TaskScores
+from benchmark.results.result import TaskScores
 from benchmark.training import improvement, train
 from benchmark.weighting import Weighting
 from common.errors import DataError

@@ -456,7 +456,7 @@ def test_overall_links_to_the_main_boards_with_its_threads():
 
 
 def test_report_writes_it(cli, tmp_path):
-    from benchmark.results import save
+    from benchmark.results.store import save
 
     run = result("a")
     save(tmp_path / "results" / "run", run)

@@ -7,7 +7,7 @@ from support import line, result
 
 from benchmark.leaderboard import boards
 from benchmark.recommending import choose_board, parse_budget, recommend, with_latencies
-from benchmark.results import save
+from benchmark.results.store import save
 from common.errors import UsageError, UserError
 
 # decoder: score, ms, parameters

@@ -11,7 +11,8 @@ from benchmark.leaderboard import boards
 from benchmark.overall import overall
 from benchmark.report.files import BEGIN, END, markdown, update_between_markers, write_reports
 from benchmark.report.latex import escape, latex
-from benchmark.results import FILE, save
+from benchmark.results.layout import FILE
+from benchmark.results.store import save
 from common.errors import UsageError
 
 FILES = ["leaderboard.md", "leaderboard.csv", "leaderboard.json", "leaderboard.tex", "overall.csv"]

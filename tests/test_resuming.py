@@ -28,8 +28,9 @@ from benchmark.experiment.config import RunConfig, SearchConfig, make_config
 from benchmark.experiment.plan import plan, resolve, run_key
 from benchmark.learning import Learner
 from benchmark.logs import ScalarLog
-from benchmark.results import folder_of, read, save
-from benchmark.resuming import FILES, Keeper, hand_over, pack, tidy, unpack
+from benchmark.results.layout import FILES, folder_of, hand_over, tidy
+from benchmark.results.store import read, save
+from benchmark.resuming import Keeper, pack, unpack
 from benchmark.runner import Runner
 from benchmark.searching import search
 from common import stopping

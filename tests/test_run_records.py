@@ -11,10 +11,11 @@ from PIL import Image
 from support import line
 
 from benchmark.experiment.plan import plan, run_key
-from benchmark.replicates import REPLICATES, load_replicates, save_replicates
-from benchmark.results import folder_of, load
+from benchmark.results.layout import folder_of
+from benchmark.results.replicates import REPLICATES, load_replicates, save_replicates
+from benchmark.results.samples import read_strips
+from benchmark.results.store import load
 from benchmark.runner import Runner
-from benchmark.samples import read_strips
 from common.progress import Silent
 from tasks.metrics.segmentation import SegmentationMetrics
 

@@ -171,7 +171,7 @@ def opened(monkeypatch):
     """A checkpoint that need not be there."""
     config = types.SimpleNamespace(task="depth", decoder="fcn", backbone="b")
     found = types.SimpleNamespace(config=config)
-    monkeypatch.setattr("benchmark.checkpoint.open_checkpoint", lambda _: found)
+    monkeypatch.setattr("benchmark.results.checkpoint.open_checkpoint", lambda _: found)
     monkeypatch.setattr(
         "benchmark.prediction.Mapper", lambda *_: types.SimpleNamespace(pictures=grey)
     )

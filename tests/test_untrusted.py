@@ -21,20 +21,21 @@ from rich.console import Console
 from safetensors.torch import save_file
 from support import line
 
-from benchmark.checkpoint import open_checkpoint, save_checkpoint
 from benchmark.experiment.config import read_config_file
 from benchmark.experiment.network import build_model
 from benchmark.experiment.plan import make_tasks, resolve
 from benchmark.leaderboard import boards
 from benchmark.overall import overall
 from benchmark.packing import pack
-from benchmark.replicates import REPLICATES, load_replicates
 from benchmark.report.files import write_reports
 from benchmark.report.page import page
 from benchmark.report.tables import rich_overall, rich_table
 from benchmark.report.wiring import rendered, wiring_figure
-from benchmark.results import FILE, collect, save
-from benchmark.samples import read_strips
+from benchmark.results.checkpoint import open_checkpoint, save_checkpoint
+from benchmark.results.layout import FILE
+from benchmark.results.replicates import REPLICATES, load_replicates
+from benchmark.results.samples import read_strips
+from benchmark.results.store import collect, save
 from benchmark.sides import open_side
 from common import limits
 from common.errors import DataError, UsageError, UserError

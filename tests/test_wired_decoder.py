@@ -9,7 +9,7 @@ from support import TINY, line
 
 from benchmark.experiment.config import RunConfig, make_config
 from benchmark.experiment.plan import resolve, run_key
-from benchmark.results import folder_of
+from benchmark.results.layout import folder_of
 from common.errors import UsageError
 from models.backbones import create_backbone
 from models.connected_decoder import ConnectedDecoder

@@ -129,11 +129,11 @@ def predict(
     quiet()
     import torch
 
-    from benchmark.checkpoint import open_checkpoint
     from benchmark.experiment.config import make_config
     from benchmark.experiment.network import check_device
     from benchmark.prediction import Mapper, find_images, predict_images
     from benchmark.rescoring import check_views
+    from benchmark.results.checkpoint import open_checkpoint
 
     found = find_images(images)
     check_device(device)

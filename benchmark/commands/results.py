@@ -11,7 +11,7 @@ from common.files import write_atomic
 from common.limits import printable
 
 if TYPE_CHECKING:
-    from benchmark.results import Result
+    from benchmark.results.result import Result
 
 FILTER = "Only this; wildcards allowed. May be repeated."
 
@@ -21,8 +21,8 @@ def read_results(folder: Path) -> "list[Result]":
 
     Raises UsageError if there is no such folder, UserError if it holds no result.
     """
-    from benchmark.light import Lightener
-    from benchmark.results import collect
+    from benchmark.results.light import Lightener
+    from benchmark.results.store import collect
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder: run something first, or give --results")

@@ -93,7 +93,8 @@ def _print_plan(runs: list[RunConfig], results: Path) -> None:
     from rich.table import Table
 
     from benchmark.experiment.plan import run_key
-    from benchmark.results import folder_of, load
+    from benchmark.results.layout import folder_of
+    from benchmark.results.store import load
 
     table = Table(title=f"{len(runs)} runs")
     for title in ("key", "task", "dataset", "backbone", "decoder", "seed", "size", "epochs", "now"):

@@ -37,10 +37,10 @@ def serve(
 
     import torch
 
-    from benchmark.checkpoint import open_checkpoint
     from benchmark.experiment.network import check_device
     from benchmark.inference import Views
     from benchmark.prediction import Mapper
+    from benchmark.results.checkpoint import open_checkpoint
 
     check_device(device)
     if threads is not None:

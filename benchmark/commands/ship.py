@@ -54,7 +54,7 @@ def export(
     quiet()
     import torch
 
-    from benchmark.checkpoint import open_checkpoint
+    from benchmark.results.checkpoint import open_checkpoint
     from benchmark.shipping import export as write
 
     if threads is not None:
@@ -97,8 +97,8 @@ def push_to_hub(checkpoint: Path, repo: str, private: bool) -> None:
     To the hub that HF_ENDPOINT names, by default huggingface.co; HF_TOKEN or `hf auth login`.
     """
     quiet()
-    from benchmark.checkpoint import open_checkpoint
     from benchmark.hub import check_repo, push
+    from benchmark.results.checkpoint import open_checkpoint
 
     check_repo(repo)
     click.echo(f"uploaded to {push(open_checkpoint(checkpoint), repo, private)}", err=True)

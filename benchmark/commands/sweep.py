@@ -81,11 +81,11 @@ def sweep(
     from benchmark.executors.driver import execute_on
     from benchmark.experiment.distributed import asked
     from benchmark.leaderboard import boards
-    from benchmark.light import Lightener
     from benchmark.logs import check_tensorboard
     from benchmark.report.sweep import comparison, plan_line, plan_table, summary, watching
     from benchmark.report.tables import MOST_ROWS, rich_table
-    from benchmark.results import each, many_objects
+    from benchmark.results.light import Lightener
+    from benchmark.results.store import each, many_objects
     from benchmark.runner import Runner
     from benchmark.sweep import read_sweep
     from benchmark.sweeping import Work, execute, open_data, stored, to_do

@@ -12,7 +12,9 @@ from benchmark.executors.work import token_file
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import environment
 from benchmark.experiment.plan import run_key
-from benchmark.results import FILE, Result, folder_of, load
+from benchmark.results.layout import FILE, folder_of
+from benchmark.results.result import Result
+from benchmark.results.store import load
 from benchmark.run_data import comparable, shared_data
 from benchmark.runner import Runner
 from benchmark.sweeping import Unusable, Watch, Work, settled

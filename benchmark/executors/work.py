@@ -12,7 +12,9 @@ from typing import Any
 from benchmark.executors.base import Answer, Job, Settings
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import run_key
-from benchmark.results import FILE, Result, folder_of, load, save
+from benchmark.results.layout import FILE, folder_of
+from benchmark.results.result import Result
+from benchmark.results.store import load, save
 from benchmark.run_data import Data, shared_data
 from benchmark.runner import Runner
 from common.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmark.results import Result
+from benchmark.results.result import Result
 from common.words import metric_name, number
 from datasets.base import DATASETS
 

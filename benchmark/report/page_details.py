@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmark.experiment.config import RunConfig
 from benchmark.report.page_rows import Shown, rounded, words
-from benchmark.results import Result
+from benchmark.results.result import Result
 from benchmark.rows import COSTS, Board, Row
 
 POINTS = 24  # of a learning curve

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmark.report.page_rows import Shown
-from benchmark.samples import Strip, read_strips
+from benchmark.results.samples import Strip, read_strips
 
 OVERHEAD = 160  # bytes of markup around a picture
 CAPTIONS = {

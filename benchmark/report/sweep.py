@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmark.estimate import UNKNOWN, Estimate
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import run_key
-from benchmark.results import Result
+from benchmark.results.result import Result
 from benchmark.sweeping import Watch
 
 SHOWN = 12

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from benchmark.results import TaskScores
+from benchmark.results.result import TaskScores
 from benchmark.rows import Board, Overall, OverallRow, Row
 from common.words import cell, metric_title, number
 

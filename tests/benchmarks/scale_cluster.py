@@ -26,7 +26,9 @@ from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import run_key
 from benchmark.report.sweep import Screen
 from benchmark.report.sweep import _Course as Counts
-from benchmark.results import FILE, Result, folder_of, save
+from benchmark.results.layout import FILE, folder_of
+from benchmark.results.result import Result
+from benchmark.results.store import save
 from benchmark.runner import Runner
 
 ROOT = Path(__file__).parents[2]

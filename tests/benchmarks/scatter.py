@@ -14,7 +14,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmark.report.wiring import rendered
-from benchmark.results import Result, read_all
+from benchmark.results.result import Result
+from benchmark.results.store import read_all
 from common.files import write_atomic
 
 AXES = {

@@ -24,7 +24,6 @@ from rich.console import Console
 from starlette.testclient import TestClient
 
 from benchmark import hub, serving
-from benchmark.checkpoint import open_checkpoint
 from benchmark.commands.options import given
 from benchmark.comparing import compare
 from benchmark.experiment.config import read_config_file
@@ -33,7 +32,6 @@ from benchmark.leaderboard import boards
 from benchmark.overall import overall
 from benchmark.packing import pack
 from benchmark.recommending import choose_board, recommend, with_latencies
-from benchmark.replicates import save_replicates
 from benchmark.report.comparison import comparison_json, comparison_lines, comparison_table
 from benchmark.report.files import BEGIN, END, update_between_markers, write_reports
 from benchmark.report.page import page
@@ -41,7 +39,11 @@ from benchmark.report.recommendation import recommendation_table, sentences
 from benchmark.report.tables import rich_overall, rich_table
 from benchmark.report.wiring import rendered, search_figure, wiring_figure
 from benchmark.reported import add_reported
-from benchmark.results import FILE, TaskScores, collect, save
+from benchmark.results.checkpoint import open_checkpoint
+from benchmark.results.layout import FILE
+from benchmark.results.replicates import save_replicates
+from benchmark.results.result import TaskScores
+from benchmark.results.store import collect, save
 from benchmark.resuming import Keeper
 from benchmark.searching import prune
 from benchmark.sides import open_side
@@ -376,9 +378,9 @@ def read_matlab(root: Path, rng: random.Random) -> None:
 
 def make_run(root: Path) -> None:
     """A run's folder, not trained."""
-    from benchmark.checkpoint import save_checkpoint
     from benchmark.experiment.network import build_model
     from benchmark.experiment.plan import make_tasks, resolve
+    from benchmark.results.checkpoint import save_checkpoint
 
     result = page_data.result("unet-connectivity", backbone="test_resnet")
     result.config = resolve(result.config)

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from benchmark.experiment.config import RunConfig
-from benchmark.results import Result
+from benchmark.results.result import Result
 
 SCORES = ("columns", "higher_is_better", "units", "counts", "constant")
 SHARED = (*SCORES, "params", "macs", "data", "environment")

@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.numerics import autocast
-from benchmark.resuming import PICTURES as FOLDER
+from benchmark.results.layout import PICTURES as FOLDER
 from common.files import write_atomic
 from common.limits import PICTURE, LimitError, read_bytes
 from datasets.base import DATASETS

@@ -16,7 +16,8 @@ from torch import nn
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.network import NetworkSpec, build_model, spec_of
 from benchmark.experiment.plan import make_tasks
-from benchmark.results import FILE, read
+from benchmark.results.layout import FILE
+from benchmark.results.store import read
 from common.errors import UsageError, UserError, first_line, reason
 from common.files import write_atomic
 from models.predictor import DensePredictor

@@ -1,0 +1,161 @@
+"""Checks of a result's open fields, so that reports can rely on them."""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from benchmark.results.result import FORMAT, Result
+from common import limits
+from common.limits import LimitError, printable
+
+NAME = 300  # characters of a name or a path in a result; timm's longest name has 70
+
+
+SHOWN = 120  # characters of what is wrong that are told
+
+
+SMALL = min(limits.INTEGER, limits.NUMBER)
+
+
+def parsed(text: bytes) -> Any:
+    """What JSON says, three times as fast as ``json`` tells it, whose errors it has.
+
+    Raises ValueError for what is none.
+    """
+    try:
+        return from_json(text)
+    except ValueError:
+        try:
+            limits.parse_json(text)
+            raise  # what only ``json`` reads: halves of surrogate pairs
+        except LimitError:
+            raise
+        except ValueError as error:  # of JSON, or of text that is not UTF-8
+            raise ValueError(f"no whole JSON ({' '.join(str(error).split())})") from error
+
+
+def checked(content: Any) -> Result:
+    """The result that ``content`` is. Raises ValueError that says what it is instead."""
+    if not isinstance(content, dict) or "format" not in content or "config" not in content:
+        raise ValueError("JSON, but not the result of a run")
+    if content["format"] != FORMAT:
+        seen = printable(str(content["format"]), SHOWN)
+        raise ValueError(f"format {seen}, this version reads {FORMAT}")
+    try:
+        result = Result.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = printable(".".join(map(str, first["loc"])), SHOWN)
+        message = printable(first["msg"].removeprefix("Value error, "), SHOWN)
+        raise ValueError(f"{where}: {message}" if where else message) from error
+    _check(result)
+    if result.status == "finished":
+        _check_finished(result)
+    elif result.error is None:
+        result.error = "no reason given"
+    return result
+
+
+def _check(result: Result) -> None:
+    """Raises ValueError for what reports could not show: the open fields may hold anything."""
+    config, environment = result.config, result.environment
+    for name, text in (
+        *(("key", result.key), ("task", config.task), ("dataset", config.dataset)),
+        *(("backbone", config.backbone or ""), ("decoder", config.decoder)),
+    ):
+        if len(text) > NAME:
+            raise ValueError(f"{name}: has {len(text)} characters, at most {NAME} are read")
+    _typed("environment", environment, {"device": str, "threads": int, "versions": dict})
+    _no_null("environment", environment, "versions")
+    for split in ("train", "test"):
+        if not isinstance(result.data.get(split, {}), dict):
+            raise ValueError(f"data: {split} is no object")
+    speed = result.speed or {}
+    types = dict.fromkeys(("median_ms", "fps", "peak_memory_mb"), float)
+    _typed("speed", speed, {**types, "session": str})
+    numbers: list[tuple[str, Collection[float]]] = [
+        ("params", result.params.values()),
+        ("macs", result.macs.values()),
+        ("seconds", result.seconds.values()),
+        *(("history", epoch.values()) for epoch in result.history),
+    ]
+    for view in (result, *result.tasks.values()):
+        _typed("constant", view.constant, {"metrics": dict})
+        _no_null("constant", view.constant, "metrics")
+        best = view.constant.get("metrics", {})
+        _typed("constant", best, dict.fromkeys(best, float))
+        numbers.append(("metrics", view.metrics.values()))
+        numbers += [("intervals", ends) for ends in view.intervals.values()]
+        numbers.append(("counts", view.counts.values()))
+    if not _small(chain.from_iterable(values for _, values in numbers)):
+        for field, values in numbers:
+            _bounded(field, values)
+
+
+def _typed(field: str, values: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    """Raises ValueError for a value that is there, not null, and of another type or too large."""
+    numbers: list[float] = []
+    for name, kind in types.items():
+        value = values.get(name)
+        if value is None:
+            continue
+        wanted = (int, float) if kind is float else kind
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            raise ValueError(f"{field}: {printable(name, NAME)} is {_said(value)}")
+        if isinstance(value, int | float):
+            numbers.append(value)
+    if numbers:
+        _bounded(field, numbers)
+
+
+def _no_null(field: str, values: Mapping[str, Any], name: str) -> None:
+    if name in values and values[name] is None:
+        raise ValueError(f"{field}: {name} is null")
+
+
+def _said(value: Any) -> str:
+    return printable(f"{type(value).__name__} {value}", SHOWN)
+
+
+def _bounded(field: str, numbers: Collection[float]) -> None:
+    """Raises ValueError for a number that is too large to be summed and squared."""
+    if _small(numbers):
+        return
+    for value in numbers:
+        most = limits.INTEGER if isinstance(value, int) else limits.NUMBER
+        if abs(value) > most:
+            raise ValueError(f"{field}: a number above {most:g}")
+
+
+def _small(numbers: Iterable[float]) -> bool:
+    """Whether all are small for certain, as nearly always; not where one is no number."""
+    try:
+        return sum(map(abs, numbers)) <= SMALL
+    except OverflowError:  # an integer that is no double
+        return False
+
+
+def _check_finished(result: Result) -> None:
+    """Raises ValueError for a finished result without what a leaderboard reads."""
+
+    def need(field: str, values: Mapping[str, Any], names: Iterable[str]) -> None:
+        for name in names:
+            if values.get(name) is None:
+                raise ValueError(f"{field}: no {printable(name, NAME)}")
+            if isinstance(values[name], float) and not math.isfinite(values[name]):
+                raise ValueError(f"{field}: {printable(name, NAME)} is {values[name]}")
+
+    need("environment", result.environment, ("device", "threads"))
+    need("seconds", result.seconds, ("total",))
+    if result.speed is not None:
+        need("speed", result.speed, ("median_ms", "fps", "session"))
+    for task, view in result.by_task().items():
+        if not view.columns:
+            raise ValueError(f"no scores of {task}")
+        need("metrics", view.metrics, view.columns)
+        need("higher_is_better", view.higher_is_better, view.columns)
+        need("constant", view.constant.get("metrics", {}), view.columns)

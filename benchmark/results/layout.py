@@ -1,0 +1,87 @@
+"""Names of the files in a run's or a search's folder, and who moves them there."""
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from benchmark.experiment.config import RunConfig
+from common.files import locked, whole_file
+
+FOLDER = "training"
+"""Within a run's or a search's folder: what belongs to a training under way."""
+
+
+FILES = ("state.safetensors", "state-before.safetensors")
+
+
+EVENTS = "events.out.tfevents.*"
+
+
+PICTURES = "samples"
+
+
+def _made(folder: Path) -> list[Path]:
+    """The files that a training has made for its end."""
+    return [path for path in folder.rglob("[!.]*") if path.is_file() and path.name not in FILES]
+
+
+def _remove_made(folder: Path) -> None:
+    for path in _made(folder):
+        path.unlink(missing_ok=True)
+
+
+def hand_over(folder: Path, target: Path) -> None:
+    """Put what a training has made into ``target``, where it replaces what was there.
+
+    It stays in ``folder`` until ``clear``: a process that is killed in between loses nothing.
+    """
+    made = _made(folder)
+    shutil.rmtree(target / PICTURES, ignore_errors=True)
+    for old in target.glob(EVENTS):
+        old.unlink()
+    for path in made:
+        place = target / path.relative_to(folder)
+        with whole_file(place) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def clear(folder: Path) -> None:
+    """Remove what a finished training has left, if anything."""
+    for name in FILES:  # first: without them the rest is never used
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_finished(record: Path) -> None:
+    """``clear`` beside ``record``, which ends a training, where a killed process could not.
+
+    A state that is newer is of a training that has begun since.
+    """
+    folder = record.parent / FOLDER
+    states = [path.stat().st_mtime_ns for path in map(folder.joinpath, FILES) if path.is_file()]
+    if states and record.is_file() and record.stat().st_mtime_ns >= max(states):
+        clear(folder)
+
+
+def tidy(record: Path) -> None:
+    """``clear_finished`` by a process that only reads what is there, unless another works there."""
+
+    def busy() -> None:
+        raise BlockingIOError
+
+    if (record.parent / FOLDER).exists():
+        with suppress(OSError), locked(record.parent, busy):
+            clear_finished(record)
+
+
+FILE = "result.json"
+
+
+def folder_of(results: Path, config: RunConfig, key: str) -> Path:
+    """The folder of a run, named for people and made unique by the key."""
+    decoder = config.decoder
+    if config.wiring is not None:  # a file's name will do
+        decoder = f"connectivity-{Path(decoder.partition(':')[2]).stem}"
+    parts = (config.task, config.dataset, config.backbone, decoder, f"seed{config.seed}")
+    name = "_".join(str(part).replace("/", "-") for part in parts)
+    return results / f"{name}_{key}"

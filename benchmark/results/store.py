@@ -1,0 +1,138 @@
+"""Results on disk: one JSON file a run, written atomically, read and collected."""
+
+import gc
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from benchmark.results.checks import checked, parsed
+from benchmark.results.layout import FILE
+from benchmark.results.result import Result
+from common import limits
+from common.errors import DataError
+from common.files import write_atomic
+from common.limits import LimitError
+
+
+def save(folder: Path, result: Result) -> None:
+    """Write ``result`` into its folder."""
+    write_atomic(folder / FILE, result.model_dump_json(indent=1) + "\n")
+
+
+def load(folder: Path) -> Result | None:
+    """The result in ``folder``; None where there is none, or (with a warning) an unreadable one."""
+    try:
+        return read(folder)
+    except NoResultError:
+        return None
+    except ValueError as error:
+        warnings.warn(f"{folder / FILE}: left out: {error}", stacklevel=2)
+        return None
+
+
+class NoResultError(ValueError):
+    """The folder holds no result."""
+
+
+def read(folder: Path) -> Result:
+    """The result in ``folder``.
+
+    Raises NoResultError where there is none, ValueError that says what its file is instead.
+    """
+    try:
+        content = parsed(limits.read_bytes(folder / FILE, limits.RESULT))
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoResultError(f"no {FILE}") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from error
+    except LimitError as error:
+        raise ValueError(f"{error}: a result has some 10 kB") from None
+    result = checked(content)
+    result.folder = folder
+    return result
+
+
+def collect(
+    results: Path,
+    names: Sequence[str] | None = None,
+    keep: Callable[[Result], Result] = lambda result: result,
+) -> tuple[list[Result], list[str]]:
+    """The results under ``results`` in order of folder names, and why others were left out.
+
+    names: of the folders to look into, without it all. keep: makes of each what is kept, see
+    ``light.py``. Of several folders that hold a run of the same key, the one that is named by the
+    key is kept, or the first. Raises DataError for a folder that cannot be listed.
+    """
+    with many_objects():
+        return _collect(_folders(results, names), keep)
+
+
+@contextmanager
+def many_objects() -> Iterator[None]:
+    """In here nothing looks for cycles, which takes the longer the more objects there are."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _folders(results: Path, names: Sequence[str] | None = None) -> Iterator[Path]:
+    """Folders under ``results`` in order of their names; not all need hold a result."""
+    if names is None:
+        try:
+            names = sorted(e.name for e in os.scandir(results)) if results.is_dir() else []
+        except OSError as error:
+            raise DataError(f"{results}: cannot be listed ({error.strerror})") from error
+    return (results / name for name in names)
+
+
+def _collect(
+    folders: Iterable[Path], keep: Callable[[Result], Result]
+) -> tuple[list[Result], list[str]]:
+    found: dict[str, Result] = {}
+    problems: list[str] = []
+    for folder in folders:
+        try:
+            result = read(folder)
+        except NoResultError:
+            continue
+        except ValueError as error:
+            problems.append(f"{folder / FILE}: left out: {error}")
+            continue
+        other = found.get(result.key)
+        if other is None:
+            found[result.key] = keep(result)
+            continue
+        assert other.folder is not None
+        same = read(other.folder).model_dump() == result.model_dump()
+        how = "the same as" if same else "another result of the run in"
+        left, kept = result.folder, other.folder
+        if _is_named(result) and not _is_named(other):
+            left, kept = kept, left
+            found[result.key] = keep(result)
+        problems.append(f"{left}: left out: {how} {kept}")
+    return sorted(found.values(), key=lambda r: r.folder.name if r.folder else ""), problems
+
+
+def each(results: Path) -> Iterator[Result]:
+    """The readable results under ``results``, one at a time, so that none need be kept."""
+    for folder in _folders(results):
+        with suppress(ValueError):  # told where results are shown
+            yield read(folder)
+
+
+def _is_named(result: Result) -> bool:
+    return result.folder is not None and result.folder.name.endswith(f"_{result.key}")
+
+
+def read_all(results: Path) -> Iterator[Result]:
+    """``collect``, with a warning for each that is left out."""
+    found, problems = collect(results)
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    yield from found
