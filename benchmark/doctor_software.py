@@ -340,7 +340,7 @@ def trained() -> tuple[list[float], "dict[str, torch.Tensor]", float, float]:
     from benchmark.experiment.config import make_config
     from benchmark.experiment.network import build_model
     from benchmark.experiment.plan import make_tasks, resolve
-    from benchmark.training import train
+    from benchmark.training.loop import train
     from common.progress import Silent
     from datasets.pipeline import Resized, open_splits
 

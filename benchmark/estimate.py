@@ -25,7 +25,7 @@ from benchmark.experiment.plan import make_tasks, run_key
 from benchmark.results.result import Result
 from benchmark.run_data import shared_data
 from benchmark.speed import count_macs
-from benchmark.training import train, validated
+from benchmark.training.loop import train, validated
 from common.errors import UserError
 from common.progress import Silent
 from datasets.pipeline import CACHE_BYTES, Resized, Split

@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.numerics import seed_everything
-from benchmark.learning import make_augment
+from benchmark.training.batches import make_augment
 from common.errors import UsageError
 from datasets.base import DATASETS
 from datasets.drawing import colour_target

@@ -22,8 +22,6 @@ from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import environment
 from benchmark.experiment.network import build_model, check_device, check_sync
 from benchmark.experiment.plan import command_of, make_tasks, run_key
-from benchmark.learning import NotFinite, with_readers
-from benchmark.logs import NoLog, ScalarLog, scalar_log
 from benchmark.results.checkpoint import load_checkpoint, save_checkpoint
 from benchmark.results.layout import FILE, clear, clear_finished, folder_of, hand_over, tidy
 from benchmark.results.layout import FOLDER as TRAINING
@@ -31,7 +29,6 @@ from benchmark.results.replicates import save_replicates
 from benchmark.results.result import Result
 from benchmark.results.samples import save_strips
 from benchmark.results.store import load, save
-from benchmark.resuming import EVERY, Keeper
 from benchmark.run_data import Data, comparable, shared_data
 from benchmark.speed import (
     NOT_COUNTED,
@@ -39,7 +36,10 @@ from benchmark.speed import (
     count_parameters,
 )
 from benchmark.timing import time_in_turns
-from benchmark.training import check_batch, train, validated
+from benchmark.training.keeper import EVERY, Keeper
+from benchmark.training.learner import NotFinite, with_readers
+from benchmark.training.loop import check_batch, train, validated
+from benchmark.training.scalars import NoLog, ScalarLog, scalar_log
 from common import stopping
 from common.errors import DataError, UsageError, UserError, first_line, reason
 from common.files import check_writable, locked, write_atomic

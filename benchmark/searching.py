@@ -18,20 +18,13 @@ from benchmark.experiment.environment import environment
 from benchmark.experiment.network import check_device, check_sync, open_network
 from benchmark.experiment.numerics import autocast, seed_everything
 from benchmark.experiment.plan import command_of, make_tasks
-from benchmark.learning import (
-    LOG_EVERY,
-    Batches,
-    Learner,
-    Log,
-    make_augment,
-    make_optimizer,
-    rate,
-    with_readers,
-)
-from benchmark.logs import scalar_log
 from benchmark.results.layout import FOLDER, clear, clear_finished, hand_over, tidy
-from benchmark.resuming import EVERY, Keeper
-from benchmark.training import check_batch
+from benchmark.training.batches import Batches, make_augment
+from benchmark.training.keeper import EVERY, Keeper
+from benchmark.training.learner import LOG_EVERY, Learner, Log, with_readers
+from benchmark.training.loop import check_batch
+from benchmark.training.optimizer import make_optimizer, rate
+from benchmark.training.scalars import scalar_log
 from benchmark.wirings import FOUND, SEARCH, Search, read_search
 from common import stopping
 from common.errors import UsageError

@@ -16,7 +16,8 @@ from benchmark.evaluation import evaluate, metrics_of
 from benchmark.experiment import distributed
 from benchmark.experiment.config import make_config
 from benchmark.experiment.plan import make_task, resolve
-from benchmark.learning import Batches, Learner
+from benchmark.training.batches import Batches
+from benchmark.training.learner import Learner
 from datasets.pipeline import Resized, open_split
 
 COUNT = 7  # does not divide among two or three

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmark import runner
 from benchmark.experiment import distributed
-from benchmark.resuming import Keeper
+from benchmark.training.keeper import Keeper
 from cli import main
 from common.errors import UserError
 

@@ -16,7 +16,7 @@ import pytest
 from support import ROOT
 
 from benchmark.results.store import collect
-from benchmark.resuming import unpack
+from benchmark.training.state_file import unpack
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("KILLS", "5"))

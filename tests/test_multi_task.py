@@ -12,8 +12,8 @@ from benchmark.experiment.plan import command_of, make_tasks, plan, resolve
 from benchmark.leaderboard import boards
 from benchmark.report.tables import cells, header
 from benchmark.results.result import TaskScores
-from benchmark.training import improvement, train
-from benchmark.weighting import Weighting
+from benchmark.training.loop import improvement, train
+from benchmark.training.weighting import Weighting
 from common.errors import DataError
 from common.progress import Silent
 from datasets.base import DatasetInfo, Sample

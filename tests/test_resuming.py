@@ -21,18 +21,20 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from support import ROOT
 
-from benchmark import resuming
 from benchmark import runner as runner_module
 from benchmark.experiment import distributed
 from benchmark.experiment.config import RunConfig, SearchConfig, make_config
 from benchmark.experiment.plan import plan, resolve, run_key
-from benchmark.learning import Learner
-from benchmark.logs import ScalarLog
 from benchmark.results.layout import FILES, folder_of, hand_over, tidy
 from benchmark.results.store import read, save
-from benchmark.resuming import Keeper, pack, unpack
 from benchmark.runner import Runner
 from benchmark.searching import search
+from benchmark.training import keeper as resuming
+from benchmark.training import state_file
+from benchmark.training.keeper import Keeper
+from benchmark.training.learner import Learner
+from benchmark.training.scalars import ScalarLog
+from benchmark.training.state_file import pack, unpack
 from common import stopping
 from common.errors import UserError
 from common.files import locked
@@ -282,13 +284,13 @@ def test_a_stop_while_a_search_ends_costs_nothing(
     values = {name: v for name, v in VALUES.items() if name != "epochs"}
     config = resolve(make_config({**values, "iterations": 3}, SearchConfig))
     whole = search(config, tmp_path / "whole")
-    original = resuming.pack
+    original = state_file.pack
 
     def interrupted(state: Any) -> bytes:
         signal.raise_signal(signal.SIGTERM)
         return original(state)
 
-    monkeypatch.setattr(resuming, "pack", interrupted)
+    monkeypatch.setattr(state_file, "pack", interrupted)
     with stopping.signals(), pytest.raises(stopping.Stopped):
         search(config, tmp_path / "cut")
     monkeypatch.undo()

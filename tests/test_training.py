@@ -7,8 +7,10 @@ from torch import nn
 from benchmark.evaluation import evaluate
 from benchmark.experiment.config import make_config
 from benchmark.experiment.plan import make_task, resolve
-from benchmark.learning import Batches, NotFinite, make_optimizer, rate
-from benchmark.training import check_batch, total_loss, train
+from benchmark.training.batches import Batches
+from benchmark.training.learner import NotFinite
+from benchmark.training.loop import check_batch, total_loss, train
+from benchmark.training.optimizer import make_optimizer, rate
 from common.errors import UsageError
 from common.progress import Silent
 from datasets.base import DatasetInfo, Sample

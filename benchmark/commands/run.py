@@ -66,9 +66,9 @@ def run(
 
     from benchmark.experiment.distributed import lead, processes
     from benchmark.leaderboard import boards
-    from benchmark.logs import check_tensorboard
     from benchmark.report.tables import rich_table
     from benchmark.runner import Runner
+    from benchmark.training.scalars import check_tensorboard
 
     if tensorboard:
         check_tensorboard()

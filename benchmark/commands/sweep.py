@@ -81,7 +81,6 @@ def sweep(
     from benchmark.executors.driver import execute_on
     from benchmark.experiment.distributed import asked
     from benchmark.leaderboard import boards
-    from benchmark.logs import check_tensorboard
     from benchmark.report.sweep import comparison, plan_line, plan_table, summary, watching
     from benchmark.report.tables import MOST_ROWS, rich_table
     from benchmark.results.light import Lightener
@@ -89,6 +88,7 @@ def sweep(
     from benchmark.runner import Runner
     from benchmark.sweep import read_sweep
     from benchmark.sweeping import Work, execute, open_data, stored, to_do
+    from benchmark.training.scalars import check_tensorboard
 
     def say(text: str) -> None:
         click.echo(text, err=True)

@@ -46,7 +46,7 @@ def search(
     from benchmark.experiment.config import make_config
     from benchmark.experiment.distributed import lead, processes
     from benchmark.experiment.plan import resolve
-    from benchmark.logs import check_tensorboard
+    from benchmark.training.scalars import check_tensorboard
     from benchmark.wirings import FOUND, SEARCH
 
     if tensorboard:

@@ -44,10 +44,10 @@ from benchmark.results.layout import FILE
 from benchmark.results.replicates import save_replicates
 from benchmark.results.result import TaskScores
 from benchmark.results.store import collect, save
-from benchmark.resuming import Keeper
 from benchmark.searching import prune
 from benchmark.sides import open_side
 from benchmark.sweep import read_sweep
+from benchmark.training.keeper import Keeper
 from benchmark.wirings import lines, load_search, read_search
 from common.errors import UserError
 from common.progress import Silent

@@ -13,9 +13,11 @@ from torch.optim.swa_utils import AveragedModel
 from benchmark.experiment import distributed
 from benchmark.experiment.config import NetworkConfig, RunConfig
 from benchmark.experiment.numerics import autocast, random_states, set_random_states
-from benchmark.learning import LOG_EVERY, Batches, Learner, Log, make_augment, make_optimizer, rate
-from benchmark.resuming import Keeper
-from benchmark.weighting import Weighting
+from benchmark.training.batches import Batches, make_augment
+from benchmark.training.keeper import Keeper
+from benchmark.training.learner import LOG_EVERY, Learner, Log
+from benchmark.training.optimizer import make_optimizer, rate
+from benchmark.training.weighting import Weighting
 from common import stopping
 from common.errors import UsageError
 from common.progress import Listener

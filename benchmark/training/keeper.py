@@ -4,7 +4,6 @@ A state is what JSON can hold and tensors, nested as it likes. It lies in one sa
 JSON and a digest of everything in the file's header: no pickle, and no damage goes unnoticed.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -12,13 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
-from torch import Tensor
 
 from benchmark.experiment import distributed
 from benchmark.experiment.numerics import State
 from benchmark.results.layout import FILES, _remove_made
+from benchmark.training.state_file import pack, unpack
 from common import stopping
 from common.errors import UserError
 from common.files import whole_file
@@ -35,60 +32,6 @@ class Position(Protocol):
     @property
     def position(self) -> int:
         """Bytes written so far."""
-
-
-def _freeze(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """``value`` as JSON holds it; its tensors go into ``tensors``, named by their number."""
-    if isinstance(value, Tensor):
-        name = str(len(tensors))
-        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return {"tensor": name}
-    if isinstance(value, Mapping):  # keys need not be texts
-        return {"items": [[key, _freeze(item, tensors)] for key, item in value.items()]}
-    if isinstance(value, list | tuple):
-        return [_freeze(item, tensors) for item in value]
-    return value
-
-
-def _thaw(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if isinstance(value, dict):
-        if "tensor" in value:
-            return tensors[value["tensor"]]
-        return {key: _thaw(item, tensors) for key, item in value["items"]}
-    if isinstance(value, list):
-        return [_thaw(item, tensors) for item in value]
-    return value
-
-
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        if tensor.numel():
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def pack(state: Mapping[str, Any]) -> bytes:
-    """The file's content. Tuples become lists."""
-    tensors: dict[str, Tensor] = {}
-    text = json.dumps(_freeze(state, tensors))
-    return to_bytes(tensors, {"state": text, "sha256": _digest(text, tensors)})
-
-
-def unpack(path: Path) -> State:
-    """The state in ``path``. Raises UserError, naming it, for a file that is not whole."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if _digest(facts["state"], tensors) != facts["sha256"]:
-            raise ValueError("its content is not what was written")
-        state: State = _thaw(json.loads(facts["state"]), tensors)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: damaged ({' '.join(str(error).split())})") from error
-    return state
 
 
 class Keeper:

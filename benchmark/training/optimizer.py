@@ -1,0 +1,44 @@
+"""Optimiser and learning-rate schedule."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from benchmark.experiment.config import NetworkConfig
+
+
+def make_optimizer(
+    config: NetworkConfig, model: nn.Module, apart: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """SGD or AdamW with two learning rates: backbone, and decoder with heads.
+
+    Biases and normalisation parameters get no weight decay. apart: parameters to leave out.
+    """
+    assert config.lr is not None
+    assert config.decoder_lr_factor is not None
+    rates = {True: config.lr, False: config.lr * config.decoder_lr_factor}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not any(parameter is p for p in apart):
+            key = (name.startswith("backbone."), parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
+    options = [
+        {"params": p, "lr": rates[backbone], "weight_decay": config.weight_decay if decays else 0.0}
+        for (backbone, decays), p in groups.items()
+    ]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(options, fused=True)
+    return torch.optim.SGD(options, momentum=config.momentum)
+
+
+def rate(config: NetworkConfig, step: int, steps: int) -> float:
+    """Factor on the learning rates at ``step`` of ``steps``: linear warm-up, then the decay."""
+    warmup = (config.warmup or 0.0) * steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(steps - warmup, 1)
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return float((1 - done) ** 0.9)
