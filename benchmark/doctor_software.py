@@ -336,10 +336,10 @@ def self_test() -> Found:
 
 def trained() -> tuple[list[float], "dict[str, torch.Tensor]", float, float]:
     """Losses of the epochs, the weights, images a second, and the score on what was not seen."""
-    from benchmark.evaluation import evaluate, metrics_of
     from benchmark.experiment.config import make_config
     from benchmark.experiment.network import build_model
     from benchmark.experiment.plan import make_tasks, resolve
+    from benchmark.scoring.evaluate import evaluate, metrics_of
     from benchmark.training.loop import train
     from common.progress import Silent
     from datasets.pipeline import Resized, open_splits

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark.evaluation import evaluate, metrics_of, score_constant
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import device_name
 from benchmark.experiment.network import build_model, check_device
 from benchmark.experiment.plan import make_tasks, run_key
 from benchmark.results.result import Result
 from benchmark.run_data import shared_data
+from benchmark.scoring.evaluate import evaluate, metrics_of, score_constant
 from benchmark.speed import count_macs
 from benchmark.training.loop import train, validated
 from common.errors import UserError

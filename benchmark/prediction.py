@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from benchmark.inference import Views, predict
 from benchmark.results.checkpoint import Checkpoint
+from benchmark.scoring.views import Views, predict
 from common.errors import DataError, UsageError
 from common.files import write_atomic
 from common.progress import Listener

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from benchmark.evaluation import evaluate, metrics_of
 from benchmark.experiment.config import RunConfig
 from benchmark.exporting import quietly
 from benchmark.results.checkpoint import Checkpoint
+from benchmark.scoring.evaluate import evaluate, metrics_of
 from common.progress import Listener
 from datasets.pipeline import Resized, open_split
 from tasks.base import Task

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.evaluation import score_constant
 from benchmark.experiment.config import RunConfig
+from benchmark.scoring.evaluate import score_constant
 from common.progress import Listener
 from datasets.pipeline import Resized, open_splits
 from tasks.base import Task

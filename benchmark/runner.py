@@ -10,13 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark.evaluation import (
-    evaluate,
-    metrics_of,
-    protocol_id,
-    replicates_of,
-    scores_of,
-)
 from benchmark.experiment import distributed
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import environment
@@ -30,6 +23,7 @@ from benchmark.results.result import Result
 from benchmark.results.samples import save_strips
 from benchmark.results.store import load, save
 from benchmark.run_data import Data, comparable, shared_data
+from benchmark.scoring.evaluate import evaluate, metrics_of, protocol_id, replicates_of, scores_of
 from benchmark.speed import (
     NOT_COUNTED,
     count_macs,

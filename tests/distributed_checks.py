@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from benchmark.evaluation import evaluate, metrics_of
 from benchmark.experiment import distributed
 from benchmark.experiment.config import make_config
 from benchmark.experiment.plan import make_task, resolve
+from benchmark.scoring.evaluate import evaluate, metrics_of
 from benchmark.training.batches import Batches
 from benchmark.training.learner import Learner
 from datasets.pipeline import Resized, open_split

@@ -14,9 +14,9 @@ import torch
 from fixtures_data import ODD
 from torch import Tensor
 
-from benchmark.evaluation import protocol_id
 from benchmark.experiment.config import RunConfig, make_config
 from benchmark.experiment.plan import make_task, resolve
+from benchmark.scoring.evaluate import protocol_id
 from common.errors import DataError, UsageError
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
 from datasets.pipeline import open_splits

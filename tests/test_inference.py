@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from benchmark.inference import Views, _starts, predict
+from benchmark.scoring.views import Views, _starts, predict
 from tasks.depth import Depth
 from tasks.saliency import Saliency
 from tasks.segmentation import Segmentation

@@ -611,7 +611,7 @@ def test_a_batch_that_does_not_fit_goes_in_halves(
 def test_scoring_a_batch_that_does_not_fit_goes_in_halves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    from benchmark import evaluation
+    from benchmark.scoring import evaluate as evaluation
 
     predictions = evaluation._predictions
     (whole,) = runner_of(tmp_path / "whole").run(runs_of())

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.evaluation import evaluate
 from benchmark.experiment.config import make_config
 from benchmark.experiment.plan import make_task, resolve
+from benchmark.scoring.evaluate import evaluate
 from benchmark.training.batches import Batches
 from benchmark.training.learner import NotFinite
 from benchmark.training.loop import check_batch, total_loss, train

@@ -10,7 +10,7 @@ from benchmark.commands.options import console_of_width, progress, quiet, write_
 from common.errors import UsageError
 
 if TYPE_CHECKING:
-    from benchmark.inference import Views
+    from benchmark.scoring.views import Views
 
 
 def views_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,7 +39,7 @@ def views_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _views(flip: bool, scales: str | None, window: str | None) -> "Views":
     from benchmark.experiment.config import make_config
-    from benchmark.inference import Views
+    from benchmark.scoring.views import Views
 
     try:
         factors = tuple(float(scale) for scale in scales.split(",")) if scales else (1.0,)
@@ -84,7 +84,7 @@ def evaluate(
     quiet()
     from benchmark.experiment.config import make_config
     from benchmark.report.tables import scores_table
-    from benchmark.rescoring import rescore
+    from benchmark.scoring.rescore import rescore
 
     original = image_size == "original"
     given = {"device": device, "threads": threads, "dataset": dataset, "data": data,
@@ -132,8 +132,8 @@ def predict(
     from benchmark.experiment.config import make_config
     from benchmark.experiment.network import check_device
     from benchmark.prediction import Mapper, find_images, predict_images
-    from benchmark.rescoring import check_views
     from benchmark.results.checkpoint import open_checkpoint
+    from benchmark.scoring.rescore import check_views
 
     found = find_images(images)
     check_device(device)

@@ -38,9 +38,9 @@ def serve(
     import torch
 
     from benchmark.experiment.network import check_device
-    from benchmark.inference import Views
     from benchmark.prediction import Mapper
     from benchmark.results.checkpoint import open_checkpoint
+    from benchmark.scoring.views import Views
 
     check_device(device)
     if threads is not None:

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, Subset
 from benchmark.experiment import distributed
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.numerics import autocast
-from benchmark.inference import Views, predict
 from benchmark.results.result import TaskScores
+from benchmark.scoring.views import Views, predict
 from common.errors import DataError, UserError, out_of_memory
 from common.memory import fitting
 from common.progress import Listener

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from benchmark.evaluation import evaluate, protocol_id, replicates_of, scores_of
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import environment
 from benchmark.experiment.network import check_device
 from benchmark.experiment.plan import make_tasks
-from benchmark.inference import Size, Views
 from benchmark.results.checkpoint import open_checkpoint
 from benchmark.results.result import TaskScores
+from benchmark.scoring.evaluate import evaluate, protocol_id, replicates_of, scores_of
+from benchmark.scoring.views import Size, Views
 from common.errors import UsageError
 from common.progress import Listener, Silent
 from datasets.base import DATASETS
