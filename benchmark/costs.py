@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.speed import time_calls
+from benchmark.speed.latency import time_calls
 from models.connectivity import GLOBAL
 from models.relaxed_decoder import RelaxedDecoder
 

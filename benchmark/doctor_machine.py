@@ -181,7 +181,7 @@ def cuda() -> Found:
 
 def fresh_processes() -> Found:
     """Whether the peak memory of a forward can be measured here."""
-    from benchmark.memory import reset_peak, resident
+    from benchmark.speed.memory import reset_peak, resident
 
     remedy = "runs and speed leave out MB; all else works"
     if not hasattr(os, "fork"):

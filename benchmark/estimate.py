@@ -24,7 +24,7 @@ from benchmark.experiment.plan import make_tasks, run_key
 from benchmark.results.result import Result
 from benchmark.run_data import shared_data
 from benchmark.scoring.evaluate import evaluate, metrics_of, score_constant
-from benchmark.speed import count_macs
+from benchmark.speed.count import count_macs
 from benchmark.training.loop import train, validated
 from common.errors import UserError
 from common.progress import Silent

@@ -24,11 +24,7 @@ from benchmark.results.samples import save_strips
 from benchmark.results.store import load, save
 from benchmark.run_data import Data, comparable, shared_data
 from benchmark.scoring.evaluate import evaluate, metrics_of, protocol_id, replicates_of, scores_of
-from benchmark.speed import (
-    NOT_COUNTED,
-    count_macs,
-    count_parameters,
-)
+from benchmark.speed.count import NOT_COUNTED, count_macs, count_parameters
 from benchmark.timing import time_in_turns
 from benchmark.training.keeper import EVERY, Keeper
 from benchmark.training.learner import NotFinite, with_readers

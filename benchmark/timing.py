@@ -14,12 +14,12 @@ from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import device_name
 from benchmark.experiment.network import build_model, spec_of
 from benchmark.experiment.plan import make_tasks, run_key
-from benchmark.memory import fresh_process, peak_memory
 from benchmark.results.checkpoint import checkpoint_file, load_checkpoint
 from benchmark.results.layout import FILE, folder_of
 from benchmark.results.result import Result
 from benchmark.results.store import save
-from benchmark.speed import Setup, speed_record, time_models
+from benchmark.speed.latency import Setup, speed_record, time_models
+from benchmark.speed.memory import fresh_process, peak_memory
 from common.progress import Listener
 
 

@@ -329,12 +329,12 @@ def test_no_card_and_a_card_that_cannot_be_used(monkeypatch, proc):
 
 
 def test_peak_memory_that_cannot_be_told(monkeypatch):
-    monkeypatch.setattr("benchmark.memory.RESET", Path("/none/clear_refs"))
+    monkeypatch.setattr("benchmark.speed.memory.RESET", Path("/none/clear_refs"))
     found = machine.fresh_processes()
     assert found.status == "warn"
     assert found.seen.startswith("/none/clear_refs cannot be written")
-    monkeypatch.setattr("benchmark.memory.reset_peak", lambda: None)
-    monkeypatch.setattr("benchmark.memory.resident", lambda _: 10)
+    monkeypatch.setattr("benchmark.speed.memory.reset_peak", lambda: None)
+    monkeypatch.setattr("benchmark.speed.memory.resident", lambda _: 10)
     assert machine.fresh_processes().status == "warn"
     monkeypatch.delattr(os, "fork")
     assert machine.fresh_processes().seen == "this system cannot fork"

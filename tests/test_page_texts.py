@@ -7,8 +7,8 @@ from rich.console import Console
 
 from benchmark.leaderboard import boards
 from benchmark.report.comparison import comparison_lines
-from benchmark.report.speed import WHICH, speed_tables
 from benchmark.report.tables import notes
+from benchmark.speed.report import WHICH, speed_tables
 
 
 def shown(tables):

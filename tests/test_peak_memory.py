@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark import memory
 from benchmark.experiment.network import NetworkSpec
-from benchmark.fresh import FreshProcess
-from benchmark.memory import fresh_process, peak_memory
-from benchmark.speed import Setup
+from benchmark.speed import memory
+from benchmark.speed.fresh import FreshProcess
+from benchmark.speed.latency import Setup
+from benchmark.speed.memory import fresh_process, peak_memory
 from common.errors import UserError, first_line
 
 MIB = 2**20

@@ -7,8 +7,9 @@ import torch
 from support import FakeTime
 from torch import nn
 
-from benchmark.profiling import Counter, Peaks, measured_peaks, parts_of, profile, watched
-from benchmark.speed import Setup, count_macs
+from benchmark.speed.count import count_macs
+from benchmark.speed.latency import Setup
+from benchmark.speed.profile import Counter, Peaks, measured_peaks, parts_of, profile, watched
 from models.backbones import create_backbone
 from models.predictor import DensePredictor, build_decoder
 
@@ -99,8 +100,8 @@ class Parts(nn.Module):
 def test_a_profile_by_hand(monkeypatch):
     """Two images of 64 pixels, where a multiply-accumulate and a byte take a nanosecond each."""
     clock = FakeTime()
-    monkeypatch.setattr("benchmark.speed.time", clock)
-    monkeypatch.setattr("benchmark.profiling.time", clock)
+    monkeypatch.setattr("benchmark.speed.latency.time", clock)
+    monkeypatch.setattr("benchmark.speed.profile.time", clock)
     peaks = Peaks(2e9, 1e9, "float32")
     found = profile(Parts(clock), (8, 8), "cpu", 2, Setup(), peaks, min_time=0.02)
     assert found["whole_ms"] == pytest.approx(10)

@@ -15,7 +15,7 @@ from benchmark.results.checkpoint import load_checkpoint
 from benchmark.results.layout import folder_of
 from benchmark.results.store import load, read_all, save
 from benchmark.runner import Runner
-from benchmark.speed import time_models
+from benchmark.speed.latency import time_models
 from common.errors import DataError, UserError
 from common.progress import Silent
 

@@ -7,14 +7,8 @@ import torch
 from support import FakeTime
 from torch import nn
 
-from benchmark.speed import (
-    Latency,
-    count_decoder_conv_weights,
-    count_macs,
-    count_parameters,
-    time_calls,
-    time_models,
-)
+from benchmark.speed.count import count_decoder_conv_weights, count_macs, count_parameters
+from benchmark.speed.latency import Latency, time_calls, time_models
 from models.backbones import Backbone, create_backbone
 from models.predictor import DensePredictor, build_decoder
 
@@ -134,7 +128,7 @@ def test_models_are_timed_in_turns():
 def test_turns_rotate_and_the_first_call_of_each_is_not_counted(monkeypatch):
     """Calls take 1/64 s, and a whole second after another network's, as with a cold cache."""
     clock, log = FakeTime(), []
-    monkeypatch.setattr("benchmark.speed.time", clock)
+    monkeypatch.setattr("benchmark.speed.latency.time", clock)
 
     def call(name: str) -> None:
         clock.now += 1 / 64 if log[-1:] == [name] else 1

@@ -11,9 +11,12 @@ import pytest
 import torch
 from support import line
 
-from benchmark import speed, speed_passes, speed_rows
-from benchmark.speed import NOT_COUNTED, Setup, count_macs, count_parameters, time_models
-from benchmark.speed_passes import Contender
+from benchmark.speed import latency as speed
+from benchmark.speed import passes as speed_passes
+from benchmark.speed import table as speed_rows
+from benchmark.speed.count import NOT_COUNTED, count_macs, count_parameters
+from benchmark.speed.latency import Setup, time_models
+from benchmark.speed.passes import Contender
 from common.errors import UsageError, out_of_memory
 from common.progress import Silent
 from models.backbones import create_backbone

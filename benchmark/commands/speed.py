@@ -66,9 +66,9 @@ def speed(
 
     from benchmark.experiment.config import make_config
     from benchmark.experiment.plan import DEFAULT_DECODERS
-    from benchmark.report.speed import speed_tables
-    from benchmark.speed import Setup
-    from benchmark.speed_rows import speed_rows
+    from benchmark.speed.latency import Setup
+    from benchmark.speed.report import speed_tables
+    from benchmark.speed.table import speed_rows
 
     parsed = [make_config({"image_size": size}).image_size or (0, 0) for size in sizes]
     if threads is not None:

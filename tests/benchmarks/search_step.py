@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmark.experiment.environment import environment
-from benchmark.speed import time_calls
+from benchmark.speed.latency import time_calls
 from common.memory import keep_freed_memory
 from models.backbones import create_backbone
 from models.predictor import DensePredictor

@@ -1,25 +1,20 @@
 """Size and speed of pairs of backbone and decoder, without training and without data."""
 
-import copy
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.experiment.network import check_device
-from benchmark.speed import (
+from benchmark.speed.count import (
     NOT_COUNTED,
-    PLAIN,
-    Setup,
-    count_decoder_conv_weights,
-    count_macs,
-    count_parameters,
+    MapsOnly,
+    Size,
+    _count,
 )
-from benchmark.speed_passes import (
+from benchmark.speed.latency import PLAIN, Setup
+from benchmark.speed.passes import (
     HEAD,
     SpeedRow,
     isolate_rows,
@@ -31,54 +26,10 @@ from benchmark.speed_passes import (
 from common.errors import UsageError, UserError, first_line, reason
 from common.extras import need
 from common.progress import Listener, Silent
-from models.backbones import Backbone, check_name, create_backbone, create_without_weights
+from models.backbones import check_name, create_backbone, create_without_weights
 from models.connectivity import Connectivity
 from models.decoders.base import DECODERS
 from models.predictor import DensePredictor, build_decoder, wiring_file
-
-Size = tuple[int, int]
-
-
-class MapsOnly(nn.Module):
-    """Stands in for a backbone on the meta device: the shapes of its maps without its work.
-
-    A backbone takes far longer to count than a decoder, and all its decoders see the same maps.
-    """
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.features = backbone.features
-        self.size_divisor, self.fixed_size = backbone.size_divisor, backbone.fixed_size
-        twin = copy.deepcopy(backbone).to("meta").eval()
-
-        @functools.cache
-        def count(height: int, width: int) -> tuple[list[Tensor], int]:
-            with FlopCounterMode(display=False) as counter, torch.inference_mode():
-                maps = twin(torch.empty(1, 3, height, width, device="meta"))
-            return maps, counter.get_total_flops() // 2
-
-        self.count = count
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return self.count(*x.shape[-2:])[0]
-
-
-def _count(model: DensePredictor, maps: MapsOnly, size: Size, classes: int) -> SpeedRow:
-    """``params`` and ``macs`` of a row. Raises UsageError for a size that cannot be."""
-    model.check_size(*size)
-    light = DensePredictor(maps, model.decoder, {HEAD: classes})  # type: ignore[arg-type]
-    height, width = (-(-s // model.size_divisor) * model.size_divisor for s in size)
-    backbone = maps.count(height, width)[1]  # first, or the decoder's counter would see it
-    params = count_parameters(model)
-    return {
-        "params": {
-            "backbone": params["backbone"],
-            "decoder": params["decoder"],
-            "decoder_conv_weights": count_decoder_conv_weights(model),
-            "head": params["head"],
-        },
-        "macs": {**count_macs(light, size), "backbone": backbone},
-    }
 
 
 def check_names(backbones: Sequence[str], decoders: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from benchmark.speed import Setup, forward_call, time_calls
+from benchmark.speed.latency import Setup, forward_call, time_calls
 from models.decoders.base import Decoder
 from models.predictor import DensePredictor
 

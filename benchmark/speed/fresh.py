@@ -70,7 +70,7 @@ def _start(environment: Mapping[str, str]) -> "subprocess.Popen[str]":
         raise UserError("this system has no fork: fresh processes cannot be made")
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmark.fresh"],
+        [sys.executable, "-m", "benchmark.speed.fresh"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

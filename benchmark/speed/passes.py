@@ -14,10 +14,8 @@ from torch import Tensor, nn
 
 from benchmark.experiment.environment import environment
 from benchmark.experiment.network import NetworkSpec
-from benchmark.fresh import FreshProcess
-from benchmark.memory import fresh_process, peak_memory
-from benchmark.profiling import measured_peaks, profile
-from benchmark.speed import (
+from benchmark.speed.fresh import FreshProcess
+from benchmark.speed.latency import (
     Latency,
     Setup,
     first_call,
@@ -26,6 +24,8 @@ from benchmark.speed import (
     time_calls,
     time_models,
 )
+from benchmark.speed.memory import fresh_process, peak_memory
+from benchmark.speed.profile import measured_peaks, profile
 from common.errors import UserError, first_line, out_of_memory, reason
 from common.memory import fitting, keep_freed_memory, keeps_freed_memory
 from common.progress import Listener

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from benchmark.experiment.network import NetworkSpec
-from benchmark.fresh import FreshProcess
-from benchmark.speed import Setup, forward_call
+from benchmark.speed.fresh import FreshProcess
+from benchmark.speed.latency import Setup, forward_call
 from common.errors import UserError, reason
 
 STATUS = Path("/proc/self/status")

@@ -5,7 +5,6 @@ decoder, head and the resizing to the input size. Compared models are timed in t
 process, because on a shared machine only ratios hold.
 """
 
-import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -14,16 +13,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.experiment.environment import device_name
 from benchmark.experiment.numerics import autocast
 from models.predictor import DensePredictor
 
-PARTS = ("backbone", "decoder", "head")
 Name = TypeVar("Name")
 COMPILED_NETWORKS = 10_000
-NOT_COUNTED = "interpolation, normalisation and element-wise operations"
 
 
 @dataclass(frozen=True)
@@ -70,50 +66,6 @@ class Latency:
     fps: float
     calls: int
     warmup_calls: int
-
-
-def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Parameters of backbone, decoder and head(s)."""
-    counts = dict.fromkeys(PARTS, 0)
-    for name, parameter in model.named_parameters():
-        counts[name.split(".")[0].removesuffix("s")] += parameter.numel()
-    return counts
-
-
-def count_decoder_conv_weights(model: DensePredictor) -> int:
-    """Weights of the decoder as SparseMask's tables count them, without BatchNorm and biases.
-
-    Of convolutions and linear layers (which are 1×1 convolutions); with the heads' where the
-    decoder's ``counts_classifier`` says so.
-    """
-    parts: list[nn.Module] = [model.decoder]
-    if model.decoder.info.counts_classifier:
-        parts.append(model.heads)
-    layers = (layer for part in parts for layer in part.modules())
-    return sum(
-        layer.weight.numel()
-        for layer in layers
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-    )
-
-
-def count_macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
-    """Multiply-accumulates of convolutions and matrix products for one image of ``size``.
-
-    Counted on the meta device by torch's FlopCounterMode, which counts two operations each.
-    """
-    twin = copy.deepcopy(model).to("meta").eval()
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        twin(torch.empty(1, 3, *size, device="meta"))
-    counts = dict.fromkeys(PARTS, 0)
-    for name, operations in counter.get_flop_counts().items():
-        part, *rest = name.split(".")[1:] or [""]
-        # the container of heads is never called: its members are counted
-        if part in counts and not rest:
-            counts[part] += sum(operations.values()) // 2
-        elif part == "heads" and len(rest) == 1:
-            counts["head"] += sum(operations.values()) // 2
-    return counts
 
 
 def _summary(seconds: list[float], batch: int, warmup: int) -> Latency:

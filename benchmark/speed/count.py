@@ -1,0 +1,109 @@
+"""Parameters and multiply-accumulates of a network and its parts."""
+
+import copy
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.speed.passes import (
+    HEAD,
+    SpeedRow,
+)
+from models.backbones import Backbone
+from models.predictor import DensePredictor
+
+PARTS = ("backbone", "decoder", "head")
+
+
+NOT_COUNTED = "interpolation, normalisation and element-wise operations"
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Parameters of backbone, decoder and head(s)."""
+    counts = dict.fromkeys(PARTS, 0)
+    for name, parameter in model.named_parameters():
+        counts[name.split(".")[0].removesuffix("s")] += parameter.numel()
+    return counts
+
+
+def count_decoder_conv_weights(model: DensePredictor) -> int:
+    """Weights of the decoder as SparseMask's tables count them, without BatchNorm and biases.
+
+    Of convolutions and linear layers (which are 1×1 convolutions); with the heads' where the
+    decoder's ``counts_classifier`` says so.
+    """
+    parts: list[nn.Module] = [model.decoder]
+    if model.decoder.info.counts_classifier:
+        parts.append(model.heads)
+    layers = (layer for part in parts for layer in part.modules())
+    return sum(
+        layer.weight.numel()
+        for layer in layers
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    )
+
+
+def count_macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
+    """Multiply-accumulates of convolutions and matrix products for one image of ``size``.
+
+    Counted on the meta device by torch's FlopCounterMode, which counts two operations each.
+    """
+    twin = copy.deepcopy(model).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        twin(torch.empty(1, 3, *size, device="meta"))
+    counts = dict.fromkeys(PARTS, 0)
+    for name, operations in counter.get_flop_counts().items():
+        part, *rest = name.split(".")[1:] or [""]
+        # the container of heads is never called: its members are counted
+        if part in counts and not rest:
+            counts[part] += sum(operations.values()) // 2
+        elif part == "heads" and len(rest) == 1:
+            counts["head"] += sum(operations.values()) // 2
+    return counts
+
+
+Size = tuple[int, int]
+
+
+class MapsOnly(nn.Module):
+    """Stands in for a backbone on the meta device: the shapes of its maps without its work.
+
+    A backbone takes far longer to count than a decoder, and all its decoders see the same maps.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.features = backbone.features
+        self.size_divisor, self.fixed_size = backbone.size_divisor, backbone.fixed_size
+        twin = copy.deepcopy(backbone).to("meta").eval()
+
+        @functools.cache
+        def count(height: int, width: int) -> tuple[list[Tensor], int]:
+            with FlopCounterMode(display=False) as counter, torch.inference_mode():
+                maps = twin(torch.empty(1, 3, height, width, device="meta"))
+            return maps, counter.get_total_flops() // 2
+
+        self.count = count
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.count(*x.shape[-2:])[0]
+
+
+def _count(model: DensePredictor, maps: MapsOnly, size: Size, classes: int) -> SpeedRow:
+    """``params`` and ``macs`` of a row. Raises UsageError for a size that cannot be."""
+    model.check_size(*size)
+    light = DensePredictor(maps, model.decoder, {HEAD: classes})  # type: ignore[arg-type]
+    height, width = (-(-s // model.size_divisor) * model.size_divisor for s in size)
+    backbone = maps.count(height, width)[1]  # first, or the decoder's counter would see it
+    params = count_parameters(model)
+    return {
+        "params": {
+            "backbone": params["backbone"],
+            "decoder": params["decoder"],
+            "decoder_conv_weights": count_decoder_conv_weights(model),
+            "head": params["head"],
+        },
+        "macs": {**count_macs(light, size), "backbone": backbone},
+    }
