@@ -12,8 +12,9 @@ from matplotlib.patches import FancyArrowPatch
 from PIL import Image
 from support import line
 
-from benchmark.report.wiring import FAINT, KINDS, rendered, search_figure, wiring_figure
-from benchmark.wirings import load_search, named
+from benchmark.wiring.figure import FAINT, KINDS, rendered, search_figure, wiring_figure
+from benchmark.wiring.names import named
+from benchmark.wiring.record import load_search
 from models.backbones import FeatureSpec
 from models.connectivity import PRESETS, Connectivity, fully_dense
 

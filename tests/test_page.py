@@ -17,8 +17,8 @@ from benchmark.report.page import LIMIT, TEMPLATES, page
 from benchmark.report.page_details import POINTS, difference
 from benchmark.report.page_strips import OVERHEAD
 from benchmark.report.page_wirings import wiring_of
-from benchmark.report.wiring import KINDS
-from benchmark.report.wiring_svg import wiring_svg
+from benchmark.wiring.figure import KINDS
+from benchmark.wiring.svg import wiring_svg
 from common.limits import printable
 from common.words import number
 from models.connectivity import Connectivity, preset

@@ -28,13 +28,13 @@ from benchmark.experiment.plan import plan, resolve, run_key
 from benchmark.results.layout import FILES, folder_of, hand_over, tidy
 from benchmark.results.store import read, save
 from benchmark.runner import Runner
-from benchmark.searching import search
 from benchmark.training import keeper as resuming
 from benchmark.training import state_file
 from benchmark.training.keeper import Keeper
 from benchmark.training.learner import Learner
 from benchmark.training.scalars import ScalarLog
 from benchmark.training.state_file import pack, unpack
+from benchmark.wiring.search import search
 from common import stopping
 from common.errors import UserError
 from common.files import locked

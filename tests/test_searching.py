@@ -10,11 +10,13 @@ import pytest
 import torch
 from click.testing import Result
 
-from benchmark.costs import connection_costs
 from benchmark.experiment.config import PAPER_SEARCH, SearchConfig, make_config
 from benchmark.experiment.plan import command_of, make_tasks, resolve
-from benchmark.searching import build_relaxed, prune, ramp
-from benchmark.wirings import Search
+from benchmark.wiring.costs import connection_costs
+from benchmark.wiring.prune import prune
+from benchmark.wiring.record import Search
+from benchmark.wiring.relaxed_training import ramp
+from benchmark.wiring.search import build_relaxed
 from common.errors import UsageError
 from models.backbones import create_backbone
 from models.connectivity import Connectivity, from_weights

@@ -30,13 +30,13 @@ from benchmark.packing import pack
 from benchmark.report.files import write_reports
 from benchmark.report.page import page
 from benchmark.report.tables import rich_overall, rich_table
-from benchmark.report.wiring import rendered, wiring_figure
 from benchmark.results.checkpoint import open_checkpoint, save_checkpoint
 from benchmark.results.layout import FILE
 from benchmark.results.replicates import REPLICATES, load_replicates
 from benchmark.results.samples import read_strips
 from benchmark.results.store import collect, save
 from benchmark.sides import open_side
+from benchmark.wiring.figure import rendered, wiring_figure
 from common import limits
 from common.errors import DataError, UsageError, UserError
 from common.limits import LimitError, printable, read_bytes, size_text

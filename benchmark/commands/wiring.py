@@ -42,12 +42,12 @@ def search(
     """
     if not verbose:
         quiet()
-    from benchmark import searching
     from benchmark.experiment.config import make_config
     from benchmark.experiment.distributed import lead, processes
     from benchmark.experiment.plan import resolve
     from benchmark.training.scalars import check_tensorboard
-    from benchmark.wirings import FOUND, SEARCH
+    from benchmark.wiring import search as searching
+    from benchmark.wiring.record import FOUND, SEARCH
 
     if tensorboard:
         check_tensorboard()
@@ -78,8 +78,8 @@ def prune(
     """Prune a search again, with another threshold, without training."""
     import json
 
-    from benchmark.searching import prune
-    from benchmark.wirings import FOUND, read_search
+    from benchmark.wiring.prune import prune
+    from benchmark.wiring.record import FOUND, read_search
 
     changes = {"threshold": threshold, "merge": merge, "absorb": absorb}
     given = {name: value for name, value in changes.items() if value is not None}
@@ -119,7 +119,7 @@ def transfer(
     from rich import box
     from rich.table import Table
 
-    from benchmark.wirings import carry, matches, named, told
+    from benchmark.wiring.names import carry, matches, named, told
     from common.words import cell
 
     source = named(wiring)
@@ -150,8 +150,9 @@ def draw(wiring: str, backbone: str | None, output: Path | None) -> None:
     path = Path(wiring).expanduser()
     output = output or Path(f"{path.resolve().name if path.is_dir() else path.stem}.svg")
     quiet()
-    from benchmark.report.wiring import SUFFIXES, rendered, search_figure, wiring_figure
-    from benchmark.wirings import features_of, load_search, named, on_backbone
+    from benchmark.wiring.figure import SUFFIXES, rendered, search_figure, wiring_figure
+    from benchmark.wiring.names import features_of, named, on_backbone
+    from benchmark.wiring.record import load_search
     from models.connectivity import is_preset
 
     if output.suffix not in SUFFIXES:

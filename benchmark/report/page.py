@@ -24,11 +24,11 @@ from benchmark.report.page_rows import (
 )
 from benchmark.report.page_strips import CAPTIONS, Pictures, pictures_of
 from benchmark.report.page_wirings import Wirings
-from benchmark.report.wiring_svg import wiring_svg
 from benchmark.results.result import Result
 from benchmark.results.store import load
 from benchmark.rows import Board, Overall
-from benchmark.wirings import lines
+from benchmark.wiring.names import lines
+from benchmark.wiring.svg import wiring_svg
 from common.limits import printable
 from common.words import COST_NAMES, metric_name, number
 

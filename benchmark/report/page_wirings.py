@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmark.experiment.config import RunConfig
-from benchmark.wirings import lines
+from benchmark.wiring.names import lines
 from common.errors import UserError
 from models.backbones import FETCHING, create_without_weights
 from models.connectivity import PRESETS, Connectivity, preset

@@ -7,8 +7,8 @@ import argparse
 import itertools
 from pathlib import Path
 
-from benchmark.searching import prune
-from benchmark.wirings import read_search
+from benchmark.wiring.prune import prune
+from benchmark.wiring.record import read_search
 from models.connectivity import Connection
 
 

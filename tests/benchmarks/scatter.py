@@ -13,9 +13,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmark.report.wiring import rendered
 from benchmark.results.result import Result
 from benchmark.results.store import read_all
+from benchmark.wiring.figure import rendered
 from common.files import write_atomic
 
 AXES = {

@@ -37,18 +37,19 @@ from benchmark.report.files import BEGIN, END, update_between_markers, write_rep
 from benchmark.report.page import page
 from benchmark.report.recommendation import recommendation_table, sentences
 from benchmark.report.tables import rich_overall, rich_table
-from benchmark.report.wiring import rendered, search_figure, wiring_figure
 from benchmark.reported import add_reported
 from benchmark.results.checkpoint import open_checkpoint
 from benchmark.results.layout import FILE
 from benchmark.results.replicates import save_replicates
 from benchmark.results.result import TaskScores
 from benchmark.results.store import collect, save
-from benchmark.searching import prune
 from benchmark.sides import open_side
 from benchmark.sweep import read_sweep
 from benchmark.training.keeper import Keeper
-from benchmark.wirings import lines, load_search, read_search
+from benchmark.wiring.figure import rendered, search_figure, wiring_figure
+from benchmark.wiring.names import lines
+from benchmark.wiring.prune import prune
+from benchmark.wiring.record import load_search, read_search
 from common.errors import UserError
 from common.progress import Silent
 from datasets import files, hdf5

@@ -4,26 +4,18 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing import Any
 
 from common.errors import UsageError
-from common.limits import RESULT, printable, read_bytes
 from models.backbones import FeatureSpec, create_without_weights
 from models.connectivity import (
     ARCHITECTURES,
-    MOST_FEATURES,
-    Connection,
     Connectivity,
     Transfer,
-    candidates,
     find,
     is_preset,
     preset,
 )
-
-SEARCH, FOUND = "search.json", "found.json"
 
 
 def named(text: str) -> Connectivity:
@@ -36,96 +28,6 @@ def named(text: str) -> Connectivity:
     home = Connectivity.load(ARCHITECTURES / "sparsemask-voc2012.json")
     found = preset(text, home.strides)
     return replace(found, name=text, backbone=home.backbone)
-
-
-Step = Annotated[int, Field(ge=0, le=10**12)]
-Weight = Annotated[float, Field(ge=0, le=1)]
-
-
-class SearchConnection(BaseModel):
-    """An input that a search may give to a stage."""
-
-    stage: int
-    source: str
-
-
-class Search(BaseModel):
-    """The record of a search, ``search.json``: what pruning and pictures need, and all the rest.
-
-    weights: w/2 in 0…1 of every one of ``connections``, a row for each of ``iterations``; final:
-    the last ones. inputs: of each stage, with MaskConnect.
-    """
-
-    model_config = ConfigDict(allow_inf_nan=False, extra="allow")
-
-    format: Literal[1]
-    method: str
-    task: str
-    dataset: str
-    config: dict[str, Any]
-    inputs: int | None = None
-    merge: bool = True
-    absorb: bool = True
-    backbone: str
-    strides: tuple[int, ...] = Field(max_length=MOST_FEATURES)
-    threshold: float = Field(ge=0, lt=1)
-    connections: list[SearchConnection] = Field(min_length=1)
-    iterations: list[Step] = Field(min_length=1)
-    weights: list[list[Weight]]
-    final: list[Weight]
-
-    @property
-    def pairs(self) -> list[Connection]:
-        """The connections as the wiring has them."""
-        return [(c.stage, c.source) for c in self.connections]
-
-    @model_validator(mode="after")
-    def _check(self) -> "Search":
-        count = len(self.strides)
-        for stage, source in self.pairs:
-            if not 1 <= stage <= count or source not in candidates(stage, count):
-                raise ValueError(f"{arrow(stage, source)} cannot be with {count} features")
-        if len(set(self.pairs)) < len(self.pairs):
-            raise ValueError("a connection stands twice")
-        if len(self.weights) != len(self.iterations):
-            rows, logged = len(self.weights), len(self.iterations)
-            raise ValueError(f"{rows} rows of weights for {logged} iterations")
-        for row in (*self.weights, self.final):
-            if len(row) != len(self.connections):
-                raise ValueError(f"{len(row)} weights for {len(self.connections)} connections")
-        return self
-
-
-def read_search(folder: Path) -> Search:
-    """The record in a search folder. Raises UsageError that names the file and what is wrong."""
-    path = folder / SEARCH
-    try:
-        return Search.model_validate_json(read_bytes(path, RESULT))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: not there: name the folder that a search wrote") from None
-    except (OSError, ValueError) as error:  # of the limits, or of pydantic
-        seen = printable(_told(error), 200)
-        raise UsageError(f"{path}: not the record of a search ({seen})") from error
-
-
-def load_search(folder: Path) -> tuple[Connectivity, Search]:
-    """The found wiring and the record of a search folder.
-
-    Raises UsageError that names the file which is missing, damaged or of another search.
-    """
-    search = read_search(folder)
-    found = Connectivity.load(folder / FOUND)
-    if found.strides != search.strides:
-        raise UsageError(f"{folder}: found.json and search.json have other strides")
-    return found, search
-
-
-def _told(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
 
 
 def carry(source: Connectivity, backbone: str, arguments: Mapping[str, Any]) -> Transfer:

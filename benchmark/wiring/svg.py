@@ -1,6 +1,6 @@
 """A wiring as a small SVG for the page: the look of ``benchmark.report.wiring`` in 1–5 kB."""
 
-from benchmark.report.wiring import ports
+from benchmark.wiring.figure import ports
 from models.connectivity import GLOBAL, Connection, Connectivity
 
 PITCH, HEIGHT, WIDTH = 30, 19, 36  # from row to row; a box

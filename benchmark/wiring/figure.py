@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 
-from benchmark.wirings import Search
+from benchmark.wiring.record import Search
 from common.limits import printable
 from models.backbones import FeatureSpec
 from models.connectivity import GLOBAL, Connection, Connectivity

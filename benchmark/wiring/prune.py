@@ -1,0 +1,45 @@
+"""From a search's final weights to a wiring."""
+
+from dataclasses import replace
+from typing import Any
+
+from benchmark.wiring.record import Search
+from models.connectivity import Connectivity, from_weights
+
+
+def prune(search: Search) -> tuple[Connectivity, dict[str, Any]]:
+    """The wiring that a search's final weights leave, and how it came about.
+
+    Raises UsageError if the threshold leaves nothing.
+    """
+    values = dict(zip(search.pairs, search.final, strict=True))
+    weights: dict[int, dict[str, float]] = {}
+    for (stage, source), weight in values.items():
+        weights.setdefault(stage, {})[source] = weight
+    settings = {name: search.config.get(name) for name in ("seed", "iterations", "loss", "lambda_")}
+    origin = {
+        "source": f"search ({search.method})",
+        "task": search.task,
+        "dataset": search.dataset,
+        "threshold": search.threshold,
+        **{name.rstrip("_"): value for name, value in settings.items()},
+    }
+    name = f"{search.task}-{search.dataset}-seed{settings['seed']}"
+    kept = from_weights(name, search.strides, weights, search.threshold, search.inputs)
+    alive = kept.alive()
+    found = alive.pruned(search.merge, search.absorb)
+    found = replace(found, backbone=search.backbone, origin=origin)
+    chosen = {(s, n) for s, inputs in kept.stages.items() for n in inputs}
+    smallest = min(values[connection] for connection in chosen)
+    largest = max((w for c, w in values.items() if c not in chosen), default=0.0)
+    return found, {
+        "candidates": len(values),
+        "kept": len(chosen),
+        "alive": alive.connections,
+        "connections": found.connections,
+        "smallest_kept": smallest,
+        "largest_dropped": largest,
+        # None: what was dropped is exactly 0, or weights are shares of their stage
+        "gap": smallest / largest if largest > 0 and search.inputs is None else None,
+        "stages": found.to_json()["stages"],
+    }

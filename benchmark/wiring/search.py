@@ -1,0 +1,175 @@
+"""The search for a wiring: train a network of all connections, then drop the weak ones."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.experiment import distributed
+from benchmark.experiment.config import SearchConfig
+from benchmark.experiment.environment import environment
+from benchmark.experiment.network import check_device, check_sync, open_network
+from benchmark.experiment.numerics import seed_everything
+from benchmark.experiment.plan import command_of, make_tasks
+from benchmark.results.layout import FOLDER, clear, clear_finished, hand_over, tidy
+from benchmark.training.keeper import EVERY, Keeper
+from benchmark.training.learner import with_readers
+from benchmark.training.loop import check_batch
+from benchmark.training.scalars import scalar_log
+from benchmark.wiring.prune import prune
+from benchmark.wiring.record import FOUND, SEARCH, Search, read_search
+from benchmark.wiring.relaxed_training import train_relaxed
+from common.errors import UsageError
+from common.files import write_atomic
+from common.progress import Listener, Silent
+from datasets.pipeline import Resized, open_splits
+from models.predictor import DensePredictor
+from models.relaxed_decoder import RelaxedDecoder
+from tasks.base import Task
+
+
+def search(
+    config: SearchConfig,
+    output: Path,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+    tensorboard: bool = False,
+    every: float = EVERY,
+) -> dict[str, Any]:
+    """Search a wiring for ``config`` and write ``found.json`` and ``search.json`` into ``output``.
+
+    Its losses are in metrics.jsonl besides, and for ``tensorboard``. Its state is saved ``every``
+    seconds; a search that was ended before goes on from there, a finished one is not repeated.
+    Returns the content of search.json. Raises UsageError before anything starts for options that do
+    not fit and for a folder that holds another search, and at the end, with search.json written, if
+    the threshold leaves nothing.
+    """
+    listener = listener or Silent()
+    check_device(config.device)
+    check_sync(config)
+    assert config.batch_size is not None
+    distributed.check_batch(config.batch_size)
+    settings = config.model_dump(mode="json")
+    finished = distributed.from_lead(_finished(output, settings, overwrite))
+    if finished is not None:
+        listener.message(f"{output / SEARCH}: already finished (--overwrite repeats it)")
+        if distributed.lead():
+            tidy(output / SEARCH)
+        return finished
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    with distributed.alone(output, listener) as late:
+        made = distributed.from_lead(_finished(output, settings, overwrite=False) if late else None)
+        if made is not None:
+            return made
+        if distributed.lead():
+            clear_finished(output / SEARCH)
+        return _search(config, output, listener, tensorboard, every)
+
+
+def _search(
+    config: SearchConfig, output: Path, listener: Listener, tensorboard: bool, every: float
+) -> dict[str, Any]:
+    tasks = make_tasks(config)
+    decoder = build_relaxed(config, tasks).decoder
+    assert isinstance(decoder, RelaxedDecoder)
+    assert config.image_size is not None
+    splits = open_splits(
+        config.dataset, config.data, [task.name for task in tasks], config.image_size, config.limit
+    )
+    names = [task.target for task in tasks]
+    skips = config.on_bad_sample == "skip"
+    data = Resized(splits["train"], config.image_size, names, targets=True, skips=skips)
+    check_batch(config, decoder.info, len(data))
+    record: dict[str, Any] = {
+        "format": 1,
+        "method": config.method,
+        "task": config.task,
+        "dataset": config.dataset,
+        "backbone": config.backbone,
+        "strides": decoder.strides,
+        "threshold": config.threshold,
+        "merge": config.merge,
+        "absorb": config.absorb,
+        "inputs": config.inputs if config.method == "maskconnect" else None,
+        "connections": [
+            {"stage": stage, "source": source} for stage, source in decoder.connections
+        ],
+        "config": config.model_dump(mode="json"),
+        "command": f"{command_of(config, 'search')} --output {output}",
+        "environment": environment(config.device),
+        "data": {"images": len(data), "fingerprint": splits["train"].data.fingerprint()},
+    }
+    identity = {"config": record["config"], "data": record["data"], "torch": torch.__version__}
+    folder = output / FOLDER
+
+    def attempt() -> dict[str, Any]:
+        keeper = Keeper(folder, identity, every, listener, config.device)
+        keeper.watch({"train": data.bad})
+        model = build_relaxed(config, tasks)
+        with scalar_log(folder, tensorboard, keeper.log_position) as log:
+            keeper.log = log
+            found = train_relaxed(config, model, tasks, data, log.write, listener, keeper)
+        return found | {"seconds": keeper.seconds, "resumed": keeper.resumed}
+
+    record |= with_readers(attempt, config.workers, listener)
+    for bad in distributed.gathered(data.bad):
+        data.bad.update(bad)
+    if data.bad:
+        record["data"] = {**record["data"], "skipped": data.errors()}
+    if config.device.startswith("cuda"):
+        record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(config.device)
+    if not distributed.lead():
+        return record
+    hand_over(folder, output)
+    try:
+        found, record["found"] = prune(Search.model_validate(record))
+    except UsageError:  # what was learned stays, also where the threshold leaves nothing
+        write_atomic(output / SEARCH, json.dumps(record) + "\n")
+        clear(folder)
+        raise
+    write_atomic(output / FOUND, json.dumps(found.to_json(), indent=1) + "\n")
+    write_atomic(output / SEARCH, json.dumps(record) + "\n")
+    clear(folder)
+    return record
+
+
+def build_relaxed(config: SearchConfig, tasks: list[Task]) -> DensePredictor:
+    """The Fully Dense Network with a head for each task, initialised from the seed, on the CPU."""
+    seed_everything(config.seed)
+    channels = {task.name: task.channels for task in tasks}
+    return open_network(
+        config,
+        lambda backbone: RelaxedDecoder(
+            backbone.features,
+            gate="sampled" if config.method == "maskconnect" else "noisy",
+            noise=config.noise,
+            inputs=config.inputs,
+            connection_bn=config.connection_bn,
+        ),
+        channels,
+    )
+
+
+def _finished(output: Path, settings: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """The record of a search of these settings that ``output`` holds.
+
+    Raises UsageError where it holds another one, or one whose threshold left nothing.
+    """
+    path = output / SEARCH
+    if overwrite or not path.exists():
+        return None
+    try:
+        was = read_search(output)
+        about = f"a search of {was.task} on {was.dataset} with {was.backbone}"
+        if was.config == settings:
+            record: dict[str, Any] = json.loads(path.read_bytes())
+            prune(was)
+            if (output / FOUND).exists():
+                return record
+            about = "that search, without what it found: see prune,"
+    except UsageError:
+        about = "a file that is no search of this version"
+    raise UsageError(f"{path}: {about} is there: name another --output, or repeat by --overwrite")
