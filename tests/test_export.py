@@ -18,9 +18,12 @@ from support import ROOT, line
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
-from benchmark import exporting, shipping
-from benchmark.export_metadata import DECISIONS
-from benchmark.exporting import METADATA, Shipped, checks, opened, sizes_of, write
+from benchmark.export import export as shipping
+from benchmark.export import formats as exporting
+from benchmark.export.facts import DECISIONS
+from benchmark.export.formats import METADATA, opened, sizes_of, write
+from benchmark.export.network import Shipped
+from benchmark.export.verify import checks
 from benchmark.results.checkpoint import open_checkpoint
 from models.backbones import create_backbone
 from models.decoders.base import DECODERS

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from hub_server import TOKEN, Hub, serving
 from support import line
 
-from benchmark.hub import check_repo, package, parse
+from benchmark.export.hub import check_repo, package, parse
 from benchmark.results.checkpoint import open_checkpoint
 from benchmark.results.store import read, save
 from models.connectivity import Connectivity

@@ -288,7 +288,7 @@ def test_memory_processes_and_a_profile(cli, tmp_path):
 
 @pytest.mark.slow
 def test_an_onnx_file_takes_its_turn(cli, tmp_path, monkeypatch):
-    from benchmark import exporting
+    from benchmark.export import formats as exporting
 
     write = exporting.write
 

@@ -10,7 +10,7 @@ from common.errors import UsageError
 from common.files import check_target
 
 if TYPE_CHECKING:
-    from benchmark.shipping import Exported
+    from benchmark.export.export import Exported
 
 CHECKPOINT = click.option(
     "--checkpoint",
@@ -54,8 +54,8 @@ def export(
     quiet()
     import torch
 
+    from benchmark.export.export import export as write
     from benchmark.results.checkpoint import open_checkpoint
-    from benchmark.shipping import export as write
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -72,7 +72,7 @@ def export(
 
 
 def _tell(done: "Exported", own: tuple[int, int]) -> None:
-    from benchmark.report.shipping import checks_table, loss_table
+    from benchmark.export.report import checks_table, loss_table
 
     if done.sizes.static is not None:
         height, width = done.sizes.static
@@ -97,7 +97,7 @@ def push_to_hub(checkpoint: Path, repo: str, private: bool) -> None:
     To the hub that HF_ENDPOINT names, by default huggingface.co; HF_TOKEN or `hf auth login`.
     """
     quiet()
-    from benchmark.hub import check_repo, push
+    from benchmark.export.hub import check_repo, push
     from benchmark.results.checkpoint import open_checkpoint
 
     check_repo(repo)
@@ -115,7 +115,7 @@ def from_hub(repo: str, output: Path, revision: str | None) -> None:
     Only safetensors and JSON are read.
     """
     quiet()
-    from benchmark.hub import check_repo, fetch
+    from benchmark.export.hub import check_repo, fetch
 
     check_repo(repo)
     config = fetch(repo, output, revision).config

@@ -105,8 +105,9 @@ def _onnx_files(
 
     Says in a row's ``onnx_error`` why there is none.
     """
-    from benchmark.exporting import Shipped, sizes_of, write
-    from benchmark.onnx_files import OnnxNetwork
+    from benchmark.export.formats import sizes_of, write
+    from benchmark.export.network import Shipped
+    from benchmark.export.onnx_files import OnnxNetwork
 
     found: dict[int, nn.Module] = {}
     with tempfile.TemporaryDirectory() as folder:

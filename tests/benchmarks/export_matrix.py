@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 
-from benchmark import exporting
 from benchmark.experiment.network import NetworkSpec
-from benchmark.exporting import FORMATS, METADATA, Shipped, checks, opened, sizes_of, write
+from benchmark.export import formats as exporting
+from benchmark.export.formats import FORMATS, METADATA, opened, sizes_of, write
+from benchmark.export.network import Shipped
+from benchmark.export.verify import checks
 from common.errors import UserError, reason
 from models.decoders.base import DECODERS
 from models.predictor import DensePredictor

@@ -23,11 +23,12 @@ from PIL import Image
 from rich.console import Console
 from starlette.testclient import TestClient
 
-from benchmark import hub, serving
+from benchmark import serving
 from benchmark.commands.options import given
 from benchmark.comparing import compare
 from benchmark.experiment.config import read_config_file
 from benchmark.experiment.plan import plan
+from benchmark.export import hub
 from benchmark.leaderboard import boards
 from benchmark.overall import overall
 from benchmark.packing import pack

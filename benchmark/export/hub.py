@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import command_of
-from benchmark.export_metadata import network_facts
-from benchmark.report.model_card import model_card
+from benchmark.export.facts import network_facts
+from benchmark.export.model_card import model_card
 from benchmark.results.checkpoint import Checkpoint, checkpoint_file, open_checkpoint
 from benchmark.results.checks import checked, parsed
 from benchmark.results.layout import FILE

@@ -7,20 +7,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmark.export_metadata import export_facts, network_facts
-from benchmark.exporting import (
+from benchmark.export.facts import export_facts, network_facts
+from benchmark.export.formats import (
     METADATA,
-    Check,
-    Shipped,
     Sizes,
     cannot_export,
     check_format,
-    checks,
     opened,
-    own_rounding,
     sizes_of,
     write,
 )
+from benchmark.export.network import Shipped
+from benchmark.export.verify import Check, checks, own_rounding
 from benchmark.results.checkpoint import Checkpoint
 from benchmark.results.store import load
 from common.errors import UsageError, UserError, reason
@@ -76,7 +74,7 @@ def export(
     if calibrate is not None:
         if form != "onnx":
             raise UsageError(f"--int8: onnxruntime quantises ONNX: use --format onnx, not {form}")
-        from benchmark.quantizing import open_data
+        from benchmark.export.quantize import open_data
 
         data = [
             open_data(config, found.tasks, split, count)
@@ -125,8 +123,8 @@ def _quantized(
     """Replace the file ``path`` by its int8 version, with the loss among its metadata."""
     import onnx
 
-    from benchmark.onnx_files import OnnxNetwork, drop_outputs, set_metadata
-    from benchmark.quantizing import QUANTIZED, quantize, score
+    from benchmark.export.onnx_files import OnnxNetwork, drop_outputs, set_metadata
+    from benchmark.export.quantize import QUANTIZED, quantize, score
 
     calibration, test = data
     with TemporaryDirectory() as folder:

@@ -4,92 +4,28 @@ What is exported is the fused network with its normalisation, padding and resizi
 the tasks' decisions. A written file is run again and compared with PyTorch on several shapes.
 """
 
-import copy
 import io
 import logging
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmark.export.network import Shipped
 from common.errors import UsageError, first_line
 from common.extras import need
-from models.exportable import make_exportable
-from models.predictor import DensePredictor
-from tasks.base import Task
 
 FORMATS = ("onnx", "pt2", "torchscript")
 METADATA = "sparsemask.json"
 """The name under which a file holds its metadata, in every format."""
 EXAMPLE = (96, 160)
-TOLERANCE = 1e-4
-"""Of the largest value of an output, the error that rounding explains."""
 Shape = tuple[int, int, int]
 Run = Callable[[Tensor], Mapping[str, Tensor]]
-
-
-class Shipped(nn.Module):
-    """Images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W] by task, from ``model`` fused.
-
-    postprocessing: predictions [B, H, W] in the task's unit instead; with ``both``, these and the
-    logits as ``TASK/logits``.
-    """
-
-    def __init__(
-        self,
-        model: DensePredictor,
-        tasks: Sequence[Task],
-        postprocessing: bool = False,
-        both: bool = False,
-    ) -> None:
-        super().__init__()
-        try:
-            self.net = model.fuse()
-        except RuntimeError:  # folding changes the outputs
-            self.net = copy.deepcopy(model).eval()
-        self.net = self.net.cpu().to(memory_format=torch.contiguous_format)
-        make_exportable(self.net)
-        for parameter in self.net.parameters():
-            parameter.requires_grad_(False)
-        self.tasks = {task.name: task for task in tasks} if postprocessing else {}
-        self.both = both
-        decided = list(self.tasks) or list(model.heads)
-        self.outputs = decided + ([f"{name}/logits" for name in decided] if both else [])
-        self.divisor = model.size_divisor
-        self.deepest = max(spec.stride for spec in model.backbone.features)
-        self.fixed_size = model.backbone.fixed_size
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        # DensePredictor.forward without branches that depend on the size
-        height, width = images.shape[-2:]
-        x = (images - self.net.mean) / self.net.std
-        if self.divisor > 1:
-            rows, columns = (
-                (side + self.divisor - 1) // self.divisor * self.divisor for side in (height, width)
-            )
-            x = F.pad(x, (0, columns - width, 0, rows - height))
-        size = x.shape[-2:]
-        logits = {
-            name: F.interpolate(y, size=size, mode="bilinear", align_corners=True)
-            for name, y in self.net.maps(x).items()
-        }
-        if self.divisor > 1:  # a slice would ask whether it is the whole
-            top, left = (torch.arange(side, device=x.device) for side in (height, width))
-            logits = {
-                name: y.index_select(2, top).index_select(3, left) for name, y in logits.items()
-            }
-        if not self.tasks:
-            return logits
-        found = {name: task.predict(logits[name]) for name, task in self.tasks.items()}
-        if self.both:
-            found |= {f"{name}/logits": y for name, y in logits.items()}
-        return found
 
 
 @dataclass(frozen=True)
@@ -205,7 +141,7 @@ def _write_torchscript(
 def _write_onnx(shipped: Shipped, path: Path, sizes: Sizes, metadata: Mapping[str, str]) -> None:
     import onnx
 
-    from benchmark.onnx_files import drop_places, name_axes, set_metadata
+    from benchmark.export.onnx_files import drop_places, name_axes, set_metadata
 
     program = torch.onnx.export(
         _program(shipped, sizes.static),
@@ -230,7 +166,7 @@ WRITERS = {"pt2": _write_pt2, "torchscript": _write_torchscript, "onnx": _write_
 def opened(form: str, path: Path) -> Run:
     """A written file as a function: images → outputs by name."""
     if form == "onnx":
-        from benchmark.onnx_files import OnnxNetwork
+        from benchmark.export.onnx_files import OnnxNetwork
 
         return OnnxNetwork(path)
     if form == "pt2":
@@ -239,59 +175,3 @@ def opened(form: str, path: Path) -> Run:
         return found
     with quietly():
         return torch.jit.load(str(path))  # type: ignore[no-any-return,no-untyped-call]
-
-
-@dataclass(frozen=True)
-class Check:
-    """A file beside PyTorch on images of ``shape``: the largest absolute error, and whether it is
-    no more than rounding."""
-
-    shape: Shape
-    error: float
-    passed: bool
-
-
-def own_rounding(model: DensePredictor, shape: Shape) -> float:
-    """How far 32 bits are from 64 in the network's logits of random images, at most."""
-    images = torch.rand(shape[0], 3, *shape[1:], generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        exact = copy.deepcopy(model).double()(images.double())
-        return max(float((y - exact[name]).abs().max()) for name, y in model(images).items())
-
-
-def checks(
-    reference: DensePredictor,
-    tasks: Sequence[Task],
-    run: Run,
-    shapes: Sequence[Shape],
-    postprocessing: bool = False,
-) -> Iterator[Check]:
-    """``run`` beside ``reference`` on random images of each shape.
-
-    Of a class map the error is by how much the network's own logits prefer its class, so that ties
-    which rounding decides are none. Raises ValueError for outputs of other names or shapes.
-    """
-    reference = reference.cpu().eval()
-    for index, shape in enumerate(shapes):
-        random = torch.Generator().manual_seed(index)
-        images = torch.rand(shape[0], 3, *shape[1:], generator=random)
-        with torch.no_grad():
-            logits, outputs = reference(images), run(images)
-        worst, passed = 0.0, True
-        for task in tasks:
-            if task.name not in outputs:
-                raise ValueError(f"no output {task.name}: only {', '.join(outputs)}")
-            found, expected = outputs[task.name], logits[task.name]
-            if postprocessing:
-                expected = task.predict(expected)
-            if found.shape != expected.shape:
-                raise ValueError(
-                    f"{task.name} has shape {tuple(found.shape)}, not {tuple(expected.shape)}"
-                )
-            if not expected.is_floating_point():
-                expected = logits[task.name].amax(1)
-                found = logits[task.name].gather(1, found[:, None].long())[:, 0]
-            error = float((found - expected).abs().max())
-            limit = TOLERANCE * float(expected.abs().max()) + 1e-6
-            worst, passed = max(worst, error), passed and error <= limit
-        yield Check(shape, worst, passed)

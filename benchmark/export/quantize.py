@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from benchmark.experiment.config import RunConfig
-from benchmark.exporting import quietly
+from benchmark.export.formats import quietly
 from benchmark.results.checkpoint import Checkpoint
 from benchmark.scoring.evaluate import evaluate, metrics_of
 from common.progress import Listener

@@ -6,7 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from benchmark.exporting import Check
+from benchmark.export.verify import Check
 from common.words import metric_title, number
 
 

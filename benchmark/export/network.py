@@ -1,0 +1,70 @@
+"""The network that is exported: fused, normalised, without branches that depend on sizes."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.exportable import make_exportable
+from models.predictor import DensePredictor
+from tasks.base import Task
+
+
+class Shipped(nn.Module):
+    """Images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W] by task, from ``model`` fused.
+
+    postprocessing: predictions [B, H, W] in the task's unit instead; with ``both``, these and the
+    logits as ``TASK/logits``.
+    """
+
+    def __init__(
+        self,
+        model: DensePredictor,
+        tasks: Sequence[Task],
+        postprocessing: bool = False,
+        both: bool = False,
+    ) -> None:
+        super().__init__()
+        try:
+            self.net = model.fuse()
+        except RuntimeError:  # folding changes the outputs
+            self.net = copy.deepcopy(model).eval()
+        self.net = self.net.cpu().to(memory_format=torch.contiguous_format)
+        make_exportable(self.net)
+        for parameter in self.net.parameters():
+            parameter.requires_grad_(False)
+        self.tasks = {task.name: task for task in tasks} if postprocessing else {}
+        self.both = both
+        decided = list(self.tasks) or list(model.heads)
+        self.outputs = decided + ([f"{name}/logits" for name in decided] if both else [])
+        self.divisor = model.size_divisor
+        self.deepest = max(spec.stride for spec in model.backbone.features)
+        self.fixed_size = model.backbone.fixed_size
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        # DensePredictor.forward without branches that depend on the size
+        height, width = images.shape[-2:]
+        x = (images - self.net.mean) / self.net.std
+        if self.divisor > 1:
+            rows, columns = (
+                (side + self.divisor - 1) // self.divisor * self.divisor for side in (height, width)
+            )
+            x = F.pad(x, (0, columns - width, 0, rows - height))
+        size = x.shape[-2:]
+        logits = {
+            name: F.interpolate(y, size=size, mode="bilinear", align_corners=True)
+            for name, y in self.net.maps(x).items()
+        }
+        if self.divisor > 1:  # a slice would ask whether it is the whole
+            top, left = (torch.arange(side, device=x.device) for side in (height, width))
+            logits = {
+                name: y.index_select(2, top).index_select(3, left) for name, y in logits.items()
+            }
+        if not self.tasks:
+            return logits
+        found = {name: task.predict(logits[name]) for name, task in self.tasks.items()}
+        if self.both:
+            found |= {f"{name}/logits": y for name, y in logits.items()}
+        return found
