@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from support import line
 
-from benchmark.data_check import check
-from benchmark.target_statistics import STATISTICS
+from benchmark.data.check import check
+from benchmark.data.statistics import STATISTICS
 from common.annotators import pack as annotated
 from common.progress import Silent
 from datasets.scenes import scenes

@@ -17,7 +17,7 @@ import torch
 from support import ROOT, TINY, line
 from torch.utils.data import DataLoader
 
-from benchmark.packing import pack
+from benchmark.data.pack import pack
 from common.errors import DataError, UsageError, UserError
 from common.progress import Silent
 from datasets import pipeline

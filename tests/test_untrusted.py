@@ -21,12 +21,12 @@ from rich.console import Console
 from safetensors.torch import save_file
 from support import line
 
+from benchmark.data.pack import pack
 from benchmark.experiment.config import read_config_file
 from benchmark.experiment.network import build_model
 from benchmark.experiment.plan import make_tasks, resolve
 from benchmark.leaderboard import boards
 from benchmark.overall import overall
-from benchmark.packing import pack
 from benchmark.report.files import write_reports
 from benchmark.report.page import page
 from benchmark.report.tables import rich_overall, rich_table

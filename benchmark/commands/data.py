@@ -32,9 +32,9 @@ def preview(
 ) -> None:  # fmt: skip
     """Draw a contact sheet: image, coloured target, both after augmentation."""
     quiet()
+    from benchmark.data.preview import contact_sheet
     from benchmark.experiment.config import make_config
     from benchmark.experiment.plan import resolve
-    from benchmark.preview import contact_sheet
     from datasets.base import DATASETS
 
     info = DATASETS.get(dataset).info
@@ -63,8 +63,8 @@ def check(
     import json
 
     quiet()
-    from benchmark.data_check import check
-    from benchmark.report.data import print_check
+    from benchmark.data.check import check
+    from benchmark.data.report import print_check
 
     with progress() as listener:
         report = check(dataset, folder, _tasks(dataset, tasks), listener)
@@ -101,9 +101,9 @@ def pack(
     Ground truth that scores are taken on keeps its resolution: results are those of the folder.
     """
     quiet()
+    from benchmark.data.pack import pack
     from benchmark.experiment.config import make_config
     from benchmark.experiment.plan import resolve
-    from benchmark.packing import pack
 
     tasks = _tasks(dataset, tasks)
     values = {"task": "+".join(tasks), "dataset": dataset, "image_size": image_size}

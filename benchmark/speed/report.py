@@ -1,4 +1,4 @@
-"""Rows of ``benchmark.speed_rows`` as tables for a terminal: one for each question."""
+"""Rows of ``benchmark.speed.table`` as tables for a terminal: one for each question."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

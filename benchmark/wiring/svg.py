@@ -1,4 +1,4 @@
-"""A wiring as a small SVG for the page: the look of ``benchmark.report.wiring`` in 1–5 kB."""
+"""A wiring as a small SVG for the page: the look of ``benchmark.wiring.figure`` in 1–5 kB."""
 
 from benchmark.wiring.figure import ports
 from models.connectivity import GLOBAL, Connection, Connectivity

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from benchmark.data.pack import pack
 from benchmark.experiment.environment import environment
-from benchmark.packing import pack
 from common.memory import keep_freed_memory
 from common.progress import Silent
 from datasets import pipeline

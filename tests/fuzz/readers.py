@@ -26,12 +26,12 @@ from starlette.testclient import TestClient
 from benchmark import serving
 from benchmark.commands.options import given
 from benchmark.comparing import compare
+from benchmark.data.pack import pack
 from benchmark.experiment.config import read_config_file
 from benchmark.experiment.plan import plan
 from benchmark.export import hub
 from benchmark.leaderboard import boards
 from benchmark.overall import overall
-from benchmark.packing import pack
 from benchmark.recommending import choose_board, recommend, with_latencies
 from benchmark.report.comparison import comparison_json, comparison_lines, comparison_table
 from benchmark.report.files import BEGIN, END, update_between_markers, write_reports

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from benchmark.target_statistics import STATISTICS, TargetStatistics
+from benchmark.data.statistics import STATISTICS, TargetStatistics
 from common.errors import DataError
 from common.progress import Listener
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
