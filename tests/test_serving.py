@@ -16,7 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 from support import line
 
-from benchmark.serving import Limits, application
+from benchmark.predict.serve import Limits, application
 
 LOCAL = "127.0.0.1"
 SMALL = Limits(size=50_000, pixels=10_000)
@@ -90,7 +90,7 @@ def test_files_that_are_too_large():
 
 
 def test_images_of_too_many_pixels_are_not_decoded(monkeypatch):
-    monkeypatch.setattr("benchmark.serving.read_any_image", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr("benchmark.predict.serve.read_any_image", lambda _: pytest.fail("decoded"))
     small = encoded(200, 51)
     assert len(small) < 50_000
     assert "200×51 pixels are more than 0.01 megapixels" in error(sent(small), 413)
@@ -173,7 +173,7 @@ def opened(monkeypatch):
     found = types.SimpleNamespace(config=config)
     monkeypatch.setattr("benchmark.results.checkpoint.open_checkpoint", lambda _: found)
     monkeypatch.setattr(
-        "benchmark.prediction.Mapper", lambda *_: types.SimpleNamespace(pictures=grey)
+        "benchmark.predict.maps.Mapper", lambda *_: types.SimpleNamespace(pictures=grey)
     )
 
 

@@ -131,7 +131,7 @@ def predict(
 
     from benchmark.experiment.config import make_config
     from benchmark.experiment.network import check_device
-    from benchmark.prediction import Mapper, find_images, predict_images
+    from benchmark.predict.maps import Mapper, find_images, predict_images
     from benchmark.results.checkpoint import open_checkpoint
     from benchmark.scoring.rescore import check_views
 

@@ -30,7 +30,7 @@ def serve(
     try:
         import uvicorn
 
-        from benchmark.serving import Limits, application
+        from benchmark.predict.serve import Limits, application
     except ImportError as error:
         raise UsageError(f"serve: {error}: pip install -e .[serve]") from None
     import socket
@@ -38,7 +38,7 @@ def serve(
     import torch
 
     from benchmark.experiment.network import check_device
-    from benchmark.prediction import Mapper
+    from benchmark.predict.maps import Mapper
     from benchmark.results.checkpoint import open_checkpoint
     from benchmark.scoring.views import Views
 

@@ -23,7 +23,6 @@ from PIL import Image
 from rich.console import Console
 from starlette.testclient import TestClient
 
-from benchmark import serving
 from benchmark.commands.options import given
 from benchmark.comparing import compare
 from benchmark.data.pack import pack
@@ -32,6 +31,7 @@ from benchmark.experiment.plan import plan
 from benchmark.export import hub
 from benchmark.leaderboard import boards
 from benchmark.overall import overall
+from benchmark.predict import serve as serving
 from benchmark.recommending import choose_board, recommend, with_latencies
 from benchmark.report.comparison import comparison_json, comparison_lines, comparison_table
 from benchmark.report.files import BEGIN, END, update_between_markers, write_reports

@@ -23,11 +23,11 @@ from starlette.routing import Route
 from starlette.types import Message
 from torch import Tensor
 
-from benchmark.prediction import Picture, png
+from benchmark.predict.maps import Picture, png
 from common.errors import DataError, reason
 from datasets.files import FORMATS, read_any_image
 
-TEMPLATES = Path(__file__).parent / "report" / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 Draw = Callable[[Tensor], Mapping[str, Picture]]
 
 
