@@ -16,10 +16,10 @@ import torch
 from rich.console import Console
 from support import ROOT
 
-from benchmark import doctor_machine as machine
-from benchmark import doctor_software as software
-from benchmark.doctor import Check, Found, Question, answer, examine, questions, stops_runs
-from benchmark.report.doctor import checks_table, summary
+from benchmark.doctor import machine, software
+from benchmark.doctor.checks import Check, Found, Question, answer, stops_runs
+from benchmark.doctor.examine import examine, questions
+from benchmark.doctor.report import checks_table, summary
 from common.errors import UserError
 
 Usage = namedtuple("Usage", "total used free")
@@ -97,7 +97,7 @@ def no_probes(monkeypatch):
 
 def test_findings_come_in_order_and_are_told_as_they_come(monkeypatch, tmp_path, no_probes):
     asked = [Question(n, lambda: Found("ok", "fine")) for n in ("one", "two")]
-    monkeypatch.setattr("benchmark.doctor.questions", lambda *_: asked)
+    monkeypatch.setattr("benchmark.doctor.examine.questions", lambda *_: asked)
     steps, counts = [], []
     listener = types.SimpleNamespace(begin=lambda _, count: counts.append(count), step=steps.append)
     assert [c.name for c in examine(tmp_path, listener=listener)] == ["one", "two"] == steps
@@ -537,7 +537,7 @@ BAD = Check("results folder", "fail", "/x/" + "y" * 100, "another", True, 0.1)
 def found(monkeypatch):
     """What ``doctor`` will find, to be filled."""
     checks = []
-    monkeypatch.setattr("benchmark.doctor.examine", lambda *_: checks)
+    monkeypatch.setattr("benchmark.doctor.examine.examine", lambda *_: checks)
     return checks
 
 

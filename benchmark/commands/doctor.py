@@ -26,8 +26,9 @@ def doctor(results: Path, data: Path | None, ray: bool, json_file: str | None) -
     quiet()
     if json_file not in (None, "-"):
         check_target(Path(json_file), "--json")
-    from benchmark.doctor import examine, stops_runs
-    from benchmark.report.doctor import checks_table, summary
+    from benchmark.doctor.checks import stops_runs
+    from benchmark.doctor.examine import examine
+    from benchmark.doctor.report import checks_table, summary
 
     with progress() as listener:
         checks = examine(results, data, ray, listener)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from benchmark.doctor import Found
+from benchmark.doctor.checks import Found
 from common.errors import UserError
 
 PROC = Path("/proc")

@@ -16,7 +16,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from benchmark.doctor import Found
+from benchmark.doctor.checks import Found
 from common.closing import Closing
 from common.errors import UserError, reason
 from common.paths import ROOT
@@ -149,7 +149,7 @@ class Probes(Closing):
         """Start a process that nothing compiled before serves, and that leaves nothing."""
         fresh = {"TORCHINDUCTOR_CACHE_DIR": self.folder, "PYTHONWARNINGS": "ignore"}
         self.running[name] = subprocess.Popen(
-            [sys.executable, "-m", "benchmark.doctor_probes", name],
+            [sys.executable, "-m", "benchmark.doctor.probes", name],
             cwd=ROOT,
             env={**os.environ, **fresh},
             stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.doctor import Check, stops_runs
+from benchmark.doctor.checks import Check, stops_runs
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
