@@ -10,10 +10,10 @@ from PIL import Image
 
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import command_of
-from benchmark.leaderboard import boards
-from benchmark.reported import add_reported
+from benchmark.leaderboard.boards import boards
+from benchmark.leaderboard.reported import add_reported
+from benchmark.leaderboard.rows import Board
 from benchmark.results.result import Result
-from benchmark.rows import Board
 
 METRICS = {
     "segmentation": {"miou": True, "macc": True, "aacc": True},

@@ -270,7 +270,7 @@ def test_interrupt_says_how_to_go_on(cli, camvid, tmp_path, monkeypatch):
     done = cli(*RUN, "--data", camvid, "--results", tmp_path / "runs")
     assert done.exit_code == 130
     assert "the same command goes on with the rest" in done.stderr
-    monkeypatch.setattr("benchmark.leaderboard.boards", interrupted)
+    monkeypatch.setattr("benchmark.leaderboard.boards.boards", interrupted)
     done = cli("report", "--results", ROOT / "results", "--output", tmp_path)
     assert done.exit_code == 130
     assert "the same command begins anew" in done.stderr

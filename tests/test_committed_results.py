@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmark.experiment.plan import run_key
-from benchmark.leaderboard import boards
-from benchmark.overall import overall
+from benchmark.leaderboard.boards import boards
+from benchmark.leaderboard.overall import overall
+from benchmark.leaderboard.reported import add_reported
 from benchmark.report.files import markdown
-from benchmark.reported import add_reported
 from benchmark.results.layout import FILE, folder_of
 from benchmark.results.replicates import load_replicates
 from benchmark.results.result import Result

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from support import line, result
 
-from benchmark.comparing import compare
+from benchmark.leaderboard.compare import compare
+from benchmark.leaderboard.sides import Side
 from benchmark.results.replicates import REPLICATES, save_replicates
 from benchmark.results.store import save
-from benchmark.sides import Side
 from common.errors import UserError
 
 IMAGES = {"train": {"fingerprint": "t"}, "test": {"fingerprint": "i"}}

@@ -3,7 +3,7 @@ import io
 import pytest
 from support import result
 
-from benchmark.leaderboard import boards
+from benchmark.leaderboard.boards import boards
 from benchmark.report.files import markdown
 from benchmark.report.tables import cells, header, rich_table
 

@@ -14,8 +14,9 @@ from test_sweeping import Quiet, runs_of
 
 from benchmark.estimate import Estimate
 from benchmark.experiment.plan import run_key
-from benchmark.leaderboard import boards
-from benchmark.overall import overall
+from benchmark.leaderboard.boards import boards
+from benchmark.leaderboard.overall import overall
+from benchmark.leaderboard.rows import Overall, OverallRow
 from benchmark.report.files import as_csv, as_json, markdown
 from benchmark.report.latex import latex
 from benchmark.report.page import page, share_of
@@ -24,7 +25,6 @@ from benchmark.report.tables import MOST_ROWS, rich_overall
 from benchmark.results.layout import FILE
 from benchmark.results.light import Lightener
 from benchmark.results.store import collect, each, save
-from benchmark.rows import Overall, OverallRow
 from benchmark.runner import Runner
 from benchmark.sweeping import Work, settled
 

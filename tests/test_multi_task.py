@@ -9,7 +9,7 @@ import torch
 from benchmark.experiment.config import RunConfig, make_config
 from benchmark.experiment.network import build_model
 from benchmark.experiment.plan import command_of, make_tasks, plan, resolve
-from benchmark.leaderboard import boards
+from benchmark.leaderboard.boards import boards
 from benchmark.report.tables import cells, header
 from benchmark.results.result import TaskScores
 from benchmark.training.loop import improvement, train

@@ -1,8 +1,8 @@
 import pytest
 from support import result
 
-from benchmark.leaderboard import boards
-from benchmark.overall import overall
+from benchmark.leaderboard.boards import boards
+from benchmark.leaderboard.overall import overall
 from benchmark.report.tables import overall_cells, overall_header, overall_notes, rich_overall
 from common.errors import UsageError
 

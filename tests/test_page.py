@@ -11,8 +11,8 @@ from html.parser import HTMLParser
 import pytest
 from page_data import HOSTILE, failed, hash_of, many, result, strips, views
 
-from benchmark.leaderboard import boards
-from benchmark.overall import overall
+from benchmark.leaderboard.boards import boards
+from benchmark.leaderboard.overall import overall
 from benchmark.report.page import LIMIT, TEMPLATES, page
 from benchmark.report.page_details import POINTS, difference
 from benchmark.report.page_strips import OVERHEAD

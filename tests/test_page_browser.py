@@ -10,7 +10,7 @@ import pytest
 from page_data import HOSTILE, failed, many, result, strips, views
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from benchmark.overall import overall
+from benchmark.leaderboard.overall import overall
 from benchmark.report.page import page
 
 CHROME = shutil.which("chromium") or shutil.which("google-chrome")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from page_data import failed, result
 from rich.console import Console
 
-from benchmark.leaderboard import boards
+from benchmark.leaderboard.boards import boards
 from benchmark.report.comparison import comparison_lines
 from benchmark.report.tables import notes
 from benchmark.speed.report import WHICH, speed_tables

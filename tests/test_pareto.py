@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.pareto import front, hypervolume
+from benchmark.leaderboard.pareto import front, hypervolume
 
 points = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=9)
 

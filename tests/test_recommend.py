@@ -5,8 +5,8 @@ import json
 import pytest
 from support import line, result
 
-from benchmark.leaderboard import boards
-from benchmark.recommending import choose_board, parse_budget, recommend, with_latencies
+from benchmark.leaderboard.boards import boards
+from benchmark.leaderboard.recommend import choose_board, parse_budget, recommend, with_latencies
 from benchmark.results.store import save
 from common.errors import UsageError, UserError
 

@@ -3,12 +3,12 @@ import json
 import pytest
 from support import result
 
-from benchmark.leaderboard import boards
-from benchmark.overall import overall
+from benchmark.leaderboard.boards import boards
+from benchmark.leaderboard.overall import overall
+from benchmark.leaderboard.reported import FILE, add_reported, reported_rows
 from benchmark.report.files import as_json, markdown
 from benchmark.report.latex import latex
 from benchmark.report.tables import cells, header, rich_table
-from benchmark.reported import FILE, add_reported, reported_rows
 from datasets.base import DATASETS
 from models.decoders.base import DECODERS
 from tasks.base import TASKS

@@ -7,8 +7,8 @@ import json
 import pytest
 from support import line, result
 
-from benchmark.leaderboard import boards
-from benchmark.overall import overall
+from benchmark.leaderboard.boards import boards
+from benchmark.leaderboard.overall import overall
 from benchmark.report.files import BEGIN, END, markdown, update_between_markers, write_reports
 from benchmark.report.latex import escape, latex
 from benchmark.results.layout import FILE

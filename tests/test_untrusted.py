@@ -25,8 +25,9 @@ from benchmark.data.pack import pack
 from benchmark.experiment.config import read_config_file
 from benchmark.experiment.network import build_model
 from benchmark.experiment.plan import make_tasks, resolve
-from benchmark.leaderboard import boards
-from benchmark.overall import overall
+from benchmark.leaderboard.boards import boards
+from benchmark.leaderboard.overall import overall
+from benchmark.leaderboard.sides import open_side
 from benchmark.report.files import write_reports
 from benchmark.report.page import page
 from benchmark.report.tables import rich_overall, rich_table
@@ -35,7 +36,6 @@ from benchmark.results.layout import FILE
 from benchmark.results.replicates import REPLICATES, load_replicates
 from benchmark.results.samples import read_strips
 from benchmark.results.store import collect, save
-from benchmark.sides import open_side
 from benchmark.wiring.figure import rendered, wiring_figure
 from common import limits
 from common.errors import DataError, UsageError, UserError

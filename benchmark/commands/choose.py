@@ -40,9 +40,9 @@ def compare(
     import contextlib
 
     quiet()
-    from benchmark.comparing import compare as compare_sides
+    from benchmark.leaderboard.compare import compare as compare_sides
+    from benchmark.leaderboard.sides import open_side
     from benchmark.report.comparison import comparison_json, comparison_lines, comparison_table
-    from benchmark.sides import open_side
 
     with contextlib.ExitStack() as stack:
         sides = [stack.enter_context(open_side(text, results)) for text in (a, b)]
@@ -101,9 +101,9 @@ def recommend(
     from benchmark.commands.results import read_results
 
     quiet()
-    from benchmark.leaderboard import boards
-    from benchmark.recommending import choose_board, parse_budget, with_latencies
-    from benchmark.recommending import recommend as best_within
+    from benchmark.leaderboard.boards import boards
+    from benchmark.leaderboard.recommend import choose_board, parse_budget, with_latencies
+    from benchmark.leaderboard.recommend import recommend as best_within
     from benchmark.report.recommendation import recommendation_table, sentences
     from common.errors import UserError
 

@@ -67,12 +67,12 @@ def report(
     device. What columns, ranks, fronts and Δm mean: docs/reports.md.
     """
     from benchmark.commands.options import quiet
-    from benchmark.leaderboard import boards
-    from benchmark.overall import overall
+    from benchmark.leaderboard.boards import boards
+    from benchmark.leaderboard.overall import overall
+    from benchmark.leaderboard.reported import add_reported
+    from benchmark.leaderboard.selection import matches, select
     from benchmark.report.files import markdown, update_between_markers, write_reports
     from benchmark.report.tables import rich_overall, rich_table
-    from benchmark.reported import add_reported
-    from benchmark.selection import matches, select
 
     quiet()
     filters = {"task": task, "dataset": dataset, "backbone": backbone, "decoder": decoder,

@@ -65,7 +65,7 @@ def run(
         return
 
     from benchmark.experiment.distributed import lead, processes
-    from benchmark.leaderboard import boards
+    from benchmark.leaderboard.boards import boards
     from benchmark.report.tables import rich_table
     from benchmark.runner import Runner
     from benchmark.training.scalars import check_tensorboard

@@ -80,7 +80,7 @@ def sweep(
     from benchmark.executors.choice import make_executor
     from benchmark.executors.driver import execute_on
     from benchmark.experiment.distributed import asked
-    from benchmark.leaderboard import boards
+    from benchmark.leaderboard.boards import boards
     from benchmark.report.sweep import comparison, plan_line, plan_table, summary, watching
     from benchmark.report.tables import MOST_ROWS, rich_table
     from benchmark.results.light import Lightener

@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from benchmark.comparing import Comparison, Report
+from benchmark.leaderboard.compare import Comparison, Report
 from common.words import COST_NAMES, cell, metric_title
 
 UNITS = {

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from benchmark.leaderboard.rows import Board, Overall
 from benchmark.report.latex import latex
 from benchmark.report.tables import (
     header,
@@ -22,7 +23,6 @@ from benchmark.report.tables import (
     overall_rows,
     table_rows,
 )
-from benchmark.rows import Board, Overall
 from common.errors import UsageError
 from common.files import write_atomic
 from common.limits import TEXT, LimitError, printable, read_bytes

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from benchmark.leaderboard.rows import Board, Overall
 from benchmark.report.tables import (
     header,
     heading,
@@ -13,7 +14,6 @@ from benchmark.report.tables import (
     overall_rows,
     table_rows,
 )
-from benchmark.rows import Board, Overall
 from common.limits import printable
 
 SPECIAL = {

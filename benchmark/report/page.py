@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from benchmark.leaderboard.rows import Board, Overall
 from benchmark.report.page_details import differing, row_data
 from benchmark.report.page_rows import (
     RANGE,
@@ -26,7 +27,6 @@ from benchmark.report.page_strips import CAPTIONS, Pictures, pictures_of
 from benchmark.report.page_wirings import Wirings
 from benchmark.results.result import Result
 from benchmark.results.store import load
-from benchmark.rows import Board, Overall
 from benchmark.wiring.names import lines
 from benchmark.wiring.svg import wiring_svg
 from common.limits import printable

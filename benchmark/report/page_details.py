@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmark.experiment.config import RunConfig
+from benchmark.leaderboard.rows import COSTS, Board, Row
 from benchmark.report.page_rows import Shown, rounded, words
 from benchmark.results.result import Result
-from benchmark.rows import COSTS, Board, Row
 
 POINTS = 24  # of a learning curve
 # between the rows of a board these say nothing, or are columns

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmark.leaderboard.rows import Board, Row
 from benchmark.report.page_wirings import Wirings
-from benchmark.rows import Board, Row
 from common.words import metric_name, number
 
 RANGE = 68  # pixels of the picture of an interval

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from rich import box
 from rich.table import Table
 
-from benchmark.recommending import Recommendation, amount
+from benchmark.leaderboard.recommend import Recommendation, amount
+from benchmark.leaderboard.rows import COSTS, Board, Row
 from benchmark.report.tables import INTERVAL, name_of
-from benchmark.rows import COSTS, Board, Row
 from common.words import COST_NAMES, cell, metric_name, metric_title
 
 TITLES = {"latency": "ms", "params": "M params", "macs": "GMACs", "memory": "MB"}

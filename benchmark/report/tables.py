@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
+from benchmark.leaderboard.rows import Board, Overall, OverallRow, Row
 from benchmark.results.result import TaskScores
-from benchmark.rows import Board, Overall, OverallRow, Row
 from common.words import cell, metric_title, number
 
 INTERVAL = "95 % of images"

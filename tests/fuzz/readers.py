@@ -24,27 +24,27 @@ from rich.console import Console
 from starlette.testclient import TestClient
 
 from benchmark.commands.options import given
-from benchmark.comparing import compare
 from benchmark.data.pack import pack
 from benchmark.experiment.config import read_config_file
 from benchmark.experiment.plan import plan
 from benchmark.export import hub
-from benchmark.leaderboard import boards
-from benchmark.overall import overall
+from benchmark.leaderboard.boards import boards
+from benchmark.leaderboard.compare import compare
+from benchmark.leaderboard.overall import overall
+from benchmark.leaderboard.recommend import choose_board, recommend, with_latencies
+from benchmark.leaderboard.reported import add_reported
+from benchmark.leaderboard.sides import open_side
 from benchmark.predict import serve as serving
-from benchmark.recommending import choose_board, recommend, with_latencies
 from benchmark.report.comparison import comparison_json, comparison_lines, comparison_table
 from benchmark.report.files import BEGIN, END, update_between_markers, write_reports
 from benchmark.report.page import page
 from benchmark.report.recommendation import recommendation_table, sentences
 from benchmark.report.tables import rich_overall, rich_table
-from benchmark.reported import add_reported
 from benchmark.results.checkpoint import open_checkpoint
 from benchmark.results.layout import FILE
 from benchmark.results.replicates import save_replicates
 from benchmark.results.result import TaskScores
 from benchmark.results.store import collect, save
-from benchmark.sides import open_side
 from benchmark.sweep import read_sweep
 from benchmark.training.keeper import Keeper
 from benchmark.wiring.figure import rendered, search_figure, wiring_figure

@@ -4,7 +4,7 @@ import statistics
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
-from benchmark.rows import Board, Overall, OverallRow, Row
+from benchmark.leaderboard.rows import Board, Overall, OverallRow, Row
 from common.errors import UsageError
 
 BASELINE = "fcn"

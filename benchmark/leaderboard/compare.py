@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmark.leaderboard import APART, differing, title_of
+from benchmark.leaderboard.boards import APART, differing, title_of
+from benchmark.leaderboard.rows import label_of
+from benchmark.leaderboard.sides import Side
 from benchmark.results.replicates import load_replicates
 from benchmark.results.result import Result
-from benchmark.rows import label_of
-from benchmark.sides import Side
 from common.errors import UsageError, UserError
 from tasks.metrics.base import interval
 

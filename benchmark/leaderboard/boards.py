@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from benchmark.experiment.config import RunConfig
-from benchmark.pareto import front, hypervolume
+from benchmark.leaderboard.pareto import front, hypervolume
+from benchmark.leaderboard.rows import COSTS, Board, Row
 from benchmark.results.result import Result
 from benchmark.results.store import many_objects
-from benchmark.rows import COSTS, Board, Row
 
 
 @many_objects()

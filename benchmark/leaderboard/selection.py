@@ -3,8 +3,8 @@
 import fnmatch
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+from benchmark.leaderboard.rows import label_of
 from benchmark.results.result import Result
-from benchmark.rows import label_of
 from common.errors import UsageError
 
 NAMES: Mapping[str, Callable[[Result], Collection[str]]] = {

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmark.rows import Board, Row
+from benchmark.leaderboard.rows import Board, Row
 
 FILE = Path(__file__).with_suffix(".json")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.leaderboard import overlap
-from benchmark.rows import Board, Row, label_of
+from benchmark.leaderboard.boards import overlap
+from benchmark.leaderboard.rows import Board, Row, label_of
 from common.errors import UsageError, UserError
 from common.limits import NUMBER, RESULT, LimitError, parse_json, read_bytes
 
