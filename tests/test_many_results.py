@@ -19,7 +19,7 @@ from benchmark.leaderboard.overall import overall
 from benchmark.leaderboard.rows import Overall, OverallRow
 from benchmark.report.files import as_csv, as_json, markdown
 from benchmark.report.latex import latex
-from benchmark.report.page import page, share_of
+from benchmark.report.page.page import page, share_of
 from benchmark.report.sweep import plan_table
 from benchmark.report.tables import MOST_ROWS, rich_overall
 from benchmark.results.layout import FILE

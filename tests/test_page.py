@@ -13,10 +13,10 @@ from page_data import HOSTILE, failed, hash_of, many, result, strips, views
 
 from benchmark.leaderboard.boards import boards
 from benchmark.leaderboard.overall import overall
-from benchmark.report.page import LIMIT, TEMPLATES, page
-from benchmark.report.page_details import POINTS, difference
-from benchmark.report.page_strips import OVERHEAD
-from benchmark.report.page_wirings import wiring_of
+from benchmark.report.page.details import POINTS, difference
+from benchmark.report.page.page import LIMIT, TEMPLATES, page
+from benchmark.report.page.strips import OVERHEAD
+from benchmark.report.page.wirings import wiring_of
 from benchmark.wiring.figure import KINDS
 from benchmark.wiring.svg import wiring_svg
 from common.limits import printable
@@ -192,7 +192,7 @@ def test_pictures_keep_to_the_budget_best_rows_first(tmp_path, monkeypatch):
     assert shown(page(tables, [])) == (["a", "b", "c"], 3 * (2 + 3))
     files = (runs[1].folder / "samples").iterdir()
     budget = sum(len(b64encode(file.read_bytes())) + OVERHEAD for file in files)
-    monkeypatch.setattr("benchmark.report.page.PICTURES", budget)
+    monkeypatch.setattr("benchmark.report.page.page.PICTURES", budget)
     text = page(tables, [])
     assert shown(text) == (["b"], 3 * 3)
     assert "Pictures of 2 more rows are left out" in text

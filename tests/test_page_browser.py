@@ -11,7 +11,7 @@ from page_data import HOSTILE, failed, many, result, strips, views
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from benchmark.leaderboard.overall import overall
-from benchmark.report.page import page
+from benchmark.report.page.page import page
 
 CHROME = shutil.which("chromium") or shutil.which("google-chrome")
 

@@ -29,7 +29,7 @@ from benchmark.leaderboard.boards import boards
 from benchmark.leaderboard.overall import overall
 from benchmark.leaderboard.sides import open_side
 from benchmark.report.files import write_reports
-from benchmark.report.page import page
+from benchmark.report.page.page import page
 from benchmark.report.tables import rich_overall, rich_table
 from benchmark.results.checkpoint import open_checkpoint, save_checkpoint
 from benchmark.results.layout import FILE

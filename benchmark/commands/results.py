@@ -85,7 +85,7 @@ def report(
         add_reported(tables)
     across = overall(tables, baseline)
     if html is not None:
-        from benchmark.report.page import page
+        from benchmark.report.page.page import page
 
         write_atomic(html / "index.html", page(tables, across), "--html")
         click.echo(f"wrote {html / 'index.html'}", err=True)

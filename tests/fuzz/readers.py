@@ -37,7 +37,7 @@ from benchmark.leaderboard.sides import open_side
 from benchmark.predict import serve as serving
 from benchmark.report.comparison import comparison_json, comparison_lines, comparison_table
 from benchmark.report.files import BEGIN, END, update_between_markers, write_reports
-from benchmark.report.page import page
+from benchmark.report.page.page import page
 from benchmark.report.recommendation import recommendation_table, sentences
 from benchmark.report.tables import rich_overall, rich_table
 from benchmark.results.checkpoint import open_checkpoint

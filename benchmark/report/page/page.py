@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from benchmark.leaderboard.rows import Board, Overall
-from benchmark.report.page_details import differing, row_data
-from benchmark.report.page_rows import (
+from benchmark.report.page.details import differing, row_data
+from benchmark.report.page.rows import (
     RANGE,
     Column,
     Environments,
@@ -23,8 +23,8 @@ from benchmark.report.page_rows import (
     place_of,
     shown_rows,
 )
-from benchmark.report.page_strips import CAPTIONS, Pictures, pictures_of
-from benchmark.report.page_wirings import Wirings
+from benchmark.report.page.strips import CAPTIONS, Pictures, pictures_of
+from benchmark.report.page.wirings import Wirings
 from benchmark.results.result import Result
 from benchmark.results.store import load
 from benchmark.wiring.names import lines

@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmark.report.page_rows import Shown
+from benchmark.report.page.rows import Shown
 from benchmark.results.samples import Strip, read_strips
 
 OVERHEAD = 160  # bytes of markup around a picture

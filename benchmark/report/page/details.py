@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmark.experiment.config import RunConfig
 from benchmark.leaderboard.rows import COSTS, Board, Row
-from benchmark.report.page_rows import Shown, rounded, words
+from benchmark.report.page.rows import Shown, rounded, words
 from benchmark.results.result import Result
 
 POINTS = 24  # of a learning curve

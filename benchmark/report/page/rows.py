@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.leaderboard.rows import Board, Row
-from benchmark.report.page_wirings import Wirings
+from benchmark.report.page.wirings import Wirings
 from common.words import metric_name, number
 
 RANGE = 68  # pixels of the picture of an interval
