@@ -22,7 +22,7 @@ from benchmark.experiment.environment import device_name
 from benchmark.experiment.network import build_model, check_device
 from benchmark.experiment.plan import make_tasks, run_key
 from benchmark.results.result import Result
-from benchmark.run_data import shared_data
+from benchmark.run.data import shared_data
 from benchmark.scoring.evaluate import evaluate, metrics_of, score_constant
 from benchmark.speed.count import count_macs
 from benchmark.training.loop import train, validated

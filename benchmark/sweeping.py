@@ -10,8 +10,8 @@ from benchmark.experiment.plan import run_key
 from benchmark.results.layout import folder_of
 from benchmark.results.result import Result
 from benchmark.results.store import load
-from benchmark.run_data import Data, comparable, shared_data
-from benchmark.runner import Runner
+from benchmark.run.data import Data, comparable, shared_data
+from benchmark.run.runner import Runner
 from benchmark.sweep import Cache, unset_variables
 from common.errors import DataError
 from common.files import check_writable

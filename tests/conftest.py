@@ -51,4 +51,4 @@ def _no_memory_pass(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     names = {mark.name for mark in request.node.iter_markers()}
     if not names & {"slow", "memory_pass"}:
         found = {"forward_bytes": None, "weights_bytes": None, "how": "", "error": "left out"}
-        monkeypatch.setattr("benchmark.timing.peak_memory", lambda *_, **__: found)
+        monkeypatch.setattr("benchmark.run.timing.peak_memory", lambda *_, **__: found)

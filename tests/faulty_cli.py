@@ -5,8 +5,8 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from benchmark import runner
 from benchmark.experiment import distributed
+from benchmark.run import runner
 from benchmark.training.keeper import Keeper
 from cli import main
 from common.errors import UserError

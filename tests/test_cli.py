@@ -261,7 +261,7 @@ def test_preview(cli, camvid, tmp_path):
 
 
 def test_interrupt_says_how_to_go_on(cli, camvid, tmp_path, monkeypatch):
-    from benchmark import runner
+    from benchmark.run import runner
 
     def interrupted(*_):
         raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from benchmark.results.layout import FILE, folder_of
 from benchmark.results.replicates import load_replicates
 from benchmark.results.result import Result
 from benchmark.results.store import collect
-from benchmark.runner import Runner
+from benchmark.run.runner import Runner
 from benchmark.sweep import read_sweep
 from datasets.base import DATASETS
 

@@ -19,7 +19,7 @@ from benchmark.executors.work import SMALL, perform
 from benchmark.experiment.plan import plan, run_key
 from benchmark.results.layout import FILE, folder_of
 from benchmark.results.store import load, read_all
-from benchmark.runner import Runner
+from benchmark.run.runner import Runner
 from benchmark.sweeping import Work, execute
 from common.errors import UsageError, UserError
 
@@ -180,7 +180,7 @@ class Apart(Here):
 def test_workers_without_the_folder_send_its_contents(camvid, tmp_path, trained, monkeypatch):
     monkeypatch.setattr("benchmark.executors.driver.environment", lambda _: {
         "commit": "c0ffee", "uncommitted_changes": False})  # fmt: skip
-    monkeypatch.setattr("benchmark.runner.environment", lambda _: {
+    monkeypatch.setattr("benchmark.run.runner.environment", lambda _: {
         "commit": "", "device": "d", "threads": 1})  # fmt: skip
     runs = runs_of(camvid, "fcn", "hed")
     done, _ = sweep(Apart(), runs, tmp_path / "runs")

@@ -25,7 +25,7 @@ from benchmark.report.tables import MOST_ROWS, rich_overall
 from benchmark.results.layout import FILE
 from benchmark.results.light import Lightener
 from benchmark.results.store import collect, each, save
-from benchmark.runner import Runner
+from benchmark.run.runner import Runner
 from benchmark.sweeping import Work, settled
 
 RESULTS = ROOT / "results"

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from support import ROOT
 
-from benchmark import runner as runner_module
 from benchmark.experiment import distributed
 from benchmark.experiment.config import RunConfig, SearchConfig, make_config
 from benchmark.experiment.plan import plan, resolve, run_key
 from benchmark.results.layout import FILES, folder_of, hand_over, tidy
 from benchmark.results.store import read, save
-from benchmark.runner import Runner
+from benchmark.run import runner as runner_module
+from benchmark.run.runner import Runner
 from benchmark.training import keeper as resuming
 from benchmark.training import state_file
 from benchmark.training.keeper import Keeper

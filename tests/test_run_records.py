@@ -15,7 +15,7 @@ from benchmark.results.layout import folder_of
 from benchmark.results.replicates import REPLICATES, load_replicates, save_replicates
 from benchmark.results.samples import read_strips
 from benchmark.results.store import load
-from benchmark.runner import Runner
+from benchmark.run.runner import Runner
 from common.progress import Silent
 from tasks.metrics.segmentation import SegmentationMetrics
 
@@ -138,7 +138,7 @@ def test_other_machines_latencies_do_not_come_onto_a_runs_board(camvid, tmp_path
     assert speed["hardware"] == load(folder).environment["device"]
     told = []
     monkeypatch.setattr(Silent, "message", lambda _, text: told.append(text))
-    monkeypatch.setattr("benchmark.timing.device_name", lambda _: "a far GPU")
+    monkeypatch.setattr("benchmark.run.timing.device_name", lambda _: "a far GPU")
     trained(camvid, tmp_path, retime=True)
     assert load(folder).speed == speed
     assert "a far GPU" in told[0]
@@ -163,7 +163,7 @@ def test_pictures_that_cannot_be_drawn_cost_no_training(camvid, tmp_path, monkey
     def fails(*arguments):
         raise ValueError("no picture")
 
-    monkeypatch.setattr("benchmark.runner.save_strips", fails)
+    monkeypatch.setattr("benchmark.run.runner.save_strips", fails)
     assert load(trained(camvid, tmp_path)).status == "finished"
 
 

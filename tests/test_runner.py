@@ -6,15 +6,15 @@ import warnings
 import pytest
 import torch
 
-from benchmark import runner as runner_module
-from benchmark import timing
 from benchmark.experiment.config import make_config
 from benchmark.experiment.network import build_model
 from benchmark.experiment.plan import make_tasks, plan, run_key
 from benchmark.results.checkpoint import load_checkpoint
 from benchmark.results.layout import folder_of
 from benchmark.results.store import load, read_all, save
-from benchmark.runner import Runner
+from benchmark.run import runner as runner_module
+from benchmark.run import timing
+from benchmark.run.runner import Runner
 from benchmark.speed.latency import time_models
 from common.errors import DataError, UserError
 from common.progress import Silent

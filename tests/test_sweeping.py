@@ -15,8 +15,8 @@ from benchmark.estimate import Estimate, estimate
 from benchmark.experiment.plan import plan, run_key
 from benchmark.report.sweep import comparison, duration, plan_line, watching
 from benchmark.results.store import read_all
-from benchmark.run_data import shared_data
-from benchmark.runner import Runner
+from benchmark.run.data import shared_data
+from benchmark.run.runner import Runner
 from benchmark.sweeping import Work, execute, open_data, stored, to_do
 from common.errors import UserError
 

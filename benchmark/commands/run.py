@@ -67,7 +67,7 @@ def run(
     from benchmark.experiment.distributed import lead, processes
     from benchmark.leaderboard.boards import boards
     from benchmark.report.tables import rich_table
-    from benchmark.runner import Runner
+    from benchmark.run.runner import Runner
     from benchmark.training.scalars import check_tensorboard
 
     if tensorboard:

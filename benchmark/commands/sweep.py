@@ -85,7 +85,7 @@ def sweep(
     from benchmark.report.tables import MOST_ROWS, rich_table
     from benchmark.results.light import Lightener
     from benchmark.results.store import each, many_objects
-    from benchmark.runner import Runner
+    from benchmark.run.runner import Runner
     from benchmark.sweep import read_sweep
     from benchmark.sweeping import Work, execute, open_data, stored, to_do
     from benchmark.training.scalars import check_tensorboard

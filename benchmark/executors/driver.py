@@ -15,8 +15,8 @@ from benchmark.experiment.plan import run_key
 from benchmark.results.layout import FILE, folder_of
 from benchmark.results.result import Result
 from benchmark.results.store import load
-from benchmark.run_data import comparable, shared_data
-from benchmark.runner import Runner
+from benchmark.run.data import comparable, shared_data
+from benchmark.run.runner import Runner
 from benchmark.sweeping import Unusable, Watch, Work, settled
 from common.errors import DataError, UserError
 from common.files import write_atomic

@@ -15,8 +15,8 @@ from benchmark.experiment.plan import run_key
 from benchmark.results.layout import FILE, folder_of
 from benchmark.results.result import Result
 from benchmark.results.store import load, save
-from benchmark.run_data import Data, shared_data
-from benchmark.runner import Runner
+from benchmark.run.data import Data, shared_data
+from benchmark.run.runner import Runner
 from common.errors import UserError
 from common.memory import keep_freed_memory
 from common.progress import Silent

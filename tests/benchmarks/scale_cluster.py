@@ -29,7 +29,7 @@ from benchmark.report.sweep import _Course as Counts
 from benchmark.results.layout import FILE, folder_of
 from benchmark.results.result import Result
 from benchmark.results.store import save
-from benchmark.runner import Runner
+from benchmark.run.runner import Runner
 
 ROOT = Path(__file__).parents[2]
 FILES = 12  # that a run writes: its result, metrics, replicates, strips, weights, a state or two

@@ -22,10 +22,10 @@ from benchmark.results.replicates import save_replicates
 from benchmark.results.result import Result
 from benchmark.results.samples import save_strips
 from benchmark.results.store import load, save
-from benchmark.run_data import Data, comparable, shared_data
+from benchmark.run.data import Data, comparable, shared_data
+from benchmark.run.timing import time_in_turns
 from benchmark.scoring.evaluate import evaluate, metrics_of, protocol_id, replicates_of, scores_of
 from benchmark.speed.count import NOT_COUNTED, count_macs, count_parameters
-from benchmark.timing import time_in_turns
 from benchmark.training.keeper import EVERY, Keeper
 from benchmark.training.learner import NotFinite, with_readers
 from benchmark.training.loop import check_batch, train, validated
