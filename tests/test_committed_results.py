@@ -15,7 +15,7 @@ from benchmark.results.replicates import load_replicates
 from benchmark.results.result import Result
 from benchmark.results.store import collect
 from benchmark.run.runner import Runner
-from benchmark.sweep import read_sweep
+from benchmark.sweep.file import read_sweep
 from datasets.base import DATASETS
 
 ROOT = Path(__file__).parents[1]

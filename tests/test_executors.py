@@ -11,16 +11,16 @@ import time
 import pytest
 from support import ROOT, line
 
-from benchmark.executors.base import Answer, Ended, Started
-from benchmark.executors.choice import make_executor
-from benchmark.executors.driver import execute_on
-from benchmark.executors.local import LocalPool
-from benchmark.executors.work import SMALL, perform
 from benchmark.experiment.plan import plan, run_key
 from benchmark.results.layout import FILE, folder_of
 from benchmark.results.store import load, read_all
 from benchmark.run.runner import Runner
-from benchmark.sweeping import Work, execute
+from benchmark.sweep.execute import Work, execute
+from benchmark.sweep.executors.base import Answer, Ended, Started
+from benchmark.sweep.executors.choice import make_executor
+from benchmark.sweep.executors.driver import execute_on
+from benchmark.sweep.executors.local import LocalPool
+from benchmark.sweep.executors.work import SMALL, perform
 from common.errors import UsageError, UserError
 
 pytestmark = [
@@ -178,7 +178,7 @@ class Apart(Here):
 
 
 def test_workers_without_the_folder_send_its_contents(camvid, tmp_path, trained, monkeypatch):
-    monkeypatch.setattr("benchmark.executors.driver.environment", lambda _: {
+    monkeypatch.setattr("benchmark.sweep.executors.driver.environment", lambda _: {
         "commit": "c0ffee", "uncommitted_changes": False})  # fmt: skip
     monkeypatch.setattr("benchmark.run.runner.environment", lambda _: {
         "commit": "", "device": "d", "threads": 1})  # fmt: skip
@@ -189,7 +189,7 @@ def test_workers_without_the_folder_send_its_contents(camvid, tmp_path, trained,
         folder = folder_of(tmp_path / "runs", run, run_key(run))
         assert load(folder).environment["commit"] == "c0ffee"
         assert any(folder.rglob("metrics.jsonl"))
-    monkeypatch.setattr("benchmark.executors.work.SMALL", 1)
+    monkeypatch.setattr("benchmark.sweep.executors.work.SMALL", 1)
     (tmp_path / "again").mkdir()
     done, watch = sweep(Apart(), runs[:1], tmp_path / "again")
     assert done[0].status == "finished"

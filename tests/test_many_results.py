@@ -12,7 +12,6 @@ from support import ROOT
 from test_page import island
 from test_sweeping import Quiet, runs_of
 
-from benchmark.estimate import Estimate
 from benchmark.experiment.plan import run_key
 from benchmark.leaderboard.boards import boards
 from benchmark.leaderboard.overall import overall
@@ -20,13 +19,14 @@ from benchmark.leaderboard.rows import Overall, OverallRow
 from benchmark.report.files import as_csv, as_json, markdown
 from benchmark.report.latex import latex
 from benchmark.report.page.page import page, share_of
-from benchmark.report.sweep import plan_table
 from benchmark.report.tables import MOST_ROWS, rich_overall
 from benchmark.results.layout import FILE
 from benchmark.results.light import Lightener
 from benchmark.results.store import collect, each, save
 from benchmark.run.runner import Runner
-from benchmark.sweeping import Work, settled
+from benchmark.sweep.estimate import Estimate
+from benchmark.sweep.execute import Work, settled
+from benchmark.sweep.report import plan_table
 
 RESULTS = ROOT / "results"
 

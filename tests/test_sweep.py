@@ -7,7 +7,7 @@ import pytest
 from support import line
 
 from benchmark.experiment.plan import DEFAULT_DECODERS, plan, run_key
-from benchmark.sweep import BUILT_IN, read_sweep
+from benchmark.sweep.file import BUILT_IN, read_sweep
 from common.errors import DataError, UsageError
 
 SMALL = "backbone: test_resnet, decoders: fcn"

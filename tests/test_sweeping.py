@@ -9,15 +9,15 @@ import pytest
 from rich.console import Console
 from support import ROOT
 
-from benchmark import estimate as estimating
-from benchmark import sweeping
-from benchmark.estimate import Estimate, estimate
 from benchmark.experiment.plan import plan, run_key
-from benchmark.report.sweep import comparison, duration, plan_line, watching
 from benchmark.results.store import read_all
 from benchmark.run.data import shared_data
 from benchmark.run.runner import Runner
-from benchmark.sweeping import Work, execute, open_data, stored, to_do
+from benchmark.sweep import estimate as estimating
+from benchmark.sweep import execute as sweeping
+from benchmark.sweep.estimate import Estimate, estimate
+from benchmark.sweep.execute import Work, execute, open_data, stored, to_do
+from benchmark.sweep.report import comparison, duration, plan_line, watching
 from common.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*samples in.*")
@@ -49,7 +49,7 @@ def file(camvid, tmp_path):
 def quick(monkeypatch):
     """No measuring before, hardly any timing after."""
     monkeypatch.setattr(Runner, "min_time", 0.01)
-    monkeypatch.setattr("benchmark.estimate._measure", lambda *_: None)
+    monkeypatch.setattr("benchmark.sweep.estimate._measure", lambda *_: None)
 
 
 @pytest.fixture

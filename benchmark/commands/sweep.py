@@ -76,18 +76,18 @@ def sweep(
         quiet()
     import torch
 
-    from benchmark.estimate import estimate
-    from benchmark.executors.choice import make_executor
-    from benchmark.executors.driver import execute_on
     from benchmark.experiment.distributed import asked
     from benchmark.leaderboard.boards import boards
-    from benchmark.report.sweep import comparison, plan_line, plan_table, summary, watching
     from benchmark.report.tables import MOST_ROWS, rich_table
     from benchmark.results.light import Lightener
     from benchmark.results.store import each, many_objects
     from benchmark.run.runner import Runner
-    from benchmark.sweep import read_sweep
-    from benchmark.sweeping import Work, execute, open_data, stored, to_do
+    from benchmark.sweep.estimate import estimate
+    from benchmark.sweep.execute import Work, execute, open_data, stored, to_do
+    from benchmark.sweep.executors.choice import make_executor
+    from benchmark.sweep.executors.driver import execute_on
+    from benchmark.sweep.file import read_sweep
+    from benchmark.sweep.report import comparison, plan_line, plan_table, summary, watching
     from benchmark.training.scalars import check_tensorboard
 
     def say(text: str) -> None:

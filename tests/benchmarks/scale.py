@@ -24,7 +24,7 @@ from pydantic_core import to_json
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import command_of, run_key
 from benchmark.results.layout import FILE, folder_of
-from benchmark.sweep import SweepFile, read_sweep
+from benchmark.sweep.file import SweepFile, read_sweep
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 10

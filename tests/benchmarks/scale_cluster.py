@@ -19,17 +19,17 @@ from typing import Any
 
 import click
 
-from benchmark.estimate import TIMING, Estimate
-from benchmark.executors.base import Answer, Ended, Job, Settings, Started
-from benchmark.executors.driver import _Course
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import run_key
-from benchmark.report.sweep import Screen
-from benchmark.report.sweep import _Course as Counts
 from benchmark.results.layout import FILE, folder_of
 from benchmark.results.result import Result
 from benchmark.results.store import save
 from benchmark.run.runner import Runner
+from benchmark.sweep.estimate import TIMING, Estimate
+from benchmark.sweep.executors.base import Answer, Ended, Job, Settings, Started
+from benchmark.sweep.executors.driver import _Course
+from benchmark.sweep.report import Screen
+from benchmark.sweep.report import _Course as Counts
 
 ROOT = Path(__file__).parents[2]
 FILES = 12  # that a run writes: its result, metrics, replicates, strips, weights, a state or two

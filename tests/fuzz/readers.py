@@ -45,7 +45,7 @@ from benchmark.results.layout import FILE
 from benchmark.results.replicates import save_replicates
 from benchmark.results.result import TaskScores
 from benchmark.results.store import collect, save
-from benchmark.sweep import read_sweep
+from benchmark.sweep.file import read_sweep
 from benchmark.training.keeper import Keeper
 from benchmark.wiring.figure import rendered, search_figure, wiring_figure
 from benchmark.wiring.names import lines

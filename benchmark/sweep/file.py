@@ -1,4 +1,4 @@
-"""A sweep file, and the runs that it stands for; ``benchmark/sweeping.py`` runs them.
+"""A sweep file, and the runs that it stands for; ``benchmark/sweep/execute.py`` runs them.
 
     results: runs                  # folder of the results
     cache: only-missing            # or always, never
@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from benchmark.experiment.config import FALLBACKS, RunConfig, option_name
 from benchmark.experiment.plan import DEFAULT_DECODERS, resolve, run_key
 from benchmark.results.light import Lightener
-from benchmark.sweep_options import (
+from benchmark.sweep.options import (
     AXES,
     Option,
     Options,
@@ -48,7 +48,7 @@ from common.registry import nearest
 from datasets.base import DATASETS
 
 Cache = Literal["only-missing", "always", "never"]
-BUILT_IN = Path(__file__).parent / "sweeps"
+BUILT_IN = Path(__file__).parent / "built_in"
 MOST_RUNS = 100_000  # of a block: some would be planned for minutes, and trained for years
 
 

@@ -8,15 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from benchmark.executors.base import (
-    PACKAGES,
-    PATIENCE,
-    Answer,
-    Ended,
-    Executor,
-    Job,
-    Started,
-)
+from benchmark.sweep.executors.base import PACKAGES, PATIENCE, Answer, Ended, Executor, Job, Started
 from common import stopping
 from common.errors import UsageError, UserError
 from common.paths import ROOT
@@ -165,7 +157,7 @@ class _Board:
 def _perform(job: Job, board: Any) -> Answer:
     import ray
 
-    from benchmark.executors.work import perform
+    from benchmark.sweep.executors.work import perform
 
     node = ray.get_runtime_context().get_node_id()
     board.put.remote(Started(job, socket.gethostname(), os.getpid()), node)

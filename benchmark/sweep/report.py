@@ -12,11 +12,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmark.estimate import UNKNOWN, Estimate
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import run_key
 from benchmark.results.result import Result
-from benchmark.sweeping import Watch
+from benchmark.sweep.estimate import UNKNOWN, Estimate
+from benchmark.sweep.execute import Watch
 
 SHOWN = 12
 """Lines for runs that go on at once."""

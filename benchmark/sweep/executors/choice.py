@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from benchmark.executors.base import Executor
 from benchmark.experiment.config import RunConfig
+from benchmark.sweep.executors.base import Executor
 from common.errors import UsageError
 
 
@@ -40,10 +40,10 @@ def make_executor(
     if gpus is None:
         gpus = float(any(_on_gpu(config) for config in runs))
     if name == "ray":
-        from benchmark.executors.ray_cluster import RayExecutor
+        from benchmark.sweep.executors.ray_cluster import RayExecutor
 
         return RayExecutor(address, cpus, gpus, jobs)
-    from benchmark.executors.slurm import SlurmExecutor
+    from benchmark.sweep.executors.slurm import SlurmExecutor
 
     return SlurmExecutor(results, slurm or {}, cpus, gpus, jobs)
 
@@ -53,7 +53,7 @@ def _on_gpu(config: RunConfig) -> bool:
 
 
 def _local(runs: Sequence[RunConfig], jobs: int | None) -> Executor | None:
-    from benchmark.executors.local import LocalPool
+    from benchmark.sweep.executors.local import LocalPool
 
     gpus: list[str] = []
     if any(map(_on_gpu, runs)):

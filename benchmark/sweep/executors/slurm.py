@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmark.executors.base import Answer, Ended, Executor, Job, Started
+from benchmark.sweep.executors.base import Answer, Ended, Executor, Job, Started
 from common import stopping
 from common.errors import UsageError, UserError, first_line
 from common.paths import ROOT
@@ -154,7 +154,7 @@ def _parameters(options: Mapping[str, str], cpus: int, gpus: float) -> dict[str,
 
 
 def _perform(job: Job, folder: str) -> Answer:
-    from benchmark.executors.work import perform
+    from benchmark.sweep.executors.work import perform
 
     note = Path(folder) / f"{job.name}.started"
     whole = note.with_suffix(".writing")

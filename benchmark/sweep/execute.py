@@ -12,7 +12,7 @@ from benchmark.results.result import Result
 from benchmark.results.store import load
 from benchmark.run.data import Data, comparable, shared_data
 from benchmark.run.runner import Runner
-from benchmark.sweep import Cache, unset_variables
+from benchmark.sweep.file import Cache, unset_variables
 from common.errors import DataError
 from common.files import check_writable
 from common.progress import Listener

@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmark.executors.base import Answer, Job, Settings
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import run_key
 from benchmark.results.layout import FILE, folder_of
@@ -17,6 +16,7 @@ from benchmark.results.result import Result
 from benchmark.results.store import load, save
 from benchmark.run.data import Data, shared_data
 from benchmark.run.runner import Runner
+from benchmark.sweep.executors.base import Answer, Job, Settings
 from common.errors import UserError
 from common.memory import keep_freed_memory
 from common.progress import Silent

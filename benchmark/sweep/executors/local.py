@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import SpawnProcess
 
-from benchmark.executors.base import PATIENCE, Ended, Executor, Job, Started
+from benchmark.sweep.executors.base import PATIENCE, Ended, Executor, Job, Started
 from common import stopping
 
 
@@ -117,7 +117,7 @@ def _serve(pipe: Connection, variables: Mapping[str, str]) -> None:
     """Do the jobs that come through ``pipe`` until it or the driver ends."""
     os.environ.update(variables)
     threading.Thread(target=_follow_parent, daemon=True).start()
-    from benchmark.executors.work import perform
+    from benchmark.sweep.executors.work import perform
 
     with suppress(EOFError, OSError, stopping.Stopped), stopping.signals():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's, who then sends SIGTERM

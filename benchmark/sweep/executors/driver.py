@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.executors.base import Answer, Ended, Executor, Job, Settings, Started
-from benchmark.executors.work import token_file
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import environment
 from benchmark.experiment.plan import run_key
@@ -17,7 +15,9 @@ from benchmark.results.result import Result
 from benchmark.results.store import load
 from benchmark.run.data import comparable, shared_data
 from benchmark.run.runner import Runner
-from benchmark.sweeping import Unusable, Watch, Work, settled
+from benchmark.sweep.execute import Unusable, Watch, Work, settled
+from benchmark.sweep.executors.base import Answer, Ended, Executor, Job, Settings, Started
+from benchmark.sweep.executors.work import token_file
 from common.errors import DataError, UserError
 from common.files import write_atomic
 
