@@ -7,11 +7,11 @@ import click
 from benchmark.commands.choose import compare, recommend
 from benchmark.commands.data import data
 from benchmark.commands.doctor import doctor
+from benchmark.commands.export import export, from_hub, push_to_hub
 from benchmark.commands.network import evaluate, predict
-from benchmark.commands.results import list_, report
+from benchmark.commands.report import list_, report
 from benchmark.commands.run import run
 from benchmark.commands.serve import serve
-from benchmark.commands.ship import export, from_hub, push_to_hub
 from benchmark.commands.speed import speed
 from benchmark.commands.sweep import sweep
 from benchmark.commands.wiring import draw, prune, search, transfer

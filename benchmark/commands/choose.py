@@ -98,7 +98,7 @@ def recommend(
     python cli.py recommend --task depth --latency 30ms
     python cli.py recommend --task segmentation --dataset camvid --params 3M --macs 1G
     """
-    from benchmark.commands.results import read_results
+    from benchmark.commands.report import read_results
 
     quiet()
     from benchmark.leaderboard.boards import boards
