@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 # several commands in one fresh process; without timings, which are never alike
 DRIVER = """
 import json, sys
-from benchmark.runner import Runner
+from benchmark.run.runner import Runner
 from cli import main
 Runner.time = lambda *_: None
 for command in json.load(sys.stdin):

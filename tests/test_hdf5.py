@@ -231,7 +231,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(camvid: Path, tmp_path: Path
 import resource, signal, sys
 from pathlib import Path
 from common.progress import Silent
-from benchmark.packing import pack
+from benchmark.data.pack import pack
 from common.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 root, output, size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -254,11 +254,11 @@ print("done")
 def test_a_killed_pack_leaves_nothing_that_opens(camvid: Path, tmp_path: Path) -> None:
     output = tmp_path / "out" / "a.h5"
     code = (
-        "import time, sys; from pathlib import Path; from benchmark import packing; "
+        "import time, sys; from pathlib import Path; from benchmark.data.pack import pack; "
         "from common.progress import Silent\n"
         "class Slow(Silent):\n"
         "    def step(self, note=''): print(note, flush=True); time.sleep(0.2)\n"
-        "packing.pack('camvid', Path(sys.argv[1]), ('segmentation',), (32, 40), 'none', "
+        "pack('camvid', Path(sys.argv[1]), ('segmentation',), (32, 40), 'none', "
         "Path(sys.argv[2]), False, Slow())"
     )
     process = subprocess.Popen(

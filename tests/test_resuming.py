@@ -29,7 +29,6 @@ from benchmark.results.store import read, save
 from benchmark.run import runner as runner_module
 from benchmark.run.runner import Runner
 from benchmark.training import keeper as resuming
-from benchmark.training import state_file
 from benchmark.training.keeper import Keeper
 from benchmark.training.learner import Learner
 from benchmark.training.scalars import ScalarLog
@@ -284,13 +283,13 @@ def test_a_stop_while_a_search_ends_costs_nothing(
     values = {name: v for name, v in VALUES.items() if name != "epochs"}
     config = resolve(make_config({**values, "iterations": 3}, SearchConfig))
     whole = search(config, tmp_path / "whole")
-    original = state_file.pack
+    original = pack
 
     def interrupted(state: Any) -> bytes:
         signal.raise_signal(signal.SIGTERM)
         return original(state)
 
-    monkeypatch.setattr(state_file, "pack", interrupted)
+    monkeypatch.setattr(resuming, "pack", interrupted)
     with stopping.signals(), pytest.raises(stopping.Stopped):
         search(config, tmp_path / "cut")
     monkeypatch.undo()

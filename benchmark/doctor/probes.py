@@ -1,6 +1,6 @@
 """What ``doctor`` tries in processes of their own: it may crash, hang, or write caches.
 
-    python -m benchmark.doctor_probes compile|onnx|ray
+    python -m benchmark.doctor.probes compile|onnx|ray
 
 prints what was found, a line of JSON; an error ends it with a traceback.
 """

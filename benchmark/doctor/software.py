@@ -130,7 +130,7 @@ def imports() -> Found:
 
 
 class Probes(Closing):
-    """Functions of ``benchmark.doctor_probes``, each in a process of its own, all at once."""
+    """Functions of ``benchmark.doctor.probes``, each in a process of its own, all at once."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
