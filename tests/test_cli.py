@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import ROOT, TINY, line
+
+from tests.support import ROOT, TINY, line
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*samples in.*")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import ROOT, SHARED, WEIGHTS
 
 from models.backbones import create_backbone
 from models.decoders.base import DECODERS
 from models.predictor import DensePredictor, build_decoder
+from tests.support import ROOT, SHARED, WEIGHTS
 
 pytestmark = pytest.mark.slow
 

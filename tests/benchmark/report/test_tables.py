@@ -1,0 +1,67 @@
+"""Texts around the tables of a terminal: sentences end, units stand apart, reasons come once."""
+
+from types import SimpleNamespace
+
+from rich.console import Console
+
+from benchmark.leaderboard.boards import boards
+from benchmark.report.comparison import comparison_lines
+from benchmark.report.tables import notes
+from benchmark.speed.report import WHICH, speed_tables
+from tests.page.page_data import failed, result
+
+
+def shown(tables):
+    console = Console(width=140)
+    with console.capture() as out:
+        for table in tables:
+            console.print(table)
+    return " ".join(out.get().split())
+
+
+def speed_row(backbone="b", decoder="fcn", batch=1, **values):
+    base = {"backbone": backbone, "decoder": decoder, "image_size": [32, 32], "batch": batch,
+            "latency": None, "macs_exclude": "x", "error": None}  # fmt: skip
+    return base | {"params": None, "macs": None} | values
+
+
+def test_a_reason_ends_its_sentence():
+    for reason, end in (("try it", "try it."), ("try it.", "try it.")):
+        (board,) = boards([result("a"), failed(error=reason)])
+        assert notes(board)[-1] == f"encnet on test_resnet failed: {end}"
+
+
+def test_an_impossible_backbone_is_named_once():
+    rows = [speed_row("vit", d, n, error="no strides") for d in ("fcn", "hed") for n in (1, 4)]
+    rows += [speed_row("b", "fcn"), speed_row("b", "hed", error="no strides")]
+    assert "vit with every decoder, b + hed failed: no strides" in shown(speed_tables(rows))
+    rows = [speed_row("vit", "fcn", error="no strides"), speed_row("vit", "hed", error="other")]
+    text = shown(speed_tables(rows))
+    assert "vit + fcn failed: no strides" in text
+    assert "vit + hed failed: other" in text
+
+
+def test_which_of_several_times_to_believe():
+    latency = {"device": "d", "threads": 1, "memory_format": "m", "fused": True, "compiled": False,
+               "amp": False, "session": "s", "median_ms": 2.0, "batch": 1, "p5_ms": 2.0,
+               "p95_ms": 2.0, "iqr_ms": 0.1, "fps": 500.0}  # fmt: skip
+    profile = {"peaks": {"flops_per_s": 1e9, "dtype": "fp32", "bytes_per_s": 1e9}, "sum_ms": 2.0,
+               "whole_ms": 2.0, "parts": []}  # fmt: skip
+    isolated = {"processes": 2, "min_ms": 1.0, "median_ms": 1.0, "max_ms": 1.0}
+    timed = {"latency": latency, "postprocessing_ms": 0.1, "first_call_s": None}
+    alone = timed | {"isolated": isolated, "isolated_error": None}
+    both = [speed_row(decoder=name, **alone, profile=profile) for name in ("fcn", "hed")]
+    assert shown(speed_tables(both)).count(WHICH) == 1
+    assert shown(speed_tables(both)).endswith(WHICH)
+    assert WHICH not in shown(speed_tables([speed_row(**timed, profile=profile)]))
+    assert WHICH not in shown(speed_tables([speed_row(**alone)]))
+
+
+def test_a_space_before_the_unit():
+    costs = {"params": (2_784_000, 2_225_000), "macs": (5e9, 4e9), "latency_ms": (3, 2)}
+    row = SimpleNamespace(name="a", title="t", costs=costs, changes={}, notes=[])
+    report = SimpleNamespace(rows=[row], failed=[], only_a=[], only_b=[])
+    assert list(comparison_lines(report))[1] == (
+        "a, t: parameters 2.784 → 2.225 M (×0.80), MACs 5.000 → 4.000 G (×0.80), "
+        "latency 3.0 → 2.0 ms (×0.67)"
+    )
