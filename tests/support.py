@@ -1,14 +1,20 @@
 """Paths, options and helpers that several test modules use."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from click.testing import Result
 from hypothesis import strategies as st
 
-from benchmark.experiment.config import RunConfig
+from benchmark.experiment.config import ResolvedRun, RunConfig
+from benchmark.experiment.plan import PlannedRun, planned
 from benchmark.results.result import Result as Run
+from benchmark.run.runner import Runner
+from benchmark.sweep.execute import Work, execute
+from benchmark.sweep.prepare import stored, to_do
+from benchmark.sweep.watch import Failures
+from common.progress import Listener, Silent
 from models.connectivity import Connectivity, candidates
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +30,27 @@ def line(result: Result) -> str:
     assert text.startswith("error: "), text
     assert "\n" not in text, text
     return text
+
+
+def run_plan(
+    configs: Sequence[ResolvedRun],
+    results: Path,
+    listener: Listener | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> list[Run]:
+    """The results of ``configs``, executed as `run` does. options: of the Runner."""
+    runs = planned(configs, results)
+    kept = {} if overwrite else dict(stored(runs))
+    pending = to_do(runs, {key: result.status for key, result in kept.items()}, "only-missing")
+    watch = Failures(listener or Silent())
+    runner = Runner(results, watch, **{"min_time": 0.01, **options})
+    return execute(Work(runs, pending, kept, {}, runner, watch, on_data_error="stop"))
+
+
+def folder_of(config: ResolvedRun, results: Path) -> Path:
+    """The folder of a run's result."""
+    return PlannedRun.of(config, results).folder
 
 
 class FakeTime:

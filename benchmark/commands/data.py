@@ -108,7 +108,6 @@ def pack(
     tasks = _tasks(dataset, tasks)
     values = {"task": "+".join(tasks), "dataset": dataset, "image_size": image_size}
     size = resolve(make_config(values)).image_size
-    assert size is not None
     with progress() as listener:
         count = pack(dataset, folder, tasks, size, compression, output, overwrite, listener)
     megabytes = output.stat().st_size / 1e6

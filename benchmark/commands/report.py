@@ -67,6 +67,7 @@ def report(
     device. What columns, ranks, fronts and Δm mean: docs/reports.md.
     """
     from benchmark.commands.options import quiet
+    from benchmark.experiment.config import split_tasks
     from benchmark.leaderboard.boards import boards
     from benchmark.leaderboard.overall import overall
     from benchmark.leaderboard.reported import add_reported
@@ -80,7 +81,9 @@ def report(
     found = select(read_results(results), filters)
     tables = boards(found)
     if task:  # a network of several tasks stands in the boards of all of them
-        tables = [b for b in tables if any(matches(t, w) for t in b.task.split("+") for w in task)]
+        tables = [
+            b for b in tables if any(matches(t, w) for t in split_tasks(b.task) for w in task)
+        ]
     if reported:
         add_reported(tables)
     across = overall(tables, baseline)

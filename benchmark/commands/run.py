@@ -1,7 +1,7 @@
 """`run`: train, score, time; end in a table."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from benchmark.commands.options import (
     quiet,
 )
 from benchmark.experiment.config import RunConfig, read_config_file
+
+if TYPE_CHECKING:
+    from benchmark.experiment.plan import PlannedRun
 
 SEVERAL = ("backbone", "decoder", "seed")
 
@@ -50,7 +53,7 @@ def run(
         values.pop(name, None)
     if not verbose:
         quiet()
-    from benchmark.experiment.plan import DEFAULT_DECODERS, plan
+    from benchmark.experiment.plan import DEFAULT_DECODERS, plan, planned
 
     if isinstance(tasks := values.get("task"), list | tuple):
         values["task"] = "+".join(map(str, tasks))
@@ -59,27 +62,32 @@ def run(
         if name in values:
             value = values.pop(name)
             axes[name] = list(value) if isinstance(value, list | tuple) else [value]
-    runs = plan(values, axes)
+    runs = planned(plan(values, axes), results)
     if dry_run:
-        _print_plan(runs, results)
+        _print_plan(runs)
         return
 
-    from benchmark.experiment.distributed import lead, processes
+    from benchmark.experiment.distributed import from_lead, lead, processes
     from benchmark.leaderboard.boards import boards
     from benchmark.report.tables import rich_table
     from benchmark.run.runner import Runner
+    from benchmark.sweep.execute import Work, execute
+    from benchmark.sweep.prepare import stored, to_do
+    from benchmark.sweep.watch import Failures
     from benchmark.training.scalars import check_tensorboard
 
     if tensorboard:
         check_tensorboard()
-    with processes(runs[0].device), progress(verbose) as listener:
-        runner = Runner(
-            results, overwrite, listener, retime=retime, tensorboard=tensorboard, every=every
-        )
-        done = runner.run(runs)
+    with processes(runs[0].config.device), progress(verbose) as listener:
+        kept = {} if overwrite else from_lead(dict(stored(runs)))
+        pending = to_do(runs, {key: result.status for key, result in kept.items()}, "only-missing")
+        watch = Failures(listener)
+        runner = Runner(results, watch, retime=retime, tensorboard=tensorboard, every=every)
+        done = execute(Work(runs, pending, kept, {}, runner, watch, on_data_error="stop"))
         if not lead():
             return
-    for key in runner.skipped:
+    again = {run.key for run in pending}
+    for key in [run.key for run in runs if run.key not in again]:
         click.echo(f"already finished, not run again (--overwrite repeats it): {key}", err=True)
     console = console_of_width(180)
     for board in boards(done):
@@ -89,21 +97,19 @@ def run(
         raise SystemExit(1)
 
 
-def _print_plan(runs: list[RunConfig], results: Path) -> None:
+def _print_plan(runs: "list[PlannedRun]") -> None:
     from rich.table import Table
 
-    from benchmark.experiment.plan import run_key
-    from benchmark.results.layout import folder_of
     from benchmark.results.store import load
 
     table = Table(title=f"{len(runs)} runs")
     for title in ("key", "task", "dataset", "backbone", "decoder", "seed", "size", "epochs", "now"):
         table.add_column(title)
-    for config in runs:
-        found = load(folder_of(results, config, run_key(config)))
-        size = "x".join(map(str, config.image_size or ()))
+    for run in runs:
+        config, result = run.config, load(run.folder)
         table.add_row(
-            run_key(config), config.task, config.dataset, config.backbone, config.decoder,
-            str(config.seed), size, str(config.epochs), found.status if found else "to do",
+            run.key, config.task, config.dataset, config.backbone, config.decoder,
+            str(config.seed), "x".join(map(str, config.image_size)), str(config.epochs),
+            result.status if result else "to do",
         )  # fmt: skip
     console_of_width(160).print(table)

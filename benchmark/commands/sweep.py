@@ -2,12 +2,18 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from benchmark.commands.options import checkpoint_option, console_of_width, quiet
 from common.errors import UsageError, first_line
+
+if TYPE_CHECKING:
+    from benchmark.experiment.plan import PlannedRun
+    from benchmark.results.result import Result
+    from benchmark.sweep.estimate import Estimate
+    from benchmark.sweep.executors.base import Executor
 
 CACHE = ("only-missing", "always", "never")
 EXECUTORS = ("local", "ray", "slurm")
@@ -74,90 +80,129 @@ def sweep(
     """
     if not verbose:
         quiet()
-    import torch
-
     from benchmark.experiment.distributed import asked
-    from benchmark.leaderboard.boards import boards
-    from benchmark.report.tables import MOST_ROWS, rich_table
+    from benchmark.experiment.plan import planned
     from benchmark.results.light import Lightener
-    from benchmark.results.store import each, many_objects
-    from benchmark.run.runner import Runner
-    from benchmark.sweep.estimate import estimate
-    from benchmark.sweep.execute import Work, execute, open_data, stored, to_do
+    from benchmark.results.store import many_objects
     from benchmark.sweep.executors.choice import make_executor
-    from benchmark.sweep.executors.driver import execute_on
     from benchmark.sweep.file import read_sweep
-    from benchmark.sweep.report import comparison, plan_line, plan_table, summary, watching
+    from benchmark.sweep.prepare import stored, to_do
     from benchmark.training.scalars import check_tensorboard
-
-    def say(text: str) -> None:
-        click.echo(text, err=True)
 
     if asked() > 1:
         raise UsageError("sweep: is one process: give torchrun a `run` or a `search`")
     if tensorboard:
         check_tensorboard()
+    began = time.time()  # a result that is finished from here on is another process'
     swept = read_sweep(file)
     plan = swept.plan(_pairs("--data", data), _pairs("--weights", weights), _settings(settings))
     results = results or swept.content.results
     policy: Any = cache or swept.content.cache
     if retime and policy == "always":
         raise UsageError("--retime: --cache always runs nothing: use only-missing")
-    began = time.time()  # what is finished from here on was made by another process
-    found = {}
+    runs = planned(plan.runs, results)
+    kept: dict[str, Result] = {}
+    states: dict[str, str] = {}
+    light = Lightener() if policy == "always" else None  # what is run or timed is saved again
     with many_objects():
-        if dry_run:
-            states = {key: result.status for key, result in stored(plan.runs, results)}
-        else:  # only what is run or timed is saved again
-            light = Lightener() if policy == "always" else lambda result: result
-            found = {key: light(result) for key, result in stored(plan.runs, results)}
-            states = {key: result.status for key, result in found.items()}
-    pending = to_do(plan.runs, states, policy)
+        for key, result in stored(runs):
+            states[key] = result.status
+            if not dry_run:
+                kept[key] = light(result) if light else result
+    pending = to_do(runs, states, policy)
     workers = make_executor(
         *(executor, pending, results, jobs, address, resources),
         _pairs("--slurm-option", slurm),
     )
-    lanes = 1 if workers is None else workers.lanes or 1
-    opened, unusable = open_data(pending)
-    estimates = {}
-    if workers is None or not workers.elsewhere:
-        if workers is not None and workers.threads is not None:
-            torch.set_num_threads(workers.threads)  # as each of the runs
-        estimates = estimate(pending, each(results), opened)
     for text in plan.skipped:
         click.echo(f"left out: {text}", err=True)
-    for shared, error in unusable.items():
-        here = "" if workers is None or workers.same_files else " here; the workers will try"
-        text = f"cannot run {shared[0]} on {shared[1]}{here}: {first_line(error)}"
-        click.echo(text, err=True)
-    console = console_of_width(180)
+    course = _Course(runs, pending, results, workers)
     if dry_run:
-        most = None if verbose else MOST_ROWS
-        console.print(plan_table(plan.runs, pending, states, estimates, most))
-        click.echo(plan_line(plan.runs, pending, estimates, lanes))
+        course.print_plan(states, verbose)
         return
-    click.echo(plan_line(plan.runs, pending, estimates, lanes), err=True)
+    click.echo(course.line(), err=True)
     if policy == "always":
-        done = list(found.values())
-    else:
+        course.show(list(kept.values()))
+        return
+    options = {"retime": retime, "tensorboard": tensorboard, "every": every, "began": began}
+    course.show(course.execute(kept, retries, verbose, options))
+
+
+class _Course:
+    """A planned sweep: its estimate, its execution, and what is printed of it."""
+
+    def __init__(
+        self, runs: "list[PlannedRun]", pending: "list[PlannedRun]", results: Path,
+        workers: "Executor | None",
+    ) -> None:  # fmt: skip
+        import torch
+
+        from benchmark.results.store import each
+        from benchmark.sweep.estimate import estimate
+        from benchmark.sweep.prepare import open_data
+
+        self.runs, self.pending, self.results, self.workers = runs, pending, results, workers
+        self.lanes = 1 if workers is None else workers.lanes or 1
+        self.took = 0.0
+        opened, self.unusable = open_data(pending)
+        self.estimates: dict[str, Estimate] = {}
+        if workers is None or not workers.elsewhere:
+            if workers is not None and workers.threads is not None:
+                torch.set_num_threads(workers.threads)  # as each of the runs
+            self.estimates = estimate(pending, each(results), opened)
+        for shared, error in self.unusable.items():
+            here = "" if workers is None or workers.same_files else " here; the workers will try"
+            text = f"cannot run {shared[0]} on {shared[1]}{here}: {first_line(error)}"
+            click.echo(text, err=True)
+
+    def line(self) -> str:
+        from benchmark.sweep.report import plan_line
+
+        return plan_line(self.runs, self.pending, self.estimates, self.lanes)
+
+    def print_plan(self, states: dict[str, str], verbose: bool) -> None:
+        from benchmark.report.tables import MOST_ROWS
+        from benchmark.sweep.report import plan_table
+
+        most = None if verbose else MOST_ROWS
+        table = plan_table(self.runs, self.pending, states, self.estimates, most)
+        console_of_width(180).print(table)
+        click.echo(self.line())
+
+    def execute(
+        self, kept: "dict[str, Result]", retries: int, verbose: bool, options: dict[str, Any]
+    ) -> "list[Result]":
+        from benchmark.run.runner import Runner
+        from benchmark.sweep.execute import Work, execute
+        from benchmark.sweep.report import watching
+
+        def say(text: str) -> None:
+            click.echo(text, err=True)
+
         start = time.monotonic()
-        with watching(pending, estimates, say, verbose, lanes=lanes) as watch:
-            runner = Runner(
-                results, False, watch, retime=retime, tensorboard=tensorboard, every=every,
-                began=began,
-            )  # fmt: skip
-            work = Work(plan.runs, pending, found, unusable, runner, watch)
-            done = execute(work) if workers is None else execute_on(workers, work, retries)
-        took = time.monotonic() - start
-    for board in boards(done):
-        console.print(rich_table(board, console.width))
-    for line in summary(plan.runs, pending, done):
-        click.echo(line, err=True)
-    if pending:
-        click.echo(comparison(estimates, took, lanes), err=True)
-    click.echo(f"results: {results}", err=True)
-    if any(result.status == "failed" for result in done):
-        raise SystemExit(1)
+        with watching(self.pending, self.estimates, say, verbose, lanes=self.lanes) as watch:
+            runner = Runner(self.results, watch, **options)
+            work = Work(self.runs, self.pending, kept, self.unusable, runner, watch)
+            done = execute(work, self.workers, retries)
+        self.took = time.monotonic() - start
+        return done
+
+    def show(self, done: "list[Result]") -> None:
+        """Print the boards and what became of the runs; exits with 1 if one has failed."""
+        from benchmark.leaderboard.boards import boards
+        from benchmark.report.tables import rich_table
+        from benchmark.sweep.report import comparison, summary
+
+        console = console_of_width(180)
+        for board in boards(done):
+            console.print(rich_table(board, console.width))
+        for line in summary(self.runs, self.pending, done):
+            click.echo(line, err=True)
+        if self.pending:
+            click.echo(comparison(self.estimates, self.took, self.lanes), err=True)
+        click.echo(f"results: {self.results}", err=True)
+        if any(result.status == "failed" for result in done):
+            raise SystemExit(1)
 
 
 def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from benchmark.experiment.config import RunConfig
+from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.numerics import seed_everything
 from benchmark.training.batches import make_augment
 from common.errors import UsageError
@@ -17,14 +17,14 @@ from datasets.pipeline import Resized, open_split
 GAP = 4
 
 
-def contact_sheet(config: RunConfig, split: str, count: int, targets: Sequence[str] = ()) -> bytes:
+def contact_sheet(
+    config: ResolvedRun, split: str, count: int, targets: Sequence[str] = ()
+) -> bytes:
     """A PNG: a row for each sample, with its image, targets, and both after augmentation.
 
     config: resolved. targets: their names; default: the task's own. Without augmentation if
     several targets are asked for.
     """
-    assert config.image_size is not None
-    assert config.zoom is not None
     part = open_split(config.dataset, config.data, config.task, config.image_size, split)
     names = list(targets) or [config.task]
     for name in names:

@@ -347,7 +347,6 @@ def trained() -> tuple[list[float], "dict[str, torch.Tensor]", float, float]:
     asked = {"task": "depth", "limit": 24, "image_size": 64, "batch_size": 8, "epochs": 4,
              "validate_every": 4, "backbone": "test_resnet", "decoder": "sparsemask"}  # fmt: skip
     config = resolve(make_config(asked))
-    assert config.image_size is not None
     tasks = make_tasks(config)
     splits = open_splits(config.dataset, None, [tasks[0].name], config.image_size, config.limit)
     data = {
@@ -372,7 +371,6 @@ def trained() -> tuple[list[float], "dict[str, torch.Tensor]", float, float]:
 
     history = train(config, model, tasks, data["train"], validate, lambda *_: None,
                     lambda *_: None, Silent())  # fmt: skip
-    assert config.batch_size is not None
     speed = history.steps * config.batch_size / (ends[0] - start)
     last = history.epochs[-1]
     return ([row["loss"] for row in history.epochs], dict(model.state_dict()), speed,

@@ -30,6 +30,11 @@ Triple = tuple[float, float, float]
 Config = TypeVar("Config", bound="NetworkConfig")
 
 
+def split_tasks(task: str) -> list[str]:
+    """The names of the tasks that ``a+b`` joins."""
+    return task.split("+")
+
+
 class NetworkConfig(BaseModel):
     """The data, the network's backbone and how it is trained: what a run and a search share.
 
@@ -90,6 +95,11 @@ class NetworkConfig(BaseModel):
         "stop", description="What a sample that cannot be read does; skipped ones are counted."
     )
     threads: int | None = Field(None, ge=1, le=4096, description="CPU threads; default: all cores.")
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names that ``task`` joins by ``+``."""
+        return split_tasks(self.task)
 
     @field_validator("image_size", "crop_size", mode="before")
     @classmethod
@@ -159,7 +169,7 @@ class RunConfig(NetworkConfig):
 
     @model_validator(mode="after")
     def _check_tasks(self) -> Self:
-        tasks = self.task.split("+")
+        tasks = self.tasks
         if len(set(tasks)) < len(tasks):
             raise ValueError(f"--task: {self.task} names a task twice")
         joint = self.loss_weighting != "fixed" or self.task_weights or self.separate_decoders
@@ -247,6 +257,37 @@ class SearchConfig(NetworkConfig):
         if (self.cost is None) != (self.cost_weight == 0):
             raise ValueError("--cost and --cost-weight: give both or neither")
         return self
+
+
+class Resolved(NetworkConfig):
+    """A configuration whose open fields have values, as ``benchmark.experiment.plan.resolve``
+    fills them. The fields are those of ``FALLBACKS`` and the backbone's mean and std."""
+
+    backbone: str
+    mean: Triple
+    std: Triple
+    image_size: Size
+    zoom: tuple[float, float]
+    rotate: float
+    colour: float
+    batch_size: int
+    optimizer: Literal["sgd", "adamw"]
+    lr: float
+    decoder_lr_factor: float
+    weight_decay: float
+    schedule: Literal["poly", "cosine"]
+    warmup: float
+
+
+class ResolvedRun(Resolved, RunConfig):
+    """A run as it is executed."""
+
+    epochs: int
+    validate_every: int
+
+
+class ResolvedSearch(Resolved, SearchConfig):
+    """A search as it is executed."""
 
 
 FALLBACKS: Mapping[str, Any] = {

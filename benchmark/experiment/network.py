@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmark.experiment.config import NetworkConfig, RunConfig
+from benchmark.experiment.config import Resolved, ResolvedRun
 from benchmark.experiment.numerics import seed_everything
 from common.errors import UsageError
 from datasets.augment import check_crop
@@ -47,7 +47,7 @@ class NetworkSpec:
 
 
 def open_network(
-    config: NetworkConfig,
+    config: Resolved,
     make_decoder: Callable[[Backbone], Decoder | SeparateDecoders],
     channels: Mapping[str, int],
 ) -> DensePredictor:
@@ -55,10 +55,6 @@ def open_network(
 
     Raises UsageError for sizes that the backbone or the augmentation cannot take.
     """
-    assert config.backbone is not None
-    assert config.image_size is not None
-    assert config.mean is not None
-    assert config.std is not None
     backbone = create_backbone(
         config.backbone, config.backbone_args, config.weights, config.pretrained
     )
@@ -73,9 +69,8 @@ def open_network(
     return model
 
 
-def spec_of(config: RunConfig, tasks: Sequence[Task]) -> NetworkSpec:
+def spec_of(config: ResolvedRun, tasks: Sequence[Task]) -> NetworkSpec:
     """What builds a run's network, but for its weights."""
-    assert config.backbone is not None
     return NetworkSpec(
         config.backbone,
         config.decoder,
@@ -86,7 +81,7 @@ def spec_of(config: RunConfig, tasks: Sequence[Task]) -> NetworkSpec:
     )
 
 
-def build_model(config: RunConfig, tasks: Sequence[Task]) -> DensePredictor:
+def build_model(config: ResolvedRun, tasks: Sequence[Task]) -> DensePredictor:
     """The network of a run, initialised from its seed, on the CPU."""
     seed_everything(config.seed)
     spec = spec_of(config, tasks)
@@ -107,7 +102,7 @@ def check_device(device: str) -> None:
         )
 
 
-def check_sync(config: NetworkConfig) -> None:
+def check_sync(config: Resolved) -> None:
     """Raises UsageError for a BatchNorm over processes where it cannot be."""
     if config.sync_bn and not config.device.startswith("cuda"):
         raise UsageError("--sync-bn: torch has it on GPUs only: use --device cuda, or leave it out")

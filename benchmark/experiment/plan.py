@@ -3,17 +3,22 @@
 import itertools
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
 
 from benchmark.experiment.config import (
     FALLBACKS,
     FILLED_IN,
-    Config,
     NetworkConfig,
+    ResolvedRun,
+    ResolvedSearch,
     RunConfig,
+    SearchConfig,
     make_config,
     option_name,
+    split_tasks,
 )
 from benchmark.experiment.distributed import asked
 from common.errors import DataError, UsageError
@@ -42,7 +47,7 @@ def make_task(config: NetworkConfig, name: str | None = None) -> Task:
 
 def make_tasks(config: NetworkConfig) -> list[Task]:
     """The tasks that ``a+b`` joins, each once."""
-    return [make_task(config, name) for name in dict.fromkeys(config.task.split("+"))]
+    return [make_task(config, name) for name in dict.fromkeys(config.tasks)]
 
 
 def run_key(config: RunConfig) -> str:
@@ -51,7 +56,47 @@ def run_key(config: RunConfig) -> str:
     return config.key(info.generic, info.revision)
 
 
-def resolve(config: Config) -> Config:
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """A run, the key that names it, and the folder that holds its result."""
+
+    config: ResolvedRun
+    key: str
+    folder: Path
+
+    @classmethod
+    def of(cls, config: ResolvedRun, results: Path) -> "PlannedRun":
+        """The folder, in ``results``, is named for people and made unique by the key."""
+        key = run_key(config)
+        decoder = config.decoder
+        if config.wiring is not None:  # a file's name will do
+            decoder = f"connectivity-{Path(decoder.partition(':')[2]).stem}"
+        parts = (config.task, config.dataset, config.backbone, decoder, f"seed{config.seed}", key)
+        return cls(config, key, results / "_".join(part.replace("/", "-") for part in parts))
+
+
+def planned(configs: Iterable[ResolvedRun], results: Path) -> list[PlannedRun]:
+    """Runs whose results are to lie in the folder ``results``."""
+    return [PlannedRun.of(config, results) for config in configs]
+
+
+def as_resolved(config: RunConfig) -> ResolvedRun:
+    """The configuration of a result, which holds a value for every open field.
+
+    Raises UsageError that names one which has none, as in a file that was edited.
+    """
+    return make_config(config.model_dump(), ResolvedRun)
+
+
+@overload
+def resolve(config: RunConfig) -> ResolvedRun: ...
+
+
+@overload
+def resolve(config: SearchConfig) -> ResolvedSearch: ...
+
+
+def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
     """``config`` with every open field filled from the data set, the weights and the fallbacks.
 
     Raises UsageError for unknown names, DataError for a missing weights file.
@@ -81,18 +126,20 @@ def resolve(config: Config) -> Config:
     if file is not None:
         wired = Connectivity.load(file).to_json()
         values["wiring"] = {"strides": wired["encoder"]["strides"], "stages": wired["stages"]}
-    filled = config.model_copy(update=values)
-    assert filled.backbone is not None
-    mean, std = input_statistics(filled.backbone, filled.weights)
+    backbone = config.backbone or values["backbone"]
+    mean, std = input_statistics(backbone, config.weights)
     values["mean"], values["std"] = config.mean or mean, config.std or std
     values["processes"] = asked()
-    return make_config({**config.model_dump(), **values}, type(config))
+    filled = {**config.model_dump(), **values}
+    if isinstance(config, RunConfig):
+        return make_config(filled, ResolvedRun)
+    return make_config(filled, ResolvedSearch)
 
 
-def plan(values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[RunConfig]:
+def plan(values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[ResolvedRun]:
     """The resolved runs of ``values`` for every combination of ``axes``, in order, once each."""
     names = [name for name in AXES if axes.get(name)]
-    runs: dict[str, RunConfig] = {}
+    runs: dict[str, ResolvedRun] = {}
     for choice in itertools.product(*(axes[name] for name in names)):
         config = resolve(make_config({**values, **dict(zip(names, choice, strict=True))}))
         runs.setdefault(run_key(config), config)
@@ -112,7 +159,7 @@ def command_of(config: NetworkConfig, command: str = "run") -> str:
             for key, item in value.items():
                 parts += [option, f"{key}={json.dumps(item)}"]
         elif name == "task":
-            for task in value.split("+"):
+            for task in split_tasks(value):
                 parts += [option, task]
         elif value == (list(default) if isinstance(default, tuple) else default):
             if name in ("dataset", "decoder"):

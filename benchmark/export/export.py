@@ -69,7 +69,6 @@ def export(
     """
     check_format(form)
     config = found.config
-    assert config.image_size is not None
     data = None
     if calibrate is not None:
         if form != "onnx":
@@ -95,7 +94,6 @@ def export(
 def _verify(
     found: Checkpoint, form: str, path: Path, sizes: Sizes, postprocessing: bool
 ) -> list[Check]:
-    assert found.config.image_size is not None
     shapes = sizes.shapes(found.config.image_size)
     try:
         done = list(checks(found.model, found.tasks, opened(form, path), shapes, postprocessing))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from benchmark.experiment.config import RunConfig
+from benchmark.experiment.config import ResolvedRun
 from benchmark.results.result import Result
 from datasets.base import DATASETS
 from tasks.base import Task
@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def task_facts(config: RunConfig, task: Task, result: Result | None) -> dict[str, Any]:
+def task_facts(config: ResolvedRun, task: Task, result: Result | None) -> dict[str, Any]:
     """What a task's output means: unit, classes, depth range; its score and protocol, if known."""
     facts: dict[str, Any] = {"title": task.title, "channels": task.channels}
     facts["unit"] = UNITS.get(task.name, "")
@@ -56,10 +56,9 @@ def task_facts(config: RunConfig, task: Task, result: Result | None) -> dict[str
 
 
 def network_facts(
-    config: RunConfig, tasks: list[Task], key: str, result: Result | None
+    config: ResolvedRun, tasks: list[Task], key: str, result: Result | None
 ) -> dict[str, Any]:
     """Network, input and tasks in plain JSON values."""
-    assert config.image_size is not None
     return {
         "format": 1,
         "backbone": config.backbone,

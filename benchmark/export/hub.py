@@ -49,7 +49,7 @@ def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
             f"--checkpoint {found.path}: the scores are of the {result.config.score} weights: name "
             "the run's folder"
         )
-    facts = network_facts(result.config, found.tasks, found.key, result)
+    facts = network_facts(found.config, found.tasks, found.key, result)
     content = {"library": LIBRARY, **facts, "run": result.model_dump(mode="json")}
     wiring = wiring_of(result.config)
     return {

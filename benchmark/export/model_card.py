@@ -44,7 +44,7 @@ def model_card(result: Result, facts: Mapping[str, Any], repo: str, wiring: str 
 def _front_matter(result: Result, repo: str) -> dict[str, Any]:
     """No licence: the one of the data is not the network's to give."""
     config = result.config
-    tasks = config.task.split("+")
+    tasks = config.tasks
     tags = ["sparsemask", "dense-prediction", *tasks, str(config.backbone), config.decoder]
     front: dict[str, Any] = {
         "library_name": "sparsemask-bench",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from benchmark.experiment.config import RunConfig
+from benchmark.experiment.config import ResolvedRun
 from benchmark.export.formats import quietly
 from benchmark.results.checkpoint import Checkpoint
 from benchmark.scoring.evaluate import evaluate, metrics_of
@@ -56,9 +56,8 @@ def quantize(source: Path, target: Path, data: Resized, listener: Listener) -> N
         )
 
 
-def open_data(config: RunConfig, tasks: Sequence[Task], split: str, limit: int | None) -> Resized:
+def open_data(config: ResolvedRun, tasks: Sequence[Task], split: str, limit: int | None) -> Resized:
     """A split of the run's data at the run's image size, targets as they are."""
-    assert config.image_size is not None
     names = [task.name for task in tasks]
     part = open_split(config.dataset, config.data, names, config.image_size, split, limit)
     return Resized(part, config.image_size, [task.target for task in tasks], targets=False)

@@ -139,7 +139,7 @@ def _place_failed(result: Result, ranked: list[Board], sizes: list[set[tuple[Any
         if device is None or (b.device, b.threads, b.amp) == setup
     ]
     placed = False
-    for task in config.task.split("+"):
+    for task in config.tasks:
         title = title_of(task, config)
         same = [(b, sized) for b, sized in there if b.title == title]
         alike = [(b, sized) for b, sized in same if _sized(config) in sized]

@@ -136,7 +136,7 @@ def _views(side: Side, status: str = "finished") -> list[View]:
         if result.status == status == "finished":
             found += result.by_task().items()
         elif result.status == status:
-            found += [(task, result) for task in result.config.task.split("+")]
+            found += [(task, result) for task in result.config.tasks]
     return found
 
 

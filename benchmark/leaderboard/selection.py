@@ -8,7 +8,7 @@ from benchmark.results.result import Result
 from common.errors import UsageError
 
 NAMES: Mapping[str, Callable[[Result], Collection[str]]] = {
-    "task": lambda r: r.config.task.split("+"),
+    "task": lambda r: r.config.tasks,
     "dataset": lambda r: (r.config.dataset,),
     "backbone": lambda r: (r.config.backbone or "",),
     "decoder": lambda r: (label_of(r.config.decoder),),

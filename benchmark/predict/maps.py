@@ -77,7 +77,6 @@ class Mapper:
 
     def pictures(self, image: Tensor) -> dict[str, Picture]:
         """What is written of every task for an image uint8 [3, H, W], by file suffix."""
-        assert self.config.image_size is not None
         size = (image.shape[-2], image.shape[-1])
         taken = image
         if not self.original:

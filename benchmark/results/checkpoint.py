@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from benchmark.experiment.config import RunConfig
+from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.network import NetworkSpec, build_model, spec_of
-from benchmark.experiment.plan import make_tasks
+from benchmark.experiment.plan import as_resolved, make_tasks
 from benchmark.results.layout import FILE
 from benchmark.results.store import read
 from common.errors import UsageError, UserError, first_line, reason
@@ -77,7 +77,7 @@ class Checkpoint:
     path: Path
     which: str
     key: str
-    config: RunConfig
+    config: ResolvedRun
     tasks: list[Task]
     model: DensePredictor
 
@@ -113,9 +113,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
             f"--checkpoint {path}: no weights there: name a run's folder, or the best{SUFFIX} or "
             f"last{SUFFIX} in it"
         )
-    bare = result.config.model_copy(update={"weights": None, "pretrained": False})
     try:
-        tasks = make_tasks(result.config)
+        config = as_resolved(result.config)
+        bare = config.model_copy(update={"weights": None, "pretrained": False})
+        tasks = make_tasks(config)
         _check_fits(checkpoint_file(folder, which), spec_of(bare, tasks))
         model = build_model(bare, tasks)
     except UserError:
@@ -128,4 +129,4 @@ def open_checkpoint(path: Path) -> Checkpoint:
             "run's own file"
         ) from error
     load_checkpoint(folder, which, model)
-    return Checkpoint(path, which, result.key, result.config, tasks, model.eval())
+    return Checkpoint(path, which, result.key, config, tasks, model.eval())

@@ -4,19 +4,16 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from benchmark.experiment.config import RunConfig
 from common.files import locked, whole_file
 
+FILE = "result.json"
+FAILED = "failed.json"
+"""A failed repetition of a finished run."""
+TRACEBACK = "traceback.txt"
 FOLDER = "training"
 """Within a run's or a search's folder: what belongs to a training under way."""
-
-
 FILES = ("state.safetensors", "state-before.safetensors")
-
-
 EVENTS = "events.out.tfevents.*"
-
-
 PICTURES = "samples"
 
 
@@ -72,16 +69,3 @@ def tidy(record: Path) -> None:
     if (record.parent / FOLDER).exists():
         with suppress(OSError), locked(record.parent, busy):
             clear_finished(record)
-
-
-FILE = "result.json"
-
-
-def folder_of(results: Path, config: RunConfig, key: str) -> Path:
-    """The folder of a run, named for people and made unique by the key."""
-    decoder = config.decoder
-    if config.wiring is not None:  # a file's name will do
-        decoder = f"connectivity-{Path(decoder.partition(':')[2]).stem}"
-    parts = (config.task, config.dataset, config.backbone, decoder, f"seed{config.seed}")
-    name = "_".join(str(part).replace("/", "-") for part in parts)
-    return results / f"{name}_{key}"

@@ -5,7 +5,7 @@ A result of ten epochs takes some 30 kB as objects, a light one about 6 kB.
 
 import marshal
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -17,6 +17,8 @@ SHARED = (*SCORES, "params", "macs", "data", "environment")
 CONFIG = ("image_size", "crop_size", "mean", "std", "zoom", "backbone_args", "wiring",
           "task_weights")  # fmt: skip
 SPEED = ("median_ms", "fps", "session", "peak_memory_mb")
+
+Config = TypeVar("Config", bound=RunConfig)
 
 
 class Lightener:
@@ -46,7 +48,7 @@ class Lightener:
         self.config(result.config)
         return result
 
-    def config(self, config: RunConfig) -> RunConfig:
+    def config(self, config: Config) -> Config:
         """``config`` itself, which shares parts with the others."""
         self._share(config.__dict__, CONFIG)
         self._share_given(config)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmark.experiment.config import RunConfig
+from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.numerics import autocast
 from benchmark.results.layout import PICTURES as FOLDER
 from common.files import write_atomic
@@ -39,7 +39,7 @@ class Strip:
 
 @torch.inference_mode()
 def save_strips(
-    folder: Path, config: RunConfig, model: nn.Module, tasks: Sequence[Task], data: Resized
+    folder: Path, config: ResolvedRun, model: nn.Module, tasks: Sequence[Task], data: Resized
 ) -> None:
     """Write ``samples/TASK_NUMBER_NAME_PART.webp`` of images spread evenly over ``data``.
 

@@ -32,6 +32,12 @@ def load(folder: Path) -> Result | None:
         return None
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether ``folder`` holds the result of a finished run."""
+    result = load(folder)
+    return result is not None and result.status == "finished"
+
+
 class NoResultError(ValueError):
     """The folder holds no result."""
 

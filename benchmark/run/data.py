@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.experiment.config import RunConfig
+from benchmark.experiment.config import ResolvedRun, RunConfig
+from benchmark.experiment.plan import PlannedRun
 from benchmark.scoring.evaluate import score_constant
 from common.progress import Listener
 from datasets.pipeline import Resized, open_splits
@@ -22,9 +23,8 @@ class Data:
     constant: dict[str, dict[str, Any]]
 
     @classmethod
-    def open(cls, config: RunConfig, tasks: Sequence[Task], listener: Listener) -> "Data":
+    def open(cls, config: ResolvedRun, tasks: Sequence[Task], listener: Listener) -> "Data":
         """Open all splits, read what fits into memory and score the best constant of each task."""
-        assert config.image_size is not None
         splits = open_splits(
             config.dataset, config.data, [task.name for task in tasks], config.image_size,
             config.limit,
@@ -73,13 +73,14 @@ def shared_data(config: RunConfig) -> tuple[Any, ...]:
     return (*fields, config.on_bad_sample)
 
 
-def comparable(plan: Sequence[RunConfig]) -> list[list[RunConfig]]:
+def comparable(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
     """Runs that are timed together: one task, data set, size, device and precision."""
-    groups: dict[tuple[Any, ...], list[RunConfig]] = {}
-    for config in plan:
+    groups: dict[tuple[Any, ...], list[PlannedRun]] = {}
+    for run in runs:
+        config = run.config
         key = (
             *(config.task, config.dataset, config.image_size),
             *(config.device, config.threads, config.amp),
         )
-        groups.setdefault(key, []).append(config)
+        groups.setdefault(key, []).append(run)
     return list(groups.values())

@@ -10,12 +10,11 @@ import torch
 from pydantic_core import to_json
 from torch import nn
 
-from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import device_name
 from benchmark.experiment.network import build_model, spec_of
-from benchmark.experiment.plan import make_tasks, run_key
+from benchmark.experiment.plan import PlannedRun, make_tasks
 from benchmark.results.checkpoint import checkpoint_file, load_checkpoint
-from benchmark.results.layout import FILE, folder_of
+from benchmark.results.layout import FILE
 from benchmark.results.result import Result
 from benchmark.results.store import save
 from benchmark.speed.latency import Setup, speed_record, time_models
@@ -24,9 +23,8 @@ from common.progress import Listener
 
 
 def time_in_turns(
-    finished: Sequence[RunConfig],
+    finished: Sequence[PlannedRun],
     done: Mapping[str, Result],
-    results: Path,
     min_time: float,
     threads: int,
     listener: Listener,
@@ -38,16 +36,15 @@ def time_in_turns(
     or without their weights here, are left out, which is told. Raises UserError for damaged
     weights.
     """
-    first = finished[0]
-    assert first.image_size is not None
+    first = finished[0].config
+    runs = {run.key: run for run in finished}
     torch.set_num_threads(threads)
     here = device_name(first.device), torch.get_num_threads()
     models: dict[str, nn.Module] = {}
     setups: dict[str, Setup] = {}
     alike: dict[bytes, list[str]] = {}  # runs of each network; the first one's weights are timed
-    for config in finished:
-        key = run_key(config)
-        folder = folder_of(results, config, key)
+    for run in finished:
+        config, key, folder = run.config, run.key, run.folder
         trained = done[key].environment
         if not checkpoint_file(folder, config.score).is_file():
             listener.message(f"not timed: {folder}: its checkpoint is not there")
@@ -68,7 +65,7 @@ def time_in_turns(
     if not models:
         return
     listener.begin("time in turns", 1)
-    names = [done[key].config.decoder for key in models]
+    names = [runs[key].config.decoder for key in models]
     session = uuid.uuid4().hex[:8]
     start = time.perf_counter()
     latencies = time_models(
@@ -81,7 +78,7 @@ def time_in_turns(
     with fresh_process() as process:
         for same in alike.values():
             key = same[0]
-            config = done[key].config
+            config = runs[key].config
             others = sorted({name for name in names if name != config.decoder})
             memory = peak_memory(
                 spec_of(config, make_tasks(config)),
@@ -100,7 +97,7 @@ def time_in_turns(
             for result in map(done.__getitem__, same):
                 result.speed = speed
                 result.seconds["time"] = time.perf_counter() - start
-                _save(folder_of(results, result.config, result.key), result)
+                _save(runs[result.key].folder, result)
     listener.step()
 
 

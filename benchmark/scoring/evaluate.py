@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from benchmark.experiment import distributed
-from benchmark.experiment.config import RunConfig
+from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.numerics import autocast
 from benchmark.results.result import TaskScores
 from benchmark.scoring.views import Views, predict
@@ -55,7 +55,7 @@ def metrics_of(accumulator: Accumulator) -> dict[str, float]:
 
 
 def protocol_id(
-    config: RunConfig,
+    config: ResolvedRun,
     task: Task,
     split: str | None = None,
     views: Views = PLAIN,
@@ -67,7 +67,6 @@ def protocol_id(
     split: the published name of what was scored, None: what the data set declares. original:
     images were taken at the files' own resolution. missing: bad samples that were skipped.
     """
-    assert config.image_size is not None
     split = split or DATASETS.get(config.dataset).info.scored
     size = "original" if original else "x".join(map(str, config.image_size))
     limit = f"/first{config.limit}" if config.limit else ""
@@ -77,7 +76,7 @@ def protocol_id(
 
 @torch.inference_mode()
 def evaluate(
-    config: RunConfig,
+    config: ResolvedRun,
     model: nn.Module,
     accumulators: Mapping[Task, Accumulator],
     data: Resized,

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import environment
 from benchmark.experiment.network import check_device
-from benchmark.experiment.plan import make_tasks
+from benchmark.experiment.plan import as_resolved, make_tasks
 from benchmark.results.checkpoint import open_checkpoint
 from benchmark.results.result import TaskScores
 from benchmark.scoring.evaluate import evaluate, protocol_id, replicates_of, scores_of
@@ -52,11 +52,10 @@ def rescore(
     """
     listener = listener or Silent()
     found = open_checkpoint(path)
-    config = RunConfig.model_validate({**found.config.model_dump(), **changes})
+    config = as_resolved(RunConfig.model_validate({**found.config.model_dump(), **changes}))
     check_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    assert config.image_size is not None
     info = DATASETS.get(config.dataset).info
     original = original and not info.built_in  # which is rendered at any size
     size = None if original else config.image_size

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark.experiment.config import RunConfig
+from benchmark.experiment.config import ResolvedRun, RunConfig
 from benchmark.experiment.environment import device_name
 from benchmark.experiment.network import build_model, check_device
-from benchmark.experiment.plan import make_tasks, run_key
+from benchmark.experiment.plan import PlannedRun, make_tasks
 from benchmark.results.result import Result
 from benchmark.run.data import shared_data
 from benchmark.scoring.evaluate import evaluate, metrics_of, score_constant
@@ -87,7 +87,7 @@ def _alike(config: RunConfig) -> tuple[Any, ...]:
 
 
 def estimate(
-    pending: Sequence[RunConfig],
+    pending: Sequence[PlannedRun],
     finished: Iterable[Result],
     opened: Mapping[Any, Splits],
     budget: float = 20.0,
@@ -103,17 +103,17 @@ def estimate(
     known: dict[Any, list[_Spent]] = {}
     reading: dict[Any, list[float]] = {}
     for result in finished:
-        if result.status == "finished" and _same_machine(result):
+        if result.status == "finished" and result.config.epochs and _same_machine(result):
             if {"train", "total"} <= result.seconds.keys():
                 known.setdefault(_alike(result.config), []).append(_Spent.of(result))
             if "data" in result.seconds:
                 shared = shared_data(result.config)
                 reading.setdefault(_read_alike(shared), []).append(result.seconds["data"])
     rates = _Rates()
-    networks: dict[Any, RunConfig] = {}
-    for config in pending:
-        if (alike := _alike(config)) not in known and shared_data(config) in opened:
-            networks.setdefault(alike, config)
+    networks: dict[Any, ResolvedRun] = {}
+    for run in pending:
+        if (alike := _alike(run.config)) not in known and shared_data(run.config) in opened:
+            networks.setdefault(alike, run.config)
     _measure(
         list(networks.values()),
         *(opened, rates, time.perf_counter() + budget),
@@ -121,11 +121,11 @@ def estimate(
     estimates: dict[str, Estimate] = {}
     met: set[Any] = set()
     timed: set[Any] = set()
-    for config in pending:
-        shared = shared_data(config)
+    for run in pending:
+        config, shared = run.config, shared_data(run.config)
         splits = opened.get(shared)
         if splits is None:
-            estimates[run_key(config)] = UNKNOWN
+            estimates[run.key] = UNKNOWN
             continue
         found = known.get(_alike(config))
         told, timing = (
@@ -139,7 +139,7 @@ def estimate(
             met.add(shared)
             seconds = _reading(shared, splits, reading, rates, _scoring(config))
             told = Estimate(told.seconds + seconds, told.source)
-        estimates[run_key(config)] = told
+        estimates[run.key] = told
     return estimates
 
 
@@ -173,17 +173,15 @@ class _Spent:
 
     @classmethod
     def of(cls, result: Result) -> "_Spent":
-        assert result.config.epochs is not None
         spent = result.seconds
         timing = min(spent.get("time", TIMING), TIMING)
-        return cls(result.config.epochs, spent["train"], spent["total"], timing)
+        return cls(result.config.epochs or 1, spent["train"], spent["total"], timing)
 
 
-def _from_finished(config: RunConfig, found: Sequence[_Spent]) -> tuple[Estimate, float]:
+def _from_finished(config: ResolvedRun, found: Sequence[_Spent]) -> tuple[Estimate, float]:
     """Each epoch as long as theirs, the rest of a run as it was; and seconds of a timing."""
 
     def seconds(spent: _Spent) -> float:
-        assert config.epochs is not None
         longer = spent.train * (config.epochs / spent.epochs - 1)
         return spent.total + longer
 
@@ -191,11 +189,8 @@ def _from_finished(config: RunConfig, found: Sequence[_Spent]) -> tuple[Estimate
     return Estimate(statistics.median(map(seconds, found)), "as finished runs"), timing
 
 
-def _from_rates(config: RunConfig, splits: Splits, rates: _Rates) -> tuple[Estimate, float]:
+def _from_rates(config: ResolvedRun, splits: Splits, rates: _Rates) -> tuple[Estimate, float]:
     """Seconds of what was measured × how often it happens. And of a timing."""
-    assert config.epochs is not None
-    assert config.batch_size is not None
-    assert config.validate_every is not None
     network, scoring = _network(config), _scoring(config)
     step, source = rates.step.get(network), "measured"
     if step is None:
@@ -218,7 +213,7 @@ def _from_rates(config: RunConfig, splits: Splits, rates: _Rates) -> tuple[Estim
     return Estimate(seconds, source), timing
 
 
-def _scaled(config: RunConfig, rates: _Rates) -> float | None:
+def _scaled(config: ResolvedRun, rates: _Rates) -> float | None:
     """A step's seconds by those of a measured network that differs in the decoder only."""
     around = _surroundings(config)
     relatives = [network for network in rates.step if network[1:] == around]
@@ -245,24 +240,23 @@ def _reading(
     return sum(map(len, splits.values())) * rates.read.get(scoring, 0.0)
 
 
-def _unloaded(config: RunConfig) -> RunConfig:
+def _unloaded(config: ResolvedRun) -> ResolvedRun:
     """The same network without its weights, which need not be there and cost no time."""
     return config.model_copy(update={"pretrained": False, "weights": None})
 
 
-def _macs(config: RunConfig, model: DensePredictor | None = None) -> int:
-    assert config.image_size is not None
+def _macs(config: ResolvedRun, model: DensePredictor | None = None) -> int:
     model = model or build_model(config, make_tasks(config))
     return sum(count_macs(model, config.image_size).values())
 
 
 def _measure(
-    runs: Sequence[RunConfig], opened: Mapping[Any, Splits], rates: _Rates, end: float
+    runs: Sequence[ResolvedRun], opened: Mapping[Any, Splits], rates: _Rates, end: float
 ) -> None:
     """Fill ``rates``, first with what no other measurement tells, until it is ``end``."""
     threads = torch.get_num_threads()
 
-    def novelty(config: RunConfig) -> int:
+    def novelty(config: ResolvedRun) -> int:
         relatives = {network[1:] for network in rates.step}
         new = (
             _scoring(config) not in rates.scored,
@@ -290,10 +284,8 @@ def _few(split: Split, count: int) -> Split:
     return Split(split.data, split.indices[:count], split.name)
 
 
-def _measure_one(config: RunConfig, splits: Splits, rates: _Rates) -> None:
+def _measure_one(config: ResolvedRun, splits: Splits, rates: _Rates) -> None:
     """Read a few images, train ``STEPS`` steps on them by the very loop of a run, and score."""
-    assert config.image_size is not None
-    assert config.batch_size is not None
     network, scoring = _network(config), _scoring(config)
     tasks = make_tasks(config)
     targets = [task.target for task in tasks]

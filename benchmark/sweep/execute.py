@@ -1,145 +1,105 @@
-"""A sweep's runs, one after another in this process; what fails is recorded, the others go on."""
+"""Execute a plan: the runs of `run` and of `sweep`, in this process or on workers."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from benchmark.experiment.config import RunConfig
-from benchmark.experiment.plan import run_key
-from benchmark.results.layout import folder_of
+from benchmark.experiment import distributed
+from benchmark.experiment.plan import PlannedRun
+from benchmark.results.layout import FILE, tidy
 from benchmark.results.result import Result
-from benchmark.results.store import load
 from benchmark.run.data import Data, comparable, shared_data
 from benchmark.run.runner import Runner
-from benchmark.sweep.file import Cache, unset_variables
-from common.errors import DataError
+from benchmark.sweep.executors.base import Executor
+from benchmark.sweep.prepare import Unusable
+from benchmark.sweep.watch import Watch
+from benchmark.sweep.workers import run_on
 from common.files import check_writable
-from common.progress import Listener
-from datasets.base import DATASETS
-from datasets.pipeline import Split, open_splits
-
-Opened = dict[tuple[Any, ...], dict[str, Split]]
-Unusable = dict[tuple[Any, ...], Exception]
-
-
-class Watch(Listener, Protocol):
-    """Told of a sweep's progress, and by the Listener's methods of that of the current run."""
-
-    def started(self, config: RunConfig, where: str = "") -> None:
-        """A run begins, or begins again. where: on which machine, if it is not this process."""
-
-    def ended(self, result: Result) -> None:
-        """A run that began is finished or has failed; not yet timed."""
-
-
-def stored(runs: Sequence[RunConfig], results: Path) -> Iterator[tuple[str, Result]]:
-    """What the results folder holds of ``runs``, finished or failed, each with its key."""
-    for config in runs:
-        key = run_key(config)
-        result = load(folder_of(results, config, key))
-        if result is not None:
-            yield key, result
-
-
-def to_do(runs: Sequence[RunConfig], states: Mapping[str, str], cache: Cache) -> list[RunConfig]:
-    """The runs that ``cache`` wants run. states: of stored results, by key.
-
-    only-missing: those without a finished result. always: none. never: all.
-    """
-    if cache == "always":
-        return []
-    done = {key for key, state in states.items() if state == "finished" and cache != "never"}
-    return [config for config in runs if run_key(config) not in done]
-
-
-def open_data(runs: Sequence[RunConfig]) -> tuple[Opened, Unusable]:
-    """The splits that ``runs`` need, opened but not read, and why others cannot be opened."""
-    opened: Opened = {}
-    unusable: Unusable = {}
-    for config in runs:
-        shared = shared_data(config)
-        if shared in opened or shared in unusable:
-            continue
-        try:
-            for name in unset_variables(config.data):
-                raise DataError(
-                    f"data of {config.dataset}: the environment variable {name} is not set: set "
-                    f"it, or give --data {config.dataset}=PATH"
-                )
-            if config.data is None and not DATASETS.get(config.dataset).info.built_in:
-                raise DataError(
-                    f"{config.dataset}: where are its files? --data {config.dataset}=PATH, or "
-                    f"data: {{{config.dataset}: PATH}} in the file"
-                )
-            assert config.image_size is not None
-            opened[shared] = open_splits(
-                config.dataset, config.data, config.task.split("+"), config.image_size,
-                config.limit,
-            )  # fmt: skip
-        except Exception as error:  # a reader's defect stops its own data set only
-            unusable[shared] = error
-    return opened, unusable
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a sweep is to do: all its ``runs``, and which of them are ``pending``.
+    """A plan: all its ``runs``, which of them are ``pending``, and who does and follows them.
 
-    found: the results of the others, by key. unusable: data that cannot be opened, and why.
+    kept: the results of the others, by key. unusable: data that cannot be opened, and why.
+    on_data_error: ``record`` unusable data with each of their runs, or ``stop`` at once; then the
+    plan also stops where none of its runs is possible.
     """
 
-    runs: Sequence[RunConfig]
-    pending: Sequence[RunConfig]
-    found: Mapping[str, Result]
+    runs: Sequence[PlannedRun]
+    pending: Sequence[PlannedRun]
+    kept: Mapping[str, Result]
     unusable: Unusable
     runner: Runner
     watch: Watch
+    on_data_error: Literal["record", "stop"] = "record"
 
 
-def execute(work: Work) -> list[Result]:
-    """The results of all runs, after running the pending ones.
+def execute(work: Work, executor: Executor | None = None, retries: int = 1) -> list[Result]:
+    """The results of all runs, in their order, after running the pending ones.
 
-    Runs that cannot be are recorded first. Then come those of one comparison after another; each
-    comparison is timed in turns as soon as it is complete. Raises UserError if results cannot be
-    written.
+    Runs that cannot be are recorded first. Then come those of one comparison after another; a
+    comparison is timed in turns once it is complete and nothing else runs here. executor: does the
+    runs on workers; one whose worker dies is run again up to ``retries`` times. Raises UserError if
+    results cannot be written.
     """
-    done = settled(work)
-    for group in comparable(work.runs):
-        data: dict[tuple[Any, ...], Data] = {}
-        broken: Unusable = {}
-        for config in group:
-            key, shared = run_key(config), shared_data(config)
-            if key in done:
-                continue
-            work.watch.started(config)
-            try:
-                if shared in broken:
-                    raise broken[shared]
-                done[key] = work.runner.one(config, data)
-            except Exception as error:  # of the data: its other runs would meet it too
-                broken[shared] = error
-                done[key] = work.runner.fail(config, error)
-            work.watch.ended(done[key])
-        work.runner.time(group, done)
-    return [done[run_key(config)] for config in work.runs]
+    if executor is not None and not executor.same_files:  # the workers will try
+        work = replace(work, unusable={})
+    done = settled(work, devices=executor is None or not executor.elsewhere)
+    groups = comparable(work.runs)
+    if executor is not None:
+        groups = run_on(executor, groups, work.runner, work.watch, done, retries)
+    for group in groups:
+        _run_here(group, work, done)
+        if distributed.lead():
+            work.runner.time(group, done)
+    return [done[run.key] for run in work.runs]
+
+
+def _run_here(group: Sequence[PlannedRun], work: Work, done: dict[str, Result]) -> None:
+    """Fill ``done`` with the results of the runs of one comparison, which share their data."""
+    data: dict[tuple[Any, ...], Data] = {}
+    broken: Unusable = {}
+    for run in group:
+        if run.key in done:
+            continue
+        shared = shared_data(run.config)
+        work.watch.started(run)
+        try:
+            if shared in broken:
+                raise broken[shared]
+            done[run.key] = work.runner.one(run, data)
+        except Exception as error:  # of the data: its other runs would meet it too
+            if work.on_data_error == "stop":
+                raise
+            broken[shared] = error
+            done[run.key] = work.runner.fail(run, error)
+        work.watch.ended(done[run.key])
 
 
 def settled(work: Work, devices: bool = True) -> dict[str, Result]:
     """The results that are there before anything runs: kept ones, and of what cannot be run.
 
     devices: whether the runs' devices are this machine's. Raises UserError if results cannot be
-    written.
+    written, and the first reason where a plan stops because none of its runs is possible.
     """
-    check_writable(work.runner.results)
-    waiting = {run_key(config) for config in work.pending}
-    done = {run_key(c): work.found[run_key(c)] for c in work.runs if run_key(c) not in waiting}
-    reasons = _impossible(work.runner, work.pending, work.unusable, devices)
-    for config in work.pending:
-        if (key := run_key(config)) in reasons:
-            work.watch.started(config)
-            done[key] = work.runner.fail(config, reasons[key])
-            work.watch.ended(done[key])
+    if distributed.lead():
+        check_writable(work.runner.results)
+    waiting = {run.key for run in work.pending}
+    done: dict[str, Result] = {}
+    for run in work.runs:
+        if run.key not in waiting:
+            done[run.key] = work.kept[run.key]
+            if distributed.lead():
+                tidy(run.folder / FILE)
+    reasons = _impossible(work, devices)
+    if work.on_data_error == "stop" and 0 < len(reasons) == len(work.pending):
+        raise next(iter(reasons.values()))
+    for run in work.pending:
+        if run.key in reasons:
+            work.watch.started(run)
+            done[run.key] = work.runner.fail(run, reasons[run.key])
+            work.watch.ended(done[run.key])
     return done
 
 
@@ -150,26 +110,26 @@ NUMBERS = {
 """Fields that do not decide whether a run is possible."""
 
 
-def _impossible(
-    runner: Runner, pending: Sequence[RunConfig], unusable: Unusable, devices: bool
-) -> dict[str, Exception]:
+def _impossible(work: Work, devices: bool) -> dict[str, Exception]:
     """Why runs cannot be, by key: their data, device, size or network. Alike ones are tried once.
 
     Many a sweep has a hundred runs of each network, and to build one takes a second.
     """
     answers: dict[str, Exception | None] = {}
     reasons: dict[str, Exception] = {}
-    for config in pending:
-        reason = unusable.get(shared_data(config))
+    for run in work.pending:
+        config = run.config
+        reason = work.unusable.get(shared_data(config))
         if reason is None:
             alike = config.model_dump_json(exclude=NUMBERS)
             if alike not in answers:
                 here = config if devices else config.model_copy(update={"device": "cpu"})
+                answers[alike] = None
                 try:
-                    answers[alike] = next(iter(runner.check([here]).values()), None)
-                except Exception as error:  # a defect of one network
+                    work.runner.check(here)
+                except Exception as error:  # the user's, or a defect of one network
                     answers[alike] = error
             reason = answers[alike]
         if reason is not None:
-            reasons[run_key(config)] = reason
+            reasons[run.key] = reason
     return reasons

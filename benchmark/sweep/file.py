@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmark.experiment.config import FALLBACKS, RunConfig, option_name
+from benchmark.experiment.config import FALLBACKS, ResolvedRun, RunConfig, option_name, split_tasks
 from benchmark.experiment.plan import DEFAULT_DECODERS, resolve, run_key
 from benchmark.results.light import Lightener
 from benchmark.sweep.options import (
@@ -79,7 +79,7 @@ class SweepFile(BaseModel):
 class Plan:
     """Resolved runs, each once, and the pairs of task and data set that do not exist."""
 
-    runs: list[RunConfig]
+    runs: list[ResolvedRun]
     skipped: list[str]
 
 
@@ -131,7 +131,7 @@ class Sweep:
                     f"{option.where}: the runs are a product over it: change it in the file"
                 )
         defaults = self.options(self.content.defaults, ("defaults",))
-        runs: dict[str, RunConfig] = {}
+        runs: dict[str, ResolvedRun] = {}
         light = Lightener()
         skipped: list[str] = []
         for index, block in enumerate(self.content.runs):
@@ -206,7 +206,7 @@ def _products(given: Options, where: str, skipped: list[str]) -> Iterator[Option
     pairs, wrong = [], []
     for task, dataset in itertools.product(axes.pop("task"), axes.pop("dataset")):
         offered = DATASETS.get(dataset.value).info.tasks
-        lacking = [part for part in task.value.split("+") if part not in offered]
+        lacking = [part for part in split_tasks(task.value) if part not in offered]
         if lacking:
             wrong.append(f"{dataset.value} has no {' and no '.join(lacking)}")
         else:
@@ -321,7 +321,7 @@ def _locate(
         )
 
 
-def _configured(chosen: Options, block: str) -> RunConfig:
+def _configured(chosen: Options, block: str) -> ResolvedRun:
     """The run of these options. Raises UsageError that names the line and the key."""
     values = {name: option.value for name, option in chosen.items() if option.value is not None}
     try:

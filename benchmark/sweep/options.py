@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.experiment.config import FILLED_IN, PAIRS, RunConfig
+from benchmark.experiment.config import FILLED_IN, PAIRS, RunConfig, split_tasks
 from common.errors import UsageError
 from common.registry import nearest
 from datasets.base import DATASETS
@@ -69,7 +69,7 @@ def check_choice(axis: str, value: str, where: str) -> None:
     """Raises UsageError, with ``where``, unless ``value`` is known on ``axis``."""
     try:
         if axis == "task":
-            for part in value.split("+"):
+            for part in split_tasks(value):
                 TASKS.get(part)
         elif axis == "dataset":
             DATASETS.get(value)

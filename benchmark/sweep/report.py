@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmark.experiment.config import RunConfig
-from benchmark.experiment.plan import run_key
+from benchmark.experiment.plan import PlannedRun
 from benchmark.results.result import Result
 from benchmark.sweep.estimate import UNKNOWN, Estimate
-from benchmark.sweep.execute import Watch
+from benchmark.sweep.watch import Watch
 
 SHOWN = 12
 """Lines for runs that go on at once."""
@@ -44,8 +44,8 @@ def label(config: RunConfig) -> str:
 
 
 def plan_table(
-    runs: Sequence[RunConfig],
-    pending: Sequence[RunConfig],
+    runs: Sequence[PlannedRun],
+    pending: Sequence[PlannedRun],
     states: Mapping[str, str],
     estimates: Mapping[str, Estimate],
     most: int | None = None,
@@ -65,9 +65,9 @@ def plan_table(
     table.add_column("about", justify="right")
     for title in ("how", "key"):
         table.add_column(title)
-    waiting = {run_key(config) for config in pending}
-    for config in runs[:most]:
-        key = run_key(config)
+    waiting = {run.key for run in pending}
+    for run in runs[:most]:
+        config, key = run.config, run.key
         before = states.get(key)
         if before is None:
             state = "to do" if key in waiting else "no result"
@@ -93,8 +93,8 @@ def total(estimates: Mapping[str, Estimate], lanes: int = 1) -> float | None:
 
 
 def plan_line(
-    runs: Sequence[RunConfig],
-    pending: Sequence[RunConfig],
+    runs: Sequence[PlannedRun],
+    pending: Sequence[PlannedRun],
     estimates: Mapping[str, Estimate],
     lanes: int = 1,
 ) -> str:
@@ -113,10 +113,10 @@ def plan_line(
 
 
 def summary(
-    runs: Sequence[RunConfig], pending: Sequence[RunConfig], done: Sequence[Result]
+    runs: Sequence[PlannedRun], pending: Sequence[PlannedRun], done: Sequence[Result]
 ) -> list[str]:
     """What became of a sweep: counts, and the reasons of what failed."""
-    waiting = {run_key(config) for config in pending}
+    waiting = {run.key for run in pending}
     failed = [result for result in done if result.status == "failed"]
     finished = [result.key in waiting for result in done if result.status == "finished"]
     fresh, kept = finished.count(True), finished.count(False)
@@ -154,24 +154,23 @@ class _Course:
     """
 
     def __init__(
-        self, pending: Sequence[RunConfig], estimates: Mapping[str, Estimate], lanes: int
+        self, pending: Sequence[PlannedRun], estimates: Mapping[str, Estimate], lanes: int
     ) -> None:
         self.estimates, self.lanes = estimates, lanes
         self.start = time.monotonic()
         self.groups: dict[tuple[str, str], dict[str, int]] = {}
-        self.left = {run_key(config) for config in pending}
+        self.left = {run.key for run in pending}
         self.count = len(pending)
-        for config in pending:
-            group = self.groups.setdefault((config.task, config.dataset), {})
+        for run in pending:
+            group = self.groups.setdefault((run.config.task, run.config.dataset), {})
             group["left"] = group.get("left", 0) + 1
         self.expected = self.taken = 0.0
         self.running: dict[str, _Running] = {}
 
-    def started(self, config: RunConfig, where: str) -> None:
-        key = run_key(config)
-        if key not in self.running:  # else begun again
-            self._move(config, "left", "running")
-        self.running[key] = _Running(config, time.monotonic(), where)
+    def started(self, run: PlannedRun, where: str) -> None:
+        if run.key not in self.running:  # else begun again
+            self._move(run.config, "left", "running")
+        self.running[run.key] = _Running(run.config, time.monotonic(), where)
 
     def ended(self, result: Result) -> tuple[float, str]:
         """Seconds that the run took, and where."""
@@ -222,10 +221,10 @@ class Lines:
         if self.verbose:
             self.say(text)
 
-    def started(self, config: RunConfig, where: str = "") -> None:
-        self.course.started(config, where)
+    def started(self, run: PlannedRun, where: str = "") -> None:
+        self.course.started(run, where)
         if where and self.verbose:
-            self.say(f"{label(config)}: started on {where}")
+            self.say(f"{label(run.config)}: started on {where}")
 
     def ended(self, result: Result) -> None:
         ending = _ending(result, *self.course.ended(result))
@@ -299,7 +298,7 @@ class Screen(Lines):
 
 @contextmanager
 def watching(
-    pending: Sequence[RunConfig],
+    pending: Sequence[PlannedRun],
     estimates: Mapping[str, Estimate],
     say: Callable[[str], None],
     verbose: bool = False,

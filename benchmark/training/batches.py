@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 
 from benchmark.experiment import distributed
-from benchmark.experiment.config import NetworkConfig
+from benchmark.experiment.config import Resolved
 from common.stopping import heed_no_interrupt
 from datasets.augment import Augment
 from datasets.pipeline import Readable, Resized, collate_readable
@@ -39,8 +39,7 @@ class Batches:
     was taken in, or the one after it where nothing is left.
     """
 
-    def __init__(self, config: NetworkConfig, data: Resized) -> None:
-        assert config.batch_size is not None
+    def __init__(self, config: Resolved, data: Resized) -> None:
         self.device = torch.device(config.device)
         self.data = data
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -93,11 +92,9 @@ class Batches:
             )
 
 
-def make_augment(config: NetworkConfig) -> Augment:
+def make_augment(config: Resolved) -> Augment:
     """The augmentation that ``config`` asks for."""
-    assert config.image_size is not None
-    assert config.zoom is not None
     return Augment(
-        config.image_size, config.crop_size, config.zoom, config.flip, config.colour or 0.0,
-        config.rotate or 0.0,
+        config.image_size, config.crop_size, config.zoom, config.flip, config.colour,
+        config.rotate,
     )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.experiment import distributed
-from benchmark.experiment.config import NetworkConfig
+from benchmark.experiment.config import Resolved
 from benchmark.experiment.numerics import random_states, set_random_states
 from benchmark.training.batches import Batches
 from common.errors import UserError, first_line, out_of_memory
@@ -40,7 +40,7 @@ class Learner:
 
     def __init__(
         self,
-        config: NetworkConfig,
+        config: Resolved,
         model: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
         batches: Batches,
@@ -48,7 +48,6 @@ class Learner:
         least: int = 1,
     ) -> None:
         """least: images that the network needs to go through it together."""
-        assert config.batch_size is not None
         self.config, self.batches, self.least = config, batches, least
         self.device = torch.device(config.device)
         size = config.crop_size or config.image_size

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from benchmark.experiment import distributed
-from benchmark.experiment.config import NetworkConfig, RunConfig
+from benchmark.experiment.config import Resolved, ResolvedRun
 from benchmark.experiment.numerics import autocast, random_states, set_random_states
 from benchmark.training.batches import Batches, make_augment
 from benchmark.training.keeper import Keeper
@@ -93,12 +93,11 @@ def improvement(
     return sum(gains) / len(gains)
 
 
-def check_batch(config: NetworkConfig, info: DecoderInfo, images: int | None) -> None:
+def check_batch(config: Resolved, info: DecoderInfo, images: int | None) -> None:
     """Raises UsageError if a training step would have too few images for the decoder.
 
     images: in the training split, where that is known.
     """
-    assert config.batch_size is not None
     processes = distributed.asked()
     least = info.min_train_batch * processes
     if config.batch_size < least:
@@ -126,7 +125,7 @@ class _Epoch:
 
 
 def train(
-    config: RunConfig,
+    config: ResolvedRun,
     model: nn.Module,
     tasks: Sequence[Task],
     data: Resized,
@@ -146,8 +145,6 @@ def train(
     Raises NotFinite when the loss is not finite, and Stopped, with the state saved, where a signal
     asks for it.
     """
-    assert config.epochs is not None
-    assert config.validate_every is not None
     device = torch.device(config.device)
     augment, batches = make_augment(config), Batches(config, data)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -155,8 +152,6 @@ def train(
     weighting = Weighting(config.loss_weighting, [t.name for t in tasks], config.task_weights)
     weighting.to(device)
     if config.loss_weighting == "uncertainty":
-        assert config.lr is not None
-        assert config.decoder_lr_factor is not None
         optimizer.add_param_group({"params": [weighting.log_variance], "weight_decay": 0.0,
                                    "lr": config.lr * config.decoder_lr_factor})  # fmt: skip
     modules: dict[str, nn.Module] = {"weighting": weighting}

@@ -6,18 +6,16 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from benchmark.experiment.config import NetworkConfig
+from benchmark.experiment.config import Resolved
 
 
 def make_optimizer(
-    config: NetworkConfig, model: nn.Module, apart: Sequence[nn.Parameter] = ()
+    config: Resolved, model: nn.Module, apart: Sequence[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
     """SGD or AdamW with two learning rates: backbone, and decoder with heads.
 
     Biases and normalisation parameters get no weight decay. apart: parameters to leave out.
     """
-    assert config.lr is not None
-    assert config.decoder_lr_factor is not None
     rates = {True: config.lr, False: config.lr * config.decoder_lr_factor}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -33,9 +31,9 @@ def make_optimizer(
     return torch.optim.SGD(options, momentum=config.momentum)
 
 
-def rate(config: NetworkConfig, step: int, steps: int) -> float:
+def rate(config: Resolved, step: int, steps: int) -> float:
     """Factor on the learning rates at ``step`` of ``steps``: linear warm-up, then the decay."""
-    warmup = (config.warmup or 0.0) * steps
+    warmup = config.warmup * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = (step - warmup) / max(steps - warmup, 1)

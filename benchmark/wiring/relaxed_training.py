@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.experiment.config import SearchConfig
+from benchmark.experiment.config import ResolvedSearch
 from benchmark.experiment.numerics import autocast
 from benchmark.training.batches import Batches, make_augment
 from benchmark.training.keeper import Keeper
@@ -28,7 +28,7 @@ ROWS = 500
 
 
 def train_relaxed(
-    config: SearchConfig,
+    config: ResolvedSearch,
     model: DensePredictor,
     tasks: list[Task],
     data: Resized,
@@ -44,7 +44,6 @@ def train_relaxed(
     goes on. Raises NotFinite when the loss is not finite, and Stopped, with the state saved, where
     a signal asks for it.
     """
-    assert config.image_size is not None
     decoder = model.decoder
     assert isinstance(decoder, RelaxedDecoder)
     device = torch.device(config.device)
@@ -134,7 +133,7 @@ def train_relaxed(
     }
 
 
-def ramp(config: SearchConfig, step: int) -> float:
+def ramp(config: ResolvedSearch, step: int) -> float:
     """Share of λ at ``step``: 0 before the ramp, 1 after it."""
     start, end = (share * config.iterations for share in config.ramp)
     return (

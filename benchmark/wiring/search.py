@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from benchmark.experiment import distributed
-from benchmark.experiment.config import SearchConfig
+from benchmark.experiment.config import ResolvedSearch
 from benchmark.experiment.environment import environment
 from benchmark.experiment.network import check_device, check_sync, open_network
 from benchmark.experiment.numerics import seed_everything
@@ -31,7 +31,7 @@ from tasks.base import Task
 
 
 def search(
-    config: SearchConfig,
+    config: ResolvedSearch,
     output: Path,
     overwrite: bool = False,
     listener: Listener | None = None,
@@ -49,7 +49,6 @@ def search(
     listener = listener or Silent()
     check_device(config.device)
     check_sync(config)
-    assert config.batch_size is not None
     distributed.check_batch(config.batch_size)
     settings = config.model_dump(mode="json")
     finished = distributed.from_lead(_finished(output, settings, overwrite))
@@ -70,12 +69,11 @@ def search(
 
 
 def _search(
-    config: SearchConfig, output: Path, listener: Listener, tensorboard: bool, every: float
+    config: ResolvedSearch, output: Path, listener: Listener, tensorboard: bool, every: float
 ) -> dict[str, Any]:
     tasks = make_tasks(config)
     decoder = build_relaxed(config, tasks).decoder
     assert isinstance(decoder, RelaxedDecoder)
-    assert config.image_size is not None
     splits = open_splits(
         config.dataset, config.data, [task.name for task in tasks], config.image_size, config.limit
     )
@@ -136,7 +134,7 @@ def _search(
     return record
 
 
-def build_relaxed(config: SearchConfig, tasks: list[Task]) -> DensePredictor:
+def build_relaxed(config: ResolvedSearch, tasks: list[Task]) -> DensePredictor:
     """The Fully Dense Network with a head for each task, initialised from the seed, on the CPU."""
     seed_everything(config.seed)
     channels = {task.name: task.channels for task in tasks}

@@ -8,7 +8,7 @@ import warnings
 import pytest
 from rich.console import Console
 
-from benchmark.experiment.plan import run_key
+from benchmark.experiment.plan import planned, run_key
 from benchmark.leaderboard.boards import boards
 from benchmark.leaderboard.overall import overall
 from benchmark.leaderboard.rows import Overall, OverallRow
@@ -117,20 +117,21 @@ def test_a_network_is_tried_once_however_many_runs_it_has(camvid, tmp_path, monk
     monkeypatch.setattr(
         Runner,
         "check",
-        staticmethod(lambda configs: (tried.append(configs[0].backbone), check(configs))[1]),
+        staticmethod(lambda config: (tried.append(config.backbone), check(config))[1]),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        done = settled(Work([*runs, *other], [*runs, *other], {}, {}, Runner(tmp_path), Quiet()))
+        every = planned([*runs, *other], tmp_path)
+        done = settled(Work(every, every, {}, {}, Runner(tmp_path), Quiet()))
     assert tried == [runs[0].backbone, "vit_tiny_patch16_224"]
     assert set(done) == {run_key(run) for run in other}
     assert all("single-scale" in r.error for r in done.values())
 
 
 @pytest.mark.filterwarnings("ignore:.*samples in.*")
-def test_long_tables_are_cut_on_a_terminal(camvid):
-    runs = runs_of(camvid, "fcn", "hed", "dss")
-    told = {run_key(run): Estimate(60, "measured") for run in runs}
+def test_long_tables_are_cut_on_a_terminal(camvid, tmp_path):
+    runs = planned(runs_of(camvid, "fcn", "hed", "dss"), tmp_path)
+    told = {run.key: Estimate(60, "measured") for run in runs}
 
     def shown(table):
         console = Console(file=io.StringIO(), width=150)

@@ -21,9 +21,9 @@ import click
 import yaml
 from pydantic_core import to_json
 
-from benchmark.experiment.config import RunConfig
-from benchmark.experiment.plan import command_of, run_key
-from benchmark.results.layout import FILE, folder_of
+from benchmark.experiment.config import ResolvedRun
+from benchmark.experiment.plan import PlannedRun, command_of
+from benchmark.results.layout import FILE
 from benchmark.sweep.file import SweepFile, read_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def sweep_file(path: Path, runs: int) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-def configs(path: Path, count: int) -> Iterator[RunConfig]:
+def configs(path: Path, count: int) -> Iterator[ResolvedRun]:
     """``count`` runs: those of the sweep, then others with more learning rates."""
     plan = read_sweep(str(path)).plan().runs
     yield from plan[:count]
@@ -81,12 +81,12 @@ def make(folder: Path, path: Path, count: int) -> int:
     size = 0
     for config in configs(path, count):
         content = dict(templates[config.task])
-        key = run_key(config)
+        run = PlannedRun.of(config, folder)
         main = content["columns"][0]
         value = chance.uniform(0.2, 0.8)
         last = content["history"][-1]
         content |= {
-            "key": key,
+            "key": run.key,
             "config": config.model_dump(mode="json"),
             "command": command_of(config),
             "metrics": {**content["metrics"], main: value},
@@ -103,9 +103,8 @@ def make(folder: Path, path: Path, count: int) -> int:
             content |= {"status": "failed", "error": "the loss is nan", "columns": [],
                         "metrics": {}, "intervals": {}, "speed": None}  # fmt: skip
         text = to_json(content, indent=1)
-        place = folder_of(folder, config, key)
-        place.mkdir(parents=True)
-        (place / FILE).write_bytes(text)
+        run.folder.mkdir(parents=True)
+        (run.folder / FILE).write_bytes(text)
         size += len(text)
     return size
 

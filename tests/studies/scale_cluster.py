@@ -19,17 +19,17 @@ from typing import Any
 
 import click
 
-from benchmark.experiment.config import RunConfig
-from benchmark.experiment.plan import run_key
-from benchmark.results.layout import FILE, folder_of
+from benchmark.experiment.config import ResolvedRun
+from benchmark.experiment.plan import PlannedRun, as_resolved, planned, run_key
+from benchmark.results.layout import FILE
 from benchmark.results.result import Result
 from benchmark.results.store import save
 from benchmark.run.runner import Runner
 from benchmark.sweep.estimate import TIMING, Estimate
 from benchmark.sweep.executors.base import Answer, Ended, Job, Settings, Started
-from benchmark.sweep.executors.driver import _Course
 from benchmark.sweep.report import Screen
 from benchmark.sweep.report import _Course as Counts
+from benchmark.sweep.workers import _Course
 
 ROOT = Path(__file__).parents[2]
 FILES = 12  # that a run writes: its result, metrics, replicates, strips, weights, a state or two
@@ -47,18 +47,18 @@ def measured(folder: Path, runs: int) -> dict[str, float]:
     """Seconds: of the driver to submit a run, and to take its answer; of a file with fsync."""
     text = next(iter(sorted(ROOT.glob(f"results/depth_*/{FILE}")))).read_text()
     result = Result.model_validate_json(text)
-    config = result.config
-    configs = [config.model_copy(update={"seed": seed}) for seed in range(runs)]
+    config = as_resolved(result.config)
+    plan = planned((config.model_copy(update={"seed": seed}) for seed in range(runs)), folder)
 
     class Quiet:
         def message(self, text: str) -> None: ...
-        def started(self, config: RunConfig, where: str = "") -> None:
-            counts.started(config, where)
+        def started(self, run: PlannedRun, where: str = "") -> None:
+            counts.started(run, where)
 
         def ended(self, result: Result) -> None:
             counts.ended(result)
 
-    counts = Counts(configs, {run_key(c): Estimate(60, "measured") for c in configs}, 1000)
+    counts = Counts(plan, {run.key: Estimate(60, "measured") for run in plan}, 1000)
 
     class Instant:
         """Every job starts and ends at once."""
@@ -73,19 +73,17 @@ def measured(folder: Path, runs: int) -> dict[str, float]:
 
         def wait(self) -> list[Any]:
             job = self.jobs.popleft()
-            seed = RunConfig.model_validate_json(job.configs[0])
-            told = result.model_copy(update={"config": seed, "key": run_key(seed)})
-            return [Started(job, "host", 1), Ended(job, Answer((told.model_dump_json(),)))]
+            seed = ResolvedRun.model_validate_json(job.configs[0])
+            answer = result.model_copy(update={"config": seed, "key": run_key(seed)})
+            return [Started(job, "host", 1), Ended(job, Answer((answer.model_dump_json(),)))]
 
     settings = Settings(str(folder), "token", str(folder), 1)
     course = _Course(Instant(), settings, Runner(folder), Quiet(), {}, 1)  # type: ignore[arg-type]
     start = time.perf_counter()
-    course.run(configs)
+    course.run(plan)
     per_run = (time.perf_counter() - start) / runs
-    files = seconds_of(
-        lambda c: save(folder_of(folder, c, run_key(c)), result), configs[: min(runs, 300)]
-    )
-    counts = Counts(configs, {run_key(c): Estimate(60, "measured") for c in configs}, 1000)
+    files = seconds_of(lambda run: save(run.folder, result), plan[: min(runs, 300)])
+    counts = Counts(plan, {run.key: Estimate(60, "measured") for run in plan}, 1000)
     from rich.console import Console
 
     screen = Screen(counts, Console(file=(folder / "screen").open("w")), False)

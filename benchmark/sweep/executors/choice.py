@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from benchmark.experiment.config import RunConfig
+from benchmark.experiment.plan import PlannedRun
 from benchmark.sweep.executors.base import Executor
 from common.errors import UsageError
 
 
 def make_executor(
     name: str,
-    runs: Sequence[RunConfig],
+    runs: Sequence[PlannedRun],
     results: Path,
     jobs: int | None = None,
     address: str | None = None,
@@ -38,7 +38,7 @@ def make_executor(
         return _local(runs, jobs)
     cpus, gpus = _resources(resources or "")
     if gpus is None:
-        gpus = float(any(_on_gpu(config) for config in runs))
+        gpus = float(any(map(_on_gpu, runs)))
     if name == "ray":
         from benchmark.sweep.executors.ray_cluster import RayExecutor
 
@@ -48,11 +48,11 @@ def make_executor(
     return SlurmExecutor(results, slurm or {}, cpus, gpus, jobs)
 
 
-def _on_gpu(config: RunConfig) -> bool:
-    return config.device.startswith("cuda")
+def _on_gpu(run: PlannedRun) -> bool:
+    return run.config.device.startswith("cuda")
 
 
-def _local(runs: Sequence[RunConfig], jobs: int | None) -> Executor | None:
+def _local(runs: Sequence[PlannedRun], jobs: int | None) -> Executor | None:
     from benchmark.sweep.executors.local import LocalPool
 
     gpus: list[str] = []
@@ -63,7 +63,7 @@ def _local(runs: Sequence[RunConfig], jobs: int | None) -> Executor | None:
         jobs = jobs or max(1, len(gpus))
         if jobs > max(1, len(gpus)):
             raise UsageError(f"--jobs {jobs}: each run has a GPU of its own, here are {len(gpus)}")
-        named = next((c.device for c in runs if c.device.startswith("cuda:")), None)
+        named = next((d for run in runs if (d := run.config.device).startswith("cuda:")), None)
         if jobs > 1 and named is not None:
             raise UsageError(f"--jobs {jobs}: device {named} is one GPU: give device=cuda")
     if jobs is None or jobs == 1:

@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmark.experiment.config import RunConfig
-from benchmark.experiment.plan import run_key
-from benchmark.results.layout import FILE, folder_of
-from benchmark.results.result import Result
-from benchmark.results.store import load, save
+from benchmark.experiment.config import ResolvedRun
+from benchmark.experiment.plan import PlannedRun, planned
+from benchmark.results.layout import FILE
+from benchmark.results.store import save
 from benchmark.run.data import Data, shared_data
 from benchmark.run.runner import Runner
 from benchmark.sweep.executors.base import Answer, Job, Settings
+from benchmark.sweep.prepare import stored
 from common.errors import UserError
 from common.memory import keep_freed_memory
 from common.progress import Silent
@@ -56,46 +56,39 @@ def perform(job: Job) -> Answer:
     runner = Runner(folder, listener=told, **settings.runner)
     if settings.threads is not None:
         runner.threads = settings.threads
-    configs = [RunConfig.model_validate_json(text) for text in job.configs]
+    runs = planned(map(ResolvedRun.model_validate_json, job.configs), folder)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="timm|kornia|torch")
         warnings.showwarning = lambda message, *_, **__: told.message(f"warning: {message}")
         try:
             if job.kind == "time":
-                return _timed(configs, runner, told)
-            return _ran(configs[0], runner, told, settings, shared)
+                return _timed(runs, runner, told)
+            return _ran(runs[0], runner, told, settings, shared)
         except UserError as error:  # of the results folder: the next run would meet it too
             return Answer((), tuple(told.messages), stop=str(error))
 
 
-def _timed(configs: Sequence[RunConfig], runner: Runner, told: _Told) -> Answer:
-    done: dict[str, Result] = {}
-    for config in configs:
-        found = load(folder_of(runner.results, config, run_key(config)))
-        if found is not None:
-            done[found.key] = found
-    runner.time([config for config in configs if run_key(config) in done], done)
+def _timed(runs: Sequence[PlannedRun], runner: Runner, told: _Told) -> Answer:
+    done = dict(stored(runs))
+    runner.time([run for run in runs if run.key in done], done)
     return Answer(tuple(r.model_dump_json() for r in done.values()), tuple(told.messages))
 
 
-def _ran(
-    config: RunConfig, runner: Runner, told: _Told, settings: Settings, shared: bool
-) -> Answer:
+def _ran(run: PlannedRun, runner: Runner, told: _Told, settings: Settings, shared: bool) -> Answer:
     """Train and score; the data of the last comparison stay open for the next run."""
-    if shared_data(config) not in _data:
+    if shared_data(run.config) not in _data:
         _data.clear()
     broken = False
     try:
-        result = runner.one(config, _data)
+        result = runner.one(run, _data)
     except Exception as error:  # of the data, as in a sweep of one process
         broken = True
-        result = runner.fail(config, error)
-    folder = folder_of(runner.results, config, result.key)
+        result = runner.fail(run, error)
     if result.environment and not result.environment.get("commit"):
         result.environment |= settings.git  # the code came from the driver, without its history
         if result.status == "finished":
-            save(folder, result)
-    files = {} if shared else _taken(folder, told)
+            save(run.folder, result)
+    files = {} if shared else _taken(run.folder, told)
     return Answer(
         (result.model_dump_json(),), tuple(told.messages), broken, shared=shared, files=files
     )

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.experiment.plan import run_key
+from benchmark.experiment.plan import PlannedRun, as_resolved, run_key
 from benchmark.leaderboard.boards import boards
 from benchmark.leaderboard.overall import overall
 from benchmark.leaderboard.reported import add_reported
 from benchmark.report.files import markdown
-from benchmark.results.layout import FILE, folder_of
+from benchmark.results.layout import FILE
 from benchmark.results.replicates import load_replicates
 from benchmark.results.result import Result
 from benchmark.results.store import collect
-from benchmark.run.runner import Runner
 from benchmark.sweep.file import read_sweep
 from datasets.base import DATASETS
+from tests.support import run_plan
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "results"
@@ -41,9 +41,10 @@ def test_there_are_some():
 def test_each_is_a_finished_run_named_by_its_configuration(path):
     result = read(path)
     assert result.status == "finished"
+    planned = PlannedRun.of(as_resolved(result.config), RESULTS)
     if not generic(result):  # whose key depends on where the folder lies
-        assert run_key(result.config) == result.key
-    assert folder_of(RESULTS, result.config, result.key) == path.parent
+        assert planned.key == result.key
+    assert planned.folder.name.replace(planned.key, result.key) == path.parent.name
     assert not result.environment["uncommitted_changes"]
     assert set(load_replicates(path.parent, result.config.task)) == set(result.columns)
     rows = [json.loads(line) for line in (path.parent / "metrics.jsonl").read_text().splitlines()]
@@ -86,7 +87,7 @@ def test_a_fresh_run_comes_out_within_the_interval(tmp_path):
         and result.config.decoder == "sparsemask"
     ]
     config = stored[0].config.model_copy(update={"weights": WEIGHTS})
-    (fresh,) = Runner(tmp_path, min_time=0.01).run([config])
+    (fresh,) = run_plan([config], tmp_path)
     assert fresh.key == stored[0].key
     main = fresh.columns[0]
     lows, highs = zip(*(result.intervals[main] for result in stored), strict=True)

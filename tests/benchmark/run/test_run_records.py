@@ -9,15 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmark.experiment.plan import plan, run_key
-from benchmark.results.layout import folder_of
+from benchmark.experiment.plan import plan
 from benchmark.results.replicates import REPLICATES, load_replicates, save_replicates
 from benchmark.results.samples import read_strips
 from benchmark.results.store import load
-from benchmark.run.runner import Runner
 from common.progress import Silent
 from tasks.metrics.segmentation import SegmentationMetrics
-from tests.support import line
+from tests.support import folder_of, line, run_plan
 
 VALUES = {
     "task": "segmentation", "dataset": "camvid", "image_size": "32x64", "crop_size": "32x32",
@@ -32,8 +30,8 @@ def _quick(monkeypatch):
 
 def trained(camvid, results, **options):
     runs = plan({**VALUES, "data": camvid}, {"decoder": ["fcn"]})
-    Runner(results, min_time=0.01, **options).run(runs)
-    return folder_of(results, runs[0], run_key(runs[0]))
+    run_plan(runs, results, **options)
+    return folder_of(runs[0], results)
 
 
 def test_scalars_are_lines_of_json_with_the_scores_at_the_end(camvid, tmp_path):
@@ -59,7 +57,7 @@ def test_tensorboard_gets_the_same_scalars(camvid, tmp_path):
         [row["loss"] for row in load(folder).history]
     )
     runs = plan({**VALUES, "data": camvid}, {"decoder": ["fcn"]})
-    Runner(tmp_path, overwrite=True, min_time=0.01).run(runs)
+    run_plan(runs, tmp_path, overwrite=True)
     assert not list(folder.glob("events.*"))  # a new run does not keep the old one's curves
 
 
@@ -153,9 +151,9 @@ def test_other_machines_latencies_do_not_come_onto_a_runs_board(camvid, tmp_path
 def test_a_run_is_timed_with_the_threads_that_it_was_run_with(camvid, tmp_path):
     runs = [c for n in (1, None) for c in plan({**VALUES, "data": camvid, "threads": n}, {})]
     for options in ({}, {"retime": True}):
-        Runner(tmp_path, min_time=0.01, threads=2, **options).run(runs)
+        run_plan(runs, tmp_path, threads=2, **options)
         for config, threads in zip(runs, (1, 2), strict=True):
-            result = load(folder_of(tmp_path, config, run_key(config)))
+            result = load(folder_of(config, tmp_path))
             assert result.speed["threads"] == result.environment["threads"] == threads
 
 

@@ -6,11 +6,10 @@ import warnings
 import pytest
 import torch
 
-from benchmark.experiment.config import make_config
+from benchmark.experiment.config import ResolvedRun, make_config
 from benchmark.experiment.network import build_model
 from benchmark.experiment.plan import make_tasks, plan, run_key
 from benchmark.results.checkpoint import load_checkpoint
-from benchmark.results.layout import folder_of
 from benchmark.results.store import load, read_all, save
 from benchmark.run import runner as runner_module
 from benchmark.run import timing
@@ -18,6 +17,7 @@ from benchmark.run.runner import Runner
 from benchmark.speed.latency import time_models
 from common.errors import DataError, UserError
 from common.progress import Silent
+from tests.support import folder_of, run_plan
 
 VALUES = {
     "task": "segmentation", "dataset": "camvid", "image_size": "32x64", "crop_size": "32x32",
@@ -41,10 +41,10 @@ def quick(monkeypatch):
 def test_a_result_says_everything(camvid, tmp_path):
     results = tmp_path / "runs"
     runs = runs_of(camvid)
-    done = Runner(results, min_time=0.01).run(runs)
+    done = run_plan(runs, results)
     assert [result.status for result in done] == ["finished", "finished"]
     for config, result in zip(runs, done, strict=True):
-        folder = folder_of(results, config, run_key(config))
+        folder = folder_of(config, results)
         assert {path.name for path in folder.iterdir()} == {
             "result.json", "best.json", "best.safetensors", "last.json", "last.safetensors",
             "metrics.jsonl", "bootstrap.npz", "samples",
@@ -76,7 +76,7 @@ def test_runs_of_one_network_are_timed_once(camvid, tmp_path, monkeypatch):
     monkeypatch.setattr(
         timing, "time_models", lambda m, *a, **k: rounds.append(len(m)) or time_models(m, *a, **k)
     )
-    Runner(tmp_path, min_time=0.01).run(runs)
+    run_plan(runs, tmp_path)
     assert rounds == [2]
     stored = {(r.config.decoder, r.config.seed): r for r in read_all(tmp_path)}
     for decoder in ("fcn", "hed"):
@@ -89,7 +89,7 @@ def test_runs_of_one_network_are_timed_once(camvid, tmp_path, monkeypatch):
 def test_a_repetition_that_failed_stays_failed_when_others_are_timed(camvid, tmp_path, monkeypatch):
     """The finished result of before is still in the folder."""
     runs = runs_of(camvid)
-    Runner(tmp_path, min_time=0.01).run(runs[:1])
+    run_plan(runs[:1], tmp_path)
     train = runner_module.train
 
     def diverging(config, *rest):
@@ -98,25 +98,23 @@ def test_a_repetition_that_failed_stays_failed_when_others_are_timed(camvid, tmp
         return train(config, *rest)
 
     monkeypatch.setattr(runner_module, "train", diverging)
-    done = Runner(tmp_path, overwrite=True, min_time=0.01).run(runs)
+    done = run_plan(runs, tmp_path, overwrite=True)
     assert [result.status for result in done] == ["failed", "finished"]
     assert done[1].speed is not None
-    assert load(folder_of(tmp_path, runs[0], run_key(runs[0]))).status == "finished"
+    assert load(folder_of(runs[0], tmp_path)).status == "finished"
 
 
 def test_finished_runs_are_skipped_before_data_is_opened(camvid, tmp_path, monkeypatch):
     runs = runs_of(camvid, ["fcn"])
-    Runner(tmp_path / "runs", min_time=0.01).run(runs)
+    run_plan(runs, tmp_path / "runs")
 
     def never(*_):
         raise AssertionError("data was opened")
 
     monkeypatch.setattr(runner_module.Data, "open", never)
-    again = Runner(tmp_path / "runs", min_time=0.01)
-    assert again.run(runs)[0].status == "finished"
-    assert again.skipped == [run_key(runs[0])]
+    assert run_plan(runs, tmp_path / "runs")[0].status == "finished"
     with pytest.raises(AssertionError, match="opened"):
-        Runner(tmp_path / "runs", overwrite=True).run(runs)
+        run_plan(runs, tmp_path / "runs", overwrite=True)
 
 
 def test_a_failed_run_is_a_result_and_the_others_go_on(camvid, tmp_path, monkeypatch):
@@ -129,13 +127,13 @@ def test_a_failed_run_is_a_result_and_the_others_go_on(camvid, tmp_path, monkeyp
 
     monkeypatch.setattr(runner_module, "train", diverging)
     runs = runs_of(camvid)
-    done = Runner(tmp_path / "runs", min_time=0.01).run(runs)
+    done = run_plan(runs, tmp_path / "runs")
     assert [result.status for result in done] == ["failed", "finished"]
     assert done[0].error == "the loss is nan at step 1"
-    stored = load(folder_of(tmp_path / "runs", runs[0], run_key(runs[0])))
+    stored = load(folder_of(runs[0], tmp_path / "runs"))
     assert stored.status == "failed"
     monkeypatch.setattr(runner_module, "train", train)
-    assert Runner(tmp_path / "runs", min_time=0.01).run(runs)[0].status == "finished"
+    assert run_plan(runs, tmp_path / "runs")[0].status == "finished"
 
 
 def test_a_defect_keeps_its_trace(camvid, tmp_path, monkeypatch):
@@ -144,18 +142,18 @@ def test_a_defect_keeps_its_trace(camvid, tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner_module, "train", broken)
     runs = runs_of(camvid, ["fcn"])
-    result = Runner(tmp_path / "runs").run(runs)[0]
+    result = run_plan(runs, tmp_path / "runs")[0]
     assert result.error == "RuntimeError: shapes do not fit"
-    trace = folder_of(tmp_path / "runs", runs[0], run_key(runs[0])) / "traceback.txt"
+    trace = folder_of(runs[0], tmp_path / "runs") / "traceback.txt"
     assert "in broken" in trace.read_text()
 
 
 def test_bad_data_stops_the_plan_and_keeps_what_is_done(camvid, tmp_path):
     good = runs_of(camvid, ["fcn"])
-    Runner(tmp_path / "runs", min_time=0.01).run(good)
+    run_plan(good, tmp_path / "runs")
     (camvid / "testannot" / "1.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"testannot/1\.png"):
-        Runner(tmp_path / "runs").run(runs_of(camvid))
+        run_plan(runs_of(camvid), tmp_path / "runs")
     stored = {result.config.decoder: result.status for result in read_all(tmp_path / "runs")}
     assert stored == {"fcn": "finished"}  # nothing of the other run was started
 
@@ -165,24 +163,24 @@ def test_a_worker_s_error_is_one_line(camvid, tmp_path):
     path = camvid / "train" / "3.png"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(DataError, match=r"3\.png") as caught:
-        Runner(tmp_path / "runs").run(runs)
+        run_plan(runs, tmp_path / "runs")
     assert "\n" not in str(caught.value)
 
 
 def test_results_that_cannot_be_written(camvid, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/runs: cannot be written .* --results"):
-        Runner(tmp_path / "file" / "runs").run(runs_of(camvid, ["fcn"]))
+        run_plan(runs_of(camvid, ["fcn"]), tmp_path / "file" / "runs")
 
 
 def test_an_unreadable_result_is_told_and_run_again(camvid, tmp_path):
     runs = runs_of(camvid, ["fcn"])
     results = tmp_path / "runs"
-    Runner(results, min_time=0.01).run(runs)
-    path = folder_of(results, runs[0], run_key(runs[0])) / "result.json"
+    run_plan(runs, results)
+    path = folder_of(runs[0], results) / "result.json"
     path.write_text(path.read_text()[:200])
     with pytest.warns(UserWarning, match="left out"):
-        assert Runner(results, min_time=0.01).run(runs)[0].status == "finished"
+        assert run_plan(runs, results)[0].status == "finished"
     assert load(path.parent).status == "finished"
 
 
@@ -196,40 +194,40 @@ def test_what_is_timed_is_what_was_scored(camvid, tmp_path, monkeypatch):
     original = timing.time_models
     monkeypatch.setattr(timing, "time_models", spy)
     runs = runs_of(camvid, ["fcn"])
-    Runner(tmp_path / "runs", min_time=0.01).run(runs)
+    run_plan(runs, tmp_path / "runs")
     config, key = runs[0], run_key(runs[0])
     model = build_model(config, make_tasks(config))
     images = torch.rand(2, 3, 32, 64)
     with torch.no_grad():
         fresh = model.eval()(images)["segmentation"]
-        load_checkpoint(folder_of(tmp_path / "runs", config, key), "last", model)
+        load_checkpoint(folder_of(config, tmp_path / "runs"), "last", model)
         trained = model.eval()(images)["segmentation"]
         seen = timed[key](images)["segmentation"]  # fused: the same but for rounding
     torch.testing.assert_close(seen, trained, rtol=1e-4, atol=1e-4)
     assert float((fresh - trained).abs().max()) > 0.01
-    assert load(folder_of(tmp_path / "runs", config, key)).speed["fused"] is True
+    assert load(folder_of(config, tmp_path / "runs")).speed["fused"] is True
 
 
 def test_same_command_same_metrics(camvid, tmp_path):
     runs = runs_of(camvid, ["sparsemask"])
-    first = Runner(tmp_path / "a", min_time=0.01).run(runs)[0]
-    second = Runner(tmp_path / "b", min_time=0.01).run(runs)[0]
+    first = run_plan(runs, tmp_path / "a")[0]
+    second = run_plan(runs, tmp_path / "b")[0]
     assert first.metrics == second.metrics
     assert first.history == second.history
 
 
 def test_unknown_device(camvid, tmp_path):
     with pytest.raises(UserError, match="--device"):
-        Runner(tmp_path / "runs").run(runs_of(camvid, ["fcn"], device="tpu"))
+        run_plan(runs_of(camvid, ["fcn"], device="tpu"), tmp_path / "runs")
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="0 CUDA devices"):
-            Runner(tmp_path / "runs").run(runs_of(camvid, ["fcn"], device="cuda"))
+            run_plan(runs_of(camvid, ["fcn"], device="cuda"), tmp_path / "runs")
 
 
 def test_config_is_complete_in_the_result(camvid, tmp_path):
     runs = runs_of(camvid, ["fcn"])
-    result = Runner(tmp_path / "runs", min_time=0.01).run(runs)[0]
-    assert make_config(result.config.model_dump()) == runs[0]
+    result = run_plan(runs, tmp_path / "runs")[0]
+    assert make_config(result.config.model_dump(), ResolvedRun) == runs[0]
     assert os.fspath(camvid) == os.fspath(result.config.data)
 
 
@@ -242,8 +240,8 @@ def content(folder):
 def test_a_failed_repetition_keeps_the_finished_result(camvid, tmp_path, monkeypatch):
     results = tmp_path / "runs"
     runs = runs_of(camvid, ["fcn"])
-    Runner(results, min_time=0.01).run(runs)
-    folder = folder_of(results, runs[0], run_key(runs[0]))
+    run_plan(runs, results)
+    folder = folder_of(runs[0], results)
     before = content(folder)
     validate = runner_module.evaluate
 
@@ -253,7 +251,7 @@ def test_a_failed_repetition_keeps_the_finished_result(camvid, tmp_path, monkeyp
         return validate(*arguments)
 
     monkeypatch.setattr(runner_module, "evaluate", diverging)
-    (again,) = Runner(results, overwrite=True, min_time=0.01).run(runs)
+    (again,) = run_plan(runs, results, overwrite=True)
     assert again.status == "failed"
     after = content(folder)
     assert after.pop("failed.json")
@@ -265,22 +263,22 @@ def test_one_impossible_run_does_not_stop_the_others(camvid, tmp_path):
         {**VALUES, "data": camvid, "decoder": "fcn"},
         {"backbone": ["vit_tiny_patch16_224", "test_efficientnet"]},
     )
-    done = Runner(tmp_path / "runs", min_time=0.01).run(runs)
+    done = run_plan(runs, tmp_path / "runs")
     assert [result.status for result in done] == ["failed", "finished"]
     assert "single-scale" in done[0].error
 
 
 def test_a_run_that_is_wrong_usage_leaves_no_result(camvid, tmp_path):
     with pytest.raises(UserError, match="single-scale"):
-        Runner(tmp_path / "runs").run(runs_of(camvid, ["fcn"], backbone="vit_tiny_patch16_224"))
+        run_plan(runs_of(camvid, ["fcn"], backbone="vit_tiny_patch16_224"), tmp_path / "runs")
     assert list(read_all(tmp_path / "runs")) == []
 
 
 def test_a_damaged_checkpoint_is_not_timed_and_said(camvid, tmp_path):
     results = tmp_path / "runs"
     runs = runs_of(camvid, ["fcn"])
-    Runner(results, min_time=0.01).run(runs)
-    folder = folder_of(results, runs[0], run_key(runs[0]))
+    run_plan(runs, results)
+    folder = folder_of(runs[0], results)
     stored = load(folder)
     stored.speed = None
     save(folder, stored)
@@ -291,7 +289,7 @@ def test_a_damaged_checkpoint_is_not_timed_and_said(camvid, tmp_path):
         def message(self, text: str) -> None:
             said.append(text)
 
-    (again,) = Runner(results, listener=Ears(), min_time=0.01).run(runs)
+    (again,) = run_plan(runs, results, listener=Ears())
     assert again.speed is None
     assert len(said) == 1
     assert "last.safetensors" in said[0]

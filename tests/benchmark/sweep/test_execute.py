@@ -8,14 +8,15 @@ import warnings
 import pytest
 from rich.console import Console
 
-from benchmark.experiment.plan import plan, run_key
+from benchmark.experiment.plan import plan, planned, run_key
 from benchmark.results.store import read_all
 from benchmark.run.data import shared_data
 from benchmark.run.runner import Runner
 from benchmark.sweep import estimate as estimating
-from benchmark.sweep import execute as sweeping
+from benchmark.sweep import prepare
 from benchmark.sweep.estimate import Estimate, estimate
-from benchmark.sweep.execute import Work, execute, open_data, stored, to_do
+from benchmark.sweep.execute import Work, execute
+from benchmark.sweep.prepare import open_data, stored, to_do
 from benchmark.sweep.report import comparison, duration, plan_line, watching
 from common.errors import UserError
 from tests.support import ROOT
@@ -64,7 +65,8 @@ def tried(monkeypatch):
 
     tried = Tried()
 
-    def pretend(self, config, tasks, data, result, folder):
+    def pretend(self, run, tasks, data, result):
+        config = run.config
         tried.append((config.task, config.dataset, config.decoder))
         if (config.task, config.decoder) in tried.broken:
             raise UserError("the loss is nan")
@@ -85,6 +87,13 @@ def tried(monkeypatch):
 
 def statuses(folder):
     return {(r.config.task, r.config.dataset, r.config.decoder): r.status for r in read_all(folder)}
+
+
+def swept(configs, folder, watch=None, kept=None, unusable=None):
+    """The results of a sweep of ``configs``, all of them pending."""
+    runs = planned(configs, folder)
+    watch = watch or Quiet()
+    return execute(Work(runs, runs, kept or {}, unusable or {}, Runner(folder), watch))
 
 
 def test_failures_are_recorded_and_a_second_sweep_runs_what_is_missing(cli, file, tmp_path, tried):
@@ -208,11 +217,12 @@ def test_each_comparison_is_timed_as_soon_as_it_is_complete(camvid, tmp_path, mo
         method = getattr(Runner, name)
 
         def spy(self, what, *rest, name=name, method=method):
-            order.append((name, what.decoder if name == "one" else [c.decoder for c in what]))
+            names = [run.config.decoder for run in ([what] if name == "one" else what)]
+            order.append((name, names[0] if name == "one" else names))
             return method(self, what, *rest)
 
         monkeypatch.setattr(Runner, name, spy)
-    done = execute(Work(runs, runs, {}, {}, Runner(tmp_path), Quiet()))
+    done = swept(runs, tmp_path, Quiet())
     assert order == [
         ("one", "fcn"), ("one", "unet-connectivity"), ("time", ["fcn", "unet-connectivity"]),
         ("one", "fcn"), ("time", ["fcn"]),
@@ -226,20 +236,20 @@ def test_an_impossible_network_and_a_defect_do_not_stop_a_sweep(camvid, tmp_path
     monkeypatch.setattr(Runner, "_time", lambda *_: None)
     runs = [*runs_of(camvid, "fcn", backbone="vit_tiny_patch16_224"), *runs_of(camvid, "fcn")]
     watch = Quiet()
-    done = execute(Work(runs, runs, {}, {}, Runner(tmp_path), watch))
+    done = swept(runs, tmp_path, watch)
     assert [result.status for result in done] == ["failed", "finished"]
-    assert "single-scale" in dict(stored(runs, tmp_path))[run_key(runs[0])].error
+    assert "single-scale" in dict(stored(planned(runs, tmp_path)))[run_key(runs[0])].error
 
     def broken(*_):
         raise RuntimeError("a reader's defect\nin detail")
 
-    monkeypatch.setattr(sweeping, "open_splits", broken)
-    opened, unusable = open_data(runs)
+    monkeypatch.setattr(prepare, "open_splits", broken)
+    opened, unusable = open_data(planned(runs, tmp_path))
     assert not opened
-    found = dict(stored(runs, tmp_path))
-    done = execute(Work(runs, runs, found, unusable, Runner(tmp_path), watch))
+    found = dict(stored(planned(runs, tmp_path)))
+    done = swept(runs, tmp_path, watch, found, unusable)
     assert done[1].error == "RuntimeError: a reader's defect"
-    kept = dict(stored(runs, tmp_path))[run_key(runs[1])]
+    kept = dict(stored(planned(runs, tmp_path)))[run_key(runs[1])]
     assert kept.status == "finished"  # what was finished stays, the failure is beside it
 
 
@@ -247,15 +257,15 @@ def test_results_that_cannot_be_written_stop_a_sweep(camvid, tmp_path):
     (tmp_path / "file").write_text("")
     runs = runs_of(camvid, "fcn")
     with pytest.raises(UserError, match="cannot be written"):
-        execute(Work(runs, runs, {}, {}, Runner(tmp_path / "file" / "runs"), Quiet()))
+        swept(runs, tmp_path / "file" / "runs", Quiet())
 
 
 def test_what_a_cache_policy_runs(camvid, tmp_path, tried):
-    runs = runs_of(camvid, "fcn", "unet-connectivity")
+    runs = planned(runs_of(camvid, "fcn", "unet-connectivity"), tmp_path)
     runner = Runner(tmp_path)
     execute(Work(runs[:1], runs[:1], {}, {}, runner, Quiet()))
     runner.fail(runs[1], UserError("why"))
-    found = {key: result.status for key, result in stored(runs, tmp_path)}
+    found = {key: result.status for key, result in stored(runs)}
     assert to_do(runs, found, "only-missing") == runs[1:]
     assert to_do(runs, found, "always") == []
     assert to_do(runs, found, "never") == runs
@@ -265,27 +275,27 @@ def test_estimate_from_a_finished_run_and_from_nothing(camvid, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         runs = runs_of(camvid, "fcn", "unet-connectivity", seed=1)
-        (result,) = execute(Work(runs[:1], runs[:1], {}, {}, Runner(tmp_path), Quiet()))
+        (result,) = swept(runs[:1], tmp_path, Quiet())
         longer = runs_of(camvid, "fcn", seed=2, epochs=3)
-        opened, _ = open_data([*runs, *longer])
+        opened, _ = open_data(planned([*runs, *longer], tmp_path))
     result.seconds |= {"train": 10.0, "total": 14.0, "time": 1.0, "data": 2.0}
     seeds = runs_of(camvid, "fcn", seed=3, epochs=3)
-    told = estimate([*longer, *seeds, *runs[1:]], [result], opened)
+    told = estimate(planned([*longer, *seeds, *runs[1:]], tmp_path), [result], opened)
     assert told[run_key(longer[0])] == Estimate(10 * 3 + 4 + 1 + 2, "as finished runs")
     # the data are read once, the network is timed once
     assert told[run_key(seeds[0])] == Estimate(10 * 3 + 4, "as finished runs")
     assert told[run_key(runs[1])] == Estimate(None, "unknown")
-    assert estimate(longer, [result], {})[run_key(longer[0])].seconds is None
+    assert estimate(planned(longer, tmp_path), [result], {})[run_key(longer[0])].seconds is None
     result.environment["device"] = "another machine"
-    assert estimate(longer, [result], opened)[run_key(longer[0])].seconds is None
+    assert estimate(planned(longer, tmp_path), [result], opened)[run_key(longer[0])].seconds is None
 
 
-def test_estimate_from_what_was_measured(camvid, monkeypatch):
+def test_estimate_from_what_was_measured(camvid, tmp_path, monkeypatch):
     """Seconds a step × steps, an image × images; another decoder by its multiply-accumulates."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fcn, other = runs_of(camvid, "fcn", "unet-connectivity", epochs=5, validate_every=2)
-        opened, _ = open_data([fcn, other])
+        opened, _ = open_data(planned([fcn, other], tmp_path))
     rates = {"step": 3.0, "build": 0.25, "read": 0.5, "cached": True, "validated": 2, "scored": 4}
 
     def measured(runs, opened, found, end):
@@ -299,24 +309,24 @@ def test_estimate_from_what_was_measured(camvid, monkeypatch):
         return step * 2 * 5 + 3 * 2 * 2 + 3 * 4 + 2 * build + 20 * step / (3 * 3)
 
     monkeypatch.setattr(estimating, "_measure", measured)
-    told = estimate([fcn, other], [], opened)
+    told = estimate(planned([fcn, other], tmp_path), [], opened)
     assert told[run_key(fcn)].source == "measured"
     assert told[run_key(fcn)].seconds == pytest.approx(seconds(3, 0.25) + 0.5 * 11)  # reads all
     scaled = 3 * estimating._macs(other) / estimating._macs(fcn)
     assert told[run_key(other)].source == "scaled by MACs"
     assert told[run_key(other)].seconds == pytest.approx(seconds(scaled, 0.5))
     rates["cached"] = False  # each step waits for its images, unless workers read them
-    assert estimate([fcn], [], opened)[run_key(fcn)].seconds == pytest.approx(
+    assert estimate(planned([fcn], tmp_path), [], opened)[run_key(fcn)].seconds == pytest.approx(
         seconds(3 + 3 * 0.5, 0.25) + 0.5 * 11
     )
 
 
-def test_durations_and_plan_lines(camvid):
+def test_durations_and_plan_lines(camvid, tmp_path):
     assert [duration(s) for s in (0.2, 59.4, 129, 12_000, 356_400)] == [
         "1 s", "59 s", "2 min 9 s", "3 h 20 min", "4 d 3 h",
     ]  # fmt: skip
-    runs = runs_of(camvid, "fcn", "unet-connectivity", "sparsemask")
-    keys = [run_key(run) for run in runs]
+    runs = planned(runs_of(camvid, "fcn", "unet-connectivity", "sparsemask"), tmp_path)
+    keys = [run.key for run in runs]
     told = {keys[0]: Estimate(60, "measured"), keys[1]: Estimate(30, "measured")}
     assert plan_line(runs, runs[:2], told) == (
         "3 runs, 2 of them to do: about 1 min 30 s (2 measured)"
@@ -328,8 +338,8 @@ def test_durations_and_plan_lines(camvid):
 
 
 def test_the_live_table(camvid, tmp_path):
-    runs = runs_of(camvid, "fcn", "unet-connectivity")
-    told = {run_key(run): Estimate(600.0, "measured") for run in runs}
+    runs = planned(runs_of(camvid, "fcn", "unet-connectivity"), tmp_path)
+    told = {run.key: Estimate(600.0, "measured") for run in runs}
     screen = Console(file=io.StringIO(), force_terminal=True, width=120)
     said = []
     with watching(runs, told, said.append, console=screen) as watch:
@@ -352,19 +362,20 @@ def test_the_live_table(camvid, tmp_path):
 
 
 @pytest.mark.slow
-def test_measured_estimates(camvid, monkeypatch):
+def test_measured_estimates(camvid, tmp_path, monkeypatch):
     monkeypatch.undo()
     warnings.filterwarnings("ignore", message=".*samples in.*")
-    runs = [*runs_of(camvid, "fcn", "unet-connectivity"), *runs_of(camvid, "fcn", seed=1),
-            *runs_of(camvid, "fcn", workers=2, epochs=20)]  # fmt: skip
+    configs = [*runs_of(camvid, "fcn", "unet-connectivity"), *runs_of(camvid, "fcn", seed=1),
+               *runs_of(camvid, "fcn", workers=2, epochs=20)]  # fmt: skip
+    runs = planned(configs, tmp_path)
     opened, _ = open_data(runs)
-    assert shared_data(runs[0]) in opened
-    told = [estimate(runs, [], opened)[run_key(run)] for run in runs]
+    assert shared_data(configs[0]) in opened
+    told = [estimate(runs, [], opened)[run.key] for run in runs]
     assert {e.source for e in told} == {"measured"}
     assert all(e.seconds > estimating.TIMING for e in told[:2])  # the first of their networks
     assert all(e.seconds > 0 for e in told)
     together = estimate(runs, [], opened)  # of one measurement, whatever else the machine does
-    assert together[run_key(runs[3])].seconds > together[run_key(runs[2])].seconds
+    assert together[runs[3].key].seconds > together[runs[2].key].seconds
     one_network = estimate(runs, [], opened, budget=1e-9)
     assert {e.source for e in one_network.values()} == {"unknown"}
 

@@ -10,18 +10,17 @@ import time
 
 import pytest
 
-from benchmark.experiment.plan import plan, run_key
-from benchmark.results.layout import FILE, folder_of
+from benchmark.experiment.plan import plan, planned, run_key
+from benchmark.results.layout import FILE
 from benchmark.results.store import load, read_all
 from benchmark.run.runner import Runner
 from benchmark.sweep.execute import Work, execute
 from benchmark.sweep.executors.base import Answer, Ended, Started
 from benchmark.sweep.executors.choice import make_executor
-from benchmark.sweep.executors.driver import execute_on
 from benchmark.sweep.executors.local import LocalPool
 from benchmark.sweep.executors.work import SMALL, perform
 from common.errors import UsageError, UserError
-from tests.support import ROOT, line
+from tests.support import ROOT, folder_of, line
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*samples in.*"),
@@ -57,8 +56,8 @@ class Watching:
     def message(self, text):
         self.messages.append(text)
 
-    def started(self, config, where=""):
-        self.begun.append((run_key(config), where))
+    def started(self, run, where=""):
+        self.begun.append((run.key, where))
 
     def ended(self, result):
         self.ends.append(result.key)
@@ -99,11 +98,11 @@ class Here:
         return job
 
 
-def sweep(executor, runs, folder, **options):
+def sweep(executor, configs, folder, **options):
     watch = Watching()
+    runs = planned(configs, folder)
     work = Work(runs, runs, {}, {}, Runner(folder, listener=watch), watch)
-    done = execute_on(executor, work, **options)
-    return done, watch
+    return execute(work, executor, **options), watch
 
 
 def scores(results):
@@ -115,13 +114,13 @@ def trained(monkeypatch):
     """The runs that were trained, in pretence."""
     trained = []
 
-    def pretend(self, config, tasks, data, result, folder):
-        trained.append(run_key(config))
+    def pretend(self, run, tasks, data, result):
+        trained.append(run.key)
         result.data, result.columns, result.protocol = data.facts, ["score"], "p"
         result.metrics, result.higher_is_better = {"score": 0.5}, {"score": True}
         result.counts, result.constant = {"images": 4}, {"metrics": {"score": 0.1}}
-        folder.mkdir(exist_ok=True)
-        (folder / "metrics.jsonl").write_text("{}\n")
+        run.folder.mkdir(exist_ok=True)
+        (run.folder / "metrics.jsonl").write_text("{}\n")
 
     monkeypatch.setattr(Runner, "_train_and_score", pretend)
     monkeypatch.setattr(Runner, "_time", lambda *_: None)
@@ -135,7 +134,7 @@ def test_a_run_whose_worker_dies_is_run_again_then_failed(camvid, tmp_path, trai
     done, watch = sweep(executor, runs, tmp_path)
     assert [r.status for r in done] == ["finished", "failed", "finished"]
     assert "its worker died, 2 times: its process was ended by SIGKILL" in done[1].error
-    assert load(folder_of(tmp_path, runs[1], keys[1])).error == done[1].error
+    assert load(folder_of(runs[1], tmp_path)).error == done[1].error
     assert sorted(watch.ends) == sorted(keys)  # each once
     assert sorted(trained) == sorted([keys[0], keys[2]])
     assert sum("run again (1 of 1)" in text for text in watch.messages) == 2
@@ -152,7 +151,7 @@ def test_a_result_finished_just_before_the_death_counts(camvid, tmp_path, traine
     # an older one does not
     done, _ = sweep(Here({key: ["before"]}), runs, tmp_path, retries=0)
     assert done[0].status == "failed"
-    assert load(folder_of(tmp_path, runs[0], key)).status == "finished"
+    assert load(folder_of(runs[0], tmp_path)).status == "finished"
 
 
 def test_unusable_data_are_tried_once(camvid, tmp_path, trained):
@@ -178,7 +177,7 @@ class Apart(Here):
 
 
 def test_workers_without_the_folder_send_its_contents(camvid, tmp_path, trained, monkeypatch):
-    monkeypatch.setattr("benchmark.sweep.executors.driver.environment", lambda _: {
+    monkeypatch.setattr("benchmark.sweep.workers.environment", lambda _: {
         "commit": "c0ffee", "uncommitted_changes": False})  # fmt: skip
     monkeypatch.setattr("benchmark.run.runner.environment", lambda _: {
         "commit": "", "device": "d", "threads": 1})  # fmt: skip
@@ -186,7 +185,7 @@ def test_workers_without_the_folder_send_its_contents(camvid, tmp_path, trained,
     done, _ = sweep(Apart(), runs, tmp_path / "runs")
     assert [r.status for r in done] == ["finished"] * 2
     for run in runs:
-        folder = folder_of(tmp_path / "runs", run, run_key(run))
+        folder = folder_of(run, tmp_path / "runs")
         assert load(folder).environment["commit"] == "c0ffee"
         assert any(folder.rglob("metrics.jsonl"))
     monkeypatch.setattr("benchmark.sweep.executors.work.SMALL", 1)
@@ -227,7 +226,7 @@ def test_wrong_options(camvid, tmp_path, name, options, part, monkeypatch):
     if "resources" not in options and name == "ray":
         pytest.importorskip("ray")
     with pytest.raises(UsageError, match=re.escape(part)):
-        make_executor(name, runs_of(camvid, "fcn"), tmp_path, **options)
+        make_executor(name, planned(runs_of(camvid, "fcn"), tmp_path), tmp_path, **options)
 
 
 @pytest.mark.parametrize(("name", "module"), [("ray", "ray"), ("slurm", "submitit")])
@@ -239,7 +238,8 @@ def test_a_missing_package_is_told_with_its_extra(cli, tmp_path, monkeypatch, na
 
 
 def test_local_choice(camvid, tmp_path, monkeypatch):
-    runs = runs_of(camvid, "fcn")
+    configs = runs_of(camvid, "fcn")
+    runs = planned(configs, tmp_path)
     assert make_executor("local", runs, tmp_path) is None
     assert make_executor("local", runs, tmp_path, jobs=1) is None
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
@@ -247,12 +247,12 @@ def test_local_choice(camvid, tmp_path, monkeypatch):
     assert (pool.room, pool.threads) == (3, 2)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    gpu = [run.model_copy(update={"device": "cuda"}) for run in runs]
+    gpu = planned([c.model_copy(update={"device": "cuda"}) for c in configs], tmp_path)
     pool = make_executor("local", gpu, tmp_path)
     assert [v["CUDA_VISIBLE_DEVICES"] for v in pool.free] == ["4", "6"]
     with pytest.raises(UsageError, match="--jobs 3: each run has a GPU of its own, here are 2"):
         make_executor("local", gpu, tmp_path, jobs=3)
-    named = [run.model_copy(update={"device": "cuda:1"}) for run in runs]
+    named = planned([c.model_copy(update={"device": "cuda:1"}) for c in configs], tmp_path)
     with pytest.raises(UsageError, match="cuda:1 is one GPU"):
         make_executor("local", named, tmp_path)
 
@@ -294,7 +294,7 @@ def finishes_though_one_is_killed(executor, camvid, folder):
     assert sum("its worker died" in text for text in watch.messages) == 1, watch.messages
     assert len(list(read_all(folder))) == 4
     assert all(r.speed is not None for r in done), watch.messages
-    here = execute(Work(runs[:2], runs[:2], {}, {}, Runner(folder / "here"), Watching()))
+    here = sweep(None, runs[:2], folder / "here")[0]
     assert [r.metrics for r in here] == [r.metrics for r in done[:2]]
 
 
@@ -311,7 +311,7 @@ def test_a_worker_that_died_idle_gets_no_job():
 @pytest.mark.slow
 def test_a_local_pool_gives_the_same_bits(camvid, tmp_path):
     runs = runs_of(camvid, "fcn", "unet-connectivity", seeds=(0, 1))
-    here = execute(Work(runs, runs, {}, {}, Runner(tmp_path / "here"), Watching()))
+    here = sweep(None, runs, tmp_path / "here")[0]
     done, watch = sweep(LocalPool(2, 1), runs, tmp_path / "pool")
     assert [(r.key, r.metrics, r.intervals) for r in here] == [
         (r.key, r.metrics, r.intervals) for r in done
@@ -335,7 +335,7 @@ def test_ray_with_a_killed_worker(camvid, tmp_path):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     try:
         runs = runs_of(camvid, "fcn")
-        executor = make_executor("ray", runs, tmp_path, address=cluster.address)
+        executor = make_executor("ray", planned(runs, tmp_path), tmp_path, address=cluster.address)
         finishes_though_one_is_killed(executor, camvid, tmp_path)
         assert executor.lanes == 2
     finally:
@@ -346,7 +346,9 @@ def test_ray_with_a_killed_worker(camvid, tmp_path):
 def test_submitit_with_a_killed_job(camvid, tmp_path):
     pytest.importorskip("submitit")
     options = {"cluster": "local"}
-    executor = make_executor("slurm", runs_of(camvid, "fcn"), tmp_path, jobs=2, slurm=options)
+    executor = make_executor(
+        "slurm", planned(runs_of(camvid, "fcn"), tmp_path), tmp_path, jobs=2, slurm=options
+    )
     finishes_though_one_is_killed(executor, camvid, tmp_path)
 
 

@@ -22,11 +22,10 @@ from safetensors.torch import load_file
 
 from benchmark.experiment import distributed
 from benchmark.experiment.config import RunConfig, SearchConfig, make_config
-from benchmark.experiment.plan import plan, resolve, run_key
-from benchmark.results.layout import FILES, folder_of, hand_over, tidy
+from benchmark.experiment.plan import plan, resolve
+from benchmark.results.layout import FILES, hand_over, tidy
 from benchmark.results.store import read, save
 from benchmark.run import runner as runner_module
-from benchmark.run.runner import Runner
 from benchmark.training import keeper as resuming
 from benchmark.training.keeper import Keeper
 from benchmark.training.learner import Learner
@@ -37,7 +36,7 @@ from common import stopping
 from common.errors import UserError
 from common.files import locked
 from common.progress import Silent
-from tests.support import ROOT
+from tests.support import ROOT, folder_of, run_plan
 
 Cli = Callable[..., Result]
 VALUES = {
@@ -82,13 +81,9 @@ def runs_of(decoder: str = "fcn", **values: Any) -> list[RunConfig]:
     return plan({**VALUES, **values}, {"decoder": [decoder]})
 
 
-def runner_of(results: Path, listener: Silent | None = None, **options: Any) -> Runner:
-    return Runner(results, listener=listener or Silent(), min_time=0.01, **options)
-
-
 def made(results: Path, config: RunConfig) -> tuple[Any, ...]:
     """Of a finished run, what must be the same to the bit."""
-    folder = folder_of(results, config, run_key(config))
+    folder = folder_of(config, results)
     result = json.loads((folder / "result.json").read_bytes())
     weights = load_file(folder / "last.safetensors")
     same = {name: result[name] for name in ("status", "metrics", "intervals", "history", "steps",
@@ -170,16 +165,16 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, damage: st
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, values: dict[str, Any]) -> None:
     runs = runs_of(**values)
-    runner_of(tmp_path / "whole").run(runs)
+    run_plan(runs, tmp_path / "whole")
     expected = made(tmp_path / "whole", runs[0])
     for number, at in ((signal.SIGTERM, 1), (signal.SIGINT, 3), (signal.SIGTERM, 1)):
         with stopping.signals(), pytest.raises(stopping.Stopped) as stop:
-            runner_of(
-                tmp_path / "cut", Ears(at, lambda number=number: signal.raise_signal(number))
-            ).run(runs)
+            run_plan(
+                runs, tmp_path / "cut", Ears(at, lambda number=number: signal.raise_signal(number))
+            )
         assert stop.value.exit_code == 128 + number
     ears = Ears()
-    (result,) = runner_of(tmp_path / "cut", ears).run(runs)
+    (result,) = run_plan(runs, tmp_path / "cut", ears)
     assert made(tmp_path / "cut", runs[0]) == expected
     assert result.resumed == [1, 4, 5]
     assert [said for said in ears.said if said.startswith("resuming")] == [
@@ -190,17 +185,17 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, values: dict[str
 def test_an_error_anywhere_costs_no_finished_epoch(tmp_path: Path) -> None:
     """As kill -9 would: nothing is saved at the moment itself."""
     runs = runs_of("sparsemask")
-    runner_of(tmp_path / "whole").run(runs)
+    run_plan(runs, tmp_path / "whole")
 
     def fail() -> None:
         raise SystemError("killed")
 
     for at in (2, 3, 1):
         ears = Ears(at, fail)
-        (result,) = runner_of(tmp_path / "cut", ears).run(runs)
+        (result,) = run_plan(runs, tmp_path / "cut", ears)
         assert result.error == "SystemError: killed"
     ears = Ears()
-    (result,) = runner_of(tmp_path / "cut", ears).run(runs)
+    (result,) = run_plan(runs, tmp_path / "cut", ears)
     assert result.resumed
     assert any("resuming sparsemask, seed 0: at step" in said for said in ears.said)
     assert made(tmp_path / "cut", runs[0]) == made(tmp_path / "whole", runs[0])
@@ -209,7 +204,7 @@ def test_an_error_anywhere_costs_no_finished_epoch(tmp_path: Path) -> None:
 
 def test_a_stop_while_scoring_does_not_train_again(tmp_path: Path) -> None:
     runs = runs_of()
-    runner_of(tmp_path / "whole").run(runs)
+    run_plan(runs, tmp_path / "whole")
 
     class Scored(Ears):
         def begin(self, title: str, steps: int) -> None:
@@ -217,9 +212,9 @@ def test_a_stop_while_scoring_does_not_train_again(tmp_path: Path) -> None:
                 signal.raise_signal(signal.SIGTERM)
 
     with stopping.signals(), pytest.raises(stopping.Stopped):
-        runner_of(tmp_path / "cut", Scored()).run(runs)
+        run_plan(runs, tmp_path / "cut", Scored())
     ears = Ears(1, lambda: pytest.fail("trained again"))
-    (result,) = runner_of(tmp_path / "cut", ears).run(runs)
+    (result,) = run_plan(runs, tmp_path / "cut", ears)
     assert result.resumed == [STEPS]
     assert made(tmp_path / "cut", runs[0]) == made(tmp_path / "whole", runs[0])
 
@@ -230,7 +225,7 @@ def test_a_stop_while_validating_goes_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], epoch: int
 ) -> None:
     runs = runs_of(**values)
-    runner_of(tmp_path / "whole").run(runs)
+    run_plan(runs, tmp_path / "whole")
     evaluate, calls = runner_module.evaluate, []
 
     def interrupted(*arguments: Any) -> None:
@@ -241,9 +236,9 @@ def test_a_stop_while_validating_goes_on_to_the_same_bits(
 
     monkeypatch.setattr(runner_module, "evaluate", interrupted)
     with stopping.signals(), pytest.raises(stopping.Stopped):
-        runner_of(tmp_path / "cut").run(runs)
+        run_plan(runs, tmp_path / "cut")
     assert calls == [4] * epoch  # none of the test split's
-    (result,) = runner_of(tmp_path / "cut").run(runs)
+    (result,) = run_plan(runs, tmp_path / "cut")
     assert result.resumed == [2 * epoch]
     assert result.steps == STEPS
     assert made(tmp_path / "cut", runs[0]) == made(tmp_path / "whole", runs[0])
@@ -256,7 +251,7 @@ def test_a_stop_at_an_awkward_moment_goes_on_to_the_same_bits(
 ) -> None:
     """Within the best network's writing or a state's, or just after nobody had a wish to stop."""
     runs = runs_of(score="best")
-    runner_of(tmp_path / "whole").run(runs)
+    run_plan(runs, tmp_path / "whole")
     place = {"save_checkpoint": runner_module, "pack": resuming, "any_of": distributed}[what]
     original, calls = getattr(place, what), []
 
@@ -270,8 +265,8 @@ def test_a_stop_at_an_awkward_moment_goes_on_to_the_same_bits(
     monkeypatch.setattr(place, what, interrupted)
     ears = Ears()
     with stopping.signals(), pytest.raises(stopping.Stopped):
-        runner_of(tmp_path / "cut", ears).run(runs)
-    (result,) = runner_of(tmp_path / "cut").run(runs)
+        run_plan(runs, tmp_path / "cut", ears)
+    (result,) = run_plan(runs, tmp_path / "cut")
     assert result.resumed == [ears.steps]  # nothing is repeated
     assert result.steps == STEPS
     assert made(tmp_path / "cut", runs[0]) == made(tmp_path / "whole", runs[0])
@@ -302,9 +297,9 @@ def test_a_stop_while_a_search_ends_costs_nothing(
 def test_what_a_process_killed_at_its_end_has_left(tmp_path: Path, left: str) -> None:
     """Between the result and the removal of the training's folder, or within the removal."""
     runs = runs_of(score="best")
-    runner_of(tmp_path).run(runs)
+    run_plan(runs, tmp_path)
     whole = made(tmp_path, runs[0])
-    folder = folder_of(tmp_path, runs[0], run_key(runs[0])) / "training"
+    folder = folder_of(runs[0], tmp_path) / "training"
     keeper = Keeper(folder, {"of": "some run"})
     keeper.save(STEPS, {"weight": torch.ones(1)})
     (folder / "last.safetensors").write_bytes(b"")
@@ -312,10 +307,10 @@ def test_what_a_process_killed_at_its_end_has_left(tmp_path: Path, left: str) ->
     os.utime(folder / FILES[0], (now, now))
     if left == "no states":
         (folder / FILES[0]).unlink()
-    runner_of(tmp_path).run(runs)  # finished: only looked at
+    run_plan(runs, tmp_path)  # finished: only looked at
     assert folder.exists() == (left != "states")  # newer ones: of an --overwrite under way
     ears = Ears()
-    (again,) = runner_of(tmp_path, ears, overwrite=True).run(runs)
+    (again,) = run_plan(runs, tmp_path, ears, overwrite=True)
     assert again.resumed == []
     assert again.steps == STEPS
     assert made(tmp_path, runs[0]) == whole
@@ -464,14 +459,12 @@ def test_what_another_training_has_made_is_not_taken_for_its_own(tmp_path: Path)
 
 def test_timing_leaves_a_training_that_has_begun_again(tmp_path: Path) -> None:
     runs = runs_of()
-    runner_of(tmp_path).run(runs)
-    again = runner_of(
-        tmp_path, Ears(3, lambda: signal.raise_signal(signal.SIGTERM)), overwrite=True
-    )
+    run_plan(runs, tmp_path)
+    ears = Ears(3, lambda: signal.raise_signal(signal.SIGTERM))
     with stopping.signals(), pytest.raises(stopping.Stopped):
-        again.run(runs)
-    (before,) = runner_of(tmp_path, retime=True).run(runs)
-    (after,) = runner_of(tmp_path, overwrite=True).run(runs)
+        run_plan(runs, tmp_path, ears, overwrite=True)
+    (before,) = run_plan(runs, tmp_path, retime=True)
+    (after,) = run_plan(runs, tmp_path, overwrite=True)
     assert before.resumed == []
     assert after.resumed == [3]
 
@@ -485,9 +478,8 @@ def test_two_processes_do_not_run_the_same(tmp_path: Path) -> None:
     results: dict[int, Any] = {}
 
     def work(number: int) -> None:
-        results[number] = runners[number].run(runs)[0]
+        results[number] = run_plan(runs, tmp_path, heard[number])[0]
 
-    runners = [runner_of(tmp_path, ears) for ears in heard]
     threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
     for thread in threads:
         thread.start()
@@ -503,8 +495,8 @@ def test_two_processes_do_not_run_the_same(tmp_path: Path) -> None:
 
 def test_runs_that_another_process_times_are_not_timed_again(tmp_path: Path) -> None:
     runs = runs_of()
-    runner_of(tmp_path).run(runs)
-    folder = folder_of(tmp_path, runs[0], run_key(runs[0]))
+    run_plan(runs, tmp_path)
+    folder = folder_of(runs[0], tmp_path)
     result = read(folder)
     speed, result.speed = result.speed, None
     ears = Ears()
@@ -531,7 +523,7 @@ def test_runs_that_another_process_times_are_not_timed_again(tmp_path: Path) -> 
     thread.start()
     held.wait(20)
     ears = Waits()
-    (found,) = runner_of(tmp_path, ears).run(runs)
+    (found,) = run_plan(runs, tmp_path, ears)
     thread.join()
     assert ears.said == [f"{tmp_path}: another process is timing: waiting for it"]
     assert found.speed == speed
@@ -590,7 +582,7 @@ def test_a_batch_that_does_not_fit_goes_in_halves(
 
     monkeypatch.setattr(DensePredictor, "forward", short)
     runs = runs_of()
-    (result,) = runner_of(tmp_path).run(runs)
+    (result,) = run_plan(runs, tmp_path)
     assert result.status == "finished"
     assert result.at_once == 2
     assert seen == [2] * (2 * STEPS)
@@ -602,7 +594,7 @@ def test_a_batch_that_does_not_fit_goes_in_halves(
         return forward(self, images)
 
     monkeypatch.setattr(DensePredictor, "forward", none)
-    (result,) = runner_of(tmp_path / "none").run(runs)
+    (result,) = run_plan(runs, tmp_path / "none")
     assert "memory ran out with 1 images at once" in str(result.error)
 
 
@@ -613,7 +605,7 @@ def test_scoring_a_batch_that_does_not_fit_goes_in_halves(
     from benchmark.scoring import evaluate as evaluation
 
     predictions = evaluation._predictions
-    (whole,) = runner_of(tmp_path / "whole").run(runs_of())
+    (whole,) = run_plan(runs_of(), tmp_path / "whole")
     seen = set()
 
     def short(model: Any, tasks: Any, images: torch.Tensor, *others: Any) -> Any:
@@ -623,7 +615,7 @@ def test_scoring_a_batch_that_does_not_fit_goes_in_halves(
         return predictions(model, tasks, images, *others)
 
     monkeypatch.setattr(evaluation, "_predictions", short)
-    (result,) = runner_of(tmp_path / "halves").run(runs_of())
+    (result,) = run_plan(runs_of(), tmp_path / "halves")
     if not most:
         assert result.error == "memory ran out with one image: use a smaller --image-size"
         return
@@ -662,7 +654,7 @@ def test_an_error_in_a_reader_is_none_of_its_death(
 
     monkeypatch.setattr("datasets.pipeline.Readable.__getitem__", wrong)
     ears = Ears()
-    (result,) = runner_of(tmp_path, ears).run(runs_of(workers=1))
+    (result,) = run_plan(runs_of(workers=1), tmp_path, ears)
     assert result.error is not None
     assert result.error.startswith("RuntimeError: ")
     assert not [said for said in ears.said if "died" in said]
@@ -693,7 +685,7 @@ def test_halves_add_up_to_the_gradient_of_the_batch() -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_process_that_reads_and_dies_costs_nothing(tmp_path: Path) -> None:
     runs = runs_of(workers=1)
-    runner_of(tmp_path / "whole").run(runs)
+    run_plan(runs, tmp_path / "whole")
 
     def kill() -> None:
         me = os.getpid()
@@ -703,7 +695,7 @@ def test_a_process_that_reads_and_dies_costs_nothing(tmp_path: Path) -> None:
                 os.kill(int(child), signal.SIGKILL)
 
     ears = Ears(3, kill)
-    (result,) = runner_of(tmp_path / "cut", ears).run(runs)
+    (result,) = run_plan(runs, tmp_path / "cut", ears)
     assert result.status == "finished"
     assert result.resumed == [2, 4]  # it dies in the third step of each attempt that has one
     assert any("a process that reads images died" in said for said in ears.said)
@@ -773,7 +765,7 @@ def test_a_state_of_another_network_is_told(
     """As after a change of a decoder's code, under the same name."""
     runs = runs_of()
     with stopping.signals(), pytest.raises(stopping.Stopped):
-        runner_of(tmp_path, Ears(3, lambda: signal.raise_signal(signal.SIGTERM))).run(runs)
+        run_plan(runs, tmp_path, Ears(3, lambda: signal.raise_signal(signal.SIGTERM)))
     build = runner_module.build_model
 
     def changed(config: RunConfig, tasks: Any) -> Any:
@@ -782,6 +774,6 @@ def test_a_state_of_another_network_is_told(
         return model
 
     monkeypatch.setattr(runner_module, "build_model", changed)
-    (result,) = runner_of(tmp_path).run(runs)
+    (result,) = run_plan(runs, tmp_path)
     assert "the saved state is of another network" in str(result.error)
     assert "remove the folder `training`" in str(result.error)

@@ -8,13 +8,12 @@ import torch
 
 from benchmark.experiment.config import RunConfig, make_config
 from benchmark.experiment.plan import resolve, run_key
-from benchmark.results.layout import folder_of
 from common.errors import UsageError
 from models.backbones import create_backbone
 from models.connected_decoder import ConnectedDecoder
 from models.connectivity import Connectivity, preset
 from models.predictor import DensePredictor, build_decoder
-from tests.support import TINY, line
+from tests.support import TINY, folder_of, line
 
 NINE = (2, 2, 4, 8, 16, 16, 32, 32, 32)
 
@@ -64,7 +63,7 @@ def test_the_key_goes_by_the_content(tmp_path: Path) -> None:
 def test_a_result_folder_is_named_for_the_file(tmp_path: Path) -> None:
     config = resolved(write(tmp_path / "mine.json", preset("sparsemask", NINE)))
     key = run_key(config)
-    folder = folder_of(Path("runs"), config, key)
+    folder = folder_of(config, Path("runs"))
     assert folder == Path(f"runs/depth_scenes_{config.backbone}_connectivity-mine_seed0_{key}")
 
 

@@ -1,57 +1,58 @@
-"""A sweep's runs through an executor: what dies is run again, what fails is recorded."""
+"""Runs on an executor's workers: what dies is run again, what fails is recorded."""
 
 import uuid
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import environment
-from benchmark.experiment.plan import run_key
-from benchmark.results.layout import FILE, folder_of
+from benchmark.experiment.plan import PlannedRun
+from benchmark.results.layout import FILE
 from benchmark.results.result import Result
 from benchmark.results.store import load
-from benchmark.run.data import comparable, shared_data
+from benchmark.run.data import shared_data
 from benchmark.run.runner import Runner
-from benchmark.sweep.execute import Unusable, Watch, Work, settled
 from benchmark.sweep.executors.base import Answer, Ended, Executor, Job, Settings, Started
 from benchmark.sweep.executors.work import token_file
+from benchmark.sweep.prepare import Unusable
+from benchmark.sweep.watch import Watch
 from common.errors import DataError, UserError
 from common.files import write_atomic
 
-OWN = {"results", "overwrite", "listener", "threads", "skipped"}
+OWN = {"results", "listener", "threads"}
 """Fields of Runner that are not the same for driver and workers."""
 
 
-def execute_on(executor: Executor, work: Work, retries: int = 1) -> list[Result]:
-    """``sweeping.execute`` with workers.
+def run_on(
+    executor: Executor,
+    groups: Sequence[list[PlannedRun]],
+    runner: Runner,
+    watch: Watch,
+    done: dict[str, Result],
+    retries: int,
+) -> list[list[PlannedRun]]:
+    """Fill ``done`` with the results of the runs of ``groups``, comparisons, done by workers.
 
     A run whose worker dies is run again up to ``retries`` times, then recorded as failed; a result
-    that was finished before the death counts. When nothing runs any more, one comparison after
-    another is timed. Raises UserError if results cannot be written.
+    that was finished before the death counts. Returns the comparisons that are left to be timed
+    here. Raises UserError if results cannot be written.
     """
-    if not executor.same_files:  # the workers will try
-        work = replace(work, unusable={})
-    done = settled(work, devices=not executor.elsewhere)
-    runs, runner = work.runs, work.runner
     settings = _settings(executor, runner)
     token = token_file(settings)
     write_atomic(token, "")
     try:
         with executor:
-            course = _Course(executor, settings, runner, work.watch, done, retries)
+            course = _Course(executor, settings, runner, watch, done, retries)
             # a comparison's runs one after another, so that workers keep its data
-            course.run([c for group in comparable(runs) for c in group if run_key(c) not in done])
-            groups = [group for group in comparable(runs) if not course.time(group)]
+            course.run([run for group in groups for run in group if run.key not in done])
+            left = [group for group in groups if not course.time(group)]
         if executor.threads is not None:
             runner.threads = executor.threads
-        for group in groups:
-            runner.time(group, done)
+        return left
     finally:
         token.unlink(missing_ok=True)
-    return [done[run_key(config)] for config in runs]
 
 
 def _settings(executor: Executor, runner: Runner) -> Settings:
@@ -86,57 +87,56 @@ class _Course:
     broken: Unusable = field(default_factory=dict)
     apart: bool = False
 
-    def run(self, configs: Sequence[RunConfig]) -> None:
-        """Fill ``done`` with the results of ``configs``, each once."""
-        queue = deque(configs)
-        flying: dict[str, RunConfig] = {}
+    def run(self, runs: Sequence[PlannedRun]) -> None:
+        """Fill ``done`` with the results of ``runs``, each once."""
+        queue = deque(runs)
+        flying: dict[str, PlannedRun] = {}
         while queue or flying:
             jobs: list[Job] = []
             while queue and len(flying) < self.executor.room:
-                config = queue.popleft()
-                broken = self.broken.get(shared_data(config))
+                run = queue.popleft()
+                broken = self.broken.get(shared_data(run.config))
                 if broken is not None:
-                    self._end(config, self.runner.fail(config, broken))
+                    self._end(run, self.runner.fail(run, broken))
                     continue
-                key = run_key(config)
-                name = f"{key}-{self.settings.token}-{self.deaths[key]}"
-                self.stamps[key] = _stamp(self._folder(config))
-                jobs.append(Job("run", name, (config.model_dump_json(),), self.settings))
-                flying[name] = config
+                name = f"{run.key}-{self.settings.token}-{self.deaths[run.key]}"
+                self.stamps[run.key] = _stamp(run.folder)
+                jobs.append(Job("run", name, (run.config.model_dump_json(),), self.settings))
+                flying[name] = run
             self.executor.submit(jobs)
             for event in self.executor.wait() if flying else ():
                 if event.job.name not in flying:  # told late that it has begun
                     continue
-                config = flying[event.job.name]
+                run = flying[event.job.name]
                 if isinstance(event, Started):
-                    self._begin(config, event.where)
+                    self._begin(run, event.where)
                     continue
                 del flying[event.job.name]
-                result = self._result(config, event)
+                result = self._result(run, event)
                 if result is None:
-                    queue.appendleft(config)
+                    queue.appendleft(run)
                 else:
-                    self._end(config, result)
+                    self._end(run, result)
 
-    def time(self, group: Sequence[RunConfig]) -> bool:
+    def time(self, group: Sequence[PlannedRun]) -> bool:
         """Time a comparison by jobs of the executor, one for each kind of device; False: not here.
 
         A job is on the machine of one of its runs.
         """
         if not self.executor.elsewhere:
             return False
-        kinds: dict[tuple[Any, ...], list[RunConfig]] = {}
-        for config in group:
-            result = self.done[run_key(config)]
+        kinds: dict[tuple[Any, ...], list[PlannedRun]] = {}
+        for run in group:
+            result = self.done[run.key]
             if result.status == "finished" and (result.speed is None or self.runner.retime):
                 seen = result.environment
-                kinds.setdefault((seen["device"], seen["threads"]), []).append(config)
-        for number, configs in enumerate(kinds.values()):
+                kinds.setdefault((seen["device"], seen["threads"]), []).append(run)
+        for number, runs in enumerate(kinds.values()):
             if self.apart:
                 return False
-            near = next((p for c in configs if (p := self.places.get(run_key(c)))), None)
-            name = f"time-{run_key(configs[0])}-{self.settings.token}-{number}"
-            texts = tuple(config.model_dump_json() for config in configs)
+            near = next((p for run in runs if (p := self.places.get(run.key))), None)
+            name = f"time-{runs[0].key}-{self.settings.token}-{number}"
+            texts = tuple(run.config.model_dump_json() for run in runs)
             self.executor.submit([Job("time", name, texts, self.settings, near)])
             ended = None
             while ended is None:
@@ -150,17 +150,14 @@ class _Course:
                     self.done[result.key] = result
         return not self.apart
 
-    def _folder(self, config: RunConfig) -> Path:
-        return folder_of(self.runner.results, config, run_key(config))
+    def _begin(self, run: PlannedRun, where: str) -> None:
+        self.places[run.key] = where
+        self.watch.started(run, where)
 
-    def _begin(self, config: RunConfig, where: str) -> None:
-        self.places[run_key(config)] = where
-        self.watch.started(config, where)
-
-    def _end(self, config: RunConfig, result: Result) -> None:
-        if result.key not in self.places:  # nobody told that it has begun
-            self._begin(config, "")
-        self.done[result.key] = result
+    def _end(self, run: PlannedRun, result: Result) -> None:
+        if run.key not in self.places:  # nobody said that it has begun
+            self._begin(run, "")
+        self.done[run.key] = result
         self.watch.ended(result)
 
     def _tell(self, answer: Answer) -> None:
@@ -170,28 +167,28 @@ class _Course:
             raise UserError(answer.stop)
         self.apart = self.apart or not answer.shared
 
-    def _result(self, config: RunConfig, ended: Ended) -> Result | None:
-        """What became of a run; None if it is to be run again."""
-        key, folder = run_key(config), self._folder(config)
+    def _result(self, run: PlannedRun, ended: Ended) -> Result | None:
+        """The result of a run whose job has ended; None if it is to be run again."""
+        key, folder = run.key, run.folder
         if ended.answer is None:
-            made = load(folder) if _stamp(folder) != self.stamps[key] else None
-            if made is not None and made.status == "finished":
-                return made  # just before the death
+            written = load(folder) if _stamp(folder) != self.stamps[key] else None
+            if written is not None and written.status == "finished":
+                return written  # just before the death
             self.deaths[key] += 1
             if self.deaths[key] <= self.retries:
                 again = f"run again ({self.deaths[key]} of {self.retries})"
                 self.watch.message(f"{folder.name}: its worker died: {ended.died}: {again}")
                 return None
             times = f", {self.deaths[key]} times" if self.retries else ""
-            return self.runner.fail(config, UserError(f"its worker died{times}: {ended.died}"))
+            return self.runner.fail(run, UserError(f"its worker died{times}: {ended.died}"))
         self._tell(ended.answer)
         result = Result.model_validate_json(ended.answer.results[0])
         if ended.answer.broken:
-            self.broken[shared_data(config)] = DataError(result.error)
+            self.broken[shared_data(run.config)] = DataError(result.error)
         if not ended.answer.shared:
             for name, content in ended.answer.files.items():
                 write_atomic(folder / name, content)
-            Runner._record(folder, result)
+            self.runner.record(folder, result)
         return result
 
 

@@ -1,0 +1,62 @@
+"""Before anything runs: which results are there, what is to do, which data can be opened."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmark.experiment.plan import PlannedRun
+from benchmark.results.result import Result
+from benchmark.results.store import load
+from benchmark.run.data import shared_data
+from benchmark.sweep.file import Cache, unset_variables
+from common.errors import DataError
+from datasets.base import DATASETS
+from datasets.pipeline import Split, open_splits
+
+Opened = dict[tuple[Any, ...], dict[str, Split]]
+Unusable = dict[tuple[Any, ...], Exception]
+
+
+def stored(runs: Sequence[PlannedRun]) -> Iterator[tuple[str, Result]]:
+    """The stored results of ``runs``, finished or failed, each with its key."""
+    for run in runs:
+        result = load(run.folder)
+        if result is not None:
+            yield run.key, result
+
+
+def to_do(runs: Sequence[PlannedRun], states: Mapping[str, str], cache: Cache) -> list[PlannedRun]:
+    """The runs that ``cache`` wants run. states: of stored results, by key.
+
+    only-missing: those without a finished result. always: none. never: all.
+    """
+    if cache == "always":
+        return []
+    done = {key for key, state in states.items() if state == "finished" and cache != "never"}
+    return [run for run in runs if run.key not in done]
+
+
+def open_data(runs: Sequence[PlannedRun]) -> tuple[Opened, Unusable]:
+    """The splits that ``runs`` need, opened but not read, and why others cannot be opened."""
+    opened: Opened = {}
+    unusable: Unusable = {}
+    for run in runs:
+        config, shared = run.config, shared_data(run.config)
+        if shared in opened or shared in unusable:
+            continue
+        try:
+            for name in unset_variables(config.data):
+                raise DataError(
+                    f"data of {config.dataset}: the environment variable {name} is not set: set "
+                    f"it, or give --data {config.dataset}=PATH"
+                )
+            if config.data is None and not DATASETS.get(config.dataset).info.built_in:
+                raise DataError(
+                    f"{config.dataset}: where are its files? --data {config.dataset}=PATH, or "
+                    f"data: {{{config.dataset}: PATH}} in the file"
+                )
+            opened[shared] = open_splits(
+                config.dataset, config.data, config.tasks, config.image_size, config.limit
+            )
+        except Exception as error:  # a reader's defect stops its own data set only
+            unusable[shared] = error
+    return opened, unusable
