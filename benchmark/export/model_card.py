@@ -8,8 +8,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark.results.result import Result
-from common.words import metric_name, number
+from common.words import number
 from datasets.base import DATASETS
+from tasks.metrics.names import metric_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 PIPELINES = {"segmentation": "image-segmentation", "depth": "depth-estimation"}

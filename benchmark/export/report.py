@@ -7,7 +7,8 @@ from rich import box
 from rich.table import Table
 
 from benchmark.export.verify import Check
-from common.words import metric_title, number
+from common.words import number
+from tasks.metrics.names import metric_title
 
 
 def checks_table(checks: Sequence[Check]) -> Table:

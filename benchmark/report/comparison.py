@@ -9,7 +9,8 @@ from rich import box
 from rich.table import Table
 
 from benchmark.leaderboard.compare import Comparison, Report
-from common.words import COST_NAMES, cell, metric_title
+from common.words import COST_NAMES, cell
+from tasks.metrics.names import metric_title
 
 UNITS = {
     "params": (1e6, " M"),

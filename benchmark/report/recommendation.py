@@ -8,7 +8,8 @@ from rich.table import Table
 from benchmark.leaderboard.recommend import Recommendation, amount
 from benchmark.leaderboard.rows import COSTS, Board, Row
 from benchmark.report.tables import INTERVAL, name_of
-from common.words import COST_NAMES, cell, metric_name, metric_title
+from common.words import COST_NAMES, cell
+from tasks.metrics.names import metric_name, metric_title
 
 TITLES = {"latency": "ms", "params": "M params", "macs": "GMACs", "memory": "MB"}
 

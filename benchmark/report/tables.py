@@ -8,7 +8,8 @@ from rich.table import Table
 
 from benchmark.leaderboard.rows import Board, Overall, OverallRow, Row
 from benchmark.results.result import TaskScores
-from common.words import cell, metric_title, number
+from common.words import cell, number
+from tasks.metrics.names import metric_title
 
 INTERVAL = "95 % of images"
 SPREAD = "± seeds"

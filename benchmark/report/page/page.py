@@ -30,7 +30,8 @@ from benchmark.results.store import load
 from benchmark.wiring.names import lines
 from benchmark.wiring.svg import wiring_svg
 from common.limits import printable
-from common.words import COST_NAMES, metric_name, number
+from common.words import COST_NAMES, number
+from tasks.metrics.names import metric_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("dom.js", "table.js", "details.js", "charts.js", "page.js")

@@ -7,7 +7,8 @@ from typing import Any
 
 from benchmark.leaderboard.rows import Board, Row
 from benchmark.report.page.wirings import Wirings
-from common.words import metric_name, number
+from common.words import number
+from tasks.metrics.names import metric_name
 
 RANGE = 68  # pixels of the picture of an interval
 
