@@ -31,11 +31,12 @@ class Registry(Generic[T]):
     """Implementations by name. The modules of ``packages`` are imported on the first look-up.
 
     A module of theirs calls ``@REGISTRY.register("name")``; nothing else must be edited to
-    add an implementation.
+    add an implementation. listing: where to see all names, for errors; default: the command.
     """
 
-    def __init__(self, kind: str, *packages: str) -> None:
+    def __init__(self, kind: str, *packages: str, listing: str = "") -> None:
         self.kind = kind
+        self.listing = listing or f"python cli.py list {kind.replace(' ', '')}s"
         self.packages = packages
         self._entries: dict[str, T] = {}
         self._loaded = False
@@ -70,6 +71,5 @@ class Registry(Generic[T]):
         """What is registered under ``name``. Raises UsageError that lists the close matches."""
         self._load()
         if name not in self._entries:
-            listing = f"python cli.py list {self.kind.replace(' ', '')}s"
-            raise unknown_name(self.kind, name, self._entries, listing)
+            raise unknown_name(self.kind, name, self._entries, self.listing)
         return self._entries[name]

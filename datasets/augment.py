@@ -1,8 +1,8 @@
 """Augmentation of a training batch by kornia: zoom, crop, flip, rotation, colour.
 
 One affine map per image takes image and targets along. Targets are shifted so that 0 means
-"nothing known", which is what warping leaves outside the image; depth is divided by the zoom,
-because an object that looks twice as large through the same lens is half as far away.
+"nothing known", which is what warping leaves outside the image; a kind of target whose values
+depend on the magnification, as depth does, changes them then.
 """
 
 from dataclasses import dataclass
@@ -107,13 +107,13 @@ class Augment:
 
     def warp_target(self, geometry: Geometry, name: str, target: Tensor) -> Tensor:
         """Targets [B, H, W], nearest, the target's ignore value outside."""
-        ignore = TARGETS[name].ignore
-        if name == "depth":
-            moved = _warp(geometry, target[:, None], "nearest")[:, 0]
-            return moved / geometry.zoom.to(target.device)[:, None, None]
-        shifted = torch.where(target == ignore, 0, target.float() + 1)[:, None]
-        moved = _warp(geometry, shifted, "nearest")[:, 0].round()
-        return torch.where(moved == 0, float(ignore), moved - 1).to(target.dtype)
+        kind = TARGETS.get(name)()
+        shifted = target.float() - kind.ignore  # 0, which is what lies outside, is now "ignore"
+        moved = _warp(geometry, shifted[:, None], "nearest")[:, 0] + kind.ignore
+        if not kind.dtype.is_floating_point:
+            moved = moved.round()
+        zoom = geometry.zoom.to(target.device)[:, None, None]
+        return kind.zoomed(moved.to(target.dtype), zoom)
 
     def __call__(
         self, images: Tensor, targets: dict[str, Tensor]

@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from common.drawing import RGB, Palette
 from common.errors import DataError
 from common.registry import Registry
 
@@ -17,12 +19,7 @@ from common.registry import Registry
 class Sample:
     """One image with its ground truth, at the resolution of the files.
 
-    image: uint8 [3, H, W], RGB. targets, each [H, W], by name:
-
-    - ``segmentation``: uint8 class index, 255 = ignore
-    - ``depth``: float32 metres along the optical axis, 0 = no reading
-    - ``saliency``: uint8, 1 = salient object, 0 = background
-    - ``edges``: int32, the annotators' boundaries as ``common.annotators.pack`` writes them
+    image: uint8 [3, H, W], RGB. targets: maps [H, W] by name; ``TARGETS`` says what each holds.
     """
 
     image: Tensor
@@ -30,19 +27,67 @@ class Sample:
     name: str
 
 
-class TargetKind(NamedTuple):
-    """How a target is stored: the value of a pixel that counts nowhere, and its type."""
+class TargetStatistics(ABC):
+    """Counts over the maps of one split, in memory that does not grow with it.
 
-    ignore: int
-    dtype: torch.dtype
+    facts: the data set's own about this task. ``problem`` tells what is wrong with a single map;
+    ``summary`` and ``doubts`` are about all of them.
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.facts = facts
+        self.maps = 0
+
+    @abstractmethod
+    def add(self, target: Tensor) -> str | None:
+        """Count a map [H, W]; returns what is wrong with it, if anything."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """Numbers, and tables of numbers, by what they are called."""
+
+    @abstractmethod
+    def doubts(self) -> list[str]:
+        """What may be right, but looks as if it were not."""
 
 
-TARGETS = {
-    "segmentation": TargetKind(255, torch.uint8),
-    "depth": TargetKind(0, torch.float32),
-    "saliency": TargetKind(255, torch.uint8),
-    "edges": TargetKind(0, torch.int32),
-}
+class TargetKind(ABC):
+    """How one kind of ground truth is stored, follows its image, is drawn and is counted.
+
+    ignore: the value of a pixel that counts nowhere. dtype: of a map. statistics: what counts its
+    maps for ``data check``.
+    """
+
+    ignore: ClassVar[int]
+    dtype: ClassVar[torch.dtype]
+    statistics: ClassVar[type[TargetStatistics]]
+
+    def resize(self, target: Tensor, size: tuple[int, int]) -> Tensor:
+        """[H, W] → [*size], nearest: values are never mixed."""
+        if target.shape == size:
+            return target
+        resized = F.interpolate(target[None, None].float(), size, mode="nearest-exact")
+        return resized[0, 0].to(target.dtype)
+
+    def zoomed(self, target: Tensor, zoom: Tensor) -> Tensor:  # noqa: ARG002
+        """What targets [B, H, W] become where their images were magnified by ``zoom`` [B, 1, 1].
+
+        ``ignore`` must stay what it is.
+        """
+        return target
+
+    @abstractmethod
+    def draw(self, target: Tensor, palette: Palette = ()) -> RGB:
+        """A map [H, W] as RGB [H, W, 3]; ignored pixels are black.
+
+        palette: the data set's colours of classes.
+        """
+
+
+TARGETS: Registry[type[TargetKind]] = Registry(
+    "target", "datasets.targets", listing="the files of datasets/targets"
+)
+"""Kinds of ground truth by the name of a target, which is the name of its task too."""
 
 
 @dataclass(frozen=True)

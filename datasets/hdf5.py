@@ -197,7 +197,9 @@ def _texts(coded: Any) -> list[str]:
 
 def _check_array(kind: str, array: h5py.Dataset) -> None:
     """Raises ValueError for what is no image [3, H, W], or no target [H, W] of its type."""
-    wanted = "uint8" if kind == IMAGE else str(TARGETS[kind].dtype).removeprefix("torch.")
+    if kind not in (IMAGE, *TARGETS.names()):
+        raise ValueError(f"{kind!r} is no known target")
+    wanted = "uint8" if kind == IMAGE else str(TARGETS.get(kind).dtype).removeprefix("torch.")
     sides, shape = (array.shape[1:], array.shape[:1]) if kind == IMAGE else (array.shape, (3,))
     pixels = math.prod(sides)
     if array.dtype != wanted or shape != (3,) or len(sides) != 2:

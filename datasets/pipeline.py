@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.annotators import pack, unpack
 from common.errors import DataError, UsageError, first_line
 from datasets.base import DATASETS, TARGETS, DenseDataset, Sample
 from datasets.files import one_of
@@ -136,30 +135,8 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_target(name: str, target: Tensor, size: tuple[int, int]) -> Tensor:
-    """[H, W] → [*size], nearest: labels and depths are never mixed, and no edge is lost."""
-    if target.shape == size:
-        return target
-    if name == "edges" and (size[0] < target.shape[0] or size[1] < target.shape[1]):
-        grown = max(size[0], target.shape[0]), max(size[1], target.shape[1])
-        return _shrink_edges(resize_target(name, target, grown), size)
-    resized = F.interpolate(target[None, None].float(), size, mode="nearest-exact")
-    return resized[0, 0].to(target.dtype)
-
-
-def _shrink_edges(packed: Tensor, size: tuple[int, int]) -> Tensor:
-    """Every marked pixel marks the one that it falls into; nearest would break thin lines."""
-    rows, columns = (
-        ((torch.arange(old) + 0.5) * new / old).long()
-        for old, new in zip(packed.shape, size, strict=True)
-    )
-    seen = unpack(packed)
-    if not len(seen):
-        return packed.new_zeros(size)
-    marks = torch.zeros(len(seen), *size, dtype=torch.bool)
-    annotator, y, x = seen.nonzero(as_tuple=True)
-    marks[annotator, rows[y], columns[x]] = True
-    known = F.interpolate((packed != 0)[None, None].float(), size, mode="nearest-exact")[0, 0]
-    return pack(marks, known > 0)
+    """[H, W] → [*size], as the target's kind resizes its maps."""
+    return TARGETS.get(name)().resize(target, size)
 
 
 def turn(sample: Sample) -> Sample:
@@ -260,7 +237,7 @@ class Resized(Dataset[Sample]):
         sample = fitted(sample, self.size, self.turned, self.targets)
         if self.targets:
             for name in set(self.names) - set(targets):
-                kind = TARGETS[name]
+                kind = TARGETS.get(name)
                 sample.targets[name] = torch.full(self.size, kind.ignore, dtype=kind.dtype)
         return sample
 

@@ -4,10 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from common.drawing import RGB, Palette, Picture, grey
 from common.registry import Registry
 from tasks.losses.base import Loss, Term
 from tasks.metrics.base import Accumulator, MetricInfo
@@ -21,7 +25,11 @@ class Task(ABC):
 
     target: the key of a sample's ground truth. main: the metric that ranks, unprefixed. columns:
     the metrics that a table shows, main first. ignore: the target value of a pixel that counts
-    nowhere. channels: of the logits.
+    nowhere. channels: of the logits. unit, formula: of the prediction, and how it follows from
+    logits, for exported files. caption: what the colours of ``draw`` mean. pipeline_tag: what model
+    hubs call the task, if they have a name for it.
+
+    A name is of letters, digits and hyphens: files are named by it, ``+`` joins several.
     """
 
     name: ClassVar[str]
@@ -30,11 +38,20 @@ class Task(ABC):
     columns: ClassVar[tuple[str, ...]]
     ignore: ClassVar[int]
     default_loss: ClassVar[str]
+    unit: ClassVar[str] = ""
+    formula: ClassVar[str] = ""
+    caption: ClassVar[str] = ""
+    pipeline_tag: ClassVar[str] = ""
     channels: int
 
     def __init__(self, loss: str | None) -> None:
         self.loss_text = loss or self.default_loss
         self._loss = Loss(self.loss_text, self.loss_terms())
+
+    @classmethod
+    def channels_for(cls, classes: int) -> int:  # noqa: ARG003
+        """Channels of the logits for ``classes`` classes, which most tasks do not have."""
+        return cls.channels
 
     @abstractmethod
     def loss_terms(self) -> Mapping[str, Term]:
@@ -93,6 +110,23 @@ class Task(ABC):
         """The prediction [H, W] that has ``value`` everywhere."""
         return torch.full(target.shape, value)
 
+    @abstractmethod
+    def draw(self, prediction: Tensor, truth: Tensor, palette: Palette = ()) -> RGB:
+        """A prediction [H, W] as RGB [H, W, 3], in the colours that its ground truth is drawn in.
+
+        palette: the data set's colours of classes.
+        """
+
+    @abstractmethod
+    def maps(
+        self, image: Tensor, prediction: Tensor, palette: Palette = ()
+    ) -> Mapping[str, Picture]:
+        """What is written of a prediction [H, W] for an image uint8 [3, H, W], by file suffix.
+
+        ``NAME`` has the values; ``NAME_view`` or ``NAME_overlay``, if there is one, is to be looked
+        at.
+        """
+
     @property
     def main(self) -> str:
         """Key of the ranking metric in a result, with the protocol it depends on."""
@@ -107,12 +141,37 @@ class PixelProbability(Task):
     """A task of one logit a pixel: the probability that the pixel belongs to what is sought."""
 
     channels = 1
+    unit = "probability"
+    formula = "sigmoid(logits)"
 
     def activate(self, logits: Tensor, scale: float = 1.0) -> Tensor:  # noqa: ARG002
         return logits.sigmoid()
 
     def decide(self, activated: Tensor) -> Tensor:
         return activated[:, 0]
+
+    def draw(
+        self,
+        prediction: Tensor,
+        truth: Tensor,  # noqa: ARG002
+        palette: Palette = (),  # noqa: ARG002
+    ) -> RGB:
+        """White is certain."""
+        return grey(_bytes(prediction))
+
+    def maps(
+        self,
+        image: Tensor,  # noqa: ARG002
+        prediction: Tensor,
+        palette: Palette = (),  # noqa: ARG002
+    ) -> Mapping[str, Picture]:
+        """8 bits, 255 = certain."""
+        return {self.name: Image.fromarray(_bytes(prediction))}
+
+
+def _bytes(probabilities: Tensor) -> NDArray[np.uint8]:
+    values: NDArray[np.float32] = probabilities.numpy()
+    return np.rint(255 * values).astype(np.uint8)
 
 
 TASKS: Registry[type[Task]] = Registry("task", "tasks")

@@ -3,13 +3,27 @@
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from common.drawing import (
+    RGB,
+    Palette,
+    Picture,
+    colour_depth,
+    depth_colours,
+    known_range,
+    with_legend,
+)
 from tasks.base import TASKS, Task
 from tasks.losses import depth as losses
 from tasks.losses.base import Term
 from tasks.metrics.depth import DepthMetrics
+
+MOST_MM = 65_535
 
 
 @TASKS.register("depth")
@@ -27,6 +41,13 @@ class Depth(Task):
     ignore = 0
     default_loss = "silog+0.5*gradient"
     channels = 1
+    unit = "m"
+    formula = "min_depth * (max_depth / min_depth) ** sigmoid(logits)"
+    caption = (
+        "Near is bright, over the range of the ground truth's depths. Black: no ground truth, "
+        "or as far as its farthest point and beyond."
+    )
+    pipeline_tag = "depth-estimation"
 
     def __init__(
         self, min_depth: float, max_depth: float, crop: str | None = None, loss: str | None = None
@@ -59,6 +80,26 @@ class Depth(Task):
     def accumulator(self) -> DepthMetrics:
         return DepthMetrics(self.min_depth, self.max_depth, self.crop)
 
+    def draw(
+        self,
+        prediction: Tensor,
+        truth: Tensor,
+        palette: Palette = (),  # noqa: ARG002
+    ) -> RGB:
+        """Over the range of the ground truth."""
+        return colour_depth(prediction.numpy(), known_range(truth.numpy()))
+
+    def maps(
+        self,
+        image: Tensor,  # noqa: ARG002
+        prediction: Tensor,
+        palette: Palette = (),  # noqa: ARG002
+    ) -> Mapping[str, Picture]:
+        """16-bit millimetres (65,535: that or more), and colours with a scale in metres."""
+        metres = prediction.numpy()
+        millimetres = np.clip(np.rint(metres * 1000), 0, MOST_MM).astype(np.uint16)
+        return {self.name: Image.fromarray(millimetres), f"{self.name}_view": _view(metres)}
+
     def best_constant(self, targets: Iterable[Tensor]) -> float:
         """The constant of least mean |g − c| / g: the median of the depths weighted by 1 / g.
 
@@ -73,3 +114,21 @@ class Depth(Task):
         depths, order = torch.cat(samples).sort()
         weight = torch.cat(weights)[order].cumsum(0)
         return float(depths[torch.searchsorted(weight, weight[-1] / 2)])
+
+
+def _view(metres: NDArray[np.float32]) -> Picture:
+    log = np.log(np.maximum(metres, 1e-6))
+    low, high = float(log.min()), float(log.max())
+    picture = (depth_colours(log, low, high) * 255).astype(np.uint8)
+    places = np.linspace(0, 1, 6) if high > low else np.zeros(1)
+    marks = np.exp(low + places * (high - low))
+    # as many decimals as tell the marks apart
+    digits = next(
+        n for n in range(2, 9) if n == 8 or len({f"{m:.{n}f}" for m in marks}) == len(marks)
+    )
+    colours = (255 * depth_colours(places, 0, 1)).astype(int).tolist()
+    rows = [
+        (f"{mark:.{digits}f} m", "", tuple(colour))
+        for mark, colour in zip(marks, colours, strict=True)
+    ]
+    return with_legend(picture, rows)

@@ -24,6 +24,10 @@ class Edges(PixelProbability):
     columns = ("ods", "ois", "ap", "r50")
     ignore = IGNORE
     default_loss = "bce"
+    caption = (
+        "Prediction: white is certainly an edge, black certainly none. Ground truth: the "
+        "brighter, the more annotators drew it."
+    )
 
     def __init__(self, loss: str | None = None) -> None:
         super().__init__(loss)

@@ -20,6 +20,10 @@ class Saliency(PixelProbability):
     columns = ("maxf", "meanf", "mae", "smeasure", "maxe")
     ignore = 255
     default_loss = "bce+iou"
+    caption = (
+        "Prediction: white is certainly salient, black certainly not. Ground truth: white "
+        "is salient."
+    )
 
     def __init__(self, loss: str | None = None) -> None:
         super().__init__(loss)

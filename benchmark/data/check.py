@@ -16,10 +16,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from benchmark.data.statistics import STATISTICS, TargetStatistics
 from common.errors import DataError
 from common.progress import Listener
-from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
+from datasets.base import (
+    DATASETS,
+    TARGETS,
+    DatasetInfo,
+    DenseDataset,
+    Sample,
+    TargetStatistics,
+)
 from datasets.pipeline import opener
 
 
@@ -84,9 +90,9 @@ class Check:
                 images.add(sample.image)
                 self._compare(split, index, sample)
             for task in tasks:
-                if task in sample.targets and task in STATISTICS:
+                if task in sample.targets:
                     if task not in targets:
-                        targets[task] = STATISTICS[task](self.info.tasks[task])
+                        targets[task] = TARGETS.get(task).statistics(self.info.tasks[task])
                     if problem := targets[task].add(sample.targets[task]):
                         self.problems.append(f"{split}: {sample.name}: {task}: {problem}")
             listener.step(sample.name)

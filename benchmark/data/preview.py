@@ -10,8 +10,7 @@ from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.numerics import seed_everything
 from benchmark.training.batches import make_augment
 from common.errors import UsageError
-from datasets.base import DATASETS
-from datasets.drawing import colour_target
+from datasets.base import DATASETS, TARGETS
 from datasets.pipeline import Resized, open_split
 
 GAP = 4
@@ -40,11 +39,11 @@ def contact_sheet(
     for index in range(0, min(len(part), step * count), step):
         image, maps = data[index].image, data[index].targets
         tiles = [image.permute(1, 2, 0).numpy()]
-        tiles += [colour_target(n, m, palette) for n, m in maps.items()]
+        tiles += [TARGETS.get(n)().draw(m, palette) for n, m in maps.items()]
         if len(names) == 1:
             moved, changed = augment(image[None].float() / 255, {n: maps[n][None] for n in names})
             tiles.append((moved[0].permute(1, 2, 0) * 255).to(torch.uint8).numpy())
-            tiles += [colour_target(n, m[0], palette) for n, m in changed.items()]
+            tiles += [TARGETS.get(n)().draw(m[0], palette) for n, m in changed.items()]
         rows.append(tiles)
     height = max(tile.shape[0] for tiles in rows for tile in tiles) + GAP
     widths = [max(tiles[i].shape[1] for tiles in rows) + GAP for i in range(len(rows[0]))]

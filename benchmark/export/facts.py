@@ -9,19 +9,6 @@ from benchmark.results.result import Result
 from datasets.base import DATASETS
 from tasks.base import Task
 
-UNITS = {
-    "segmentation": "class index",
-    "depth": "m",
-    "saliency": "probability",
-    "edges": "probability",
-}
-DECISIONS = {
-    "segmentation": "argmax(logits, axis=1)",
-    "depth": "min_depth * (max_depth / min_depth) ** sigmoid(logits)",
-    "saliency": "sigmoid(logits)",
-    "edges": "sigmoid(logits)",
-}
-"""How the unit follows from logits."""
 PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxscript")
 
 
@@ -39,8 +26,7 @@ def versions() -> dict[str, str]:
 def task_facts(config: ResolvedRun, task: Task, result: Result | None) -> dict[str, Any]:
     """What a task's output means: unit, classes, depth range; its score and protocol, if known."""
     facts: dict[str, Any] = {"title": task.title, "channels": task.channels}
-    facts["unit"] = UNITS.get(task.name, "")
-    facts["from_logits"] = DECISIONS.get(task.name, "")
+    facts |= {"unit": task.unit, "from_logits": task.formula}
     facts |= DATASETS.get(config.dataset).info.tasks[task.name]
     scored = result.by_task().get(task.name) if result is not None else None
     if scored is not None and scored.columns:

@@ -10,11 +10,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from benchmark.results.result import Result
 from common.words import number
 from datasets.base import DATASETS
+from tasks.base import TASKS
 from tasks.metrics.names import metric_name
 
 TEMPLATES = Path(__file__).parent / "templates"
-PIPELINES = {"segmentation": "image-segmentation", "depth": "depth-estimation"}
-"""What hubs call a task, where they have a name for it."""
 
 
 def model_card(result: Result, facts: Mapping[str, Any], repo: str, wiring: str = "") -> str:
@@ -51,14 +50,14 @@ def _front_matter(result: Result, repo: str) -> dict[str, Any]:
         "library_name": "sparsemask-bench",
         "tags": list(dict.fromkeys(tags)),
     }
-    if len(tasks) == 1 and tasks[0] in PIPELINES:
-        front["pipeline_tag"] = PIPELINES[tasks[0]]
+    if len(tasks) == 1 and (tag := TASKS.get(tasks[0]).pipeline_tag):
+        front["pipeline_tag"] = tag
     front["model-index"] = [
         {
             "name": repo.rpartition("/")[2],
             "results": [
                 {
-                    "task": {"type": PIPELINES.get(task, task)},
+                    "task": {"type": TASKS.get(task).pipeline_tag or task},
                     "dataset": {
                         "name": DATASETS.get(config.dataset).info.title,
                         "type": config.dataset,

@@ -23,7 +23,8 @@ from starlette.routing import Route
 from starlette.types import Message
 from torch import Tensor
 
-from benchmark.predict.maps import Picture, png
+from benchmark.predict.maps import png
+from common.drawing import Picture
 from common.errors import DataError, reason
 from datasets.files import FORMATS, read_any_image
 

@@ -15,8 +15,7 @@ from benchmark.experiment.numerics import autocast
 from benchmark.results.layout import PICTURES as FOLDER
 from common.files import write_atomic
 from common.limits import PICTURE, LimitError, read_bytes
-from datasets.base import DATASETS
-from datasets.drawing import colour_target, known_range
+from datasets.base import DATASETS, TARGETS
 from datasets.pipeline import Resized
 from tasks.base import Task
 
@@ -43,8 +42,7 @@ def save_strips(
 ) -> None:
     """Write ``samples/TASK_NUMBER_NAME_PART.webp`` of images spread evenly over ``data``.
 
-    The same images for every run on the same split. Depth of a prediction is coloured over the
-    range of its ground truth.
+    The same images for every run on the same split.
     """
     device = torch.device(config.device)
     palette = DATASETS.get(config.dataset).info.palette
@@ -62,14 +60,11 @@ def save_strips(
             if target is None:
                 continue
             height, width = target.shape
-            prediction = task.predict_at(logits[task.name][0], height, width).float().cpu()
-            if task.target == "segmentation":
-                prediction = prediction.to(torch.uint8)
-            extent = known_range(target) if task.target == "depth" else None
+            prediction = task.predict_at(logits[task.name][0], height, width).cpu()
             pictures = (
                 sample.image.permute(1, 2, 0).numpy(),
-                colour_target(task.target, target, palette, extent),
-                colour_target(task.target, prediction, palette, extent, predicted=True),
+                TARGETS.get(task.target)().draw(target, palette),
+                task.draw(prediction, target, palette),
             )
             safe = "".join(c if c.isalnum() or c in "-." else "-" for c in sample.name)[-60:]
             for part, picture in zip(PARTS, pictures, strict=True):

@@ -91,8 +91,8 @@ def test_outside_the_image_is_black_and_ignored() -> None:
     torch.testing.assert_close(moved[..., :-2, 6:], images[..., 2:, :-6], rtol=0, atol=1e-5)
     for name, target in targets.items():
         out = augment.warp_target(geometry, name, target)
-        assert (out[..., :6] == TARGETS[name].ignore).all()
-        assert (out[..., -2:, :] == TARGETS[name].ignore).all()
+        assert (out[..., :6] == TARGETS.get(name).ignore).all()
+        assert (out[..., -2:, :] == TARGETS.get(name).ignore).all()
         assert torch.equal(out[..., :-2, 6:], target[..., 2:, :-6])
 
 

@@ -23,7 +23,7 @@ from benchmark.report.page.rows import (
     place_of,
     shown_rows,
 )
-from benchmark.report.page.strips import CAPTIONS, Pictures, pictures_of
+from benchmark.report.page.strips import Pictures, pictures_of
 from benchmark.report.page.wirings import Wirings
 from benchmark.results.result import Result
 from benchmark.results.store import load
@@ -31,6 +31,7 @@ from benchmark.wiring.names import lines
 from benchmark.wiring.svg import wiring_svg
 from common.limits import printable
 from common.words import COST_NAMES, number
+from tasks.base import TASKS
 from tasks.metrics.names import metric_name
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -128,7 +129,7 @@ def page(boards: Sequence[Board], overall: Sequence[Overall], most: int = ROWS) 
         "data": _island([_board_data(view) for view in views]),
         "runs": runs,
         "range_width": RANGE,
-        "captions": CAPTIONS,
+        "captions": {n: text for n in TASKS.names() if (text := TASKS.get(n).caption)},
         "number": number,
         "metric_name": metric_name,
         **_inlined(),

@@ -8,17 +8,6 @@ from benchmark.report.page.rows import Shown
 from benchmark.results.samples import Strip, read_strips
 
 OVERHEAD = 160  # bytes of markup around a picture
-CAPTIONS = {
-    "depth": "Near is bright, over the range of the ground truth's depths. Black: no ground truth, "
-    "or as far as its farthest point and beyond.",
-    "segmentation": "Each class has the data set's colour for it. Black in the ground truth: "
-    "not scored, or a class of that colour.",
-    "saliency": "Prediction: white is certainly salient, black certainly not. Ground truth: white "
-    "is salient.",
-    "edges": "Prediction: white is certainly an edge, black certainly none. Ground truth: the "
-    "brighter, the more annotators drew it.",
-}
-"""What the colours of a task's pictures mean."""
 
 
 @dataclass

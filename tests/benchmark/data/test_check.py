@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from benchmark.data.check import check
-from benchmark.data.statistics import STATISTICS
 from common.annotators import pack as annotated
 from common.progress import Silent
+from datasets.base import TARGETS
 from datasets.scenes import scenes
 from tests.support import line
 
@@ -33,7 +33,7 @@ def report(root: Path | None, name: str = "camvid", task: str = "segmentation") 
 
 
 def counted(kind: str, *maps: torch.Tensor) -> tuple[dict[str, Any], list[str], list[str | None]]:
-    statistics = STATISTICS[kind](FACTS[kind])
+    statistics = TARGETS.get(kind).statistics(FACTS[kind])
     problems = [statistics.add(target) for target in maps]
     return statistics.summary(), statistics.doubts(), problems
 

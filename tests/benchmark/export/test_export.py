@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from benchmark.export import export as shipping
 from benchmark.export import formats as exporting
-from benchmark.export.facts import DECISIONS
 from benchmark.export.formats import METADATA, opened, sizes_of, write
 from benchmark.export.network import Shipped
 from benchmark.export.verify import checks
@@ -128,7 +127,7 @@ def test_a_file_that_is_wrong_does_not_stay(
 def test_depth_follows_from_logits_as_the_metadata_says() -> None:
     logits = torch.linspace(-4, 4, 9)[None, None, None]
     names = {"min_depth": 0.1, "max_depth": 10.0, "sigmoid": torch.sigmoid, "logits": logits}
-    found = eval(DECISIONS["depth"], names)
+    found = eval(Depth.formula, names)
     torch.testing.assert_close(found[:, 0], Depth(0.1, 10.0).predict(logits))
 
 

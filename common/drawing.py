@@ -1,0 +1,81 @@
+"""Maps as colour images: what ground truth and predictions are both drawn with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+RGB = NDArray[np.uint8]
+Picture = Image.Image
+Palette = Sequence[tuple[int, int, int]]
+Row = tuple[str, str, tuple[int, ...]]
+FALLBACK_PALETTE = "tab20"
+
+
+def _shades(name: str, values: Any) -> NDArray[np.float64]:
+    """The colours [..., 3] in 0…1 of matplotlib's map ``name`` at ``values``."""
+    import matplotlib  # late: 0.2 s that most commands do not need
+
+    shades: NDArray[np.float64] = matplotlib.colormaps[name](values)[..., :3]
+    return shades
+
+
+def class_colours(palette: Palette) -> NDArray[Any]:
+    """[256, 3] in 0…255: the data set's colours, black beyond; without any, 20 that repeat."""
+    if palette:
+        return np.array([*palette, *[(0, 0, 0)] * (256 - len(palette))])
+    return _shades(FALLBACK_PALETTE, np.arange(256) % 20) * 255
+
+
+def colour_classes(classes: NDArray[Any], palette: Palette, ignore: int) -> RGB:
+    """Class indices [H, W] in their colours, as RGB [H, W, 3]; ``ignore`` is black."""
+    known = (classes != ignore)[..., None]
+    return np.where(known, class_colours(palette)[classes], 0).astype(np.uint8)
+
+
+def depth_colours(log: Any, low: float, high: float) -> NDArray[np.float64]:
+    """[..., 3] in 0…1 for the logarithms of depths: bright at ``low``, dark at ``high``."""
+    return _shades("magma", 1 - (log - low) / max(high - low, 1e-6))
+
+
+def known_range(metres: NDArray[Any]) -> tuple[float, float]:
+    """Least and greatest depth of a map in metres, in which 0 is no reading."""
+    known = metres[metres != 0]
+    return (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
+
+
+def colour_depth(metres: NDArray[Any], extent: tuple[float, float]) -> RGB:
+    """Depths [H, W] as RGB [H, W, 3]: near is bright, over ``extent`` in metres; 0 is black."""
+    known = metres != 0
+    low, high = np.log(extent)
+    picture = depth_colours(np.log(np.where(known, metres, 1.0)), low, high) * 255
+    return np.where(known[..., None], picture, 0).astype(np.uint8)
+
+
+def grey(values: NDArray[Any]) -> RGB:
+    """Values [H, W] in 0…255 as RGB [H, W, 3]."""
+    return np.stack([values.astype(np.uint8)] * 3, axis=2)
+
+
+def with_legend(picture: RGB, rows: Sequence[Row]) -> Picture:
+    """The picture [H, W, 3] with a legend to its right: a name, a number and a colour a row."""
+    import matplotlib
+
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    height, width = picture.shape[:2]
+    size = int(np.clip(height / 24, 11, 28))
+    line = size + size // 2
+    font = ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), size)
+    label = max(int(font.getlength(f"{name}  {number}")) for name, number, _ in rows)
+    panel = label + 3 * size
+    canvas = Image.new("RGB", (width + panel, max(height, line * len(rows) + size)), "white")
+    canvas.paste(Image.fromarray(picture), (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for index, (name, number, colour) in enumerate(rows):
+        x, y = width + size // 2, size // 2 + index * line
+        draw.rectangle((x, y, x + size, y + size), fill=colour, outline="black")
+        draw.text((x + size + size // 2, y - 1), f"{name}  {number}".rstrip(), "black", font)
+    return canvas
