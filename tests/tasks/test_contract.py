@@ -4,18 +4,21 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from common.annotators import pack
 from common.errors import UsageError
+from datasets.base import TARGETS
 from tasks.base import TASKS, Task
 from tasks.depth import Depth
 from tasks.saliency import Saliency
 from tasks.segmentation import Segmentation
 
 CLASSES = ("sky", "road", "tree", "car")
+PALETTE = ((70, 130, 180), (128, 64, 128), (107, 142, 35), (0, 0, 142))
 H, W = 24, 32
 
 
@@ -98,6 +101,31 @@ class TestContract:
             info = task.metric_info(column)
             assert info.name == column
         assert task.loss_text == task.default_loss
+        assert task.unit
+        assert task.caption.endswith(".")
+        assert task.ignore == TARGETS.get(task.target).ignore
+        assert type(task).channels_for(task.channels) == task.channels
+
+    def test_the_formula_is_what_is_predicted(
+        self, task: Task, settings: dict[str, Any], logits: Tensor
+    ) -> None:
+        names = {"sigmoid": torch.sigmoid, "argmax": lambda x, axis: x.argmax(axis)}
+        found = eval(task.formula, {**names, **settings, "logits": logits})
+        expected = task.predict(logits)
+        torch.testing.assert_close(found.reshape(expected.shape), expected)
+
+    def test_a_prediction_is_drawn_and_written(
+        self, name: str, task: Task, logits: Tensor, target: Tensor
+    ) -> None:
+        prediction = task.predict(logits)[0]
+        drawn = task.draw(prediction, target[0], PALETTE)
+        assert drawn.shape == (H, W, 3)
+        assert drawn.dtype == np.uint8
+        assert len(np.unique(drawn)) > 1
+        image = torch.zeros(3, H, W, dtype=torch.uint8)
+        maps = task.maps(image, prediction, PALETTE)
+        assert maps[name].size == (W, H)
+        assert {suffix.removeprefix(name) for suffix in maps} <= {"", "_view", "_overlay"}
 
     def test_every_loss_is_finite_and_pulls_at_every_image(
         self, task: Task, settings: dict[str, Any], logits: Tensor, target: Tensor
@@ -289,6 +317,16 @@ def test_the_best_depth_of_a_large_image_is_found_from_some_of_its_pixels() -> N
     weights = (1 / depths).cumsum(0)
     exact = float(depths[(weights < weights[-1] / 2).sum()])
     assert best == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["segmentation", "depth"])
+def test_a_perfect_prediction_has_the_colours_of_its_truth(name: str) -> None:
+    settings, targets, _ = CASES[name]
+    task, target = TASKS.get(name)(**settings), targets(seeded())[0]
+    known = (target != task.ignore).numpy()
+    truth = TARGETS.get(name)().draw(target, PALETTE)
+    assert len(np.unique(truth[known], axis=0)) >= 4
+    assert np.array_equal(task.draw(target, target, PALETTE)[known], truth[known])
 
 
 # --- saliency ------------------------------------------------------------------------------------

@@ -124,13 +124,6 @@ def test_a_file_that_is_wrong_does_not_stay(
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 
-def test_depth_follows_from_logits_as_the_metadata_says() -> None:
-    logits = torch.linspace(-4, 4, 9)[None, None, None]
-    names = {"min_depth": 0.1, "max_depth": 10.0, "sigmoid": torch.sigmoid, "logits": logits}
-    found = eval(Depth.formula, names)
-    torch.testing.assert_close(found[:, 0], Depth(0.1, 10.0).predict(logits))
-
-
 @pytest.mark.slow
 def test_weights_that_were_not_scored_have_no_score(
     cli: Cli, runs: dict[str, Path], tmp_path: Path
