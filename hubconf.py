@@ -75,7 +75,8 @@ def _network(
     from benchmark.results.checkpoint import open_checkpoint
     from common.errors import UsageError
     from models.backbones import create_backbone, input_statistics
-    from models.predictor import DensePredictor, build_decoder
+    from models.create import create_decoder
+    from models.predictor import DensePredictor
     from tasks.base import TASKS
 
     if checkpoint is not None:
@@ -88,4 +89,4 @@ def _network(
     heads = {name: classes if name == "segmentation" else 1 for name in names}
     body = create_backbone(backbone, dict(backbone_args), None, pretrained)
     mean, std = input_statistics(backbone, None)
-    return DensePredictor(body, build_decoder(decoder, body), heads, mean, std).eval()
+    return DensePredictor(body, create_decoder(decoder, body.features), heads, mean, std).eval()

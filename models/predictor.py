@@ -1,10 +1,9 @@
-"""DensePredictor: backbone, decoder and a head for each task, as one network."""
+"""Backbone, decoder and a head for each task, as one network."""
 
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,19 +11,14 @@ from torch import Tensor, nn
 
 from common.errors import UsageError
 from models.backbones import Backbone
-from models.connected_decoder import ConnectedDecoder
-from models.connectivity import Connectivity
-from models.decoders.base import DECODERS, Decoder, SeparateDecoders
+from models.decoders.base import Decoder, SeparateDecoders
 from models.fusion import clamped_features, fold_batch_norms
 
-WIRED = "connectivity:"
+Kind = TypeVar("Kind", bound="Predictor")
 
 
-class DensePredictor(nn.Module):
-    """Images [B, 3, H, W] in 0…1 → logits by task, each [B, channels, H, W].
-
-    In training, a decoder with deep supervision adds its side outputs as ``TASK/side1``, …, of the
-    same shape, or [B, channels] where a side is about the whole image.
+class Predictor(nn.Module):
+    """``backbone``, ``decoder``, ``heads`` by task; kinds differ in what ``forward`` returns.
 
     Normalisation by ``mean`` and ``std``, padding to what backbone and decoder take, and the
     bilinear resizing to the input size are part of the network, so that what is timed is what is
@@ -52,7 +46,20 @@ class DensePredictor(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.size_divisor = math.lcm(backbone.size_divisor, decoder.info.size_divisor)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    @classmethod
+    def of(cls: type[Kind], other: "Predictor") -> Kind:
+        """``other`` as a predictor of this kind: of the same parts, in the same mode."""
+        mean, std = (values.flatten().tolist() for values in (other.mean, other.std))
+        same = cls(other.backbone, other.decoder, {}, mean, std)
+        same.heads = other.heads
+        return same.to(other.mean.device).train(other.training)
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Images [B, 3, H, W] in 0…1 → logits by task, each [B, channels, H, W].
+
+        In training, a decoder with deep supervision adds its side outputs as ``TASK/side1``, …, of
+        the same shape, or [B, channels] where a side is about the whole image.
+        """
         height, width = images.shape[-2:]
         x = (images - self.mean) / self.std
         padded = [-size % self.size_divisor for size in (height, width)]
@@ -79,7 +86,7 @@ class DensePredictor(nn.Module):
         return found
 
     @torch.no_grad()
-    def fuse(self) -> "DensePredictor":
+    def fuse(self: Kind) -> Kind:
         """A copy for inference, of the same outputs: BatchNorm folded, dead parts gone."""
         fused = copy.deepcopy(self).eval()
         height, width = self.backbone.fixed_size or (64, 64)
@@ -99,23 +106,24 @@ class DensePredictor(nn.Module):
             )
 
 
-def wiring_file(decoder: str) -> Path | None:
-    """The file that ``connectivity:FILE.json`` names; None for a decoder of the registry."""
-    return Path(decoder.removeprefix(WIRED)).expanduser() if decoder.startswith(WIRED) else None
+class DensePredictor(Predictor):
+    """Images [B, 3, H, W] in 0…1 → ``outputs``: logits by task."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return self.outputs(images)
 
 
-def build_decoder(
-    name: str, backbone: Backbone, wiring: Mapping[str, Any] | None = None
-) -> Decoder:
-    """The decoder called ``name``, or wired by ``connectivity:FILE.json``, for ``backbone``.
+class TaskPredictor(Predictor):
+    """A predictor of one task: images [B, 3, H, W] in 0…1 → its logits [B, channels, H, W].
 
-    wiring: the file's strides and stages, where they are known; then it is not read. Raises
-    UsageError for an unknown name, a file that is no connectivity, and features that the decoder
-    cannot use.
+    Side outputs of a decoder with deep supervision are in ``outputs`` only.
     """
-    file = wiring_file(name)
-    if file is None:
-        return DECODERS.get(name)(backbone.features)
-    strides = [f.stride for f in backbone.features]
-    source = Connectivity.load(file) if wiring is None else Connectivity.recorded(file.stem, wiring)
-    return ConnectedDecoder(backbone.features, source.transfer(strides))
+
+    def forward(self, images: Tensor) -> Tensor:
+        (task,) = self.heads
+        return self.outputs(images)[task]
+
+
+def plain(model: DensePredictor) -> Predictor:
+    """``model`` as users of Python get it: that of one task returns its logits themselves."""
+    return TaskPredictor.of(model) if len(model.heads) == 1 else model

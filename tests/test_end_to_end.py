@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from models.backbones import create_backbone
+from models.create import create_decoder
 from models.decoders.base import DECODERS
-from models.predictor import DensePredictor, build_decoder
+from models.predictor import DensePredictor
 from tests.support import ROOT, SHARED, WEIGHTS
 
 pytestmark = pytest.mark.slow
@@ -108,7 +109,7 @@ def test_every_decoder_runs_on_other_backbones(name):
     assert len(DECODERS.names()) - len(names) == (0 if 2 in strides else 1)  # LinkNet alone
     for decoder in names:
         body = copy.deepcopy(backbone)
-        model = DensePredictor(body, build_decoder(decoder, body), {"task": 3}).train()
+        model = DensePredictor(body, create_decoder(decoder, body.features), {"task": 3}).train()
         model(images)["task"].square().mean().backward()
         gradients = [p.grad for p in model.heads.parameters() if p.grad is not None]
         assert gradients, decoder

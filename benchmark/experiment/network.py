@@ -1,7 +1,8 @@
-"""From a configuration to a network."""
+"""From names, or a configuration, to a network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +12,66 @@ from benchmark.experiment.numerics import seed_everything
 from common.errors import UsageError
 from datasets.augment import check_crop
 from datasets.base import DATASETS
-from models.backbones import Backbone, create_backbone
+from models.backbones import Backbone, create_backbone, input_statistics
+from models.create import check_decoder, create_decoder
 from models.decoders.base import Decoder, SeparateDecoders
-from models.predictor import DensePredictor, build_decoder
-from tasks.base import Task
+from models.predictor import DensePredictor, Predictor, plain
+from tasks.base import TASKS, Task
+
+
+def create_model(
+    decoder: str,
+    backbone: str,
+    *,
+    task: str = "segmentation",
+    classes: int | None = None,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    width: int | None = None,
+    backbone_args: Mapping[str, Any] | None = None,
+) -> Predictor:
+    """A new network: images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W].
+
+    decoder: see ``list_decoders``, or ``connectivity:FILE.json``. backbone: a timm model with at
+    least four strides. task: segmentation, depth, saliency or edges; or several joined by ``+``,
+    whose logits the network returns by name. classes: channels of a segmentation. pretrained:
+    download timm's weights of the backbone; weights: read them from this ``.safetensors`` or
+    ``.pth`` file. width: channels of the decoder's own maps, where it has a choice. backbone_args:
+    passed to ``timm.create_model``.
+
+    All other weights are random (torch's generator), and the network is in training mode, as every
+    new module. Normalisation, padding and resizing are part of it: it takes images of any size.
+    Its parts are ``backbone``, ``decoder`` and ``heads``. ``model.outputs(images)`` gives the
+    logits by task, in training with the side outputs of deep supervision. ``model.fuse()`` is a
+    faster copy for inference. ``load_state_dict`` takes the weights of a run of these choices;
+    ``load_model`` builds a run's network and needs no choices.
+
+    Raises UsageError for unknown names and for what does not fit together, DataError for a file of
+    weights that is missing or another network's.
+    """
+    heads = _channels(task, classes)
+    if pretrained and weights is not None:
+        raise UsageError(f"weights={weights}: give it or pretrained, not both")
+    check_decoder(decoder)  # before anything is downloaded
+    path = None if weights is None else Path(weights).expanduser()
+    body = create_backbone(backbone, backbone_args, path, pretrained)
+    made = create_decoder(decoder, body.features, width=width)
+    return plain(DensePredictor(body, made, heads, *input_statistics(backbone, path)))
+
+
+def _channels(task: str, classes: int | None) -> dict[str, int]:
+    """Channels of each of the tasks that ``a+b`` joins."""
+    names = task.split("+")
+    fixed = {name: getattr(TASKS.get(name), "channels", None) for name in names}
+    if len(fixed) < len(names):
+        raise UsageError(f"task {task}: names a task twice")
+    if classes is None and None in fixed.values():
+        raise UsageError(f"task {task}: say how many classes there are, as in classes=21")
+    if classes is not None and None not in fixed.values():
+        raise UsageError(f"classes={classes}: task {task} has no classes: leave it out")
+    if classes is not None and classes < 1:
+        raise UsageError(f"classes={classes}: expected at least one")
+    return {name: channels or classes or 0 for name, channels in fixed.items()}
 
 
 @dataclass(frozen=True)
@@ -34,11 +91,13 @@ class NetworkSpec:
 
     def make_decoder(self, backbone: Backbone) -> Decoder | SeparateDecoders:
         """The decoder on ``backbone``, or one for each head."""
+
+        def decoder() -> Decoder:
+            return create_decoder(self.decoder, backbone.features, wiring=self.wiring)
+
         if not self.separate_decoders:
-            return build_decoder(self.decoder, backbone, self.wiring)
-        return SeparateDecoders(
-            {task: build_decoder(self.decoder, backbone, self.wiring) for task in self.heads}
-        )
+            return decoder()
+        return SeparateDecoders({task: decoder() for task in self.heads})
 
     def build(self) -> DensePredictor:
         """The network on the CPU. Raises UserError for what does not fit together."""

@@ -27,8 +27,8 @@ from common.limits import WEIGHTS, LimitError, check_size
 from datasets.base import DATASETS
 from models.backbones import input_statistics
 from models.connectivity import Connectivity
+from models.decoder_name import DecoderName
 from models.decoders.base import DECODERS
-from models.predictor import wiring_file
 from tasks.base import TASKS, Task
 
 AXES = ("backbone", "decoder", "seed")
@@ -68,9 +68,8 @@ class PlannedRun:
     def of(cls, config: ResolvedRun, results: Path) -> "PlannedRun":
         """The folder, in ``results``, is named for people and made unique by the key."""
         key = run_key(config)
-        decoder = config.decoder
-        if config.wiring is not None:  # a file's name will do
-            decoder = f"connectivity-{Path(decoder.partition(':')[2]).stem}"
+        name = DecoderName.parse(config.decoder)
+        decoder = name.label if name.file is None else f"connectivity-{name.label}"
         parts = (config.task, config.dataset, config.backbone, decoder, f"seed{config.seed}", key)
         return cls(config, key, results / "_".join(part.replace("/", "-") for part in parts))
 
@@ -102,7 +101,7 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
     Raises UsageError for unknown names, DataError for a missing weights file.
     """
     make_tasks(config)
-    file = wiring_file(config.decoder) if isinstance(config, RunConfig) else None
+    file = DecoderName.parse(config.decoder).file if isinstance(config, RunConfig) else None
     if isinstance(config, RunConfig) and file is None:
         DECODERS.get(config.decoder)
     defaults = {**FALLBACKS, **DATASETS.get(config.dataset).info.defaults}

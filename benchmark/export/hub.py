@@ -26,7 +26,7 @@ from common.extras import need
 from common.files import write_atomic
 from common.limits import RESULT, printable, read_bytes
 from models.connectivity import Connectivity
-from models.predictor import wiring_file
+from models.decoder_name import DecoderName
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 LIBRARY = "sparsemask-bench"
@@ -62,7 +62,7 @@ def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
 
 def wiring_of(config: RunConfig) -> tuple[str, bytes] | None:
     """Name and content of the file that the decoder is wired by; None for other decoders."""
-    file = wiring_file(config.decoder)
+    file = DecoderName.parse(config.decoder).file
     if file is None or config.wiring is None or file.suffix != ".json" or file.name == CONFIG:
         return None
     wiring = Connectivity.recorded(file.stem, config.wiring, config.backbone or "")
@@ -72,12 +72,10 @@ def wiring_of(config: RunConfig) -> tuple[str, bytes] | None:
 def without_paths(result: Result) -> Result:
     """The result without the places of data, weights and wirings on this machine."""
     config = result.config
-    changes: dict[str, Any] = {"data": None}
+    decoder = str(DecoderName.parse(config.decoder).without_folder())
+    changes: dict[str, Any] = {"data": None, "decoder": decoder}
     if config.weights is not None:
         changes["weights"] = Path(config.weights.name)
-    kind, separator, wiring = config.decoder.partition(":")
-    if separator:
-        changes["decoder"] = f"{kind}:{Path(wiring).name}"
     clean = config.model_copy(update=changes)
     shown = clean if config.data is None else clean.model_copy(update={"data": Path("DATA")})
     return result.model_copy(update={"config": clean, "command": command_of(shown)})
@@ -168,7 +166,7 @@ def parse(file: Path, repo: str) -> Result:
     except ValueError as error:
         raise UserError(f"{wrong} ({first_line(error)})") from error
     config = result.config
-    if ":" in config.decoder and config.wiring is None:  # it would be read from a file here
+    if config.wiring is None and DecoderName.parse(config.decoder).file:  # it would be read here
         raise UserError(f"{wrong}: decoder {printable(config.decoder)} without its wiring")
     return without_paths(result)
 

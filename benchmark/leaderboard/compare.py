@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmark.leaderboard.boards import APART, differing, title_of
-from benchmark.leaderboard.rows import label_of
 from benchmark.leaderboard.sides import Side
 from benchmark.results.replicates import load_replicates
 from benchmark.results.result import Result
 from common.errors import UsageError, UserError
+from models.decoder_name import DecoderName
 from tasks.metrics.base import interval
 
 Verdict = Literal["better", "worse", "undecided", "equal", "unknown"]
@@ -190,8 +190,8 @@ def _match(left: Sequence[View], right: Sequence[View]) -> list[tuple[View, View
 
 def _loose(task: str, result: Result) -> tuple[Any, ...]:
     config = result.config
-    title = title_of(task, config)
-    return task, title, config.task, config.backbone, label_of(config.decoder), config.seed
+    title, label = title_of(task, config), DecoderName.parse(config.decoder).label
+    return task, title, config.task, config.backbone, label, config.seed
 
 
 def _network(result: Result) -> str:
@@ -199,7 +199,7 @@ def _network(result: Result) -> str:
 
 
 def _name(result: Result) -> str:
-    return f"{label_of(result.config.decoder)} on {result.config.backbone}"
+    return f"{DecoderName.parse(result.config.decoder).label} on {result.config.backbone}"
 
 
 def _named(view: View) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from benchmark.leaderboard.rows import Board, Overall, OverallRow, Row
 from common.errors import UsageError
+from models.decoder_name import DecoderName
 
 BASELINE = "fcn"
 Identity = tuple[str, str, str]
@@ -100,7 +101,7 @@ def family_of(row: Row) -> str | None:
     None for every other row.
     """
     family, hyphen, _ = row.label.partition("-")
-    return f"{family}-*" if row.decoder.startswith("connectivity:") and hyphen else None
+    return f"{family}-*" if DecoderName.parse(row.decoder).file and hyphen else None
 
 
 def _chosen(rows: Sequence[Row], board: Board) -> Row | None:

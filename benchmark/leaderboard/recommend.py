@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.leaderboard.boards import overlap
-from benchmark.leaderboard.rows import Board, Row, label_of
+from benchmark.leaderboard.rows import Board, Row
 from common.errors import UsageError, UserError
 from common.limits import NUMBER, RESULT, LimitError, parse_json, read_bytes
+from models.decoder_name import DecoderName
 
 SETUP = ("hardware", "threads", "memory_format", "compiled", "amp")
 """What timings of one file must share."""
@@ -203,7 +204,8 @@ def _pair(
     backbone: str, arguments: Mapping[str, Any], decoder: str, size: Sequence[int], head: int
 ) -> tuple[Any, ...]:
     """What a timing of ``speed`` and a row of a board must share. head: its parameters."""
-    return backbone, json.dumps(arguments, sort_keys=True), label_of(decoder), *size, head
+    label = DecoderName.parse(decoder).label
+    return backbone, json.dumps(arguments, sort_keys=True), label, *size, head
 
 
 def amount(cost: str, value: float | None) -> str:

@@ -2,18 +2,12 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from benchmark.results.result import Result
+from models.decoder_name import DecoderName
 
 COSTS = ("latency", "params", "macs", "memory")
-
-
-def label_of(decoder: str) -> str:
-    """A decoder's name for people: of a wiring from a file, the file's."""
-    kind, _, file = decoder.partition(":")
-    return Path(file).stem if kind == "connectivity" and file else decoder
 
 
 @dataclass
@@ -61,7 +55,7 @@ class Row:
     @property
     def label(self) -> str:
         """The decoder's name for people: of a wiring from a file, the file's."""
-        return label_of(self.decoder)
+        return DecoderName.parse(self.decoder).label
 
     def cost(self, name: str) -> float | None:
         """One of ``COSTS`` in ms, parameters, MACs or MB; None where it was not measured."""

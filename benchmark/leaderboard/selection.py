@@ -3,15 +3,15 @@
 import fnmatch
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from benchmark.leaderboard.rows import label_of
 from benchmark.results.result import Result
 from common.errors import UsageError
+from models.decoder_name import DecoderName
 
 NAMES: Mapping[str, Callable[[Result], Collection[str]]] = {
     "task": lambda r: r.config.tasks,
     "dataset": lambda r: (r.config.dataset,),
     "backbone": lambda r: (r.config.backbone or "",),
-    "decoder": lambda r: (label_of(r.config.decoder),),
+    "decoder": lambda r: (DecoderName.parse(r.config.decoder).label,),
     "device": lambda r: (str(r.environment.get("device", "unknown")),),
 }
 """Of a filter, the names that a result goes by."""

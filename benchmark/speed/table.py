@@ -27,9 +27,8 @@ from common.errors import UsageError, UserError, first_line, reason
 from common.extras import need
 from common.progress import Listener, Silent
 from models.backbones import check_name, create_backbone, create_without_weights
-from models.connectivity import Connectivity
-from models.decoders.base import DECODERS
-from models.predictor import DensePredictor, build_decoder, wiring_file
+from models.create import check_decoder, create_decoder
+from models.predictor import DensePredictor
 
 
 def check_names(backbones: Sequence[str], decoders: Sequence[str]) -> None:
@@ -37,11 +36,7 @@ def check_names(backbones: Sequence[str], decoders: Sequence[str]) -> None:
     for name in backbones:
         check_name(name)
     for name in decoders:
-        file = wiring_file(name)
-        if file is None:
-            DECODERS.get(name)
-        else:
-            Connectivity.load(file)
+        check_decoder(name)
 
 
 def speed_rows(
@@ -117,7 +112,7 @@ def speed_rows(
                 try:
                     if pair(row) not in models:
                         with torch.device("cpu" if timed else "meta"):
-                            built = build_decoder(decoder, backbone)
+                            built = create_decoder(decoder, backbone.features)
                             model = DensePredictor(backbone, built, {HEAD: classes})
                         models[pair(row)] = model
                     row.update(_count(models[pair(row)], maps, size, classes))

@@ -9,8 +9,8 @@ from common.errors import UsageError
 from common.registry import nearest
 from datasets.base import DATASETS
 from models.backbones import check_name
+from models.decoder_name import DecoderName
 from models.decoders.base import DECODERS
-from models.predictor import wiring_file
 from tasks.base import TASKS
 
 AXES = ("task", "dataset", "backbone", "decoder", "seed")
@@ -75,7 +75,7 @@ def check_choice(axis: str, value: str, where: str) -> None:
             DATASETS.get(value)
         elif axis == "backbone":
             check_name(value)
-        elif axis == "decoder" and wiring_file(value) is None:
+        elif axis == "decoder" and DecoderName.parse(value).file is None:
             DECODERS.get(value)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones import create_backbone
+from models.create import create_decoder
 from models.fusion import clamped_features, fold_batch_norms
-from models.predictor import DensePredictor, build_decoder
+from models.predictor import DensePredictor
 
 
 def norms_of(net: nn.Module) -> list[nn.BatchNorm2d]:
@@ -88,7 +89,7 @@ def test_a_reader_that_cannot_be_seen_is_found_by_the_outputs() -> None:
 @torch.no_grad()
 def test_a_fused_network_is_the_network(backbone: str, decoder: str) -> None:
     body = create_backbone(backbone)
-    model = settle(DensePredictor(body, build_decoder(decoder, body), {"a": 5, "b": 1}))
+    model = settle(DensePredictor(body, create_decoder(decoder, body.features), {"a": 5, "b": 1}))
     state = copy.deepcopy(model.state_dict())
     fused = model.fuse()
     x = torch.rand(2, 3, 97, 131)
@@ -110,6 +111,6 @@ def test_features_that_relu6_has_made(backbone: str, clamped: list[int]) -> None
     """MobileNetV2's stem and head end in ReLU6, its blocks in no activation."""
     body = create_backbone(backbone).eval()
     assert clamped_features(body, torch.rand(1, 3, 64, 64)) == clamped
-    model = DensePredictor(body, build_decoder("sparsemask", body), {"a": 1})
+    model = DensePredictor(body, create_decoder("sparsemask", body.features), {"a": 1})
     assert model.fuse().decoder.clamped == {f"E{i + 1}" for i in clamped}
     assert model.decoder.clamped == frozenset()

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from common.errors import UsageError
 from models.backbones import FeatureSpec, create_backbone
+from models.create import create_decoder
 from models.decoders.base import Decoder, DecoderInfo
-from models.predictor import DensePredictor, build_decoder
+from models.predictor import DensePredictor
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
 
@@ -166,7 +167,9 @@ def test_a_real_network_whole() -> None:
     """Deepcopy, float64 and export of backbone, decoder and head together."""
     torch.manual_seed(0)
     backbone = create_backbone("test_resnet")
-    predictor = DensePredictor(backbone, build_decoder("sparsemask", backbone), {"a": 2}).eval()
+    predictor = DensePredictor(
+        backbone, create_decoder("sparsemask", backbone.features), {"a": 2}
+    ).eval()
     images = torch.rand(1, 3, 61, 75)
     with torch.no_grad():
         expected = predictor(images)["a"]
@@ -180,4 +183,4 @@ def test_a_real_network_whole() -> None:
 
 def test_an_unknown_decoder_lists_near_matches() -> None:
     with pytest.raises(UsageError, match="unknown decoder 'sparsemsk': did you mean sparsemask"):
-        build_decoder("sparsemsk", Echo())  # type: ignore[arg-type]
+        create_decoder("sparsemsk", Echo().features)

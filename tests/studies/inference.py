@@ -19,7 +19,8 @@ from benchmark.experiment.environment import environment
 from benchmark.speed.latency import time_calls
 from common.memory import keep_freed_memory
 from models.backbones import create_backbone
-from models.predictor import DensePredictor, build_decoder
+from models.create import create_decoder
+from models.predictor import DensePredictor
 from tests.oracles.literal_decoder import LiteralDecoder
 
 
@@ -49,7 +50,9 @@ def main() -> None:
     device = torch.device(arguments.device)
     torch.manual_seed(0)
     backbone = create_backbone("mobilenetv2_100")
-    model = DensePredictor(backbone, build_decoder(arguments.decoder, backbone), {"task": 21})
+    model = DensePredictor(
+        backbone, create_decoder(arguments.decoder, backbone.features), {"task": 21}
+    )
     for module in model.modules():  # statistics that are not those of a new layer
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             module.running_mean.normal_(std=0.1)

@@ -17,6 +17,7 @@ from benchmark.results.result import Result
 from benchmark.results.store import read_all
 from benchmark.wiring.figure import rendered
 from common.files import write_atomic
+from models.decoder_name import DecoderName
 
 AXES = {
     "weights": ("decoder weights and head, thousands", 1e-3),
@@ -27,7 +28,7 @@ COLOURS = {"found": "#D55E00", "random": "#999999", "other": "#0072B2"}
 
 def short(decoder: str) -> str:
     """A decoder's name; of a wiring file, its stem."""
-    return Path(decoder.removeprefix("connectivity:")).stem
+    return DecoderName.parse(decoder).label
 
 
 def place(result: Result, x: str) -> float:

@@ -3,13 +3,13 @@
 import functools
 import json
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from benchmark.experiment.config import RunConfig
 from benchmark.wiring.names import lines
 from common.errors import UserError
 from models.backbones import FETCHING, create_without_weights
 from models.connectivity import PRESETS, Connectivity, preset
+from models.decoder_name import DecoderName
 
 
 @dataclass
@@ -59,7 +59,7 @@ def wiring_of(config: RunConfig) -> Connectivity | None:
         strides = _strides(config.backbone or "", json.dumps(arguments, sort_keys=True))
         if config.wiring is None:
             return replace(preset(config.decoder, strides), name=config.decoder)
-        name = Path(config.decoder.partition(":")[2]).stem
+        name = DecoderName.parse(config.decoder).label
         return Connectivity.recorded(name, config.wiring).transfer(strides)
     except (UserError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return None

@@ -24,9 +24,10 @@ from benchmark.export.network import Shipped
 from benchmark.export.verify import checks
 from benchmark.results.checkpoint import open_checkpoint
 from models.backbones import create_backbone
+from models.create import create_decoder
 from models.decoders.base import DECODERS
 from models.exportable import Pooling, SameConv
-from models.predictor import DensePredictor, build_decoder
+from models.predictor import DensePredictor
 from tasks.depth import Depth
 from tasks.segmentation import Segmentation
 from tests.support import ROOT, line
@@ -179,7 +180,7 @@ def test_every_exportable_decoder(
     tasks = [Depth(0.5, 10), Segmentation(("a", "b", "c"))]
     heads = {task.name: task.channels for task in tasks}
     for name, body in models.items():
-        model = DensePredictor(body, build_decoder(decoder, body), heads).eval()
+        model = DensePredictor(body, create_decoder(decoder, body.features), heads).eval()
         shipped = Shipped(model, tasks)
         for form in FORMATS if name == BODIES[0] else ("torchscript",):
             sizes, file = sizes_of(shipped, form, None), tmp_path / form
@@ -192,7 +193,7 @@ def test_every_exportable_decoder(
 def test_a_size_that_is_baked_in_is_seen() -> None:
     """What a trace has written down, or another decision, does not pass the checks."""
     body = create_backbone("test_resnet")
-    model = DensePredictor(body, build_decoder("fcn", body), {"depth": 1}).eval()
+    model = DensePredictor(body, create_decoder("fcn", body.features), {"depth": 1}).eval()
     task = Depth(0.5, 10)
     shipped = Shipped(model, [task], postprocessing=True)
     shapes = sizes_of(shipped, "onnx", None).shapes((64, 64))
@@ -211,7 +212,7 @@ def test_a_size_that_is_baked_in_is_seen() -> None:
 
 def test_of_classes_only_ties_may_differ() -> None:
     body = create_backbone("test_resnet")
-    model = DensePredictor(body, build_decoder("fcn", body), {"segmentation": 3}).eval()
+    model = DensePredictor(body, create_decoder("fcn", body.features), {"segmentation": 3}).eval()
     task = Segmentation(("a", "b", "c"))
     shipped = Shipped(model, [task], postprocessing=True)
 
@@ -282,27 +283,6 @@ def test_one_that_takes_one_size_says_so(cli: Cli, runs: dict[str, Path], tmp_pa
     assert "takes images of 64×64 only" in done.stdout
     assert opened("onnx", file)(torch.rand(3, 3, 64, 64))["depth"].shape[0] == 3
     assert Shipped(open_checkpoint(runs["depth"]).model, []).fixed_size is None
-
-
-def test_torch_hub_beside_packages_of_the_same_names(tmp_path: Path) -> None:
-    (tmp_path / "datasets").mkdir()
-    (tmp_path / "datasets" / "__init__.py").write_text("ours = False\n")
-    (tmp_path / "models.py").write_text("ours = False\n")
-    code = (
-        "import datasets, models, torch, sys\n"
-        "for _ in range(2):\n"
-        "    net = torch.hub.load(sys.argv[1], 'sparsemask', source='local', task='depth',\n"
-        "                         backbone='test_resnet')\n"
-        "    print(tuple(net.fuse()(torch.rand(1, 3, 32, 64))['depth'].shape))\n"
-        "import datasets.nothing\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(ROOT)],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.stdout.splitlines() == ["(1, 1, 32, 64)"] * 2
-    assert "No module named 'datasets.nothing'" in done.stderr
-    assert str(ROOT) not in done.stderr
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ from torch import nn
 from benchmark.speed.count import count_decoder_conv_weights, count_macs, count_parameters
 from benchmark.speed.latency import Latency, time_calls, time_models
 from models.backbones import Backbone, create_backbone
-from models.predictor import DensePredictor, build_decoder
+from models.create import create_decoder
+from models.predictor import DensePredictor
 from tests.support import FakeTime
 
 
@@ -52,7 +53,7 @@ def mobilenet() -> Backbone:
 
 def predictor(backbone: Backbone, decoder: str, **heads: int) -> DensePredictor:
     with torch.device("meta"):
-        return DensePredictor(backbone, build_decoder(decoder, backbone), heads)
+        return DensePredictor(backbone, create_decoder(decoder, backbone.features), heads)
 
 
 def dss_weights(width: int) -> int:

@@ -10,13 +10,16 @@ from benchmark.speed.count import count_macs
 from benchmark.speed.latency import Setup
 from benchmark.speed.profile import Counter, Peaks, measured_peaks, parts_of, profile, watched
 from models.backbones import create_backbone
-from models.predictor import DensePredictor, build_decoder
+from models.create import create_decoder
+from models.predictor import DensePredictor
 from tests.support import FakeTime
 
 
 def predictor(decoder: str) -> DensePredictor:
     backbone = create_backbone("test_resnet")
-    return DensePredictor(backbone, build_decoder(decoder, backbone), {"classes": 3}).eval()
+    return DensePredictor(
+        backbone, create_decoder(decoder, backbone.features), {"classes": 3}
+    ).eval()
 
 
 @torch.inference_mode()

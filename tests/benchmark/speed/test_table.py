@@ -20,7 +20,8 @@ from common.errors import UsageError, out_of_memory
 from common.progress import Silent
 from models.backbones import create_backbone
 from models.connectivity import unet
-from models.predictor import DensePredictor, build_decoder
+from models.create import create_decoder
+from models.predictor import DensePredictor
 from tests.support import line
 
 # the paper's table 1
@@ -67,7 +68,7 @@ def test_the_papers_weights_through_the_command_line(cli):
 def test_counts_equal_those_of_the_whole_network(backbone, decoder):
     (row,) = speed_rows.speed_rows([backbone], [decoder], [(97, 131)], 5, timed=False)
     net = create_backbone(backbone)
-    model = DensePredictor(net, build_decoder(decoder, net), {"x": 5})
+    model = DensePredictor(net, create_decoder(decoder, net.features), {"x": 5})
     assert row["macs"] == count_macs(model, (97, 131))
     assert {k: row["params"][k] for k in ("backbone", "decoder", "head")} == count_parameters(model)
 
@@ -321,7 +322,7 @@ def test_more_than_eight_networks_are_compiled(monkeypatch):
     graphs = torch._dynamo.utils.counters["stats"]
     seen = []
     for classes in range(1, 11):
-        net = DensePredictor(backbone, build_decoder("fcn", backbone), {"x": classes})
+        net = DensePredictor(backbone, create_decoder("fcn", backbone.features), {"x": classes})
         ready, _ = Setup(compiled=True).prepared(net)
         with torch.inference_mode():
             ready(x)

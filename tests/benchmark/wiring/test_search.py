@@ -20,7 +20,7 @@ from benchmark.wiring.search import build_relaxed
 from common.errors import UsageError
 from models.backbones import create_backbone
 from models.connectivity import Connectivity, from_weights
-from models.predictor import build_decoder
+from models.create import create_decoder
 from models.relaxed_decoder import RelaxedDecoder
 
 Cli = Callable[..., Result]
@@ -66,7 +66,7 @@ def test_a_search_writes_the_wiring_and_all_that_led_to_it(cli: Cli, tmp_path: P
     assert logged[-1]["loss/sparse"] == pytest.approx(sum(record["losses"]["sparse"]) / 4)
     # the file is a decoder
     backbone = create_backbone("test_efficientnet")
-    decoder = build_decoder(f"connectivity:{out / 'found.json'}", backbone)
+    decoder = create_decoder(f"connectivity:{out / 'found.json'}", backbone.features)
     assert decoder.connectivity.stages == found.stages
 
 

@@ -12,7 +12,8 @@ from common.errors import UsageError
 from models.backbones import create_backbone
 from models.connected_decoder import ConnectedDecoder
 from models.connectivity import Connectivity, preset
-from models.predictor import DensePredictor, build_decoder
+from models.create import create_decoder
+from models.predictor import DensePredictor
 from tests.support import TINY, folder_of, line
 
 NINE = (2, 2, 4, 8, 16, 16, 32, 32, 32)
@@ -33,7 +34,7 @@ def test_a_file_is_the_decoder_that_it_describes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = create_backbone("test_resnet")
     name = write(tmp_path / "mine.json", preset("sparsemask", NINE))
-    mine, own = build_decoder(name, backbone), build_decoder("sparsemask", backbone)
+    mine, own = (create_decoder(n, backbone.features) for n in (name, "sparsemask"))
     assert isinstance(mine, ConnectedDecoder)
     mine.load_state_dict(own.state_dict())
     images = torch.rand(1, 3, 61, 75)
@@ -99,4 +100,4 @@ def test_a_bad_file_is_one_line_before_anything_starts(
     assert done.exit_code == 2
     assert not (tmp_path / "runs").exists()
     with pytest.raises(UsageError, match="mine"):
-        build_decoder(name, create_backbone("test_resnet"))
+        create_decoder(name, create_backbone("test_resnet").features)
