@@ -1,20 +1,24 @@
-"""Networks for ``torch.hub.load("PATH/OF/THIS/CHECKOUT", "sparsemask", source="local")``."""
+"""Networks for ``torch.hub.load("PATH/OF/THIS/CHECKOUT", "create_model", …, source="local")``.
 
+The entry points are names of ``benchmark``, and ``sparsemask``, which returns logits by task.
+torch.hub lists every callable in this file as an entry point, hence ``import`` of modules only.
+"""
+
+import collections.abc
+import contextlib
+import pathlib
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+import typing
 
-from torch import nn
+import torch
 
 dependencies = ["torch", "timm", "segmentation_models_pytorch", "kornia", "pydantic", "safetensors"]
-ROOT = str(Path(__file__).parent)
+ROOT = str(pathlib.Path(__file__).parent)
 PACKAGES = ("benchmark", "common", "datasets", "models", "tasks")
 
 
-@contextmanager
-def _own_packages() -> Iterator[None]:
+@contextlib.contextmanager
+def _own_packages() -> collections.abc.Iterator[None]:
     """This checkout's packages can be imported, whoever else has one called ``datasets``.
 
     Those of others are set aside and come back; then ours must be imported again the next time.
@@ -37,7 +41,46 @@ def _own_packages() -> Iterator[None]:
 
 def _is_ours(top: str) -> bool:
     places = list(getattr(sys.modules.get(top), "__path__", []))
-    return [str(Path(place).parent) for place in places] == [ROOT]
+    return [str(pathlib.Path(place).parent) for place in places] == [ROOT]
+
+
+def create_model(*arguments: typing.Any, **options: typing.Any) -> torch.nn.Module:
+    """``create_model(decoder, backbone, task=…, classes=…, pretrained=…)``: a new network.
+
+    Images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W]; of several tasks (``a+b``) logits
+    by name. All options and errors: ``benchmark.create_model``.
+    """
+    with _own_packages():
+        from benchmark import create_model
+
+        return create_model(*arguments, **options)
+
+
+def load_model(run: str) -> torch.nn.Module:
+    """The trained network in a run's folder, in eval mode; see ``benchmark.load_model``."""
+    with _own_packages():
+        from benchmark import load_model
+
+        return load_model(run)
+
+
+def create_decoder(*arguments: typing.Any, **options: typing.Any) -> torch.nn.Module:
+    """``create_decoder(name, features)``: a decoder for the maps of an encoder of your own.
+
+    features: (channels, stride) of each map. More: ``benchmark.create_decoder``.
+    """
+    with _own_packages():
+        from benchmark import create_decoder
+
+        return create_decoder(*arguments, **options)
+
+
+def list_decoders(pattern: str = "") -> list[str]:
+    """Names of decoders that contain ``pattern``, a substring or a wildcard."""
+    with _own_packages():
+        from benchmark import list_decoders
+
+        return list_decoders(pattern)
 
 
 def sparsemask(
@@ -47,46 +90,22 @@ def sparsemask(
     classes: int = 21,
     pretrained: bool = False,
     checkpoint: str | None = None,
-    backbone_args: Mapping[str, Any] | None = None,
-) -> nn.Module:
-    """A network in evaluation mode: images [B, 3, H, W], RGB in 0…1 → logits [B, C, H, W] by task.
+    backbone_args: collections.abc.Mapping[str, typing.Any] | None = None,
+) -> torch.nn.Module:
+    """A network in eval mode: images [B, 3, H, W], RGB in 0…1 → logits [B, C, H, W] by task.
 
-    backbone: a timm model with at least four strides. task: segmentation (of ``classes``), depth,
-    saliency or edges, or several joined by ``+``. decoder: see ``python cli.py list decoders``, or
-    ``connectivity:FILE.json``. pretrained: download timm's weights of the backbone; the decoder has
-    random ones. checkpoint: a run's folder, whose trained network is returned: it says the rest.
-    Raises UserError for what does not fit together.
+    ``create_model``'s network, of one task too as a dictionary. classes: of a segmentation; other
+    tasks ignore it. checkpoint: a run's folder, whose trained network is returned; the run says the
+    rest. Raises UserError for what does not fit together.
     """
     with _own_packages():
-        return _network(
-            backbone, task, decoder, classes, pretrained, checkpoint, backbone_args or {}
-        )
+        from benchmark import create_model, load_model
+        from models.predictor import DensePredictor
 
-
-def _network(
-    backbone: str,
-    task: str,
-    decoder: str,
-    classes: int,
-    pretrained: bool,
-    checkpoint: str | None,
-    backbone_args: Mapping[str, Any],
-) -> nn.Module:
-    from benchmark.results.checkpoint import open_checkpoint
-    from common.errors import UsageError
-    from models.backbones import create_backbone, input_statistics
-    from models.create import create_decoder
-    from models.predictor import DensePredictor
-    from tasks.base import TASKS
-
-    if checkpoint is not None:
-        return open_checkpoint(Path(checkpoint)).model
-    if classes < 1:
-        raise UsageError(f"classes={classes}: expected at least one")
-    names = task.split("+")
-    for name in names:
-        TASKS.get(name)
-    heads = {name: classes if name == "segmentation" else 1 for name in names}
-    body = create_backbone(backbone, dict(backbone_args), None, pretrained)
-    mean, std = input_statistics(backbone, None)
-    return DensePredictor(body, create_decoder(decoder, body.features), heads, mean, std).eval()
+        if checkpoint is not None:
+            return DensePredictor.of(load_model(checkpoint))
+        model = create_model(
+            decoder, backbone, task=task, pretrained=pretrained, backbone_args=backbone_args,
+            classes=classes if "segmentation" in task.split("+") else None,
+        )  # fmt: skip
+        return DensePredictor.of(model).eval()

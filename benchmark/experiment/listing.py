@@ -9,6 +9,18 @@ from models.decoders.base import DECODERS
 from tasks.base import TASKS
 
 
+def list_decoders(pattern: str = "") -> list[str]:
+    """Names for ``create_model`` and ``create_decoder``, sorted.
+
+    pattern: a substring or a wildcard, as in ``list_decoders("smp-*")``.
+    """
+    return _matching(DECODERS.names(), pattern)
+
+
+def _matching(names: list[str], pattern: str) -> list[str]:
+    return fnmatch.filter(names, pattern if any(c in pattern for c in "*?[") else f"*{pattern}*")
+
+
 def describe(kind: str, pattern: str = "") -> list[dict[str, Any]]:
     """Rows with ``name``, ``title`` and more.
 
@@ -16,10 +28,9 @@ def describe(kind: str, pattern: str = "") -> list[dict[str, Any]]:
     """
     if kind == "backbones":
         return [{"name": name} for name in backbone_names(pattern)]
-    wildcard = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
     describers = {"decoders": _decoder, "tasks": _task, "datasets": _dataset}
     registries = {"decoders": DECODERS, "tasks": TASKS, "datasets": DATASETS}
-    names = fnmatch.filter(registries[kind].names(), wildcard)  # type: ignore[attr-defined]
+    names = _matching(registries[kind].names(), pattern)  # type: ignore[attr-defined]
     return [{"name": name, **describers[kind](name)} for name in names]
 
 

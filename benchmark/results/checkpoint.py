@@ -20,7 +20,7 @@ from benchmark.results.layout import FILE
 from benchmark.results.store import read
 from common.errors import UsageError, UserError, first_line, reason
 from common.files import write_atomic
-from models.predictor import DensePredictor
+from models.predictor import DensePredictor, Predictor, plain
 from tasks.base import Task
 
 SUFFIX = ".safetensors"
@@ -130,3 +130,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
         ) from error
     load_checkpoint(folder, which, model)
     return Checkpoint(path, which, result.key, config, tasks, model.eval())
+
+
+def load_model(run: str | Path) -> Predictor:
+    """The trained network of a run: images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W].
+
+    run: its folder (the weights that were scored), or the best.safetensors or last.safetensors in
+    it. On the CPU, in eval mode; else as ``create_model`` gives it: of several tasks the logits by
+    name. Raises UsageError where ``run`` is no such thing, UserError for damaged weights.
+    """
+    return plain(open_checkpoint(Path(run).expanduser()).model)
