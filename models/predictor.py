@@ -49,10 +49,9 @@ class Predictor(nn.Module):
     @classmethod
     def of(cls: type[Kind], other: "Predictor") -> Kind:
         """``other`` as a predictor of this kind: of the same parts, in the same mode."""
-        mean, std = (values.flatten().tolist() for values in (other.mean, other.std))
-        same = cls(other.backbone, other.decoder, {}, mean, std)
-        same.heads = other.heads
-        return same.to(other.mean.device).train(other.training)
+        same = cls(other.backbone, other.decoder, {})
+        same.heads, same.mean, same.std = other.heads, other.mean, other.std
+        return same.train(other.training)
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Images [B, 3, H, W] in 0…1 → logits by task, each [B, channels, H, W].

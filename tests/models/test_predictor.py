@@ -12,7 +12,7 @@ from common.errors import UsageError
 from models.backbones import FeatureSpec, create_backbone
 from models.create import create_decoder
 from models.decoders.base import Decoder, DecoderInfo
-from models.predictor import DensePredictor
+from models.predictor import DensePredictor, TaskPredictor, plain
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
 
@@ -74,6 +74,20 @@ def test_mean_and_std_travel_with_the_weights() -> None:
     assert not torch.allclose(other(images)["task"], echoing()(images)["task"])
     other.load_state_dict(echoing().state_dict())
     torch.testing.assert_close(other(images)["task"], normalised(images))
+
+
+def test_one_task_alone_is_the_same_network_of_the_same_weights() -> None:
+    predictor = echoing()
+    alone = plain(predictor)
+    assert isinstance(alone, TaskPredictor)
+    assert not alone.training
+    images = torch.rand(1, 3, 4, 4)
+    torch.testing.assert_close(alone(images), normalised(images))
+    assert {k: t.data_ptr() for k, t in alone.state_dict().items()} == {
+        k: t.data_ptr() for k, t in predictor.state_dict().items()
+    }
+    torch.testing.assert_close(DensePredictor.of(alone)(images), predictor(images))
+    assert plain(predictor.train()).training
 
 
 @pytest.mark.parametrize("size", [(33, 50), (1, 1), (64, 32), (32, 33)])
