@@ -100,12 +100,13 @@ def sparsemask(
     """
     with _own_packages():
         from benchmark import create_model, load_model
+        from benchmark.experiment.network import has_classes
         from models.predictor import DensePredictor
 
         if checkpoint is not None:
             return DensePredictor.of(load_model(checkpoint))
         model = create_model(
             decoder, backbone, task=task, pretrained=pretrained, backbone_args=backbone_args,
-            classes=classes if "segmentation" in task.split("+") else None,
+            classes=classes if has_classes(task) else None,
         )  # fmt: skip
         return DensePredictor.of(model).eval()

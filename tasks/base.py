@@ -48,11 +48,6 @@ class Task(ABC):
         self.loss_text = loss or self.default_loss
         self._loss = Loss(self.loss_text, self.loss_terms())
 
-    @classmethod
-    def channels_for(cls, classes: int) -> int:  # noqa: ARG003
-        """Channels of the logits for ``classes`` classes, which most tasks do not have."""
-        return cls.channels
-
     @abstractmethod
     def loss_terms(self) -> Mapping[str, Term]:
         """The names that ``--loss`` may use."""

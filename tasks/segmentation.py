@@ -39,10 +39,6 @@ class Segmentation(Task):
         self.classes = tuple(classes)
         self.channels = len(self.classes)
 
-    @classmethod
-    def channels_for(cls, classes: int) -> int:
-        return classes
-
     def loss_terms(self) -> Mapping[str, Term]:
         return {"ce": losses.cross_entropy, "lovasz": losses.lovasz, "dice": losses.dice}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmark.experiment.config import Resolved, ResolvedRun
+from benchmark.experiment.config import Resolved, ResolvedRun, split_tasks
 from benchmark.experiment.numerics import seed_everything
 from common.errors import UsageError
 from datasets.augment import check_crop
@@ -59,15 +59,20 @@ def create_model(
     return plain(DensePredictor(body, made, heads, *input_statistics(backbone, path)))
 
 
+def has_classes(task: str) -> bool:
+    """Whether a data set's classes decide the channels of one of the tasks that ``a+b`` joins."""
+    return any(not hasattr(TASKS.get(name), "channels") for name in split_tasks(task))
+
+
 def _channels(task: str, classes: int | None) -> dict[str, int]:
     """Channels of each of the tasks that ``a+b`` joins."""
-    names = task.split("+")
+    names = split_tasks(task)
     fixed = {name: getattr(TASKS.get(name), "channels", None) for name in names}
     if len(fixed) < len(names):
         raise UsageError(f"task {task}: names a task twice")
-    if classes is None and None in fixed.values():
+    if classes is None and has_classes(task):
         raise UsageError(f"task {task}: say how many classes there are, as in classes=21")
-    if classes is not None and None not in fixed.values():
+    if classes is not None and not has_classes(task):
         raise UsageError(f"classes={classes}: task {task} has no classes: leave it out")
     if classes is not None and classes < 1:
         raise UsageError(f"classes={classes}: expected at least one")

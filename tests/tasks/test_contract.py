@@ -104,7 +104,6 @@ class TestContract:
         assert task.unit
         assert task.caption.endswith(".")
         assert task.ignore == TARGETS.get(task.target).ignore
-        assert type(task).channels_for(task.channels) == task.channels
 
     def test_the_formula_is_what_is_predicted(
         self, task: Task, settings: dict[str, Any], logits: Tensor
