@@ -267,7 +267,7 @@ def test_interrupt_says_how_to_go_on(cli, camvid, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "train", interrupted)
+    monkeypatch.setattr(runner, "NetworkTraining", interrupted)
     done = cli(*RUN, "--data", camvid, "--results", tmp_path / "runs")
     assert done.exit_code == 130
     assert "the same command goes on with the rest" in done.stderr

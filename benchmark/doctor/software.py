@@ -340,7 +340,7 @@ def trained() -> tuple[list[float], "dict[str, torch.Tensor]", float, float]:
     from benchmark.experiment.network import build_model
     from benchmark.experiment.plan import make_tasks, resolve
     from benchmark.scoring.evaluate import evaluate, metrics_of
-    from benchmark.training.loop import train
+    from benchmark.training.network_training import NetworkTraining
     from common.progress import Silent
     from datasets.pipeline import Resized, open_splits
 
@@ -369,8 +369,8 @@ def trained() -> tuple[list[float], "dict[str, torch.Tensor]", float, float]:
         ends.append(time.perf_counter())
         return scores(network)
 
-    history = train(config, model, tasks, data["train"], validate, lambda *_: None,
-                    lambda *_: None, Silent())  # fmt: skip
+    training = NetworkTraining(config, model, tasks, data["train"], validate, lambda *_: None)
+    history = training.fit(lambda *_: None, Silent())
     speed = history.steps * config.batch_size / (ends[0] - start)
     last = history.epochs[-1]
     return ([row["loss"] for row in history.epochs], dict(model.state_dict()), speed,

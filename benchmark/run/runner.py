@@ -26,9 +26,10 @@ from benchmark.run.data import Data, shared_data
 from benchmark.run.timing import time_in_turns
 from benchmark.scoring.evaluate import evaluate, metrics_of, protocol_id, replicates_of, scores_of
 from benchmark.speed.count import NOT_COUNTED, count_macs, count_parameters
+from benchmark.training.batches import check_batch
 from benchmark.training.keeper import EVERY, Keeper
 from benchmark.training.learner import NotFinite, with_readers
-from benchmark.training.loop import check_batch, train, validated
+from benchmark.training.network_training import NetworkTraining, validated
 from benchmark.training.scalars import NoLog, ScalarLog, scalar_log
 from common import stopping
 from common.errors import DataError, UsageError, UserError, first_line, reason
@@ -183,17 +184,14 @@ class Runner:
         def attempt() -> None:
             model = build_model(config, tasks)
             self._measure_size(config, model, result)
-            declared = model.decoder.info
-            check_batch(config, declared, len(data.train))
+            check_batch(config, model.decoder.info, len(data.train))
             keeper = Keeper(fresh, identity, self.every, self.listener, config.device)
             keeper.watch({"train": data.train.bad, "val": data.val.bad})
             result.seconds.setdefault("before", keeper.seconds)
             with scalar_log(fresh, self.tensorboard, keeper.log_position) as log:
                 keeper.log = log
-                history = train(
-                    *(config, model, tasks, data.train, validate, checkpoint, log.write),
-                    *(self.listener, declared, keeper),
-                )
+                training = NetworkTraining(config, model, tasks, data.train, validate, checkpoint)
+                history = training.fit(log.write, self.listener, keeper)
                 result.seconds["train"] = keeper.seconds
                 result.history, result.resumed = history.epochs, keeper.resumed
                 result.best_epoch, result.steps = history.best_epoch, history.steps

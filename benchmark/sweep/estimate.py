@@ -25,7 +25,7 @@ from benchmark.results.result import Result
 from benchmark.run.data import shared_data
 from benchmark.scoring.evaluate import evaluate, metrics_of, score_constant
 from benchmark.speed.count import count_macs
-from benchmark.training.loop import train, validated
+from benchmark.training.network_training import NetworkTraining, validated
 from common.errors import UserError
 from common.progress import Silent
 from datasets.pipeline import CACHE_BYTES, Resized, Split
@@ -330,10 +330,9 @@ def _measure_one(config: ResolvedRun, splits: Splits, rates: _Rates) -> None:
     # a rate at which nothing diverges
     changes = {"epochs": STEPS, "validate_every": STEPS, "workers": 0, "lr": 1e-9}
     short = config.model_copy(update=changes)
-    train(
-        *(short, model, tasks, parts["train"], lambda net: score(net, "val")),
-        *(nothing, nothing, Clock(), model.decoder.info),
-    )
+    NetworkTraining(
+        short, model, tasks, parts["train"], lambda net: score(net, "val"), nothing
+    ).fit(nothing, Clock())
     score(model, "test")
     rates.step[network] = (moments[-1] - moments[0]) / (STEPS - 1)
     rates.build[network], rates.macs[network] = build, macs

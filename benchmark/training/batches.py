@@ -10,9 +10,11 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 
 from benchmark.experiment import distributed
 from benchmark.experiment.config import Resolved
+from common.errors import UsageError
 from common.stopping import heed_no_interrupt
 from datasets.augment import Augment
 from datasets.pipeline import Readable, Resized, collate_readable
+from models.decoders.base import DecoderInfo
 
 
 class _From(Sampler[list[int]]):
@@ -98,3 +100,23 @@ def make_augment(config: Resolved) -> Augment:
         config.image_size, config.crop_size, config.zoom, config.flip, config.colour,
         config.rotate,
     )  # fmt: skip
+
+
+def check_batch(config: Resolved, info: DecoderInfo, images: int | None) -> None:
+    """Raises UsageError if a training step would have too few images for the decoder.
+
+    images: in the training split, where that is known.
+    """
+    processes = distributed.asked()
+    least = info.min_train_batch * processes
+    if config.batch_size < least:
+        remedy = f"use --batch-size {least} or more, not {config.batch_size}"
+    elif images is not None and images < least:
+        remedy = f"the training split has {images}"
+    else:
+        return
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    raise UsageError(
+        f"decoder {info.title} trains on at least {info.min_train_batch} images at a time{each}: "
+        f"{remedy}"
+    )

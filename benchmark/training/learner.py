@@ -2,7 +2,7 @@
 
 import gc
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -10,20 +10,17 @@ from torch import Tensor, nn
 
 from benchmark.experiment import distributed
 from benchmark.experiment.config import Resolved
-from benchmark.experiment.numerics import random_states, set_random_states
+from benchmark.experiment.numerics import autocast, random_states, set_random_states
 from benchmark.training.batches import Batches
 from common.errors import UserError, first_line, out_of_memory
 from common.memory import release_memory
 from common.progress import Listener
 
-Log = Callable[[int, Mapping[str, float]], None]
-LossesOf = Callable[[Tensor, Mapping[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
+LossesOf = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
 Result = TypeVar("Result")
 ATTEMPTS = 4
 OTHERS = 1_000_003
 """Between the seeds of two processes' augmentations."""
-LOG_EVERY = 10
-"""Steps whose mean loss is one row of the log."""
 
 
 class NotFinite(UserError):
@@ -33,9 +30,8 @@ class NotFinite(UserError):
 class Learner:
     """A network and what makes it learn, step by step; all of its state can be saved.
 
-    network: what is called in training. modules: others that learn or average along, by name.
     at_once: images of a batch that go through the network together; fewer than the batch after
-    memory ran out.
+    memory ran out. initial: learning rates of the first optimiser's parameter groups.
     """
 
     def __init__(
@@ -46,14 +42,21 @@ class Learner:
         batches: Batches,
         modules: Mapping[str, nn.Module],
         least: int = 1,
+        unclipped: Sequence[nn.Parameter] = (),
     ) -> None:
-        """least: images that the network needs to go through it together."""
+        """Set up ``model`` for training, on the device where it is.
+
+        modules: others that learn or average along, by name. least: images that the network needs
+        to go through it together. unclipped: parameters of the model whose gradient is not clipped.
+        """
         self.config, self.batches, self.least = config, batches, least
         self.device = torch.device(config.device)
         size = config.crop_size or config.image_size
         assert size is not None
         few = min(max(least, 2), config.batch_size // distributed.size())
+        self.model = model
         self.network = distributed.parallel(model, config.sync_bn, (few, 3, *size))
+        self.clipped = [p for p in model.parameters() if not any(p is other for other in unclipped)]
         self.modules = {"model": model, **modules}
         self.optimizers = list(optimizers)
         enabled = config.amp and self.device.type == "cuda"
@@ -73,15 +76,13 @@ class Learner:
         images: Tensor,
         targets: Mapping[str, Tensor],
         losses_of: LossesOf,
-        clipped: Iterable[nn.Parameter],
         where: str,
     ) -> tuple[float, dict[str, float]]:
         """One step of the optimisers; returns the loss and its parts.
 
-        losses_of: the loss of some images, and its parts by name. clipped: parameters whose
-        gradient's norm is limited. where: for an error. When memory runs out the batch goes through
-        the network in halves, whose gradients are added. Raises NotFinite, with the network as it
-        was, when the loss is not finite.
+        losses_of: the loss of the network's outputs, and its parts by name. where: for an error.
+        When memory runs out the batch goes through the network in halves, whose gradients are
+        added. Raises NotFinite, with the network as it was, when the loss is not finite.
         """
         while True:
             try:
@@ -97,11 +98,18 @@ class Learner:
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         if self.config.clip_grad:
-            nn.utils.clip_grad_norm_(clipped, self.config.clip_grad)
+            nn.utils.clip_grad_norm_(self.clipped, self.config.clip_grad)
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
         return value, parts
+
+    def _outputs(self, images: Tensor) -> dict[str, Tensor]:
+        with autocast(self.config.amp, self.config.device):
+            outputs: dict[str, Tensor] = self.network(
+                images.contiguous(memory_format=torch.channels_last)
+            )
+        return outputs
 
     def _gradients(
         self,
@@ -119,7 +127,8 @@ class Learner:
             some = images if whole else images[indices]
             share = len(indices) / len(images)
             loss, parts = losses_of(
-                some, targets if whole else {name: t[indices] for name, t in targets.items()}
+                self._outputs(some),  # not held here: the loss lets go of what it does not need
+                targets if whole else {name: t[indices] for name, t in targets.items()},
             )
             numbers = [loss.detach(), *(part.detach() for part in parts.values())]
             value, *values = distributed.mean([float(x) for x in numbers], self.device)

@@ -14,13 +14,13 @@ from benchmark.experiment.network import check_device, check_sync, open_network
 from benchmark.experiment.numerics import seed_everything
 from benchmark.experiment.plan import command_of, make_tasks
 from benchmark.results.layout import FOLDER, clear, clear_finished, hand_over, tidy
+from benchmark.training.batches import check_batch
 from benchmark.training.keeper import EVERY, Keeper
 from benchmark.training.learner import with_readers
-from benchmark.training.loop import check_batch
 from benchmark.training.scalars import scalar_log
 from benchmark.wiring.prune import prune
 from benchmark.wiring.record import FOUND, SEARCH, Search, read_search
-from benchmark.wiring.relaxed_training import train_relaxed
+from benchmark.wiring.relaxed_training import RelaxedTraining
 from common.errors import UsageError
 from common.files import write_atomic
 from common.progress import Listener, Silent
@@ -109,8 +109,9 @@ def _search(
         model = build_relaxed(config, tasks)
         with scalar_log(folder, tensorboard, keeper.log_position) as log:
             keeper.log = log
-            found = train_relaxed(config, model, tasks, data, log.write, listener, keeper)
-        return found | {"seconds": keeper.seconds, "resumed": keeper.resumed}
+            training = RelaxedTraining(config, model, tasks, data)
+            learned = training.fit(log.write, listener, keeper)
+        return learned | {"seconds": keeper.seconds, "resumed": keeper.resumed}
 
     record |= with_readers(attempt, config.workers, listener)
     for bad in distributed.gathered(data.bad):

@@ -77,12 +77,11 @@ def learned() -> list[float]:
     for indices in order:
         images = values[indices]
 
-        def losses_of(x: torch.Tensor, y: dict[str, torch.Tensor]) -> tuple:
-            loss = (learner.network(x)["depth"] - y["y"]).square().mean()
+        def losses_of(x: dict[str, torch.Tensor], y: dict[str, torch.Tensor]) -> tuple:
+            loss = (x["depth"] - y["y"]).square().mean()
             return loss, {"task": loss}
 
-        learner.step(images, {"y": images.mean((1, 2, 3), keepdim=True)}, losses_of,
-                     model.parameters(), "here")  # fmt: skip
+        learner.step(images, {"y": images.mean((1, 2, 3), keepdim=True)}, losses_of, "here")
     return [float(x) for p in model.parameters() for x in p.detach().flatten()]
 
 

@@ -90,14 +90,14 @@ def test_a_repetition_that_failed_stays_failed_when_others_are_timed(camvid, tmp
     """The finished result of before is still in the folder."""
     runs = runs_of(camvid)
     run_plan(runs[:1], tmp_path)
-    train = runner_module.train
+    training = runner_module.NetworkTraining
 
     def diverging(config, *rest):
         if config.decoder == "fcn":
             raise UserError("the loss is nan")
-        return train(config, *rest)
+        return training(config, *rest)
 
-    monkeypatch.setattr(runner_module, "train", diverging)
+    monkeypatch.setattr(runner_module, "NetworkTraining", diverging)
     done = run_plan(runs, tmp_path, overwrite=True)
     assert [result.status for result in done] == ["failed", "finished"]
     assert done[1].speed is not None
@@ -118,21 +118,21 @@ def test_finished_runs_are_skipped_before_data_is_opened(camvid, tmp_path, monke
 
 
 def test_a_failed_run_is_a_result_and_the_others_go_on(camvid, tmp_path, monkeypatch):
-    train = runner_module.train
+    training = runner_module.NetworkTraining
 
     def diverging(config, *rest):
         if config.decoder == "fcn":
             raise runner_module.UserError("the loss is nan at step 1")
-        return train(config, *rest)
+        return training(config, *rest)
 
-    monkeypatch.setattr(runner_module, "train", diverging)
+    monkeypatch.setattr(runner_module, "NetworkTraining", diverging)
     runs = runs_of(camvid)
     done = run_plan(runs, tmp_path / "runs")
     assert [result.status for result in done] == ["failed", "finished"]
     assert done[0].error == "the loss is nan at step 1"
     stored = load(folder_of(runs[0], tmp_path / "runs"))
     assert stored.status == "failed"
-    monkeypatch.setattr(runner_module, "train", train)
+    monkeypatch.setattr(runner_module, "NetworkTraining", training)
     assert run_plan(runs, tmp_path / "runs")[0].status == "finished"
 
 
@@ -140,7 +140,7 @@ def test_a_defect_keeps_its_trace(camvid, tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("shapes do not fit\nat all")
 
-    monkeypatch.setattr(runner_module, "train", broken)
+    monkeypatch.setattr(runner_module, "NetworkTraining", broken)
     runs = runs_of(camvid, ["fcn"])
     result = run_plan(runs, tmp_path / "runs")[0]
     assert result.error == "RuntimeError: shapes do not fit"

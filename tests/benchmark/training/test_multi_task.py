@@ -12,7 +12,7 @@ from benchmark.experiment.plan import command_of, make_tasks, plan, resolve
 from benchmark.leaderboard.boards import boards
 from benchmark.report.tables import cells, header
 from benchmark.results.result import TaskScores
-from benchmark.training.loop import improvement, train
+from benchmark.training.network_training import NetworkTraining, improvement
 from benchmark.training.weighting import Weighting
 from common.errors import DataError
 from common.progress import Silent
@@ -87,11 +87,12 @@ def fit(config, data):
     tasks = make_tasks(config)
     model = build_model(config, tasks)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    train(
+    training = NetworkTraining(
         config, model, tasks, data,
         validate=lambda _: {"segmentation/miou": 0.5, "depth/abs_rel": 0.5},
-        save=lambda *_: None, log=lambda *_: None, listener=Silent(),
+        save=lambda *_: None,
     )  # fmt: skip
+    training.fit(lambda *_: None, Silent())
     return {
         part: any(not torch.equal(before[n], p) for n, p in model.named_parameters() if part in n)
         for part in ("backbone", "heads.segmentation", "heads.depth")
