@@ -2,8 +2,7 @@
 
 from abc import ABC, abstractmethod
 from types import TracebackType
-
-from typing_extensions import Self
+from typing import Self
 
 
 class Closing(ABC):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -37,10 +38,6 @@ MODULES = ("torch", "torchvision", "timm", "kornia", "h5py", "skimage",
 
 def project() -> Mapping[str, Any]:
     """The table [project] of pyproject.toml, where packages and their lower bounds stand."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     table: Mapping[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     found: Mapping[str, Any] = table["project"]
     return found

@@ -4,16 +4,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from common.errors import DataError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -121,7 +118,7 @@ class Accumulator(ABC):
         """One value per scored image for each metric that is a mean over images."""
 
     @abstractmethod
-    def merge(self, other: "Self") -> None:
+    def merge(self, other: Self) -> None:
         """Add what ``other`` has seen; the order of merging does not change a metric.
 
         Raises ValueError if ``other`` was set up otherwise.
@@ -204,7 +201,7 @@ class RowAccumulator(Accumulator):
     def per_image(self) -> dict[str, list[float]]:
         return {name: list(rows) for name, rows in self._rows.items()}
 
-    def merge(self, other: "Self") -> None:
+    def merge(self, other: Self) -> None:
         self._require_same(other)
         for name, rows in other._rows.items():
             self._rows.setdefault(name, []).extend(rows)

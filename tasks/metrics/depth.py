@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from common.errors import UsageError
 from common.registry import unknown_name
 from tasks.metrics.base import Floats, Ints, MetricInfo, RowAccumulator, catalogue, planes
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 EIGEN = "Eigen et al. 2014"
 BTS = "Lee et al. 2019 (BTS)"
@@ -234,7 +231,7 @@ class DepthMetrics(RowAccumulator):
     def counts(self) -> dict[str, int]:
         return {"images": self.images, "pixels": sum(self._pixels), **self._left_out}
 
-    def merge(self, other: "Self") -> None:
+    def merge(self, other: Self) -> None:
         super().merge(other)
         self._pixels += other._pixels
         self._scales += other._scales

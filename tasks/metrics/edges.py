@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,9 +19,6 @@ from common.annotators import IGNORE, unpack
 from common.errors import UsageError, UserError
 from tasks.metrics._edge_matching import score_boundaries
 from tasks.metrics.base import Accumulator, Floats, Ints, MetricInfo, catalogue, planes
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 BSDS = "Martin et al. 2004, Arbeláez et al. 2011 (BSDS)"
 DOLLAR = "Dollár and Zitnick 2015 (Structured Edges)"
@@ -213,7 +210,7 @@ class EdgeMetrics(Accumulator):
         """Empty: all four are ratios of sums over the split."""
         return {}
 
-    def merge(self, other: "Self") -> None:
+    def merge(self, other: Self) -> None:
         self._require_same(other)
         self._counted()
         self._rows += list(other._counted())

@@ -11,7 +11,7 @@ image of one pixel E divides by 1 (there: 2^-52).
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from scipy import ndimage
 
 from common.errors import UserError
 from tasks.metrics.base import Floats, Ints, MetricInfo, RowAccumulator, catalogue, planes
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Mask = NDArray[np.bool_]
 
@@ -276,7 +273,7 @@ class SaliencyMetrics(RowAccumulator):
     def counts(self) -> dict[str, int]:
         return {"images": self.images, **self._special}
 
-    def merge(self, other: "Self") -> None:
+    def merge(self, other: Self) -> None:
         super().merge(other)
         self._curves += other._curves
         self._curve_sum = self._curve_sum + other._curve_sum

@@ -5,7 +5,7 @@ in the ground truth (G). They are kept per image, so that a split can be resampl
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from scipy import ndimage
 
 from common.errors import DataError
 from tasks.metrics.base import Accumulator, Floats, Ints, MetricInfo, catalogue, plane
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 VOC = "Everingham et al. 2010 (PASCAL VOC)"
 FCN = "Long et al. 2015 (FCN)"
@@ -227,7 +224,7 @@ class SegmentationMetrics(Accumulator):
         """Nothing: no metric here is a mean over images. See ``image_counts``."""
         return {}
 
-    def merge(self, other: "Self") -> None:
+    def merge(self, other: Self) -> None:
         self._require_same(other)
         self._counts += other._counts
         self._boundary_counts += other._boundary_counts

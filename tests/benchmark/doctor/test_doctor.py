@@ -344,7 +344,7 @@ def test_peak_memory_that_cannot_be_told(monkeypatch):
 
 
 def project_of(monkeypatch, **values):
-    table = {"requires-python": ">=3.10", "dependencies": [], "optional-dependencies": {}}
+    table = {"requires-python": ">=3.11", "dependencies": [], "optional-dependencies": {}}
     table.update({name.replace("_", "-"): value for name, value in values.items()})
     monkeypatch.setattr(software, "project", lambda: table)
 
