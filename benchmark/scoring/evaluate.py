@@ -17,7 +17,7 @@ from common.memory import fitting
 from common.progress import Listener
 from common.stopping import heed_no_interrupt
 from datasets.base import DATASETS
-from datasets.pipeline import Readable, Resized, collate_readable
+from datasets.pipeline import Readable, Resized, collate_readable, start_method
 from tasks.base import Task
 from tasks.metrics.base import Accumulator, Floats, interval
 
@@ -100,6 +100,7 @@ def evaluate(
         batch_size=size,
         collate_fn=collate_readable,
         num_workers=config.workers,
+        multiprocessing_context=start_method(config.workers),
         worker_init_fn=heed_no_interrupt,
     )
     if listener is not None:

@@ -13,7 +13,7 @@ from benchmark.experiment.config import Resolved
 from common.errors import UsageError
 from common.stopping import heed_no_interrupt
 from datasets.augment import Augment
-from datasets.pipeline import Readable, Resized, collate_readable
+from datasets.pipeline import Readable, Resized, collate_readable, start_method
 from models.decoders.base import DecoderInfo
 
 
@@ -52,6 +52,7 @@ class Batches:
             Readable(data, replaced=True),
             batch_sampler=self.sampler,
             num_workers=config.workers,
+            multiprocessing_context=start_method(config.workers),
             persistent_workers=config.workers > 0,
             worker_init_fn=heed_no_interrupt,
             collate_fn=collate_readable,

@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -131,6 +132,28 @@ def test_ema_ends_as_the_average():
     moved = (plain.decoder.weight - weight).norm()
     assert 0.3 * moved < (averaged.decoder.weight - weight).norm() < 0.95 * moved
     assert torch.equal(saved[-1][1]["decoder.weight"], averaged.decoder.weight)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
+def test_processes_that_read_images_are_forked():
+    """Whatever Python's default: a process started otherwise could not have this class."""
+
+    class Here(Halves):
+        pass
+
+    def read(workers: int) -> tuple[torch.Tensor, dict[str, float]]:
+        config = config_of(workers=workers)
+        data = Resized(Split(Here(), range(8), "train"), (32, 32), "segmentation", targets=True)
+        images = torch.cat([images for images, _ in Batches(config, data)])
+        task = make_task(config)
+        accumulator = task.accumulator()
+        torch.manual_seed(0)
+        evaluate(config, Pixelwise(), {task: accumulator}, data)
+        return images, accumulator.compute()
+
+    (images, scores), (expected, expected_scores) = read(1), read(0)
+    assert torch.equal(images, expected)
+    assert scores == expected_scores
 
 
 def test_a_network_sees_colours_from_0_to_1():
