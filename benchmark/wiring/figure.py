@@ -42,7 +42,7 @@ def wiring_figure(wiring: Connectivity, features: Sequence[FeatureSpec] | None =
     """
     rows = len(wiring.strides)
     figure = Figure(figsize=(6.2, 1.5 + 0.62 * (rows + 1)), layout="constrained")
-    _draw_wiring(figure.add_subplot(), wiring, features)
+    draw_wiring(figure.add_subplot(), wiring, features)
     return figure
 
 
@@ -53,18 +53,26 @@ def search_figure(
     rows = len(wiring.strides)
     figure = Figure(figsize=(13.4, max(6.4, 1.5 + 0.62 * (rows + 1))), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.15), height_ratios=(1.25, 1))
-    _draw_wiring(figure.add_subplot(grid[:, 0]), wiring, features)
+    draw_wiring(figure.add_subplot(grid[:, 0]), wiring, features)
     alive = set(_connections(wiring.alive()))
     _draw_matrix(figure.add_subplot(grid[0, 1]), search, alive)
     _draw_curves(figure.add_subplot(grid[1, 1]), search, alive)
     return figure
 
 
-def rendered(figure: Figure, suffix: str) -> bytes:
-    """``figure`` as a file of one of ``SUFFIXES``; the same bytes for the same figure."""
+def rendered(figure: Figure, suffix: str, description: str | None = None) -> bytes:
+    """``figure`` as a file of one of ``SUFFIXES``; the same bytes for the same figure.
+
+    description: text that is kept in the file beside the drawing.
+    """
     out = io.BytesIO()
     # only names and dates would differ from one rendering to the next
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}[suffix]
+    dates, key = {
+        ".svg": ({"Date": None}, "Description"),
+        ".pdf": ({"CreationDate": None}, "Subject"),
+        ".png": ({}, "Description"),
+    }[suffix]
+    metadata = dates if description is None else {**dates, key: description}
     with matplotlib.rc_context({"svg.hashsalt": "wiring"}):
         figure.savefig(out, format=suffix[1:], dpi=160, metadata=metadata)
     return out.getvalue()
@@ -74,7 +82,8 @@ def _connections(wiring: Connectivity) -> list[Connection]:
     return [(stage, source) for stage, inputs in wiring.stages.items() for source in inputs]
 
 
-def _draw_wiring(ax: Axes, wiring: Connectivity, features: Sequence[FeatureSpec] | None) -> None:
+def draw_wiring(ax: Axes, wiring: Connectivity, features: Sequence[FeatureSpec] | None) -> None:
+    """Draw on ``ax`` what ``wiring_figure`` draws."""
     count = len(wiring.strides)
     alive = wiring.alive()
     living = set(_connections(alive))
