@@ -87,7 +87,7 @@ class TargetKind(ABC):
 TARGETS: Registry[type[TargetKind]] = Registry(
     "target", "datasets.targets", listing="the files of datasets/targets"
 )
-"""Kinds of ground truth by the name of a target, which is the name of its task too."""
+"""Kinds of ground truth by the name of a target, which one task or more learn from."""
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ import contextlib
 import importlib.util
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import click
 import pytest
-import tomllib
 import yaml
 
 from cli import main

@@ -345,7 +345,7 @@ def trained() -> tuple[list[float], "dict[str, torch.Tensor]", float, float]:
              "validate_every": 4, "backbone": "test_resnet", "decoder": "sparsemask"}  # fmt: skip
     config = resolve(make_config(asked))
     tasks = make_tasks(config)
-    splits = open_splits(config.dataset, None, [tasks[0].name], config.image_size, config.limit)
+    splits = open_splits(config.dataset, None, [tasks[0].target], config.image_size, config.limit)
     data = {
         name: Resized(splits[name], config.image_size, tasks[0].target, targets=name == "train")
         for name in ("train", "test")

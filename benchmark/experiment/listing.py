@@ -52,7 +52,7 @@ def _task(name: str) -> dict[str, Any]:
         "title": task.title,
         "metrics": list(task.columns),
         "default_loss": task.default_loss,
-        "datasets": [d for d in DATASETS.names() if name in DATASETS.get(d).info.tasks],
+        "datasets": [d for d in DATASETS.names() if task.target in DATASETS.get(d).info.tasks],
     }
 
 

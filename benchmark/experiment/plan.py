@@ -40,14 +40,22 @@ def make_task(config: NetworkConfig, name: str | None = None) -> Task:
     name = name or config.task
     task = TASKS.get(name)
     info = DATASETS.get(config.dataset).info
-    if name not in info.tasks:
-        raise UsageError(f"data set {config.dataset} has no {name}: it has {', '.join(info.tasks)}")
-    return task(**info.tasks[name], loss=config.loss if isinstance(config, RunConfig) else None)
+    if task.target not in info.tasks:
+        wanted = name if name == task.target else f"{task.target}, which {name} needs"
+        has = ", ".join(info.tasks)
+        raise UsageError(f"data set {config.dataset} has no {wanted}: it has {has}")
+    facts = info.tasks[task.target]
+    return task(**facts, loss=config.loss if isinstance(config, RunConfig) else None)
 
 
 def make_tasks(config: NetworkConfig) -> list[Task]:
     """The tasks that ``a+b`` joins, each once."""
     return [make_task(config, name) for name in dict.fromkeys(config.tasks)]
+
+
+def targets_of(task: str) -> list[str]:
+    """The targets that the tasks ``a+b`` joins are learned from. Raises UsageError for no task."""
+    return [TASKS.get(name).target for name in split_tasks(task)]
 
 
 def run_key(config: RunConfig) -> str:

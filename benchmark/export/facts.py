@@ -27,7 +27,7 @@ def task_facts(config: ResolvedRun, task: Task, result: Result | None) -> dict[s
     """What a task's output means: unit, classes, depth range; its score and protocol, if known."""
     facts: dict[str, Any] = {"title": task.title, "channels": task.channels}
     facts |= {"unit": task.unit, "from_logits": task.formula}
-    facts |= DATASETS.get(config.dataset).info.tasks[task.name]
+    facts |= DATASETS.get(config.dataset).info.tasks[task.target]
     scored = result.by_task().get(task.name) if result is not None else None
     if scored is not None and scored.columns:
         main = scored.columns[0]

@@ -58,9 +58,9 @@ def quantize(source: Path, target: Path, data: Resized, listener: Listener) -> N
 
 def open_data(config: ResolvedRun, tasks: Sequence[Task], split: str, limit: int | None) -> Resized:
     """A split of the run's data at the run's image size, targets as they are."""
-    names = [task.name for task in tasks]
-    part = open_split(config.dataset, config.data, names, config.image_size, split, limit)
-    return Resized(part, config.image_size, [task.target for task in tasks], targets=False)
+    targets = [task.target for task in tasks]
+    part = open_split(config.dataset, config.data, targets, config.image_size, split, limit)
+    return Resized(part, config.image_size, targets, targets=False)
 
 
 class _Logits(nn.Module):

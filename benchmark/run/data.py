@@ -26,7 +26,7 @@ class Data:
     def open(cls, config: ResolvedRun, tasks: Sequence[Task], listener: Listener) -> "Data":
         """Open all splits, read what fits into memory and score the best constant of each task."""
         splits = open_splits(
-            config.dataset, config.data, [task.name for task in tasks], config.image_size,
+            config.dataset, config.data, [task.target for task in tasks], config.image_size,
             config.limit,
         )  # fmt: skip
         targets = [task.target for task in tasks]

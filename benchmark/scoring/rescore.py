@@ -69,7 +69,7 @@ def rescore(
     for trained, asked in zip(found.tasks, scored, strict=True):
         check_alike(trained, asked, config.dataset)
     part = open_split(
-        config.dataset, config.data, [task.name for task in scored], config.image_size, split,
+        config.dataset, config.data, [task.target for task in scored], config.image_size, split,
         config.limit,
     )  # fmt: skip
     skips = config.on_bad_sample == "skip"

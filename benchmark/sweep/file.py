@@ -29,8 +29,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmark.experiment.config import FALLBACKS, ResolvedRun, RunConfig, option_name, split_tasks
-from benchmark.experiment.plan import DEFAULT_DECODERS, resolve, run_key
+from benchmark.experiment.config import FALLBACKS, ResolvedRun, RunConfig, option_name
+from benchmark.experiment.plan import DEFAULT_DECODERS, resolve, run_key, targets_of
 from benchmark.results.light import Lightener
 from benchmark.sweep.options import (
     AXES,
@@ -206,7 +206,7 @@ def _products(given: Options, where: str, skipped: list[str]) -> Iterator[Option
     pairs, wrong = [], []
     for task, dataset in itertools.product(axes.pop("task"), axes.pop("dataset")):
         offered = DATASETS.get(dataset.value).info.tasks
-        lacking = [part for part in split_tasks(task.value) if part not in offered]
+        lacking = [target for target in targets_of(task.value) if target not in offered]
         if lacking:
             wrong.append(f"{dataset.value} has no {' and no '.join(lacking)}")
         else:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmark.experiment.plan import PlannedRun
+from benchmark.experiment.plan import PlannedRun, targets_of
 from benchmark.results.result import Result
 from benchmark.results.store import load
 from benchmark.run.data import shared_data
@@ -55,7 +55,11 @@ def open_data(runs: Sequence[PlannedRun]) -> tuple[Opened, Unusable]:
                     f"data: {{{config.dataset}: PATH}} in the file"
                 )
             opened[shared] = open_splits(
-                config.dataset, config.data, config.tasks, config.image_size, config.limit
+                config.dataset,
+                config.data,
+                targets_of(config.task),
+                config.image_size,
+                config.limit,
             )
         except Exception as error:  # a reader's defect stops its own data set only
             unusable[shared] = error

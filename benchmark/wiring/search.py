@@ -74,10 +74,8 @@ def _search(
     tasks = make_tasks(config)
     decoder = build_relaxed(config, tasks).decoder
     assert isinstance(decoder, RelaxedDecoder)
-    splits = open_splits(
-        config.dataset, config.data, [task.name for task in tasks], config.image_size, config.limit
-    )
     names = [task.target for task in tasks]
+    splits = open_splits(config.dataset, config.data, names, config.image_size, config.limit)
     skips = config.on_bad_sample == "skip"
     data = Resized(splits["train"], config.image_size, names, targets=True, skips=skips)
     check_batch(config, decoder.info, len(data))
