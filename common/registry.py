@@ -27,6 +27,13 @@ def unknown_name(kind: str, name: str, names: Iterable[str], listing: str) -> Us
     return UsageError(f"unknown {kind} '{printable(name, 80)}': {hint}")
 
 
+def import_all(package: str) -> None:
+    """Import the modules of ``package``, those whose names begin with ``_`` left out."""
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{package}.{module.name}")
+
+
 class Registry(Generic[T]):
     """Implementations by name. The modules of ``packages`` are imported on the first look-up.
 
@@ -56,10 +63,8 @@ class Registry(Generic[T]):
 
     def _load(self) -> None:
         if not self._loaded:
-            for package in map(importlib.import_module, self.packages):
-                for module in pkgutil.iter_modules(package.__path__):
-                    if not module.name.startswith("_"):
-                        importlib.import_module(f"{package.__name__}.{module.name}")
+            for package in self.packages:
+                import_all(package)
             self._loaded = True
 
     def names(self) -> list[str]:

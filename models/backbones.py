@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from common.errors import DataError, UsageError, UserError
 from common.limits import WEIGHTS, Capped, check_size, printable
-from common.registry import unknown_name
+from common.registry import import_all, unknown_name
 
 MIN_STRIDES = 4
 FETCHING = ("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay")
@@ -65,8 +65,15 @@ class Backbone(nn.Module):
         return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last_maps else list(maps)
 
 
+@functools.cache
+def _enter_variants() -> None:
+    """Let timm know the models of ``models/variants/``."""
+    import_all("models.variants")
+
+
 def backbone_names(pattern: str = "") -> list[str]:
     """timm's model names that contain ``pattern``, a substring or a wildcard."""
+    _enter_variants()
     wildcard = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
     return list(timm.list_models(wildcard))
 
@@ -74,6 +81,7 @@ def backbone_names(pattern: str = "") -> list[str]:
 @functools.lru_cache(maxsize=1024)
 def check_name(name: str) -> None:
     """Raises UsageError unless timm has the model ``name``, and its weight tag if it has one."""
+    _enter_variants()
     model, _, tag = name.partition(".")
     if not timm.is_model(model):
         raise unknown_name("backbone", name, timm.list_models(), "python cli.py list backbones")
