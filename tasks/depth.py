@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from common.drawing import (
 from tasks.base import TASKS, Task
 from tasks.losses import depth as losses
 from tasks.losses.base import Term
+from tasks.metrics.base import Accumulator
 from tasks.metrics.depth import DepthMetrics
 
 MOST_MM = 65_535
@@ -37,7 +39,7 @@ class Depth(Task):
     name = "depth"
     title = "Monocular depth"
     target = "depth"
-    columns = ("abs_rel", "rmse", "silog", "delta1", "delta2", "delta3")
+    columns: ClassVar[tuple[str, ...]] = ("abs_rel", "rmse", "silog", "delta1", "delta2", "delta3")
     ignore = 0
     default_loss = "silog+0.5*gradient"
     channels = 1
@@ -77,7 +79,7 @@ class Depth(Task):
     def decide(self, activated: Tensor) -> Tensor:
         return activated[:, 0].exp()
 
-    def accumulator(self) -> DepthMetrics:
+    def accumulator(self) -> Accumulator:
         return DepthMetrics(self.min_depth, self.max_depth, self.crop)
 
     def draw(

@@ -1,7 +1,5 @@
 """A metric: the error of the worst pixels of a depth map, and a task that is ranked by it."""
 
-from typing import ClassVar
-
 import numpy as np
 from torch import Tensor
 
@@ -46,11 +44,11 @@ class TailMetrics(RowAccumulator):
 
 @TASKS.register("depth-tail")
 class DepthTail(Depth):
-    """Depth, trained as ever and ranked by its worst pixels."""
+    """Depth, trained as ever and ranked by its worst pixels, those outside a crop among them."""
 
-    name: ClassVar[str] = "depth-tail"
+    name = "depth-tail"
     title = "Depth, worst pixels"
     columns = ("rel95",)
 
-    def accumulator(self) -> TailMetrics:  # type: ignore[override]
+    def accumulator(self) -> TailMetrics:
         return TailMetrics(self.min_depth, self.max_depth)
