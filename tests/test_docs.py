@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import re
 import shlex
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
