@@ -8,6 +8,7 @@ convolution; MobileNetV2 has nine. All others give the last map of each stride.
 import copy
 import functools
 import inspect
+import json
 import pickle
 import re
 import zipfile
@@ -314,10 +315,35 @@ def _copy_tensors(full: nn.Module, features: nn.Module) -> None:
     features.load_state_dict(target)
 
 
+@dataclass(frozen=True)
+class _Geometry:
+    """What forwards of a backbone's architecture show, whatever its weights."""
+
+    features: tuple[FeatureSpec, ...]
+    size_divisor: int
+    fixed_size: tuple[int, int] | None
+
+
+_geometries: dict[str, _Geometry] = {}
+"""By name and arguments: a run, a sweep or a table of decoders builds one backbone many times."""
+
+
 def _probe(
     backbone: Backbone, name: str, config: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> None:
     """Set ``features``, ``size_divisor`` and ``fixed_size`` from forwards on the meta device."""
+    key = json.dumps([name, arguments], sort_keys=True, default=repr)
+    if key not in _geometries:
+        _geometries[key] = _geometry(backbone, name, config, arguments)
+    found = _geometries[key]
+    backbone.features, backbone.size_divisor = found.features, found.size_divisor
+    backbone.fixed_size = found.fixed_size
+
+
+def _geometry(
+    backbone: Backbone, name: str, config: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> _Geometry:
+    """Raises UsageError for a backbone that runs at no size or has too few strides."""
     twin = copy.deepcopy(backbone).to("meta").eval()
 
     def shapes(height: int, width: int) -> list[tuple[int, ...]] | None:
@@ -333,16 +359,17 @@ def _probe(
     own = (given, given) if isinstance(given, int) else given
     own = tuple(own or tuple(config.get("input_size") or (3, 224, 224))[-2:])
     size: tuple[int, ...] = (256, 256)
+    divisor, fixed = 1, None
     maps = shapes(256, 256)
     if maps is not None and shapes(160, 224) is not None:
         # 97×131 and 65×95 leave different remainders at every stride
         odd = shapes(97, 131) is not None and shapes(65, 95) is not None
-        backbone.size_divisor = 1 if odd else 32
+        divisor = 1 if odd else 32
     else:
         size, maps = own, shapes(*own)
         if maps is None:
             raise UsageError(f"backbone {name} runs neither at 256×256 nor at {own[0]}×{own[1]}")
-        backbone.fixed_size = (own[0], own[1])
+        fixed = (own[0], own[1])
     if backbone.staged:
         strides: Sequence[int] = [round(size[0] / shape[2]) for shape in maps]
     else:
@@ -354,6 +381,7 @@ def _probe(
             f"stride {', '.join(map(str, distinct))} only, and the decoders need at least "
             f"{MIN_STRIDES} different strides; see python cli.py list backbones"
         )
-    backbone.features = tuple(
+    features = tuple(
         FeatureSpec(shape[1], stride) for shape, stride in zip(maps, strides, strict=True)
     )
+    return _Geometry(features, divisor, fixed)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.errors import DataError, UsageError, UserError
+from models import backbones
 from models.backbones import (
     FeatureSpec,
     backbone_names,
@@ -174,6 +175,23 @@ def test_a_wrong_value_of_an_argument_is_named(name: str, argument: dict[str, An
     (key, value), *_ = argument.items()
     assert f"backbone {name} does not take --backbone-arg {key}={value}: " in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_architecture_is_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "_geometries", {})
+    probed = []
+    geometry = backbones._geometry
+
+    def counting(*arguments: Any) -> Any:
+        probed.append(arguments[1:])
+        return geometry(*arguments)
+
+    monkeypatch.setattr(backbones, "_geometry", counting)
+    first, again = (create_backbone("test_resnet") for _ in range(2))
+    other = create_backbone("test_resnet", {"output_stride": 16})
+    assert len(probed) == 2
+    assert again.features == first.features != other.features
+    assert (again.size_divisor, again.fixed_size) == (first.size_divisor, first.fixed_size)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "swin_tiny_patch4_window7_224"])
