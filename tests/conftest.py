@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from benchmark.run import timing
+
 
 @pytest.fixture
 def camvid(tmp_path: Path) -> Path:
@@ -46,9 +48,19 @@ def cli() -> Callable[..., Result]:
 
 
 @pytest.fixture(autouse=True)
-def _no_memory_pass(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of fast tests leave out the pass that starts a process; ``memory_pass`` brings it."""
+def _quick_timing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of fast tests are timed for an instant, and without the pass that starts a process.
+
+    ``memory_pass`` brings that pass back; slow tests time as a user's runs do.
+    """
     names = {mark.name for mark in request.node.iter_markers()}
-    if not names & {"slow", "memory_pass"}:
-        found = {"forward_bytes": None, "weights_bytes": None, "how": "", "error": "left out"}
-        monkeypatch.setattr("benchmark.run.timing.peak_memory", lambda *_, **__: found)
+    if "slow" in names:
+        return
+    instant = {"min_time": 0.01, "warmup_time": 0.0, "block": 0.01}
+    time_models = timing.time_models
+    monkeypatch.setattr(
+        timing, "time_models", lambda *args, **options: time_models(*args, **options | instant)
+    )
+    if "memory_pass" not in names:
+        unmeasured = {"forward_bytes": None, "weights_bytes": None, "how": "", "error": "left out"}
+        monkeypatch.setattr(timing, "peak_memory", lambda *_, **__: unmeasured)

@@ -32,10 +32,9 @@ def runs_of(camvid, decoders=("fcn", "sparsemask"), **values):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Counts of a tiny fixture are not the published ones; timing needs no two seconds here."""
+def quick():
+    """Counts of a tiny fixture are not the published ones."""
     warnings.filterwarnings("ignore", message=".*samples in.*")
-    monkeypatch.setattr(Runner, "min_time", 0.01)
 
 
 def test_a_result_says_everything(camvid, tmp_path):

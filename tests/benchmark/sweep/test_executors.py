@@ -29,12 +29,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Hardly any timing after."""
-    monkeypatch.setattr(Runner, "min_time", 0.01)
-
-
 def runs_of(camvid, *decoders, seeds=(0,), **values):
     values = {
         "task": "segmentation", "dataset": "camvid", "data": camvid, "image_size": "32x64",
