@@ -89,9 +89,6 @@ def test_training_turns_upright_photographs_and_scoring_does_not(root):
 @pytest.mark.parametrize(
     ("how", "part"),
     [
-        ("cut", "cannot be read"),
-        ("empty", "is empty (0 bytes)"),
-        ("gone", "ground truth is missing"),
         ("other", "cannot be read (it has no groundTruth)"),
         ("numbers", "cannot be read (groundTruth is no cell array)"),
         ("cells", "cannot be read (groundTruth{1} is no single struct)"),
@@ -101,19 +98,12 @@ def test_training_turns_upright_photographs_and_scoring_does_not(root):
         ("many", "23 boundary maps, not 1 to 22"),
         ("shapes", "boundary maps of shapes [(3, 4), (4, 4)]"),
         ("values", "hold more than 0 and 1"),
-        ("size", "ground truth of 4×3 pixels"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*2 samples")
 def test_bad_ground_truth_is_named(root, how, part):
     path = root / "groundTruth" / "test" / "10.mat"
-    if how == "cut":
-        path.write_bytes(path.read_bytes()[:150])
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "gone":
-        path.unlink()
-    elif how == "other":
+    if how == "other":
         scipy.io.savemat(path, {"truth": np.zeros(3)})
     elif how in OTHERS:
         content = np.empty((1, 1), object)
@@ -125,10 +115,8 @@ def test_bad_ground_truth_is_named(root, how, part):
         write_mat(path, [np.zeros((48, 32))] * {"none": 0, "many": 23}[how])
     elif how == "shapes":
         write_mat(path, [np.zeros((3, 4)), np.zeros((4, 4))])
-    elif how == "values":
-        write_mat(path, [np.full((48, 32), 7)])
     else:
-        write_mat(path, [np.zeros((3, 4))])
+        write_mat(path, [np.full((48, 32), 7)])
     with pytest.raises(DataError, match=r"10\.mat: ") as caught:
         BSDS500(root, "test", "edges")[1]
     assert part in str(caught.value)
@@ -175,15 +163,6 @@ def test_a_small_file_that_unpacks_to_a_large_one(tmp_path, monkeypatch):
         read_boundaries(path)
     assert tracemalloc.get_traced_memory()[1] < 2**23
     tracemalloc.stop()
-
-
-def test_missing_folder_and_no_images(root, tmp_path):
-    (root / "images" / "val").rename(root / "elsewhere")
-    with pytest.raises(DataError, match=r"images/val: folder is missing: --data must name"):
-        BSDS500(root, "val", "edges")
-    (root / "images" / "val").mkdir()
-    with pytest.raises(DataError, match=r"images/val: no \.jpg in it"):
-        BSDS500(root, "val", "edges")
 
 
 @pytest.mark.slow
