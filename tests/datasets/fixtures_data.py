@@ -2,7 +2,7 @@
 
 Add a data set, here or to fixtures_depth_saliency: a function that fills the folder ``root``,
 entered into ``FIXTURES``. Each split has at least two samples, one of them with ``ODD`` in its
-name; ``test_datasets.py`` does the rest.
+name; ``readers/test_contract.py`` does the rest.
 """
 
 from collections.abc import Callable, Sequence
