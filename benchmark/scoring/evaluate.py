@@ -136,7 +136,7 @@ def _put_together(accumulators: Mapping[Task, Accumulator], data: Resized) -> No
         whole, *others = (found[task.name] for found, _ in parts)
         for other in others:
             whole.merge(other)
-        vars(accumulator).update(vars(whole))
+        accumulator.adopt(whole)
     for _, bad in parts:
         data.bad.update(bad)
 

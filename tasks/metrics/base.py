@@ -124,6 +124,14 @@ class Accumulator(ABC):
         Raises ValueError if ``other`` was set up otherwise.
         """
 
+    def adopt(self, other: "Self") -> None:
+        """Forget what was seen, and take what ``other`` has seen instead.
+
+        Raises ValueError if ``other`` was set up otherwise.
+        """
+        self._require_same(other)
+        self.__dict__ = dict(other.__dict__)
+
     @abstractmethod
     def resample(self, weights: Ints) -> dict[str, Floats]:
         """Metrics of other splits made of the scored images.

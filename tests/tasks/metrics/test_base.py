@@ -106,6 +106,16 @@ def test_workers_merge_into_exactly_the_same_result(family):
             assert merged.counts() == whole.counts()
 
 
+def test_what_was_seen_can_be_replaced(family):
+    make, pairs = family
+    one, other = fed(make, pairs[:2]), fed(make, pairs[1:])
+    one.adopt(other)
+    assert one.counts() == other.counts()
+    assert one.compute() == other.compute()
+    one.merge(fed(make, pairs[:1]))
+    assert one.compute() == fed(make, pairs).compute()
+
+
 def test_resampling_equals_scoring_the_images_again(family):
     make, pairs = family
     accumulator = fed(make, pairs)
@@ -171,6 +181,8 @@ def test_only_equal_settings_merge():
     ):
         with pytest.raises(ValueError, match="cannot take in"):
             one.merge(other)
+        with pytest.raises(ValueError, match="cannot take in"):
+            one.adopt(other)
 
 
 def test_an_empty_map_is_refused():
