@@ -1,4 +1,7 @@
-"""What a result was made with: versions, machine, commit."""
+"""What a result was made with: versions, machine, commit.
+
+Imports torch late, for a report reads environments without it.
+"""
 
 import os
 import platform
@@ -7,12 +10,38 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
+from pydantic import GetPydanticSchema
+from typing_extensions import TypedDict
 
 from common.memory import keeps_freed_memory
 from common.paths import ROOT
 
+OPEN = GetPydanticSchema(lambda _, handler: handler(dict[str, Any]))
+"""Marks a part of a record that is read as it is: a file from elsewhere may hold more or less than
+its type says. What reports rely on is checked in ``benchmark.results.checks``."""
 PACKAGES = ("torch", "timm", "kornia", "segmentation-models-pytorch", "numpy")
+
+
+class Environment(TypedDict, total=False):
+    """What a result was made with; of a run that failed early nothing is known.
+
+    threads: of the CPU that torch has. commit: of this project; "" outside a repository. From cuda
+    on: of runs on CUDA only.
+    """
+
+    python: str
+    system: str
+    versions: dict[str, str]
+    device: str
+    threads: int
+    keeps_freed_memory: bool
+    commit: str
+    uncommitted_changes: bool
+    cuda: str | None
+    cudnn: int | None
+    cudnn_benchmark: bool
+    tf32_convolutions: bool
+    tf32_matrix_products: bool
 
 
 def cpu_name() -> str:
@@ -27,6 +56,8 @@ def cpu_name() -> str:
 
 def device_name(device: str) -> str:
     """Name of the hardware behind a torch device string."""
+    import torch
+
     if torch.device(device).type == "cuda":
         return str(torch.cuda.get_device_name(torch.device(device)))
     return f"{cpu_name()} ({os.cpu_count()} cores)"
@@ -42,9 +73,11 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: str) -> Environment:
     """Versions, hardware and commit, for a result's record."""
-    facts: dict[str, Any] = {
+    import torch
+
+    facts: Environment = {
         "python": platform.python_version(),
         "system": platform.system(),
         "versions": {package: version(package) for package in PACKAGES},

@@ -87,9 +87,9 @@ def without_errors(result: Result) -> Result:
     for split, facts in data.items():
         if isinstance(facts, dict) and facts.get("skipped"):
             data[split] = {**facts, "skipped": [f"{len(facts['skipped'])} could not be read"]}
-    speed = result.speed
+    speed = None if result.speed is None else result.speed.copy()
     if speed is not None:
-        speed = {name: value for name, value in speed.items() if name != "peak_memory_how"}
+        speed.pop("peak_memory_how", None)
     return result.model_copy(update={"data": data, "speed": speed})
 
 

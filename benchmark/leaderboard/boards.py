@@ -34,7 +34,7 @@ def boards(results: Iterable[Result]) -> list[Board]:
         for task, view in result.by_task().items()
     ]
     for task, result in finished:
-        device, threads = result.environment["device"], result.environment["threads"]
+        device, threads = result.machine
         protocol = result.protocol, result.columns[0]
         place = (protocol, _images(result, "test"), device, threads, result.config.amp)
         if place not in tables:
@@ -131,12 +131,11 @@ def _place_failed(result: Result, ranked: list[Board], sizes: list[set[tuple[Any
     sizes: those of the runs of each of ``ranked``.
     """
     config = result.config
-    device = result.environment.get("device")
-    setup = device, result.environment.get("threads"), config.amp
+    device, threads = result.machine
     there = [
         (b, sized)
         for b, sized in zip(ranked, sizes, strict=True)
-        if device is None or (b.device, b.threads, b.amp) == setup
+        if not device or (b.device, b.threads, b.amp) == (device, threads, config.amp)
     ]
     placed = False
     for task in config.tasks:
@@ -153,7 +152,7 @@ def _place_failed(result: Result, ranked: list[Board], sizes: list[set[tuple[Any
         if empty is None:
             empty = Board(
                 config.task, title, "no finished run", [], {}, dataset=config.dataset,
-                device=device or "", threads=result.environment.get("threads", 0),
+                device=device, threads=threads,
             )  # fmt: skip
             ranked.append(empty)
             sizes.append(set())
@@ -276,7 +275,7 @@ def _row(group: list[Result], columns: list[str], settings: str) -> Row:
         values = np.array([[r.metrics[name] for name in common] for r in group])
         spread = dict(zip(common, values.std(axis=0, ddof=1).tolist(), strict=True))
     timed = [r.speed for r in group if r.speed is not None]
-    peaks = [s["peak_memory_mb"] for s in timed if s.get("peak_memory_mb") is not None]
+    peaks = [peak for s in timed if (peak := s.get("peak_memory_mb")) is not None]
     intervals = [r.intervals[columns[0]] for r in group if columns[0] in r.intervals]
     return Row(
         task=first.config.task,
@@ -284,8 +283,8 @@ def _row(group: list[Result], columns: list[str], settings: str) -> Row:
         backbone=first.config.backbone or "",
         decoder=first.config.decoder,
         settings=settings,
-        device=first.environment["device"],
-        threads=first.environment["threads"],
+        device=first.machine[0],
+        threads=first.machine[1],
         seeds=sorted(r.config.seed for r in group),
         metrics=metrics,
         spread=spread,
@@ -315,8 +314,8 @@ def _failed(result: Result) -> Row:
         backbone=config.backbone or "",
         decoder=config.decoder,
         settings="",
-        device=result.environment.get("device", ""),
-        threads=result.environment.get("threads", 0),
+        device=result.machine[0],
+        threads=result.machine[1],
         seeds=[config.seed],
         metrics={},
         spread={},

@@ -171,7 +171,7 @@ def _match(left: Sequence[View], right: Sequence[View]) -> list[tuple[View, View
         return loose(view), _network(view[1])
 
     def strictest(view: View) -> Any:
-        return strict(view), view[1].environment["device"], view[1].environment["threads"]
+        return strict(view), view[1].machine
 
     found: list[tuple[View, View]] = []
     met: set[int] = set()
@@ -306,21 +306,20 @@ def _costs(
         "params": (sum(a.params.values()), sum(b.params.values())),
         "macs": (sum(a.macs.values()), sum(b.macs.values())),
     }
-    machines = [
-        (r.environment.get("device"), r.environment.get("threads"), r.config.amp) for r in (a, b)
-    ]
+    machines = [(r.machine, r.config.amp) for r in (a, b)]
     if machines[0] != machines[1]:
         return costs, ["latency: not on the same device, threads and precision"]
     speeds = [(x.speed, y.speed) for _, x, y in group]
+    timed = [(x, y) for x, y in speeds if x is not None and y is not None]
+    measured: dict[str, list[tuple[float | None, float | None]]] = {
+        "latency_ms": [(x["median_ms"], y["median_ms"]) for x, y in timed],
+        "memory_mb": [(x.get("peak_memory_mb"), y.get("peak_memory_mb")) for x, y in timed],
+    }
     notes = []
-    for name, key in (("latency_ms", "median_ms"), ("memory_mb", "peak_memory_mb")):
-        values = [
-            (x[key], y[key])
-            for x, y in speeds
-            if x is not None and y is not None and None not in (x.get(key), y.get(key))
-        ]
-        if values:
-            costs[name] = (_median(x for x, _ in values), _median(y for _, y in values))
+    for name, pairs in measured.items():
+        known = [(x, y) for x, y in pairs if x is not None and y is not None]
+        if known:
+            costs[name] = (_median(x for x, _ in known), _median(y for _, y in known))
     if "latency_ms" in costs:
         sessions = [{s["session"] for s in side if s} for side in zip(*speeds, strict=True)]
         if sessions[0] != sessions[1]:

@@ -5,7 +5,7 @@ A result of ten epochs takes some 30 kB as objects, a light one about 6 kB.
 
 import marshal
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -33,7 +33,7 @@ class Lightener:
         own["history"] = []
         own["seconds"] = _of(result.seconds, ("total",))
         if result.speed is not None:
-            own["speed"] = _of(result.speed, SPEED)
+            own["speed"] = _of(cast(dict[str, Any], result.speed), SPEED)
         for view in (result, *result.tasks.values()):
             shown, values = view.columns, view.__dict__
             # those of single classes are many, and in no table

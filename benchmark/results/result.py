@@ -1,13 +1,63 @@
 """One JSON file a run: written atomically, read, checked."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
 
 from benchmark.experiment.config import RunConfig
+from benchmark.experiment.environment import OPEN, Environment
 
 FORMAT = 1
+
+SplitFacts = TypedDict(
+    "SplitFacts",
+    {"images": int, "from": str, "fingerprint": str, "skipped": list[str]},
+    total=False,
+)
+"""The images of a split. from: its published name. skipped: errors of those that were left out."""
+
+
+class Constant(TypedDict, total=False):
+    """The best constant prediction of a task, and its scores: the floor."""
+
+    value: Any
+    metrics: dict[str, float]
+
+
+class Speed(TypedDict, total=False):
+    """A timing and all that was timed.
+
+    From median_ms to iqr_ms: of one forward. fps: images per second, batch / median. session:
+    shared by what was timed in turns. weights_of: key of the run whose weights were timed for all
+    runs of this network. peak_memory_mb: of one forward above the weights; peak_memory_how: what
+    was read, or why there is none.
+    """
+
+    median_ms: float
+    p5_ms: float
+    p95_ms: float
+    iqr_ms: float
+    fps: float
+    calls: int
+    warmup_calls: int
+    batch: int
+    size: list[int]
+    device: str
+    hardware: str
+    threads: int
+    memory_format: str
+    fused: bool
+    compiled: bool
+    amp: bool
+    covers: str
+    interleaved_with: list[str]
+    session: str
+    weights_of: str
+    peak_memory_mb: float | None
+    weights_mb: float | None
+    peak_memory_how: str
 
 
 class TaskScores(BaseModel):
@@ -27,7 +77,7 @@ class TaskScores(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
-    constant: dict[str, Any] = Field(default_factory=dict)
+    constant: Annotated[Constant, OPEN] = Field(default_factory=Constant)
 
 
 class Result(TaskScores):
@@ -48,17 +98,22 @@ class Result(TaskScores):
     params: dict[str, int] = Field(default_factory=dict)
     macs: dict[str, int] = Field(default_factory=dict)
     macs_exclude: str = ""
-    speed: dict[str, Any] | None = None
+    speed: Annotated[Speed, OPEN] | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
     history: list[dict[str, float]] = Field(default_factory=list)
     best_epoch: int = 0
     steps: int = 0
     resumed: list[int] = Field(default_factory=list)
     at_once: int | None = None
-    data: dict[str, Any] = Field(default_factory=dict)
-    environment: dict[str, Any] = Field(default_factory=dict)
+    data: Annotated[dict[str, SplitFacts], OPEN] = Field(default_factory=dict)
+    environment: Annotated[Environment, OPEN] = Field(default_factory=Environment)
     command: str = ""
     folder: Path | None = Field(default=None, exclude=True)
+
+    @property
+    def machine(self) -> tuple[str, int]:
+        """Device and threads; "" and 0 where a failed run did not note them."""
+        return self.environment.get("device") or "", self.environment.get("threads") or 0
 
     def by_task(self) -> "dict[str, Result]":
         """The result as each of its tasks sees it: with that task's scores as its own."""

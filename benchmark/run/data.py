@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmark.experiment.config import ResolvedRun, RunConfig
 from benchmark.experiment.plan import PlannedRun
+from benchmark.results.result import Constant, SplitFacts
 from benchmark.scoring.evaluate import score_constant
 from common.progress import Listener
 from datasets.pipeline import Resized, open_splits
@@ -19,8 +20,8 @@ class Data:
     train: Resized
     val: Resized
     test: Resized
-    facts: dict[str, Any]
-    constant: dict[str, dict[str, Any]]
+    facts: dict[str, SplitFacts]
+    constant: dict[str, Constant]
 
     @classmethod
     def open(cls, config: ResolvedRun, tasks: Sequence[Task], listener: Listener) -> "Data":
@@ -41,7 +42,7 @@ class Data:
                 for index in range(len(part)):
                     sample = part.get(index)
                     listener.step(sample.name if sample is not None else "")
-        facts = {
+        facts: dict[str, SplitFacts] = {
             name: {
                 "images": len(split),
                 "from": split.name,
@@ -55,7 +56,7 @@ class Data:
         constant = {t.name: score_constant(t, resized["train"], resized["test"]) for t in tasks}
         return cls(resized["train"], resized["val"], resized["test"], facts, constant)
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> dict[str, SplitFacts]:
         """The facts for a result: of each split, with the errors of the samples that were skipped.
 
         A bad sample of the training split was replaced by the next one.

@@ -45,10 +45,9 @@ def time_in_turns(
     alike: dict[bytes, list[str]] = {}  # runs of each network; the first one's weights are timed
     for run in finished:
         config, key, folder = run.config, run.key, run.folder
-        trained = done[key].environment
         if not checkpoint_file(folder, config.score).is_file():
             listener.message(f"not timed: {folder}: its checkpoint is not there")
-        elif (there := (trained["device"], trained["threads"])) != here:
+        elif (there := done[key].machine) != here:
             # a board is of one machine, accuracy and latency alike
             listener.message(
                 f"not timed: {folder}: its run was on {there[0]}, {there[1]} threads, this is "
@@ -85,15 +84,13 @@ def time_in_turns(
                 *(first.image_size, 1, setups[key], first.device),
                 process=process,
             )
-            speed = {
-                **speed_record(
-                    latencies[key], first.image_size, first.device, setups[key], others, session
-                ),
-                "weights_of": key,
-                "peak_memory_mb": _megabytes(memory["forward_bytes"]),
-                "weights_mb": _megabytes(memory.get("weights_bytes")),
-                "peak_memory_how": memory["error"] or memory["how"],
-            }
+            speed = speed_record(
+                latencies[key], first.image_size, first.device, setups[key], others, session
+            )
+            speed["weights_of"] = key
+            speed["peak_memory_mb"] = _megabytes(memory["forward_bytes"])
+            speed["weights_mb"] = _megabytes(memory["weights_bytes"])
+            speed["peak_memory_how"] = memory["error"] or memory["how"]
             for result in map(done.__getitem__, same):
                 result.speed = speed
                 result.seconds["time"] = time.perf_counter() - start

@@ -1,7 +1,6 @@
 """Scoring: predictions at the ground truth's own resolution, through the task's metrics."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch.utils.data import DataLoader, Subset
 from benchmark.experiment import distributed
 from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.numerics import autocast
-from benchmark.results.result import TaskScores
+from benchmark.results.result import Constant, TaskScores
 from benchmark.scoring.views import Views, predict
 from common.errors import DataError, UserError, out_of_memory
 from common.memory import fitting
@@ -192,7 +191,7 @@ def _predictions(
     ]
 
 
-def score_constant(task: Task, train: Resized, test: Resized) -> dict[str, Any]:
+def score_constant(task: Task, train: Resized, test: Resized) -> Constant:
     """The best constant prediction on the training split, scored on ``test``: the floor."""
 
     def targets(data: Resized) -> Iterable[Tensor]:

@@ -3,17 +3,17 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel
 
 from benchmark.experiment.config import RunConfig
-from benchmark.experiment.environment import environment
+from benchmark.experiment.environment import OPEN, Environment, environment
 from benchmark.experiment.network import check_device
 from benchmark.experiment.plan import as_resolved, make_tasks
 from benchmark.results.checkpoint import open_checkpoint
-from benchmark.results.result import TaskScores
+from benchmark.results.result import SplitFacts, TaskScores
 from benchmark.scoring.evaluate import evaluate, protocol_id, replicates_of, scores_of
 from benchmark.scoring.views import Size, Views
 from common.errors import UsageError
@@ -32,8 +32,8 @@ class Rescore(BaseModel):
     checkpoint: str
     key: str
     tasks: dict[str, TaskScores]
-    data: dict[str, Any]
-    environment: dict[str, Any]
+    data: Annotated[SplitFacts, OPEN]
+    environment: Annotated[Environment, OPEN]
     seconds: float
 
 

@@ -7,7 +7,7 @@ process, because on a shared machine only ratios hold.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import nn
 
 from benchmark.experiment.environment import device_name
 from benchmark.experiment.numerics import autocast
+from benchmark.results.result import Speed
 from models.predictor import DensePredictor
 
 Name = TypeVar("Name")
@@ -191,10 +192,16 @@ def speed_record(
     interleaved_with: list[str],
     session: str,
     batch: int = 1,
-) -> dict[str, Any]:
+) -> Speed:
     """A timing and all that was timed. session: shared by what was timed in turns."""
     return {
-        **asdict(latency),
+        "median_ms": latency.median_ms,
+        "p5_ms": latency.p5_ms,
+        "p95_ms": latency.p95_ms,
+        "iqr_ms": latency.iqr_ms,
+        "fps": latency.fps,
+        "calls": latency.calls,
+        "warmup_calls": latency.warmup_calls,
         "batch": batch,
         "size": list(size),
         "device": device,

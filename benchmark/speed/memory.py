@@ -7,13 +7,15 @@ random weights, runs it once, forgets its peak and runs it again.
 
 import ctypes
 import gc
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from typing_extensions import TypedDict
 
 from benchmark.experiment.network import NetworkSpec
 from benchmark.speed.fresh import FreshProcess
@@ -29,6 +31,20 @@ HOW = {
 }
 
 
+class Memory(TypedDict):
+    """What a forward takes at most, in bytes.
+
+    forward_bytes: activations, outputs and workspace, above weights and input. weights_bytes:
+    parameters and buffers as they are run, fused where the setup says so. how: what was read.
+    error: why forward_bytes is null, where it is.
+    """
+
+    forward_bytes: int | None
+    weights_bytes: int | None
+    how: str
+    error: str | None
+
+
 def fresh_process() -> FreshProcess:
     """Where memory is measured: threads that wait leave the processor to others."""
     return FreshProcess(OMP_WAIT_POLICY="passive")
@@ -42,37 +58,31 @@ def peak_memory(
     device: str = "cpu",
     threads: int | None = None,
     process: FreshProcess | None = None,
-) -> dict[str, Any]:
-    """What a forward of images [batch, 3, *size] takes at most, in bytes, and what weights take.
-
-    forward_bytes: activations, outputs and workspace, above weights and input. weights_bytes:
-    parameters and buffers as they are run (fused, if ``setup`` says so). how: what was read. error:
-    why forward_bytes is null, where it is.
+) -> Memory:
+    """What a forward of images [batch, 3, *size] takes at most.
 
     setup: how it is run. threads: of the CPU; default: torch's own number here. process: an open
     ``fresh_process()``, for a second or so a network; else it costs another few to import torch.
     """
-    job: dict[str, Any] = {
-        "network": asdict(network),
-        "size": list(size),
-        "batch": batch,
-        "setup": asdict(setup or Setup()),
-        "device": device,
-        "threads": threads or torch.get_num_threads(),
-    }
     kind = torch.device(device).type
-    record: dict[str, Any] = {"forward_bytes": None, "weights_bytes": None, "how": HOW[kind]}
+    memory = Memory(forward_bytes=None, weights_bytes=None, how=HOW[kind], error=None)
     try:
-        if kind == "cuda":
-            found = _measure(**job)
-        elif process is not None:
-            found = process.call(_measure, **job)
-        else:
-            with fresh_process() as own:
-                found = own.call(_measure, **job)
-        return {**record, **found, "error": None}
+        with ExitStack() as stack:
+            measure: Callable[..., tuple[int, int]] = _measure
+            if kind != "cuda":
+                process = process or stack.enter_context(fresh_process())
+                measure = partial(process.call, _measure)
+            memory["forward_bytes"], memory["weights_bytes"] = measure(
+                network=asdict(network),
+                size=list(size),
+                batch=batch,
+                setup=asdict(setup or Setup()),
+                device=device,
+                threads=threads or torch.get_num_threads(),
+            )
     except Exception as error:  # of CUDA: what a network does not take raises almost anything
-        return {**record, "error": reason(error)}
+        memory["error"] = reason(error)
+    return memory
 
 
 @torch.inference_mode()
@@ -83,8 +93,8 @@ def _measure(
     setup: Mapping[str, Any],
     device: str,
     threads: int,
-) -> dict[str, int]:
-    """``forward_bytes`` and ``weights_bytes``, of this process."""
+) -> tuple[int, int]:
+    """Bytes of a forward and of weights, of this process."""
     on_cpu = torch.device(device).type == "cpu"
     if on_cpu:
         torch.set_num_threads(threads)
@@ -97,7 +107,7 @@ def _measure(
     weights = sum(t.numel() * t.element_size() for t in tensors)
     call()  # code is loaded and compiled, kernels are chosen
     peaks = [(_peak_of_process if on_cpu else _peak_of_cuda)(call, device) for _ in range(FORWARDS)]
-    return {"forward_bytes": max(peaks), "weights_bytes": weights}
+    return max(peaks), weights
 
 
 def _peak_of_cuda(call: Any, device: str) -> int:

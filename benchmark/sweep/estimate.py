@@ -145,8 +145,7 @@ def estimate(
 
 def _same_machine(result: Result) -> bool:
     threads = result.config.threads or torch.get_num_threads()
-    seen = result.environment
-    return seen.get("threads") == threads and seen.get("device") == _here(result.config.device)
+    return result.machine == (_here(result.config.device), threads)
 
 
 @functools.lru_cache(maxsize=64)

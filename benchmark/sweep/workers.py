@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmark.experiment.environment import environment
+from benchmark.experiment.environment import Environment, environment
 from benchmark.experiment.plan import PlannedRun
 from benchmark.results.layout import FILE
 from benchmark.results.result import Result
@@ -63,7 +63,7 @@ def _settings(executor: Executor, runner: Runner) -> Settings:
         cwd=str(Path.cwd()),
         threads=executor.threads,
         runner={f.name: getattr(runner, f.name) for f in fields(runner) if f.name not in OWN},
-        git={name: facts[name] for name in ("commit", "uncommitted_changes")},
+        git=Environment(commit=facts["commit"], uncommitted_changes=facts["uncommitted_changes"]),
     )
 
 
@@ -129,8 +129,7 @@ class _Course:
         for run in group:
             result = self.done[run.key]
             if result.status == "finished" and (result.speed is None or self.runner.retime):
-                seen = result.environment
-                kinds.setdefault((seen["device"], seen["threads"]), []).append(run)
+                kinds.setdefault(result.machine, []).append(run)
         for number, runs in enumerate(kinds.values()):
             if self.apart:
                 return False

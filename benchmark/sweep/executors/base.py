@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from benchmark.experiment.environment import Environment
 from common.closing import Closing
 
 PATIENCE = 20.0  # seconds that a worker is given to save its training and end
@@ -26,7 +27,7 @@ class Settings:
     cwd: str
     threads: int | None
     runner: dict[str, Any] = field(default_factory=dict)
-    git: dict[str, Any] = field(default_factory=dict)
+    git: Environment = field(default_factory=Environment)
 
 
 @dataclass(frozen=True)
