@@ -1,71 +1,70 @@
 """Results made small: what tables do not read is dropped, what many results share is kept once.
 
-A result of ten epochs takes some 30 kB as objects, a light one about 6 kB.
+A result of ten epochs takes some 30 kB as objects, a light one about 5 kB.
 """
 
 import marshal
-from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from benchmark.experiment.config import RunConfig
-from benchmark.results.result import Result
+from benchmark.results.result import Result, TaskScores
 
 SCORES = ("columns", "higher_is_better", "units", "counts", "constant")
-SHARED = (*SCORES, "params", "macs", "data", "environment")
-CONFIG = ("image_size", "crop_size", "mean", "std", "zoom", "backbone_args", "wiring",
+SHARED = (("params", "macs"), ("data", "environment", "macs_exclude"))
+CONFIG = ("image_size", "crop_size", "mean", "std", "zoom", "rotate", "colour", "backbone_args",
+          "wiring", "lr", "decoder_lr_factor", "momentum", "weight_decay", "warmup", "clip_grad",
           "task_weights")  # fmt: skip
 SPEED = ("median_ms", "fps", "session", "peak_memory_mb")
-
-Config = TypeVar("Config", bound=RunConfig)
+Model = TypeVar("Model", bound=BaseModel)
+Value = TypeVar("Value")
 
 
 class Lightener:
     """Makes results light; those made by one of these share their parts."""
 
     def __init__(self) -> None:
-        self.pool: dict[Any, Any] = {}
+        self.pool: dict[bytes, dict[str, Any]] = {}
+        self.history: list[dict[str, float]] = []
 
     def __call__(self, result: Result) -> Result:
-        """``result`` itself, without its history and with fewer times. It cannot be saved again."""
-        own = result.__dict__  # pydantic's assignments would take a second of 100,000 results
-        own["history"] = []
-        own["seconds"] = _of(result.seconds, ("total",))
-        if result.speed is not None:
-            own["speed"] = _of(cast(dict[str, Any], result.speed), SPEED)
-        for view in (result, *result.tasks.values()):
-            shown, values = view.columns, view.__dict__
+        """A copy of ``result`` without its history, with fewer times. It cannot be saved again."""
+        changes = {**self._scores(result), "config": self.config(result.config)}
+        for names in SHARED:
+            changes |= self._shared(result, names)
+        changes["history"] = self.history
+        changes["seconds"] = _of(result.seconds, ("total",))
+        changes["speed"] = None if result.speed is None else _of(result.speed, SPEED)
+        if result.tasks:
+            changes["tasks"] = {n: _light(s, self._scores(s)) for n, s in result.tasks.items()}
+        return _light(result, changes)
+
+    def config(self, config: Model) -> Model:
+        """A copy of ``config`` which shares parts with the others."""
+        return _light(config, self._shared(config, CONFIG))
+
+    def _scores(self, scores: TaskScores) -> dict[str, Any]:
+        shown = scores.columns
+        return {
+            **self._shared(scores, SCORES),
             # those of single classes are many, and in no table
-            values["metrics"] = {
-                n: x for n, x in view.metrics.items() if "/" not in n or n in shown
-            }
-            values["intervals"] = _of(view.intervals, shown[:1])
-        self._share(own, SHARED)
-        for scores in result.tasks.values():
-            self._share(scores.__dict__, SCORES)
-        self._share_given(result)
-        self.config(result.config)
-        return result
+            "metrics": {n: x for n, x in scores.metrics.items() if "/" not in n or n in shown},
+            "intervals": _of(scores.intervals, shown[:1]),
+        }
 
-    def config(self, config: Config) -> Config:
-        """``config`` itself, which shares parts with the others."""
-        self._share(config.__dict__, CONFIG)
-        self._share_given(config)
-        return config
-
-    def _share_given(self, model: BaseModel) -> None:
-        given = frozenset(model.model_fields_set)  # some 4 kB
-        object.__setattr__(
-            model, "__pydantic_fields_set__", self.pool.setdefault(given, set(given))
-        )
-
-    def _share(self, values: dict[str, Any], names: tuple[str, ...]) -> None:
-        for name in names:
-            value = values[name]
-            key = marshal.dumps(value, 2)  # without references: alike values, alike bytes
-            values[name] = self.pool.setdefault(key, value)
+    def _shared(self, model: BaseModel, names: tuple[str, ...]) -> dict[str, Any]:
+        """Values of fields, kept once for all models that have equal ones there."""
+        values = {name: getattr(model, name) for name in names}
+        key = marshal.dumps(values, 2)  # without references: alike values, alike bytes
+        return self.pool.setdefault(key, values)
 
 
-def _of(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _light(model: Model, changes: Mapping[str, Any]) -> Model:
+    light = model.model_copy(update=changes)
+    light.model_fields_set.clear()  # some 2 kB
+    return light
+
+
+def _of(values: Mapping[str, Value], names: Iterable[str]) -> dict[str, Value]:
     return {name: values[name] for name in names if name in values}
