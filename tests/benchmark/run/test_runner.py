@@ -13,7 +13,6 @@ from benchmark.results.checkpoint import load_checkpoint
 from benchmark.results.store import load, read_all, save
 from benchmark.run import runner as runner_module
 from benchmark.run import timing
-from benchmark.run.runner import Runner
 from benchmark.speed.latency import time_models
 from common.errors import DataError, UserError
 from common.progress import Silent
