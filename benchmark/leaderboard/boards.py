@@ -1,4 +1,4 @@
-"""A leaderboard: runs that differ in the seed only become one row, alike rows one board."""
+"""Leaderboards: runs that differ only in the seed form a row, comparable rows a board."""
 
 import functools
 import itertools
@@ -18,11 +18,11 @@ from benchmark.results.store import many_objects
 
 @many_objects()
 def boards(results: Iterable[Result]) -> list[Board]:
-    """Group ``results`` by what must be alike to be compared, and rank each group.
+    """Group comparable ``results`` into boards and rank the rows of each.
 
-    Alike: protocol, test images, device, threads, precision. Rows whose intervals overlap the best
-    one's of their rank share that rank. Of a task and data set, the protocol of most rows comes
-    first. Failed runs stand at the end of the boards of their data set, unranked.
+    Comparable results share protocol, test images, device, threads and precision. A row shares a
+    rank if its interval overlaps that of the rank's best row. For each task and data set the
+    protocol with the most rows comes first. Failed runs end the boards of their data set, unranked.
     """
     results = sorted(results, key=lambda r: (r.config.seed, r.key))
     tables: dict[tuple[Any, ...], Board] = {}
@@ -52,7 +52,7 @@ def boards(results: Iterable[Result]) -> list[Board]:
                 amp=result.config.amp,
             )
             board.protocol = f"{result.protocol}, {board.machine}"
-        # an earlier version may have shown fewer metrics
+        # results of an earlier version may have fewer metrics
         board = tables[place]
         board.columns = list(dict.fromkeys((*board.columns, *result.columns)))
         board.higher_is_better |= result.higher_is_better
@@ -79,7 +79,7 @@ def boards(results: Iterable[Result]) -> list[Board]:
 
 
 def title_of(task: str, config: RunConfig) -> str:
-    """``task on data set``, with the folder's name of a user's own data where that says more."""
+    """``task on data set``, with the folder's name where the data set is the user's own."""
     name, folder = config.dataset, ""
     if config.data is not None:
         folder = config.data.stem if config.data.suffix in (".h5", ".hdf5") else config.data.name
@@ -90,21 +90,21 @@ def title_of(task: str, config: RunConfig) -> str:
 
 @functools.cache
 def _is_generic(dataset: str) -> bool:
-    """Whether a data set is the user's own."""
+    """Whether ``dataset`` is a format for the user's own data."""
     from datasets.base import DATASETS  # imports torch, which most reports can do without
 
     return dataset in DATASETS.names() and DATASETS.get(dataset).info.generic
 
 
 def _network(result: Result) -> str:
-    """Everything but the seed, so that a changed learning rate is a row of its own."""
-    # a wiring counts by its content
-    apart = APART | ({"decoder"} if result.config.wiring is not None else set())
-    return _images(result, "train") + result.config.model_dump_json(exclude=apart)
+    """Training images and configuration without ``WITHIN_ROW``: runs that share it form a row."""
+    # the content of a wiring identifies it, not its file's name
+    excluded = WITHIN_ROW | ({"decoder"} if result.config.wiring is not None else set())
+    return _images(result, "train") + result.config.model_dump_json(exclude=excluded)
 
 
 def _enter(result: Result, group: list[Result]) -> None:
-    """Add ``result`` to its row, unless its seed is there: two would count as two seeds."""
+    """Add ``result`` to its row; warn and leave it out if the row has its seed already."""
     for other in group:
         if other.config.seed == result.config.seed:
             places = [str(r.folder or r.key) for r in (result, other)]
@@ -114,7 +114,7 @@ def _enter(result: Result, group: list[Result]) -> None:
 
 
 def _ordered(tables: Iterable[Board]) -> list[Board]:
-    """By task, data set and machine; of several protocols the one of most rows first."""
+    """Sort by task, data set and machine, then most rows first; set ``Board.main``."""
 
     def place(board: Board) -> tuple[Any, ...]:
         return board.task, board.title, board.device, board.threads, board.amp
@@ -126,9 +126,9 @@ def _ordered(tables: Iterable[Board]) -> list[Board]:
 
 
 def _place_failed(result: Result, ranked: list[Board], sizes: list[set[tuple[Any, ...]]]) -> None:
-    """Put a failed run at the end of the boards that it was meant for; a new one if none is.
+    """Append a failed run to the boards of its tasks, data set and setup, or to a new board.
 
-    sizes: those of the runs of each of ``ranked``.
+    sizes: for each of ``ranked``, ``_sized`` of its runs.
     """
     config = result.config
     device, threads = result.machine
@@ -164,11 +164,10 @@ def _sized(config: RunConfig) -> tuple[Any, ...]:
     return config.image_size, config.limit
 
 
-# what may differ between the runs of one row
-APART = {"seed", "weights", "data", "workers"}
+# fields of a configuration in which the runs of one row may differ
+WITHIN_ROW = {"seed", "weights", "data", "workers"}
 
-
-# what may differ between a network of several tasks and those of its single tasks
+# fields in which a network of several tasks may differ from those of its single tasks
 JOINT = {"task", "loss", "loss_weighting", "task_weights", "separate_decoders"}
 
 
@@ -177,7 +176,10 @@ def _compare_tasks(
     runs: Mapping[tuple[Any, ...], Mapping[str, list[Result]]],
     rows: Mapping[tuple[Any, ...], Mapping[str, Row]],
 ) -> None:
-    """Fill in Δm, the mean over tasks of ±(m − m alone) / m alone; above 0 is better."""
+    """Set ``Row.delta_m``: mean over tasks of ±(m − m alone) / m alone in per cent; > 0 is better.
+
+    "Alone" is the same network trained for that task only, on the same images and machine.
+    """
     alone: dict[tuple[Any, ...], float] = {}
     joint: dict[tuple[Any, ...], list[tuple[Row, tuple[Any, ...], float, int]]] = {}
     for place, board in tables.items():
@@ -185,20 +187,20 @@ def _compare_tasks(
         for network, row in rows[place].items():
             first = runs[place][network][0]
             config, where = first.config, (*place[1:], _images(first, "train"))
-            twin = (where, board.task, config.model_dump_json(exclude=APART | JOINT))
+            twin = (where, board.task, config.model_dump_json(exclude=WITHIN_ROW | JOINT))
             if "+" in config.task:
                 entry = row, twin, row.metrics[main], board.sign
                 joint.setdefault((where, network), []).append(entry)
             elif config.loss is None:
                 alone[twin] = row.metrics[main]
-    for found in joint.values():
+    for entries in joint.values():
         gains = [
             sign * (value - alone[twin]) / abs(alone[twin])
-            for _, twin, value, sign in found
+            for _, twin, value, sign in entries
             if alone.get(twin)
         ]
-        if len(gains) == len(found):
-            for row, *_ in found:
+        if len(gains) == len(entries):
+            for row, *_ in entries:
                 row.delta_m = 100 * statistics.fmean(gains)
 
 
@@ -207,16 +209,16 @@ def _images(result: Result, split: str) -> str:
 
 
 def differing(groups: Sequence[list[Result]]) -> list[str]:
-    """What sets each row apart from others of its decoder and backbone: "epochs=20"."""
+    """For each row the settings that others of its decoder and backbone lack: "epochs=20"."""
     alike: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
-    contents = [group[0].config.model_dump(mode="json", exclude=APART) for group in groups]
+    contents = [group[0].config.model_dump(mode="json", exclude=WITHIN_ROW) for group in groups]
     for content in contents:
         alike.setdefault((content["decoder"], content["backbone"]), []).append(content)
     varying = {
         place: [name for name in those[0] if any(x[name] != those[0][name] for x in those)]
         for place, those in alike.items()
     }
-    # of one task it goes without saying, and the others say nothing
+    # these mean nothing for a network of one task
     joint = JOINT - {"loss"}
     return [
         ", ".join(
@@ -242,27 +244,27 @@ def _rank(board: Board) -> None:
 
 
 def _fronts(board: Board) -> None:
-    """Fill in ``pareto`` and ``hypervolume``, from the numbers as they are, not their intervals.
+    """Set ``pareto`` of the rows and ``hypervolume`` of the board, from values without intervals.
 
-    Rows without a cost are left out of its front, of latency's those timed in another session.
+    The front of a cost leaves out rows without it, that of latency also rows of other sessions.
     """
     main, sessions = board.columns[0], board.sessions
     for cost in COSTS:
         rows, points = [], []
         for row in board.rows:
             value = row.cost(cost)
-            if value is not None and not (cost == "latency" and board.timed_apart(row, sessions)):
+            if value is not None and not (cost == "latency" and board.other_session(row, sessions)):
                 rows.append(row)
                 points.append((board.sign * row.metrics[main], value))
         for index in front(points):
             rows[index].pareto.append(cost)
         share = hypervolume(points, board.sign * board.constant[main])
-        if share is not None and len(points) > 1:  # of one row it is always 0
+        if share is not None and len(points) > 1:  # with one point it is always 0
             board.hypervolume[cost] = share
 
 
 def overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> bool:
-    """Whether two intervals share a value; unknown ones do not."""
+    """Whether two intervals share a value; False if one is None."""
     return a is not None and b is not None and a[0] <= b[1] and b[0] <= a[1]
 
 
@@ -271,7 +273,7 @@ def _row(group: list[Result], columns: list[str], settings: str) -> Row:
     common = [name for name in columns if all(name in r.metrics for r in group)]
     metrics = {name: statistics.fmean(r.metrics[name] for r in group) for name in common}
     spread: dict[str, float | None] = dict.fromkeys(common)
-    if len(group) > 1:  # all at once: of a few numbers each, NumPy's calls take the time
+    if len(group) > 1:  # in one call: NumPy's overhead dominates for so few numbers
         values = np.array([[r.metrics[name] for name in common] for r in group])
         spread = dict(zip(common, values.std(axis=0, ddof=1).tolist(), strict=True))
     timed = [r.speed for r in group if r.speed is not None]

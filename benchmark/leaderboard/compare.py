@@ -1,4 +1,4 @@
-"""Two sets of results run by run: paired differences, and what else differs."""
+"""Comparison of two sets of results: paired differences of metrics, changes and costs."""
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmark.leaderboard.boards import APART, differing, title_of
+from benchmark.leaderboard.boards import WITHIN_ROW, differing, title_of
 from benchmark.leaderboard.sides import Side
 from benchmark.results.replicates import load_replicates
 from benchmark.results.result import Result
@@ -17,16 +17,17 @@ from tasks.metrics.base import interval
 
 Verdict = Literal["better", "worse", "undecided", "equal", "unknown"]
 View = tuple[str, Result]
-"""A task, and the result as that task sees it."""
+"""A task and a result with that task's scores only."""
 
 
 @dataclass
 class Difference:
-    """One metric of A and B, means over the paired seeds.
+    """One metric in A and B, averaged over the paired seeds.
 
-    difference: B − A. relative: its gain in per cent of A, above 0 is better; None where A is 0.
-    interval: 95 % of the paired bootstrap over the scored images, None without replicates. sd: of
-    the difference over seeds, None for one. verdict: of B, "undecided" if the interval holds 0.
+    difference: B − A. relative: gain of B in per cent of A, above 0 is better; None if A is 0.
+    interval: 95 % interval of the difference by paired bootstrap over the scored images, None
+    without replicates. sd: standard deviation of the difference over seeds, None for one seed.
+    verdict: on B; "undecided" if the interval contains 0.
     """
 
     metric: str
@@ -42,7 +43,7 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """One network in A and in B. changes: field → (A, B); costs: name → (A, B)."""
+    """One network in A and in B. seeds: (A, B) pairs; changes, costs: name → (A, B)."""
 
     task: str
     title: str
@@ -60,7 +61,7 @@ class Comparison:
 
 @dataclass
 class Report:
-    """All that two sides have in common, and what they have not. failed: in B, finished in A."""
+    """Paired rows, networks of one side only, and ``failed``: finished in A, failed in B."""
 
     a: str
     b: str
@@ -70,12 +71,12 @@ class Report:
     failed: list[str]
 
     def worse_than(self, percent: float) -> list[str]:
-        """The networks that are worse in B by more than ``percent`` of A's ranking metric.
+        """Names of networks whose ranking metric in B is worse by more than ``percent`` of A's.
 
-        The number itself decides, whatever its interval; a metric that was 0 may not get worse. A
-        run that finished in A and failed in B is worse.
+        Intervals are ignored. If A's metric is 0, any loss counts. Runs that finished in A and
+        failed in B are included.
         """
-        found = []
+        names = []
         for row in self.rows:
             main = row.main
             if main.relative is None:
@@ -83,17 +84,17 @@ class Report:
             else:
                 worse = -main.relative > percent
             if worse:
-                found.append(f"{row.name}, {row.title}")
-        return found + self.failed
+                names.append(f"{row.name}, {row.title}")
+        return names + self.failed
 
 
 def compare(a: Side, b: Side) -> Report:
     """Pair the runs of two sides and compare them.
 
-    Two single runs are one pair. Otherwise a pair has task, data set, protocol, backbone, decoder
-    and seed in common; where several have, also their configuration, and at last the device. Pairs
-    that differ in the seed only are one row. Raises UsageError for single runs that cannot be
-    compared, UserError if no runs can be paired.
+    Two single runs form one pair. Otherwise the two runs of a pair share task, data set, protocol,
+    test images, backbone, decoder and seed; where that is ambiguous also the configuration, then
+    the device. Pairs that differ only in the seed form one row. Raises UsageError for single runs
+    that cannot be compared, UserError if no runs can be paired.
     """
     left, right = _views(a), _views(b)
     if a.single and b.single:
@@ -106,12 +107,12 @@ def compare(a: Side, b: Side) -> Report:
     else:
         matched = _match(left, right)
         pairs = [(x[0], x[1], y[1]) for x, y in matched]
-        met = {id(view) for pair in matched for view in pair}
-        rest = [v for v in left if id(v) not in met]
-        broken = {_loose(*v): v[1].error for v in _views(b, "failed")}
-        failed = [f"{_named(v)}: {broken[_loose(*v)]}" for v in rest if _loose(*v) in broken]
-        alone_a = [_named(v) for v in rest if _loose(*v) not in broken]
-        alone_b = [_named(v) for v in right if id(v) not in met]
+        paired = {id(view) for pair in matched for view in pair}
+        rest = [v for v in left if id(v) not in paired]
+        errors = {_loose(*v): v[1].error for v in _views(b, "failed")}
+        failed = [f"{_named(v)}: {errors[_loose(*v)]}" for v in rest if _loose(*v) in errors]
+        alone_a = [_named(v) for v in rest if _loose(*v) not in errors]
+        alone_b = [_named(v) for v in right if id(v) not in paired]
     groups: dict[str, list[tuple[str, Result, Result]]] = {}
     for pair in pairs:
         groups.setdefault(repr([pair[0], *map(_network, pair[1:])]), []).append(pair)
@@ -130,14 +131,14 @@ def compare(a: Side, b: Side) -> Report:
 
 
 def _views(side: Side, status: str = "finished") -> list[View]:
-    """The tasks of all results of ``status``; a failed one has no scores, only its tasks' names."""
-    found: list[View] = []
+    """Views of all results with ``status``; a failed result has no scores, only its task names."""
+    views: list[View] = []
     for result in side.results:
         if result.status == status == "finished":
-            found += result.by_task().items()
+            views += result.by_task().items()
         elif result.status == status:
-            found += [(task, result) for task in result.config.tasks]
-    return found
+            views += [(task, result) for task in result.config.tasks]
+    return views
 
 
 def _require_comparable(a: Side, b: Side, pairs: Sequence[tuple[str, Result, Result]]) -> None:
@@ -149,9 +150,11 @@ def _require_comparable(a: Side, b: Side, pairs: Sequence[tuple[str, Result, Res
         raise UsageError(f"{a.name} is a run of {tasks[0]}, {b.name} one of {tasks[1]}")
     for _, x, y in pairs:
         if x.protocol != y.protocol:
-            raise UsageError(f"other protocols: {a.name} has {x.protocol}, {b.name} {y.protocol}")
+            raise UsageError(
+                f"different protocols: {a.name} has {x.protocol}, {b.name} {y.protocol}"
+            )
         if not _same_images(x, y):
-            raise UsageError(f"{a.name} and {b.name} were scored on other test images")
+            raise UsageError(f"{a.name} and {b.name} were scored on different test images")
 
 
 def _same_images(a: Result, b: Result) -> bool:
@@ -160,7 +163,7 @@ def _same_images(a: Result, b: Result) -> bool:
 
 
 def _match(left: Sequence[View], right: Sequence[View]) -> list[tuple[View, View]]:
-    """Pairs of views, from the strictest likeness to the loosest, each only where it is clear."""
+    """Pair each view with its only partner by the strictest criterion, the rest by looser ones."""
 
     def loose(view: View) -> Any:
         result = view[1]
@@ -173,19 +176,19 @@ def _match(left: Sequence[View], right: Sequence[View]) -> list[tuple[View, View
     def strictest(view: View) -> Any:
         return strict(view), view[1].machine
 
-    found: list[tuple[View, View]] = []
-    met: set[int] = set()
-    likenesses: list[Callable[[View], Any]] = [strictest, strict, loose]
-    for likeness in likenesses:
-        places: dict[str, tuple[list[View], list[View]]] = {}
+    pairs: list[tuple[View, View]] = []
+    used: set[int] = set()
+    criteria: list[Callable[[View], Any]] = [strictest, strict, loose]
+    for criterion in criteria:
+        candidates: dict[str, tuple[list[View], list[View]]] = {}
         for side, views in enumerate((left, right)):
             for view in views:
-                if id(view) not in met:
-                    places.setdefault(repr(likeness(view)), ([], []))[side].append(view)
-        pairs = [(a[0], b[0]) for a, b in places.values() if len(a) == len(b) == 1]
-        found += pairs
-        met |= {id(view) for pair in pairs for view in pair}
-    return found
+                if id(view) not in used:
+                    candidates.setdefault(repr(criterion(view)), ([], []))[side].append(view)
+        new = [(a[0], b[0]) for a, b in candidates.values() if len(a) == len(b) == 1]
+        pairs += new
+        used |= {id(view) for pair in new for view in pair}
+    return pairs
 
 
 def _loose(task: str, result: Result) -> tuple[Any, ...]:
@@ -195,7 +198,7 @@ def _loose(task: str, result: Result) -> tuple[Any, ...]:
 
 
 def _network(result: Result) -> str:
-    return result.config.model_dump_json(exclude=APART)
+    return result.config.model_dump_json(exclude=WITHIN_ROW)
 
 
 def _name(result: Result) -> str:
@@ -251,7 +254,7 @@ def _difference(
         for left, right in replicates
         if name in left and name in right and left[name].shape == right[name].shape
     ]
-    # the same splits for every seed: their mean is that of the seeds' mean
+    # every seed resamples alike: the mean of replicates is a replicate of the mean
     ends = interval(np.mean(paired, axis=0)) if len(paired) == len(group) else None
     verdict: Verdict = "unknown"
     if not any(each):
@@ -274,12 +277,12 @@ def _difference(
 
 
 def _changes(a: Result, b: Result, seeds: bool) -> dict[str, tuple[Any, Any]]:
-    """What differs in the configurations, then in versions, device and commit."""
+    """Differing configuration fields, then versions, device, commit and training images."""
     dumps = [r.config.model_dump(mode="json") for r in (a, b)]
-    found = {name: (dumps[0][name], dumps[1][name]) for name in dumps[0]}
+    fields = {name: (dumps[0][name], dumps[1][name]) for name in dumps[0]}
     if not seeds:
-        del found["seed"]
-    kept = {name: pair for name, pair in found.items() if pair[0] != pair[1]}
+        del fields["seed"]
+    changes = {name: pair for name, pair in fields.items() if pair[0] != pair[1]}
     facts = [
         {**r.environment.get("versions", {}),
          **{name: r.environment.get(name) for name in ENVIRONMENT},
@@ -288,10 +291,10 @@ def _changes(a: Result, b: Result, seeds: bool) -> dict[str, tuple[Any, Any]]:
     ]  # fmt: skip
     for name in dict.fromkeys((*facts[0], *facts[1])):
         pair = facts[0].get(name), facts[1].get(name)
-        # threads are in both lists
-        if pair[0] != pair[1] and name not in kept:
-            kept[name] = pair
-    return kept
+        # threads are a configuration field too
+        if pair[0] != pair[1] and name not in changes:
+            changes[name] = pair
+    return changes
 
 
 ENVIRONMENT = ("python", "system", "device", "threads", "cuda", "commit", "uncommitted_changes")
@@ -300,7 +303,7 @@ ENVIRONMENT = ("python", "system", "device", "threads", "cuda", "commit", "uncom
 def _costs(
     group: Sequence[tuple[str, Result, Result]],
 ) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """Parameters and MACs; on one device, latency and memory too. Notes say what is missing."""
+    """Parameters and MACs, on the same machine also latency and memory; notes name what lacks."""
     _, a, b = group[0]
     costs: dict[str, tuple[float, float]] = {
         "params": (sum(a.params.values()), sum(b.params.values())),

@@ -1,4 +1,4 @@
-"""Rows across boards: mean gain over a baseline, and mean rank."""
+"""Tables across boards: mean gain over a baseline, and mean rank."""
 
 import statistics
 from bisect import bisect_left, bisect_right
@@ -14,36 +14,35 @@ Identity = tuple[str, str, str]
 
 
 def overall(tables: Iterable[Board], baseline: str | None = None) -> list[Overall]:
-    """A table across the main boards of each device, threads and precision that has several.
+    """One table for each machine (device, threads, precision) with several main boards.
 
-    A row is complete if it has a score in every board. Of complete rows: Δm, the mean over boards
-    of ±(m − m of the baseline) / m of the baseline in per cent, m the ranking metric and above 0
-    better; and mean rank, the mean over boards of its place among the complete rows by the ranking
-    metric, equal scores sharing the mean of their places. They are sorted by mean rank, equal ones
-    share a rank. Incomplete rows follow with what they lack. Wirings of one family (``family_of``)
-    are a row together; those that are incomplete alone have none of their own.
+    A row is complete if it has a score in every board. Complete rows have Δm, the mean over boards
+    of ±(m − baseline's m) / baseline's m in per cent (m: the ranking metric; above 0 is better),
+    and a mean rank over the boards, where equal scores share the mean of their places. They are
+    sorted by mean rank. Incomplete rows follow, with the boards that they lack. Wirings of one
+    family (``family_of``) form one row; an incomplete member has no row of its own.
 
-    baseline: a label, or "label on backbone"; by default fcn, or if that is not complete the first
-    row that is. Raises UsageError if no device has several boards and a complete row of that name.
+    baseline: a label, or "label on backbone"; default: fcn, or the first complete row if fcn is not
+    complete. Raises UsageError if no machine has several boards and a complete row of that name.
     """
     machines: dict[str, list[Board]] = {}
     for board in tables:
         if board.main and board.measured:
             machines.setdefault(board.machine, []).append(board)
-    found = [_table(m, boards, baseline) for m, boards in machines.items() if len(boards) > 1]
-    if baseline is not None and not found:
+    result = [_table(m, boards, baseline) for m, boards in machines.items() if len(boards) > 1]
+    if baseline is not None and not result:
         raise UsageError(f"--baseline {baseline}: no device has several boards to compare across")
-    if baseline is not None and not any(table.baseline for table in found):
+    if baseline is not None and not any(table.baseline for table in result):
         names = dict.fromkeys(
-            _name(row) for table in found for row in table.rows if row.rank is not None
+            _name(row) for table in result for row in table.rows if row.rank is not None
         )
-        there = (
+        complete = (
             f"those with a score in every board are {', '.join(names)}"
             if names
             else ("no row has a score in every board")
         )
-        raise UsageError(f"--baseline {baseline}: {there}")
-    return found
+        raise UsageError(f"--baseline {baseline}: {complete}")
+    return result
 
 
 def _table(machine: str, boards: Sequence[Board], baseline: str | None) -> Overall:
@@ -54,7 +53,7 @@ def _table(machine: str, boards: Sequence[Board], baseline: str | None) -> Overa
         most: dict[Identity, Row] = {}
         for row in board.measured:
             own = row.backbone, row.label, row.settings
-            # of rows of one name (other training images, another wiring) that of most seeds
+            # rows of other training images or wirings may share a name: take the most seeds
             if own not in most or len(row.seeds) > len(most[own].seeds):
                 most[own] = row
                 scores.setdefault(own, {})[board.title] = row.metrics[board.columns[0]]
@@ -67,16 +66,16 @@ def _table(machine: str, boards: Sequence[Board], baseline: str | None) -> Overa
                 families.setdefault(name, set()).add((chosen.backbone, chosen.label, name[2]))
     titles = [board.title for board in boards]
     for name, parts in families.items():
-        if len(parts) == 1:  # one wiring everywhere: its own row says it
+        if len(parts) == 1:  # the same wiring everywhere has its own row
             del scores[name]
         else:
             for part in parts:
                 if len(scores[part]) < len(titles):
                     scores.pop(part)
     rows = [
-        OverallRow(*name, {title: found.get(title) for title in titles},
-                   missing=[title for title in titles if title not in found])
-        for name, found in sorted(scores.items())
+        OverallRow(*name, {title: known.get(title) for title in titles},
+                   missing=[title for title in titles if title not in known])
+        for name, known in sorted(scores.items())
     ]  # fmt: skip
     complete = [row for row in rows if not row.missing]
     _mean_ranks(complete, boards)
@@ -94,26 +93,25 @@ def _table(machine: str, boards: Sequence[Board], baseline: str | None) -> Overa
 
 
 def family_of(row: Row) -> str | None:
-    """The name that wirings share which were made one for each task or data set: ``found-*``.
+    """The family of a wiring file, its name up to the first hyphen; None for other rows.
 
-    It is of every wiring from a file whose name has a hyphen, by what stands before the first one:
-    ``found-camvid.json`` and ``found-seven-scenes.json`` are one row ``found-*`` across boards.
-    None for every other row.
+    ``found-camvid.json`` and ``found-seven-scenes.json`` share the family ``found-*``, one row
+    across boards: they come from the same method, applied to each task or data set.
     """
     family, hyphen, _ = row.label.partition("-")
     return f"{family}-*" if DecoderName.parse(row.decoder).file and hyphen else None
 
 
 def _chosen(rows: Sequence[Row], board: Board) -> Row | None:
-    """A family's row in a board: of several, the one named after the data set; None if unclear."""
+    """A family's only row in a board, or the one named after the data set; None if ambiguous."""
 
-    def purpose(row: Row) -> str:
+    def suffix(row: Row) -> str:
         return row.label.partition("-")[2]
 
     for alike in (
         list(rows),
-        [row for row in rows if purpose(row) == board.dataset],
-        [row for row in rows if purpose(row) in board.title],
+        [row for row in rows if suffix(row) == board.dataset],
+        [row for row in rows if suffix(row) in board.title],
     ):
         if len(alike) == 1:
             return alike[0]

@@ -1,4 +1,4 @@
-"""Fronts of accuracy against a cost, and the area that a front dominates."""
+"""Pareto fronts of accuracy against a cost, and their hypervolume."""
 
 from collections.abc import Sequence
 
@@ -7,28 +7,27 @@ Point = tuple[float, float]
 
 
 def front(points: Sequence[Point]) -> list[int]:
-    """Indices of the points that no other one beats, in order of ``points``.
+    """Sorted indices of the points that no other point dominates.
 
-    A point is beaten by one that is at least as accurate and as cheap, and better in one of both.
-    Equal points are beaten by none of each other.
+    A point dominates another if it is at least as accurate and as cheap, and better in one of the
+    two. Equal points do not dominate each other.
     """
-    kept: list[int] = []
+    indices: list[int] = []
     best: Point | None = None
-    # from the cheapest on, of one cost the most accurate first: each must be more accurate than all
+    # in order of cost, then accuracy: a point on the front is more accurate than all before it
     for index in sorted(range(len(points)), key=lambda i: (points[i][1], -points[i][0])):
         if best is None or points[index][0] > best[0] or points[index] == best:
-            kept.append(index)
+            indices.append(index)
             best = points[index]
-    return sorted(kept)
+    return sorted(indices)
 
 
 def hypervolume(points: Sequence[Point], worst: float) -> float | None:
-    """Share of a box that ``points`` dominate, in 0…1; None where there is no box.
+    """Share, in 0…1, of a box that ``points`` dominate; None if the box is empty.
 
-    The box goes from the reference point (accuracy ``worst``, the largest cost of ``points``) to
-    the ideal one (the best accuracy of ``points``, no cost). Points less accurate than ``worst``
-    add nothing, nor do those of the largest cost. There is no box if no point is
-    better than ``worst`` or if nothing costs anything. Source: Zitzler and Thiele 1998.
+    The box spans from the reference point (accuracy ``worst``, the largest cost of ``points``) to
+    the ideal point (the best accuracy of ``points``, cost 0). It is empty if no point is better
+    than ``worst`` or all costs are 0. Source: Zitzler and Thiele 1998.
     """
     best = max((accuracy for accuracy, _ in points), default=worst)
     dearest = max((cost for _, cost in points), default=0.0)

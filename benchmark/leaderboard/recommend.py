@@ -1,4 +1,4 @@
-"""The best network within a budget, from a board, with its neighbours on either side."""
+"""The best network of a board within a budget, and its cheaper and dearer neighbours."""
 
 import json
 import math
@@ -15,25 +15,25 @@ from common.limits import NUMBER, RESULT, LimitError, parse_json, read_bytes
 from models.decoder_name import DecoderName
 
 SETUP = ("hardware", "threads", "memory_format", "compiled", "amp")
-"""What timings of one file must share."""
+"""Fields that all timings of one file share."""
 UNITS: Mapping[str, Mapping[str, float]] = {
     "latency": {"": 1, "ms": 1, "s": 1000, "us": 1e-3, "µs": 1e-3},
     "params": {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9},
     "macs": {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12},
     "memory": {"": 1, "kb": 1e-3, "mb": 1, "gb": 1e3},
 }
-"""Suffixes of a budget → what they count in the unit of ``Row.cost``."""
+"""Suffix of a budget → factor to the unit of ``Row.cost``."""
 EXAMPLES = {"latency": "30ms", "params": "5M", "macs": "2G", "memory": "200MB"}
 
 
 def parse_budget(cost: str, text: str) -> float:
     """A budget in the unit of ``Row.cost``: milliseconds, parameters, MACs or MB.
 
-    Raises UsageError for what is no positive number with a known suffix.
+    Raises UsageError unless ``text`` is a positive number with a known suffix or none.
     """
-    found = re.fullmatch(r"\s*([0-9.eE+-]+?)\s*([a-zµ]*)\s*", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"\s*([0-9.eE+-]+?)\s*([a-zµ]*)\s*", text.strip(), re.IGNORECASE)
     try:
-        value = float(found.group(1)) * UNITS[cost][found.group(2).lower()] if found else 0.0
+        value = float(match.group(1)) * UNITS[cost][match.group(2).lower()] if match else 0.0
     except (ValueError, KeyError):
         value = 0.0
     if not 0 < value < math.inf:
@@ -44,44 +44,43 @@ def parse_budget(cost: str, text: str) -> float:
 def choose_board(
     tables: Sequence[Board], task: str, dataset: str | None, device: str | None
 ) -> Board:
-    """The main board of ``task``; dataset and device (a part of its name) where there are several.
+    """The main board of ``task`` on ``dataset`` and ``device`` (or a part of its name).
 
-    Raises UsageError that names what there is if that is none or several.
+    None matches any. Raises UsageError, with the choices, if no or several boards match.
     """
     main = [b for b in tables if b.main and b.measured]
-    found = [b for b in main if b.task == task]
-    if not found:
-        there = ", ".join(dict.fromkeys(b.task for b in main)) or "none"
-        raise UsageError(f"--task {task}: no result: there are {there}")
-    named = {b.title.partition(" on ")[2]: None for b in found}
+    candidates = [b for b in main if b.task == task]
+    if not candidates:
+        tasks = ", ".join(dict.fromkeys(b.task for b in main)) or "none"
+        raise UsageError(f"--task {task}: no result: there are {tasks}")
+    datasets = {b.title.partition(" on ")[2]: None for b in candidates}
     if dataset is not None:
-        same = [b for b in found if dataset in (b.dataset, b.title.partition(" on ")[2])]
+        same = [b for b in candidates if dataset in (b.dataset, b.title.partition(" on ")[2])]
         if not same:
-            raise UsageError(f"--dataset {dataset}: no result: there are {', '.join(named)}")
-        found, named = same, {b.title.partition(" on ")[2]: None for b in same}
-    if len(named) > 1:
-        raise UsageError(f"several data sets: add --dataset, one of {', '.join(named)}")
-    machines = [b.machine for b in found]
+            raise UsageError(f"--dataset {dataset}: no result: there are {', '.join(datasets)}")
+        candidates, datasets = same, {b.title.partition(" on ")[2]: None for b in same}
+    if len(datasets) > 1:
+        raise UsageError(f"several data sets: add --dataset, one of {', '.join(datasets)}")
+    machines = [b.machine for b in candidates]
     if device is not None:
-        exact = [b for b in found if b.machine.casefold() == device.casefold()]
-        found = exact or [b for b in found if device.casefold() in b.machine.casefold()]
-        if not found:
+        exact = [b for b in candidates if b.machine.casefold() == device.casefold()]
+        candidates = exact or [b for b in candidates if device.casefold() in b.machine.casefold()]
+        if not candidates:
             raise UsageError(f"--device {device}: no result: there are {'; '.join(machines)}")
-    if len(found) > 1:
-        machines = [b.machine for b in found]
+    if len(candidates) > 1:
+        machines = [b.machine for b in candidates]
         raise UsageError(f"several devices: add --device, a part of one of {'; '.join(machines)}")
-    return found[0]
+    return candidates[0]
 
 
 @dataclass
 class Recommendation:
-    """What ``recommend`` found; rows of one board.
+    """Rows of one board that ``recommend`` selects.
 
-    cost: the one that orders the rows, the first budget's. best: None if nothing is within the
-    budgets. cheaper: the best score within them at a lower cost. dearer: of better scores the one
-    that exceeds the budgets least. tied: rows within the budget whose interval overlaps the best
-    one's, the cheapest first. cheapest: of all. unknown: rows left out because a cost was not
-    measured.
+    cost: the cost that orders the rows, the first budget's. best: None if no row is within the
+    budgets. cheaper: the row of lower cost with the best score. dearer: the row with a better score
+    that exceeds the budgets least. tied: rows within the budgets whose interval overlaps that of
+    ``best``, cheapest first. cheapest: of all rows. unknown: rows that lack a cost of the budgets.
     """
 
     board: Board
@@ -95,10 +94,10 @@ class Recommendation:
 
 
 def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
-    """The best row of ``board`` whose costs are all within ``budgets``.
+    """The best row of ``board`` whose costs are all within ``budgets``, and alternatives.
 
-    Without a budget, the best row; then costs are compared by latency, or by parameters where no
-    row was timed. Raises UserError if a cost of the budget was measured of no row.
+    Without budgets, ``cost`` is latency, or parameters if no row is timed. Raises UserError if no
+    row has all costs of the budgets.
     """
     rows = board.measured
     timed = any(row.latency_ms is not None for row in rows)
@@ -117,7 +116,7 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
         return math.inf if value is None else value
 
     def excess(row: Row) -> float:
-        """How far a row is outside the budgets, as a factor; without any, its cost."""
+        """The largest ratio of a cost to its budget; without budgets, the cost."""
         shares = [(row.cost(name) or 0.0) / most for name, most in budgets.items()]
         return max(shares, default=price(row))
 
@@ -145,11 +144,11 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
 
 
 def with_latencies(board: Board, path: Path) -> Board:
-    """``board`` with the latencies of a file that ``speed --json`` wrote, one image at a time.
+    """``board`` with latencies at batch size 1 from ``path``, a file of ``speed --json``.
 
-    A row takes the timing of its backbone with its arguments, decoder, image size and head; others
-    have none then. Raises UsageError for a file that is none of those, has no row of the board, or
-    holds timings of several devices or setups.
+    Rows and timings match by backbone and its arguments, decoder, image size and head; a row
+    without a match has no latency. Raises UsageError if the file cannot be read, is no such file,
+    holds timings of several devices or setups, or matches no row.
     """
     try:
         content = parse_json(read_bytes(path, RESULT))
@@ -193,7 +192,7 @@ def with_latencies(board: Board, path: Path) -> Board:
 
 
 def _time(row: Mapping[str, Any], name: str) -> float:
-    """A number of a timing. Raises ValueError for what is none."""
+    """A field of a timing. Raises ValueError unless it is a positive number."""
     value = row["latency"][name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < NUMBER:
         raise ValueError(f"{name} is no positive number")
@@ -203,13 +202,13 @@ def _time(row: Mapping[str, Any], name: str) -> float:
 def _pair(
     backbone: str, arguments: Mapping[str, Any], decoder: str, size: Sequence[int], head: int
 ) -> tuple[Any, ...]:
-    """What a timing of ``speed`` and a row of a board must share. head: its parameters."""
+    """The key that matches a timing of ``speed`` to a row. head: parameters of the head."""
     label = DecoderName.parse(decoder).label
     return backbone, json.dumps(arguments, sort_keys=True), label, *size, head
 
 
 def amount(cost: str, value: float | None) -> str:
-    """A cost with its unit."""
+    """``value`` of ``cost`` with its unit; a dash for None."""
     if value is None:
         return "–"
     size, unit, digits = {

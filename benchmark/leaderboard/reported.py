@@ -1,4 +1,4 @@
-"""Published figures, shown beside measured ones and never ranked among them."""
+"""Published figures: rows beside the measured ones, never ranked."""
 
 import json
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ FILE = Path(__file__).with_suffix(".json")
 
 
 def reported_rows(task: str, dataset: str, columns: Iterable[str]) -> list[Row]:
-    """What was published for a task and data set, as printed, in the tables' order.
+    """Published figures of a task and data set, as printed, in the order of their tables.
 
-    columns: a board's metrics; a figure stands under the column of its metric, whatever that one's
-    protocol. Per cent become shares of 1. params: of the decoder.
+    columns: a board's metrics; a figure takes the column of its metric, whatever the protocol. Per
+    cent become shares of 1. ``Row.params`` holds those of the decoder only.
     """
     content = json.loads(FILE.read_text(encoding="utf-8"))
     rows = []
@@ -28,7 +28,7 @@ def reported_rows(task: str, dataset: str, columns: Iterable[str]) -> list[Row]:
             metrics = {}
             for column in columns:
                 value = entry.get(column.partition("@")[0])
-                if value is not None:  # 72.51 / 100 is not 0.7251 in binary
+                if value is not None:  # 72.51 / 100 is not exactly 0.7251
                     metrics[column] = round(value / 100, 6) if table["per_cent"] else value
             rows.append(
                 Row(
@@ -58,7 +58,7 @@ def reported_rows(task: str, dataset: str, columns: Iterable[str]) -> list[Row]:
 
 
 def add_reported(tables: Iterable[Board]) -> None:
-    """Put published figures into the main boards of their data sets, before failed runs."""
+    """Insert published figures into the main boards of their data sets, before failed runs."""
     for board in tables:
         if board.main and board.columns:
             count = len(board.measured)

@@ -1,4 +1,4 @@
-"""What a leaderboard is made of: rows, boards, rows across boards."""
+"""Rows and boards of a leaderboard, and rows across boards."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,17 +12,17 @@ COSTS = ("latency", "params", "macs", "memory")
 
 @dataclass
 class Row:
-    """One network under one protocol, over its seeds.
+    """One network under one protocol, averaged over its seeds.
 
-    spread: standard deviation over seeds, None for one seed. interval: 95 % bootstrap over test
-    images of the ranking metric, its ends averaged over seeds. settings: what sets the row apart
-    from others of the same decoder and backbone. delta_m: of a network of several tasks, its mean
-    gain over the same network trained for each task alone, in per cent, where those are there.
-    runs: the results behind the row, by seed. memory_mb: peak memory of one forward above the
-    weights. pareto: the ``COSTS`` on whose front of accuracy against cost the row lies. source: of
-    a reported row, where it was published; None for a measured one. unranked: why it has no rank.
+    settings: what differs from other rows of the same decoder and backbone. spread: standard
+    deviation over seeds, None for one seed. interval: 95 % bootstrap interval of the ranking metric
+    over test images, its ends averaged over seeds. delta_m: for a network of several tasks, its
+    mean gain in per cent over the same network trained for each task alone, None without those.
+    runs: the results, sorted by seed. memory_mb: peak memory of one forward pass above the weights.
+    pareto: the ``COSTS`` on whose Pareto front the row lies. source: where a reported row was
+    published, None for a measured one. unranked: why the row has no rank.
 
-    A reported row has no seeds and no runs; ``metrics`` and ``params`` hold what was printed only.
+    A reported row has no seeds and no runs; ``metrics`` and ``params`` hold only printed figures.
     """
 
     task: str
@@ -54,18 +54,18 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The decoder's name for people: of a wiring from a file, the file's."""
+        """The decoder's displayed name; for a wiring file, the name of the file."""
         return DecoderName.parse(self.decoder).label
 
     def cost(self, name: str) -> float | None:
-        """One of ``COSTS`` in ms, parameters, MACs or MB; None where it was not measured."""
+        """One of ``COSTS`` in ms, parameters, MACs or MB; None if not measured."""
         counts = {"params": sum(self.params.values()), "macs": self.macs}
         if name in counts:
             return counts[name] or None
         return self.latency_ms if name == "latency" else self.memory_mb
 
     def flat(self) -> dict[str, Any]:
-        """The row as one level of plain values, for CSV and JSON."""
+        """The row as a flat mapping of plain values, for CSV and JSON."""
         values: dict[str, Any] = {
             "rank": self.rank,
             "task": self.task,
@@ -95,12 +95,12 @@ class Row:
 
 @dataclass
 class Board:
-    """Comparable rows: one protocol, one device. columns: metrics, the ranking one first.
+    """Comparable rows of one protocol and device: ranked ones first, then reported and failed ones.
 
-    Ranked rows come first, then reported and failed ones. hypervolume: for each of ``COSTS``, the
-    share of a box that its front dominates, see ``pareto.hypervolume``; the reference accuracy is
-    the best constant's. main: of several protocols on one task, data set and device, whether this
-    one has the most rows.
+    columns: metrics, the ranking metric first. constant: scores of the best constant prediction.
+    hypervolume: ``pareto.hypervolume`` for each of ``COSTS``, with the best constant's accuracy as
+    reference. main: whether, among protocols of the same task, data set and device, this one has
+    the most rows.
     """
 
     task: str
@@ -120,30 +120,30 @@ class Board:
 
     @property
     def machine(self) -> str:
-        """Device, threads and precision in words."""
+        """Device, threads and precision as text."""
         precision = ", mixed precision" if self.amp else ""
         return f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}{precision}"
 
     @property
     def measured(self) -> list[Row]:
-        """The rows that have scores of ours, the best first."""
+        """The ranked rows, the best first."""
         return [row for row in self.rows if row.rank is not None]
 
     @property
     def sign(self) -> int:
-        """1 where more of the ranking metric is better, else -1."""
+        """1 if a higher ranking metric is better, else -1."""
         return 1 if self.higher_is_better[self.columns[0]] else -1
 
     @property
     def sessions(self) -> list[str]:
-        """The timing session(s) of most rows: only they were timed in turns."""
+        """The timing sessions that most rows share; only rows of one session are timed in turns."""
         common = Counter(tuple(row.sessions) for row in self.measured if row.sessions)
         return list(common.most_common(1)[0][0]) if common else []
 
-    def timed_apart(self, row: Row, sessions: list[str] | None = None) -> bool:
-        """Whether the row was timed in another session than most.
+    def other_session(self, row: Row, sessions: list[str] | None = None) -> bool:
+        """Whether the row was timed in another session than most rows.
 
-        sessions: the board's own, where they are asked for many rows.
+        sessions: ``Board.sessions``, to compute them once for many rows.
         """
         return bool(row.sessions) and row.sessions != (sessions or self.sessions)
 
@@ -152,9 +152,9 @@ class Board:
 class OverallRow:
     """One decoder on one backbone over all boards of a device.
 
-    scores: main metric by board title, None where it has no measured row there. delta_m: mean
-    relative gain over the baseline, in per cent, and mean_rank: both for complete rows only.
-    missing: the boards that an incomplete row lacks.
+    scores: ranking metric by board title, None in boards without a measured row. delta_m: mean
+    relative gain over the baseline in per cent; it and mean_rank are None for incomplete rows.
+    missing: titles of the boards without a score.
     """
 
     backbone: str
@@ -169,9 +169,9 @@ class OverallRow:
 
 @dataclass
 class Overall:
-    """Rows across the boards of one device. baseline: the row that Δm compares with, or "".
+    """Rows across the boards of one device. baseline: name of Δm's reference row, or "".
 
-    metric and higher_is_better: of each board, its ranking metric and that one's direction.
+    metric and higher_is_better: ranking metric and its direction, by board title.
     """
 
     title: str

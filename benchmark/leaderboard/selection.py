@@ -1,4 +1,4 @@
-"""Which results a report is about: filters by task, data set, backbone, decoder, device."""
+"""Filters of results by task, data set, backbone, decoder and device."""
 
 import fnmatch
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -14,35 +14,38 @@ NAMES: Mapping[str, Callable[[Result], Collection[str]]] = {
     "decoder": lambda r: (DecoderName.parse(r.config.decoder).label,),
     "device": lambda r: (str(r.environment.get("device", "unknown")),),
 }
-"""Of a filter, the names that a result goes by."""
+"""Filter → the names of a result that it matches."""
 
 
-def matches(name: str, wanted: str, part: bool = False) -> bool:
-    """Whether ``name`` is ``wanted``, fits its wildcards or, with ``part``, contains it."""
-    name, wanted = name.casefold(), wanted.casefold()
-    return fnmatch.fnmatchcase(name, wanted) or (part and wanted in name)
+def matches(name: str, pattern: str, part: bool = False) -> bool:
+    """Whether ``name`` equals ``pattern``, fits its wildcards or, with ``part``, contains it."""
+    name, pattern = name.casefold(), pattern.casefold()
+    return fnmatch.fnmatchcase(name, pattern) or (part and pattern in name)
 
 
 def select(results: Iterable[Result], filters: Mapping[str, Sequence[str]]) -> list[Result]:
-    """The results that pass every filter, whose values are alternatives; an empty one passes all.
+    """The results that match every filter: one of its values, or anything if it is empty.
 
-    Names may have wildcards; a decoder goes by its label (of a wiring from a file, the file's
-    name), a device by any part of its name. Raises UsageError that names what there is if nothing
-    passes.
+    Values may have wildcards. A decoder matches by its label (the file's name for a wiring file), a
+    device by any part of its name. Raises UsageError, with the choices, if no result matches.
     """
-    found = list(results)
+    selected = list(results)
     for field, names in NAMES.items():
-        wanted = filters.get(field, ())
-        if not wanted:
+        patterns = filters.get(field, ())
+        if not patterns:
             continue
         passed = [
             result
-            for result in found
-            if any(matches(n, w, field == "device") for n in names(result) for w in wanted)
+            for result in selected
+            if any(
+                matches(name, pattern, field == "device")
+                for name in names(result)
+                for pattern in patterns
+            )
         ]
         if not passed:
-            there = sorted({name for result in found for name in names(result)})
-            given = " ".join(f"--{field} {value}" for value in wanted)
-            raise UsageError(f"{given}: no result: there are {', '.join(there)}")
-        found = passed
-    return found
+            present = sorted({name for result in selected for name in names(result)})
+            options = " ".join(f"--{field} {value}" for value in patterns)
+            raise UsageError(f"{options}: no result: there are {', '.join(present)}")
+        selected = passed
+    return selected

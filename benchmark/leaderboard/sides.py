@@ -1,4 +1,4 @@
-"""What `compare` compares: the results of a run's folder, a results folder or a git commit."""
+"""The two sides of `compare`: results of a run's folder, a results folder or a git commit."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from common.limits import RESULT
 
 @dataclass
 class Side:
-    """Results and where they come from. single: they are one run, named by its folder."""
+    """Results and the name of their source. single: the source is one run's folder."""
 
     name: str
     results: list[Result]
@@ -28,10 +28,10 @@ class Side:
 
 @contextmanager
 def open_side(text: str, inside: Path) -> Iterator[Side]:
-    """The results that ``text`` names; those of a commit lie in a temporary folder meanwhile.
+    """The results in the folder or commit ``text``, a commit's in a temporary folder until exit.
 
-    A path that exists wins over a commit of that name. inside: the results folder in a commit.
-    Raises UsageError for what is neither, UserError for what holds no readable result.
+    An existing path wins over a commit of the same name. inside: the results folder in a commit.
+    Raises UsageError if ``text`` is neither, UserError if it holds no readable result.
     """
     path = Path(text).expanduser().resolve()
     if path.name == FILE and path.is_file():
@@ -51,12 +51,12 @@ def open_side(text: str, inside: Path) -> Iterator[Side]:
 
 def _read(name: str, path: Path) -> Side:
     single = (path / FILE).is_file()
-    # one run's folder is read as the only one of the folder around it
-    found, problems = collect(path.parent, [path.name]) if single else collect(path)
-    if not found:
+    # a run's folder is read as the only entry of its parent
+    results, problems = collect(path.parent, [path.name]) if single else collect(path)
+    if not results:
         reason = f" ({problems[0]})" if problems else f": no {FILE} in it or in its folders"
         raise UserError(f"{name}: no result{reason}")
-    return Side(name, found, problems, single)
+    return Side(name, results, problems, single)
 
 
 def _extract(name: str, commit: str, inside: Path, target: Path) -> None:
@@ -71,7 +71,7 @@ def _extract(name: str, commit: str, inside: Path, target: Path) -> None:
         facts, _, file = entry.partition("\t")
         path = PurePosixPath(file)
         folder = target / path.parent.name
-        # git makes no tree with a folder .., but it reads one
+        # git writes no tree with a folder "..", but reads one
         named = path.name in (FILE, REPLICATES) and path.parent.name != ".."
         if not named or path.parent.parent != PurePosixPath(inside.as_posix()):
             continue
@@ -80,14 +80,14 @@ def _extract(name: str, commit: str, inside: Path, target: Path) -> None:
         if content is not None:
             folder.mkdir(exist_ok=True)
             (folder / path.name).write_bytes(content)
-            if size > RESULT:  # as long as it is, but empty: it is left out for its size
+            if size > RESULT:  # keeps the size without the content, so that collect reports it
                 os.truncate(folder / path.name, size)
     if not any(target.iterdir()):
         raise UserError(f"{name}: no {inside.as_posix()}/*/{FILE} in this commit: give --results")
 
 
 def _git(*arguments: str) -> bytes | None:
-    """What git prints in the working directory; None if it fails or is not there."""
+    """Output of git in the working directory; None if git fails or is missing."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):

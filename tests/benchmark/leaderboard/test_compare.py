@@ -234,8 +234,12 @@ def test_two_runs_that_cannot_be_compared(cli, tmp_path):
     put(tmp_path / "a", run())
     for name, other, message in (
         ("task", run(options={"task": "depth"}), "is a run of segmentation, "),
-        ("protocol", run(protocol="q"), "other protocols: "),
-        ("images", run(data={"test": {"fingerprint": "x"}}), "were scored on other test images"),
+        ("protocol", run(protocol="q"), "different protocols: "),
+        (
+            "images",
+            run(data={"test": {"fingerprint": "x"}}),
+            "were scored on different test images",
+        ),
         ("failed", run(status="failed", error="no"), "this run failed: no"),
     ):
         put(tmp_path / name, other)
