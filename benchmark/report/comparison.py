@@ -1,4 +1,4 @@
-"""A comparison of two sides, for the terminal and as JSON."""
+"""A comparison of two sides as a terminal table, lines of text and JSON."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -19,11 +19,11 @@ UNITS = {
     "memory_mb": (1, " MB"),
 }
 SHOWN = 5
-"""Runs without a partner that are named."""
+"""Runs without a partner that are listed by name."""
 
 
 def comparison_table(report: Report, every_metric: bool) -> Table:
-    """Differences, a line for each network and metric, or for its ranking metric only."""
+    """A row for each network and metric, or for its ranking metric only."""
     several = any(row.main.sd is not None for row in report.rows)
     table = Table(title=cell(f"A: {report.a}   B: {report.b}"), box=box.SIMPLE_HEAD, pad_edge=False)
     titles = ["network", "task", "metric", "A", "B", "B − A", "95 % of images"]
@@ -50,7 +50,7 @@ def comparison_table(report: Report, every_metric: bool) -> Table:
 
 
 def comparison_lines(report: Report) -> Iterator[str]:
-    """What else differs, and what has no partner."""
+    """Changes, costs, notes, failures and unpaired runs, one line each."""
     yield (
         "95 % of images: paired bootstrap over the scored images; undecided: it holds 0. "
         "gain: of B, in per cent of A, above 0 is better."
@@ -71,14 +71,14 @@ def comparison_lines(report: Report) -> Iterator[str]:
 
 
 def _shared(texts: Iterable[tuple[str, Comparison]]) -> Iterator[str]:
-    """Each text once, with the networks that it is about unless that is all of them."""
-    found: dict[str, list[Comparison]] = {}
+    """Each distinct text, preceded by its networks unless it holds for all."""
+    networks: dict[str, list[Comparison]] = {}
     count = 0
     for text, row in texts:
         count += 1
         if text:
-            found.setdefault(text, []).append(row)
-    for text, rows in found.items():
+            networks.setdefault(text, []).append(row)
+    for text, rows in networks.items():
         names = "; ".join(f"{row.name}, {row.title}" for row in rows)
         yield text if len(rows) == count else f"{names}: {text}"
 
@@ -105,5 +105,5 @@ def _cost(name: str, a: float, b: float) -> str:
 
 
 def comparison_json(report: Report) -> str:
-    """The whole report as JSON."""
+    """The report with all its fields, as JSON."""
     return json.dumps({"format": 1, **asdict(report)}, indent=1, ensure_ascii=False) + "\n"

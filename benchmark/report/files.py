@@ -1,4 +1,4 @@
-"""A leaderboard as Markdown, CSV and JSON, the same bytes for the same results."""
+"""A leaderboard as Markdown, CSV and JSON; deterministic for the same results."""
 
 import csv
 import io
@@ -54,13 +54,13 @@ def _markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
 
 
 def _line(text: str) -> str:
-    """One line in which nothing is taken for HTML, a comment's end, a link, an image or code."""
+    """``text`` on one line, escaped so that Markdown reads no HTML, link, image or code in it."""
     text = " ".join(printable(text).split()).replace("<", "&lt;")
     return re.sub(r"[\\`\[]", r"\\\g<0>", text)
 
 
 def _paragraph(text: str) -> str:
-    """``_line`` that begins no heading, list or quotation."""
+    """``_line``, with its start escaped if it would begin a heading, list or quotation."""
     return re.sub(r"^(?=[#>+=~-]|\d+[.)] )", r"\\", _line(text))
 
 
@@ -69,10 +69,10 @@ def _code(text: str) -> str:
 
 
 def update_between_markers(path: Path, content: str) -> None:
-    """Replace what stands between the two markers in ``path``; all else stays as it is.
+    """Replace the text between the two markers in the file ``path`` by ``content``.
 
-    Raises UsageError for a file that is not there or does not hold each marker once, in order, and
-    leaves it untouched.
+    Raises UsageError, and leaves the file unchanged, if it cannot be read or does not contain each
+    marker once, in order.
     """
     try:
         text = read_bytes(path, TEXT).decode()
@@ -84,11 +84,11 @@ def update_between_markers(path: Path, content: str) -> None:
         raise UsageError(f"--update {path}: {error}") from None
     for marker in (BEGIN, END):
         if text.count(marker) != 1:
-            seen = "not in it" if marker not in text else f"in it {text.count(marker)} times"
-            raise UsageError(f"--update {path}: {marker} is {seen}: write it there once")
+            state = "not in it" if marker not in text else f"in it {text.count(marker)} times"
+            raise UsageError(f"--update {path}: {marker} is {state}: write it there once")
     before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
+    _, separator, after = rest.partition(END)
+    if not separator:
         raise UsageError(f"--update {path}: {END} stands before {BEGIN}")
     end = "\r\n" if "\r\n" in text else "\n"
     body = f"{BEGIN}\n\n{content.strip()}\n\n{END}".replace("\n", end)
@@ -96,13 +96,13 @@ def update_between_markers(path: Path, content: str) -> None:
 
 
 def as_csv(tables: Sequence[Board]) -> str:
-    """A line for each row of each board."""
+    """CSV with a line for each row of each board."""
     rows = [{"board": b.title, "protocol": b.protocol, **r.flat()} for b in tables for r in b.rows]
     return _csv(rows)
 
 
 def overall_as_csv(across: Sequence[Overall]) -> str:
-    """A line for each row across boards; a column for each board's ranking metric."""
+    """CSV with a line for each row across boards, a column for each board's ranking metric."""
     rows = [
         {
             "machine": table.title,
@@ -131,7 +131,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _value(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
+    """``value`` as a cell that no spreadsheet reads as a formula."""
     if not isinstance(value, str):
         return value
     text = printable(value)
@@ -160,13 +160,13 @@ def as_json(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
         for board in tables
     ]
     content = {"format": FORMAT, "boards": boards, "overall": [asdict(table) for table in across]}
-    return to_json(content, indent=1).decode() + "\n"  # ten times as fast as json's
+    return to_json(content, indent=1).decode() + "\n"  # 10x faster than json
 
 
 def write_reports(
     tables: Sequence[Board], folder: Path, across: Sequence[Overall] = ()
 ) -> list[Path]:
-    """Write ``leaderboard.md``, ``.csv``, ``.json``, ``.tex``, and ``overall.csv``."""
+    """Write ``leaderboard.{md,csv,json,tex}`` and ``overall.csv`` to ``folder``; return paths."""
     contents = {
         "leaderboard.md": "# Leaderboard\n\n" + markdown(tables, across),
         "leaderboard.csv": as_csv(tables),

@@ -1,4 +1,4 @@
-"""A leaderboard as LaTeX tables, for packages booktabs and graphicx."""
+"""A leaderboard as LaTeX tables that use the packages booktabs and graphicx."""
 
 from collections.abc import Sequence
 
@@ -30,12 +30,12 @@ _TABLE = str.maketrans(SPECIAL)
 
 
 def escape(text: str) -> str:
-    """``text`` as LaTeX prints it."""
+    """``text`` with LaTeX's special characters escaped."""
     return printable(text).translate(_TABLE)
 
 
 def latex(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
-    """A table for each board and for each table across boards, to ``\\input``."""
+    """LaTeX source for ``\\input``: a table for each board and each table across boards."""
     parts = ["% needs \\usepackage{booktabs,graphicx}", f"% {escape(legend(tables))}"]
     for board in tables:
         caption = f"{heading(board)}. {board.protocol}. {' '.join(notes(board))}"
@@ -49,7 +49,7 @@ def latex(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
     kinds = "".join("l" if title in ("decoder", "backbone") else "r" for title in titles)
-    # a line that begins with [ would be the argument of the \\ before it
+    # {} keeps LaTeX from reading a [ at the start as the argument of the preceding \\
     lines = ["{}" + " & ".join(map(escape, row)) + r" \\" for row in rows]
     return "\n".join(
         [

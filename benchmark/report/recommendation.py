@@ -1,4 +1,4 @@
-"""A recommendation, for the terminal."""
+"""A recommendation as sentences and as a table for the terminal."""
 
 from collections.abc import Iterator, Mapping
 
@@ -15,17 +15,17 @@ TITLES = {"latency": "ms", "params": "M params", "macs": "GMACs", "memory": "MB"
 
 
 def within(budgets: Mapping[str, float]) -> str:
-    """The budgets in words."""
+    """The budgets as text."""
     parts = [f"{amount(cost, most)} {COST_NAMES[cost]}" for cost, most in budgets.items()]
     return f"within {' and '.join(parts)}" if parts else "without a budget"
 
 
-def sentences(found: Recommendation, budgets: Mapping[str, float]) -> Iterator[str]:
-    """The answer, whether others do as well, and what the reader must know besides."""
-    board, best = found.board, found.best
+def sentences(result: Recommendation, budgets: Mapping[str, float]) -> Iterator[str]:
+    """The recommended row, rows with overlapping intervals, and caveats, a sentence each."""
+    board, best = result.board, result.best
     where = f"{board.title}, {board.machine}"
     if best is None:
-        cheapest = found.cheapest
+        cheapest = result.cheapest
         costs = ", ".join(amount(cost, cheapest.cost(cost)) for cost in budgets)
         yield (
             f"{where}: nothing {within(budgets)}: the cheapest is {_name(cheapest)} with {costs}, "
@@ -34,37 +34,37 @@ def sentences(found: Recommendation, budgets: Mapping[str, float]) -> Iterator[s
         return
     yield (
         f"{where}: {within(budgets)} take {_name(best)}: {_score(board, best)}, "
-        f"{amount(found.cost, best.cost(found.cost))}."
+        f"{amount(result.cost, best.cost(result.cost))}."
     )
-    price = best.cost(found.cost) or 0.0
-    cheaper = [row for row in found.tied if (row.cost(found.cost) or 0.0) < price]
+    price = best.cost(result.cost) or 0.0
+    cheaper = [row for row in result.tied if (row.cost(result.cost) or 0.0) < price]
     if cheaper:
         row, *others = cheaper
         also = f" (and of {len(others)} more)" if others else ""
         yield (
             f"Its interval overlaps that of {_name(row)}{also}, the cheapest of them: "
-            f"{_score(board, row)}, {amount(found.cost, row.cost(found.cost))}."
+            f"{_score(board, row)}, {amount(result.cost, row.cost(result.cost))}."
         )
-    elif found.tied:
-        yield f"Intervals of {len(found.tied)} more within the budget overlap, at a higher cost."
-    if found.dearer is None and not found.unknown:
+    elif result.tied:
+        yield f"Intervals of {len(result.tied)} more within the budget overlap, at a higher cost."
+    if result.dearer is None and not result.unknown:
         yield "No other row scores better, at any cost."
-    shown = [row for row in (best, found.cheaper, found.dearer) if row]
-    if found.cost == "latency" and len({tuple(row.sessions) for row in shown}) > 1:
+    shown = [row for row in (best, result.cheaper, result.dearer) if row]
+    if result.cost == "latency" and len({tuple(row.sessions) for row in shown}) > 1:
         yield "These were timed in several sessions: latencies are not comparable to a few %."
     main = board.columns[0]
     if board.sign * (best.metrics[main] - board.constant[main]) <= 0:
         yield f"It is not better than the best constant prediction, {board.constant[main]:.3f}."
-    if found.unknown:
-        names = ", ".join(map(_name, found.unknown))
-        yield f"Left out, for a cost of theirs was not measured: {names}."
+    if result.unknown:
+        names = ", ".join(map(_name, result.unknown))
+        yield f"Left out because a cost was not measured: {names}."
 
 
-def recommendation_table(found: Recommendation) -> Table:
-    """The recommended row between the next cheaper and the next dearer one."""
-    board = found.board
-    rows = [("next cheaper", found.cheaper), ("recommended", found.best)]
-    rows.append(("for more", found.dearer))
+def recommendation_table(result: Recommendation) -> Table:
+    """The recommended row between its cheaper and dearer neighbours."""
+    board = result.board
+    rows = [("next cheaper", result.cheaper), ("recommended", result.best)]
+    rows.append(("for more", result.dearer))
     shown = [cost for cost in COSTS if any(r and r.cost(cost) is not None for _, r in rows)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     main = board.columns[0]

@@ -19,7 +19,7 @@ COSTS = {"latency": "ms", "params": "params", "macs": "MACs", "memory": "MB"}
 PARTS = ("backbone", "decoder", "head")
 
 MOST_ROWS = 200
-"""Of a board on a terminal: more would scroll away."""
+"""Rows of a board on a terminal; more would scroll off the screen."""
 
 
 def _one_backbone(board: Board) -> str | None:
@@ -28,13 +28,13 @@ def _one_backbone(board: Board) -> str | None:
 
 
 def heading(board: Board) -> str:
-    """What the board compares; the backbone too where all rows share it."""
+    """Title of a board, with the backbone if all rows share it."""
     backbone = _one_backbone(board)
     return f"{board.title}, {backbone}" if backbone else board.title
 
 
 def header(board: Board) -> list[str]:
-    """Column titles."""
+    """Column titles of a board."""
     metrics = [metric_title(name, board.higher_is_better[name]) for name in board.columns]
     labels = ["", "decoder"] if _one_backbone(board) else ["", "decoder", "backbone"]
     sizes = ["FPS", "ms", "M params: backbone+decoder+head", "GMACs"]
@@ -57,13 +57,17 @@ def _several_seeds(board: Board) -> bool:
 
 
 def name_of(row: Row | OverallRow) -> str:
-    """The decoder, and what sets the row apart from its namesakes."""
+    """The decoder, and the settings that differ from other rows of its name."""
     return f"{row.label} ({row.settings})" if row.settings else row.label
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What all rows of a board share, found once: one backbone, several seeds, gains, memory."""
+    """Facts on a board that all its rows need, computed once.
+
+    backbone: the common one, None if there are several. several, joint, memory: whether any row has
+    several seeds, a gain, a memory. sessions: ``Board.sessions``.
+    """
 
     backbone: str | None
     several: bool
@@ -80,7 +84,7 @@ class Layout:
 
 
 def cells(board: Board, row: Row, layout: Layout | None = None) -> list[str]:
-    """The texts of a row. layout: the board's."""
+    """Cell texts of a row. layout: ``Layout.of(board)``, to compute it once for many rows."""
     layout = layout or Layout.of(board)
     labels = [str(row.rank or ("–" if row.source is None else "reported")), name_of(row)]
     if not layout.backbone:
@@ -94,7 +98,7 @@ def cells(board: Board, row: Row, layout: Layout | None = None) -> list[str]:
         spread = [f"{number(row.spread[main])} ({len(row.seeds)})" if row.seeds else ""]
         others = [number(row.metrics.get(name)) for name in board.columns[1:]]
         metrics = [number(row.metrics.get(main)), interval, *(spread if several else []), *others]
-    mark = "*" if board.timed_apart(row, layout.sessions) else ""
+    mark = "*" if board.other_session(row, layout.sessions) else ""
     partial = {part: number(row.params[part] / 1e6) for part in PARTS if part in row.params}
     params = "+".join(partial.get(part, "–") for part in PARTS) if partial else "–"
     sizes = [
@@ -111,7 +115,7 @@ def cells(board: Board, row: Row, layout: Layout | None = None) -> list[str]:
 
 
 def table_rows(board: Board) -> list[list[str]]:
-    """All rows' texts; the last is the best constant prediction, what any network must beat."""
+    """Cell texts of all rows; the last row is the best constant prediction."""
     layout = Layout.of(board)
     rows = [cells(board, row, layout) for row in board.rows]
     if not board.columns:
@@ -124,7 +128,7 @@ def table_rows(board: Board) -> list[list[str]]:
 
 
 def notes(board: Board) -> list[str]:
-    """What a reader must know to read the table, and why rows failed."""
+    """Notes below a board: scored images, sessions, sources and reasons of failures."""
     failed = [f"{r.label} on {r.backbone} failed: {_ended(r.error)}" for r in board.rows if r.error]
     if not board.columns:
         return failed
@@ -132,7 +136,7 @@ def notes(board: Board) -> list[str]:
     if not board.main:
         lines.insert(0, "Another protocol: never ranked together with the board before.")
     sessions = board.sessions
-    if any(board.timed_apart(row, sessions) for row in board.rows):
+    if any(board.other_session(row, sessions) for row in board.rows):
         lines.append("* timed in another session than the other rows: not comparable to a few %.")
     sources = dict.fromkeys(row.source for row in board.rows if row.source)
     reported = [
@@ -143,7 +147,7 @@ def notes(board: Board) -> list[str]:
 
 
 def _ended(text: str) -> str:
-    """``text`` as a sentence: others may follow it."""
+    """``text`` with a full stop at its end if it lacks one."""
     return text if text.rstrip().endswith((".", "!", "?")) else f"{text.rstrip()}."
 
 
@@ -155,7 +159,7 @@ def _hypervolume(board: Board) -> str:
 
 
 def legend(boards: Sequence[Board]) -> str:
-    """What the columns of all ``boards`` mean."""
+    """The meaning of the columns of all ``boards``."""
     lines = [
         "FPS, ms: median of one image, network and resizing to the input size, timed in turns in "
         "one process. MACs leave out interpolation, normalisation and element-wise work. 95 % of "
@@ -190,13 +194,13 @@ def overall_header(table: Overall) -> list[str]:
 
 
 def overall_rows(table: Overall) -> list[list[str]]:
-    """The texts of all rows across boards."""
+    """Cell texts of all rows across boards."""
     several = not _alike(table)
     return [overall_cells(table, row, several) for row in table.rows]
 
 
 def overall_cells(table: Overall, row: OverallRow, several: bool | None = None) -> list[str]:
-    """The texts of a row across boards. several: whether the table has several backbones."""
+    """Cell texts of a row across boards. several: whether the table has several backbones."""
     several = not _alike(table) if several is None else several
     labels = [str(row.rank or "–"), name_of(row), *([row.backbone] if several else [])]
     gain = "–" if row.delta_m is None else f"{row.delta_m:+.1f}"
@@ -210,13 +214,13 @@ def _alike(table: Overall) -> str | None:
 
 
 def overall_heading(table: Overall) -> str:
-    """What a table across boards compares."""
+    """Title of a table across boards, with the backbone if all rows share it."""
     backbone = _alike(table)
     return f"All tasks, {backbone}" if backbone else "All tasks"
 
 
 def overall_notes(table: Overall) -> list[str]:
-    """How the table is to be read, and what its incomplete rows lack."""
+    """Notes below a table across boards: its columns, and what incomplete rows lack."""
     lines = ["Mean rank over the boards, among the rows that have a score in each of them."]
     if table.baseline:
         lines.append(
@@ -240,7 +244,7 @@ def overall_notes(table: Overall) -> list[str]:
 
 
 def rich_overall(table: Overall) -> Table:
-    """A table across boards for a terminal: its first ``MOST_ROWS`` rows."""
+    """A terminal table of the first ``MOST_ROWS`` rows across boards."""
     left_out = len(table.rows) - MOST_ROWS
     more = [f"{left_out} more rows: overall.csv, which python cli.py report writes."]
     shown = Table(
@@ -258,9 +262,10 @@ def rich_overall(table: Overall) -> Table:
 
 
 def rich_table(board: Board, width: int, explained: bool = True) -> Table:
-    """One board for a terminal of ``width`` columns; without fronts, last metrics if narrow.
+    """A terminal table of the first ``MOST_ROWS`` rows of a board.
 
-    Its first ``MOST_ROWS`` rows. explained: with the meaning of the columns.
+    If it is wider than ``width`` characters, it omits the fronts, then metrics from the last on.
+    explained: whether the caption has the meaning of the columns.
     """
     titles = [
         cell(t).replace(": ", ":\n").replace("+d", "+\nd").replace(" of", "\nof")
@@ -301,7 +306,7 @@ def rich_table(board: Board, width: int, explained: bool = True) -> Table:
 
 
 def scores_table(scores: TaskScores) -> Table:
-    """Every metric of one task, for a terminal."""
+    """A terminal table of all metrics of one task."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("metric", "value", INTERVAL, ""):
         table.add_column(title, justify="left" if title == "metric" else "right")

@@ -84,7 +84,7 @@ def test_rank_1_in_a_sentence():
 
     a, b = result("a", score=0.5, cost=3), result("b", score=0.49)
     assert short(a, b, result("c", score=0.2)) == (
-        "Rank 1, not told apart: a, b; of these b is the fastest (10.0 ms) and the smallest "
+        "Rank 1, intervals overlap: a, b; of these b is the fastest (10.0 ms) and the smallest "
         "(2.06 M parameters)."
     )
     small = b.model_copy(update={"speed": None}), a
@@ -94,7 +94,7 @@ def test_rank_1_in_a_sentence():
     assert short(a) == "Rank 1: a."
     other = result("a", score=0.49, backbone="test_efficientnet")
     assert short(result("a"), other).startswith(
-        "Rank 1, not told apart: a on test_resnet, a on test_efficientnet; "
+        "Rank 1, intervals overlap: a on test_resnet, a on test_efficientnet; "
     )
 
 
@@ -257,7 +257,7 @@ def test_a_long_backbone_may_break_after_its_parts():
     assert "<div>tiny_<wbr>&lt;b&gt;.<wbr>in1k</div>" in page(boards(runs), [])
 
 
-def test_rows_timed_apart_are_marked():
+def test_rows_of_other_sessions_are_marked():
     speeds = [{"median_ms": 10.0 + i, "fps": 90.0, "session": s} for i, s in enumerate("aab")]
     runs = [result(n, score=0.5, speed=s) for n, s in zip("xyz", speeds, strict=True)]
     text = page(boards(runs), [])

@@ -1,4 +1,4 @@
-"""What the page's script is told of a row beyond its table, made small: settings, seeds, curves."""
+"""Data of a row for the page's script beyond its table: settings, seeds, curves."""
 
 import math
 import statistics
@@ -10,13 +10,13 @@ from benchmark.leaderboard.rows import COSTS, Board, Row
 from benchmark.report.page.rows import Shown, rounded, words
 from benchmark.results.result import Result
 
-POINTS = 24  # of a learning curve
-# between the rows of a board these say nothing, or are columns
+POINTS = 24  # at most, of a learning curve
+# fields that are columns, are the same for all rows of a board, or do not matter
 SAME = {"task", "dataset", "backbone", "decoder", "seed", "weights", "data", "workers", "wiring"}
 
 
 def differing(rows: Sequence[Row]) -> list[str]:
-    """The fields of the configuration in which the rows of a board differ."""
+    """The configuration fields in which the rows of a board differ, but ``SAME``."""
     configs = [row.runs[0].config for row in rows if row.runs]
     return [
         name
@@ -28,7 +28,7 @@ def differing(rows: Sequence[Row]) -> list[str]:
 def row_data(
     shown: Shown, board: Board, fields: Sequence[str], first_command: str
 ) -> dict[str, Any]:
-    """All of a row that is not in its table, for the details and the plots."""
+    """Data of a row for its details and the plots. fields: of ``differing``."""
     row = shown.row
     data: dict[str, Any] = {"key": shown.key, "kind": shown.kind, "values": shown.values}
     if row.interval:
@@ -69,7 +69,7 @@ def _phases(runs: Sequence[Result]) -> dict[str, float | None]:
 
 
 def difference(first: str, second: str) -> list[Any]:
-    """``second`` as [characters kept of ``first``'s start, of its end, what stands between]."""
+    """``second`` as [length of the prefix, of the suffix shared with ``first``, text between]."""
     start = 0
     while start < min(len(first), len(second)) and first[start] == second[start]:
         start += 1
@@ -80,8 +80,8 @@ def difference(first: str, second: str) -> list[Any]:
 
 
 def _curves(runs: Sequence[Result], board: Board) -> dict[str, Any]:
-    """Loss and validated main metric over the epochs: mean over seeds, and where they differ."""
-    found = {}
+    """Curves "loss" and "val" (ranking metric): epochs, mean over seeds, then min and max."""
+    curves = {}
     for name, values in (
         ("loss", [_series(run.history, lambda key: key == "loss") for run in runs]),
         ("val", [_series(run.history, lambda key: _validates(key, board)) for run in runs]),
@@ -95,25 +95,25 @@ def _curves(runs: Sequence[Result], board: Board) -> dict[str, Any]:
         curve = [[rounded(statistics.fmean(seeds), 4) for seeds in at]]
         if len(runs) > 1:
             curve += [[rounded(end(seeds), 4) for seeds in at] for end in (min, max)]
-        found[name] = [[int(epoch) for epoch in epochs], *curve]
-    return found
+        curves[name] = [[int(epoch) for epoch in epochs], *curve]
+    return curves
 
 
 def _series(
-    history: Sequence[Mapping[str, float]], wanted: Callable[[str], bool]
+    history: Sequence[Mapping[str, float]], accepts: Callable[[str], bool]
 ) -> dict[float, float]:
     return {
         epoch["epoch"]: value
         for epoch in history
         for key, value in epoch.items()
-        if wanted(key) and math.isfinite(epoch.get("epoch", math.nan)) and math.isfinite(value)
+        if accepts(key) and math.isfinite(epoch.get("epoch", math.nan)) and math.isfinite(value)
     }
 
 
 def _validates(key: str, board: Board) -> bool:
-    """Whether a key of the history is the main metric on the validation split.
+    """Whether a key of the history is the board's ranking metric on the validation split.
 
-    With several tasks it is ``val/TASK/NAME``; what follows an @ may differ from the test's.
+    With several tasks keys are ``val/TASK/NAME``. The part after an @ may differ from the test's.
     """
     if not board.columns or not key.startswith("val/"):
         return False

@@ -1,4 +1,4 @@
-"""All boards as one HTML page that needs no network: tables, and a script that draws the rest."""
+"""All boards as one self-contained HTML page: tables, and a script that adds the plots."""
 
 import hashlib
 import json
@@ -36,16 +36,16 @@ from tasks.metrics.names import metric_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("dom.js", "table.js", "details.js", "charts.js", "page.js")
-LIMIT = 1_450_000  # bytes of a page; pictures get what the rest leaves
+LIMIT = 1_450_000  # bytes of a page, pictures included
 PICTURES = 700_000
-ROWS = 400  # of all boards and tables: some 3 kB each
-NAMED = 4  # rows of rank 1 that are named
+ROWS = 400  # of all boards and tables together, about 3 kB each
+NAMED = 4  # rows of rank 1 listed by name
 CHEAPEST = (("the fastest", "latency", "ms"), ("the smallest", "params", "M parameters"))
 
 
 @dataclass
 class View:
-    """A board with all that the template shows of it."""
+    """A board as the template shows it."""
 
     board: Board
     number: int
@@ -57,22 +57,22 @@ class View:
 
     @property
     def left_out(self) -> int:
-        """Rows that are not shown."""
+        """Number of rows that the page omits."""
         return len(self.board.rows) - len(self.rows)
 
     @property
     def hypervolume(self) -> list[tuple[str, str]]:
-        """Costs and values, as text."""
+        """(Cost, value) pairs as text."""
         return [(COST_NAMES[cost], number(share)) for cost, share in self.board.hypervolume.items()]
 
     def name(self, shown: Shown) -> str:
-        """A row's name, with its backbone only where there are several."""
+        """A row's name, with its backbone only if the board has several."""
         several = any(column.key == "backbone" for column in self.columns)
         return shown.name if several else shown.name.removesuffix(f" on {shown.row.backbone}")
 
     @property
     def short(self) -> str:
-        """Which rows share rank 1, and which of them costs least."""
+        """A sentence on the rows of rank 1, and the fastest and smallest of several; "" if none."""
         first = [shown for shown in self.rows if shown.row.rank == 1 and shown.kind == "measured"]
         if not first:
             return ""
@@ -93,16 +93,17 @@ class View:
                 value, name = min(costs, key=lambda cost: cost[0])
                 cheapest.setdefault(name, []).append(f"{word} ({number(value, None)} {unit})")
         ends = [f"{name} is {' and '.join(words)}" for name, words in cheapest.items()]
-        told = f"; of these {', '.join(ends)}" if ends else ""
-        return f"Rank 1, not told apart: {names}{more}{told}."
+        costs_text = f"; of these {', '.join(ends)}" if ends else ""
+        return f"Rank 1, intervals overlap: {names}{more}{costs_text}."
 
 
 def page(boards: Sequence[Board], overall: Sequence[Overall], most: int = ROWS) -> str:
-    """The page, the same text for the same results. It makes no request and runs one script.
+    """The page as HTML, deterministic for the same results; it makes no request.
 
-    Every board is a table in the text, so that it can be read, and searched, without the script.
-    Predictions are shown of as many rows as fit under ``LIMIT``. Of more than ``most`` rows each
-    board shows its share: those on a front, then the best; the text says how many are left out.
+    Every board is a table in the HTML, so that it can be read and searched without the script.
+    Predictions are included for as many rows as fit into ``LIMIT``. If there are more than ``most``
+    rows, each board shows its share of them, rows on a front first, then the best; the page states
+    how many it omits.
     """
     runs = len({run.key for board in boards for row in board.rows for run in row.runs})
     wirings, environments = Wirings(), Environments()
@@ -114,7 +115,7 @@ def page(boards: Sequence[Board], overall: Sequence[Overall], most: int = ROWS) 
         rows = shown_rows(_shortened(board, share), columns, wirings, environments, board.sessions)
         constant = _constant(board, columns)
         views.append(View(board, place, place_of(board), columns, rows, constant, Pictures()))
-    _tell_apart(views)
+    _number_alike(views)
     facts: dict[str, Any] = {
         "views": views,
         "overall": [
@@ -125,7 +126,7 @@ def page(boards: Sequence[Board], overall: Sequence[Overall], most: int = ROWS) 
             (drawn, Markup(wiring_svg(drawn.wiring, drawn.about)), lines(drawn.wiring))
             for drawn in wirings.drawn
         ],
-        "environments": environments.found,
+        "environments": environments.distinct,
         "data": _island([_board_data(view) for view in views]),
         "runs": runs,
         "range_width": RANGE,
@@ -148,19 +149,19 @@ def page(boards: Sequence[Board], overall: Sequence[Overall], most: int = ROWS) 
     if bare > LIMIT and share > 1:  # many seeds, long texts
         return page(boards, overall, most * LIMIT // (bare + bare // 10))
     budget = min(PICTURES, LIMIT - bare)
-    found = pictures_of([(view.place[0], view.rows) for view in views], budget)
-    for view, pictures in zip(views, found, strict=True):
+    drawn = pictures_of([(view.place[0], view.rows) for view in views], budget)
+    for view, pictures in zip(views, drawn, strict=True):
         view.pictures = pictures
     return template.render(facts)
 
 
 def _shown(value: Any) -> Any:
-    """What a template writes: of texts, what can be printed."""
+    """``value``, without unprintable characters if it is a string; Jinja's ``finalize``."""
     return printable(value) if type(value) is str else value
 
 
 def share_of(counts: Sequence[int], most: int) -> int:
-    """The largest number that each of ``counts`` may be cut to for them to sum to ``most``."""
+    """The largest limit, at least 1, on each of ``counts`` that keeps their sum within ``most``."""
     left, share = most, 0
     for place, count in enumerate(sorted(counts)):
         share = max(1, left // (len(counts) - place))
@@ -171,10 +172,7 @@ def share_of(counts: Sequence[int], most: int) -> int:
 
 
 def _shortened(board: Board, count: int) -> Board:
-    """``board`` with ``count`` of its rows: those on a front, then in its order.
-
-    Their runs are read again, as a whole.
-    """
+    """``board`` with ``count`` of its rows, those on a front first, and their runs in full."""
     rows = board.rows
     if len(rows) > count:
         ordered = sorted(range(len(rows)), key=lambda i: (not rows[i].pareto, i))
@@ -185,20 +183,20 @@ def _shortened(board: Board, count: int) -> Board:
 
 
 def _whole(run: Result, task: str) -> Result:
-    """A run, as ``task`` sees it, with all that its file holds: light ones have no history."""
-    found = load(run.folder) if run.folder is not None else None
-    if found is None or found.key != run.key:
+    """``run`` for ``task``, read again from its file if possible: a light result has no history."""
+    result = load(run.folder) if run.folder is not None else None
+    if result is None or result.key != run.key:
         return run
-    return found.by_task().get(task, found)
+    return result.by_task().get(task, result)
 
 
 def _breakable(name: str) -> Markup:
-    """A name that may go on in the next line after a ``_`` or a dot."""
+    """HTML of ``name`` that may break the line after ``_`` and dots."""
     return Markup(re.sub(r"([_.])(?=.)", r"\1<wbr>", str(escape(name))))
 
 
 def _inlined() -> dict[str, Any]:
-    """Style and script with the hashes that the page's security policy admits them by."""
+    """Style, script and the content security policy that admits them by their hashes."""
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     parts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
     script = '"use strict";\n{\n' + "".join(parts) + "}\n"
@@ -218,7 +216,7 @@ def _hash(text: str) -> str:
 
 
 def _island(data: Any) -> Markup:
-    """JSON that can stand in a script element: nothing in it ends one or starts a comment."""
+    """``data`` as JSON that cannot end the script element around it or start a comment."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -226,7 +224,7 @@ def _island(data: Any) -> Markup:
 
 
 def _constant(board: Board, columns: Sequence[Column]) -> list[str]:
-    """The cells of the best constant prediction's row; none where it was not scored."""
+    """Cells of the best constant prediction's row; empty if it was not scored."""
     if not board.columns or not board.constant:
         return []
     cells = []
@@ -236,18 +234,18 @@ def _constant(board: Board, columns: Sequence[Column]) -> list[str]:
     return cells
 
 
-def _tell_apart(views: Sequence[View]) -> None:
-    """Number boards that differ in their test images only."""
-    seen: dict[tuple[str, ...], int] = {}
+def _number_alike(views: Sequence[View]) -> None:
+    """Append a number to the protocol of boards that differ only in their test images."""
+    counts: dict[tuple[str, ...], int] = {}
     for view in views:
-        count = seen[view.place] = seen.get(view.place, 0) + 1
+        count = counts[view.place] = counts.get(view.place, 0) + 1
         if count > 1:
             task, dataset, device, protocol = view.place
             view.place = (task, dataset, device, f"{protocol} ({count})")
 
 
 def _across(table: Overall, views: Sequence[View]) -> dict[str, View]:
-    """The board behind each title of an overall table: the main one on its machine."""
+    """Board title → the main board on the machine of an overall table."""
     return {
         view.board.title: view
         for view in views

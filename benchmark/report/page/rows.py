@@ -1,4 +1,4 @@
-"""The table of a board on the page: its columns, and the cells of its rows."""
+"""Columns and rows of a board's table on the page."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,14 +10,14 @@ from benchmark.report.page.wirings import Wirings
 from common.words import number
 from tasks.metrics.names import metric_name
 
-RANGE = 68  # pixels of the picture of an interval
+RANGE = 68  # width in pixels of an interval's picture
 
 
 @dataclass
 class Column:
-    """A column of a board. better: 1 where higher is better, -1 where lower is, 0: neither.
+    """A column of a board. better: 1 if higher is better, -1 if lower is, 0 for neither.
 
-    text: left-aligned words rather than a number. cost: which front the column's marks are of.
+    text: whether it holds text, aligned left. cost: the cost whose front its marks show, or "".
     """
 
     key: str
@@ -31,10 +31,11 @@ class Column:
 
 @dataclass
 class Shown:
-    """A row as the page shows it. cells: texts, a column each. key: names it in links.
+    """A row as the page shows it. cells, values: one for each column. key: its name in links.
 
-    picture: pixels of low end, value and high end. timed_apart: in another session than most.
-    worse: measured here, and worse than the best constant prediction.
+    picture: low end, value and high end of the interval in pixels. wiring, environments: numbers in
+    their sections of the page. other_session: ``Board.other_session``. worse: whether a measured
+    row is worse than the best constant prediction.
     """
 
     row: Row
@@ -45,28 +46,28 @@ class Shown:
     picture: tuple[float, float, float] | None = None
     wiring: int | None = None
     environments: list[int] = field(default_factory=list)
-    timed_apart: bool = False
+    other_session: bool = False
     worse: bool = False
 
     @property
     def name(self) -> str:
-        """Decoder, settings and backbone, to tell the row from all others of its board."""
+        """Decoder, settings and backbone: the row's unique name on its board."""
         settings = f" ({self.row.settings})" if self.row.settings else ""
         return f"{self.row.label}{settings} on {self.row.backbone}"
 
 
 class Environments:
-    """Collects what runs were made with, each distinct one once, as (name, value) pairs."""
+    """Collects the distinct environments of runs, as lists of (name, value) pairs."""
 
     def __init__(self) -> None:
-        self.found: list[list[tuple[str, str]]] = []
+        self.distinct: list[list[tuple[str, str]]] = []
 
     def place(self, environment: Mapping[str, Any]) -> int:
-        """The number of an environment."""
+        """The index of an environment in ``distinct``, to which a new one is added."""
         facts = [(name.replace("_", " "), words(value)) for name, value in _flat(environment)]
-        if facts not in self.found:
-            self.found.append(facts)
-        return self.found.index(facts)
+        if facts not in self.distinct:
+            self.distinct.append(facts)
+        return self.distinct.index(facts)
 
 
 def _flat(environment: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -78,7 +79,7 @@ def _flat(environment: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def words(value: Any) -> str:
-    """A plain value for people."""
+    """A plain value as text for readers."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, list | tuple):
@@ -89,14 +90,14 @@ def words(value: Any) -> str:
 
 
 def rounded(value: float | None, digits: int = 5) -> float | None:
-    """``value`` to ``digits`` significant digits; None for what JSON cannot say."""
+    """``value`` to ``digits`` significant digits; None if not finite, for JSON has no NaN."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{digits}g}")
 
 
 def columns_of(board: Board) -> list[Column]:
-    """The columns that have something to show, the ranking metric right after the names."""
+    """The columns with a value in some row, the ranking metric right after the names."""
 
     def metric(name: str) -> Column:
         higher = board.higher_is_better[name]
@@ -109,7 +110,7 @@ def columns_of(board: Board) -> list[Column]:
     several = {row.backbone for row in board.rows}
     columns = [
         Column("rank", "#", lambda row: row.rank, -1,
-               about="rank; rows that cannot be told apart share it"),
+               about="rank; rows with overlapping intervals share it"),
         Column("decoder", "Decoder", lambda row: row.label, text=True),
         Column("backbone", "Backbone", lambda row: row.backbone, text=True),
     ]  # fmt: skip
@@ -146,7 +147,7 @@ def columns_of(board: Board) -> list[Column]:
 
 
 def _millions(row: Row) -> float | None:
-    # published figures are often of the decoder alone
+    # published figures often count the decoder only
     return sum(row.params.values()) / 1e6 if "backbone" in row.params else None
 
 
@@ -155,7 +156,7 @@ def _decoder_millions(row: Row) -> float | None:
 
 
 def kind_of(row: Row) -> str:
-    """How the page shows a row: measured, reported or failed."""
+    """The kind of a row: measured, reported or failed."""
     if row.error is not None:
         return "failed"
     return "measured" if row.source is None else "reported"
@@ -168,7 +169,7 @@ def shown_rows(
     environments: Environments,
     sessions: list[str],
 ) -> list[Shown]:
-    """The rows of a board in its order. sessions: in which most of the whole board was timed."""
+    """The rows of a board in its order. sessions: ``Board.sessions`` of the whole board."""
     main = board.columns[0] if board.columns else ""
     ends = [x for row in board.rows for x in _range(row, main)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 0.0)
@@ -177,12 +178,12 @@ def shown_rows(
         share = (value - low) / (high - low) if high > low else 0.5
         return round(5 + share * (RANGE - 10), 1)
 
-    found: list[Shown] = []
+    result: list[Shown] = []
     for row in board.rows:
         raw = [column.value(row) for column in columns]
         shown = Shown(
             row,
-            key=_key(row, found),
+            key=_key(row, result),
             kind=kind_of(row),
             cells=[_text(column, value) for column, value in zip(columns, raw, strict=True)],
             values=[x if isinstance(x, str) else rounded(x) for x in raw],
@@ -190,19 +191,19 @@ def shown_rows(
             environments=[
                 environments.place(run.environment)
                 for run in row.runs
-                if dict(_flat(run.environment))  # a run that failed may not have noted its own
+                if dict(_flat(run.environment))  # a failed run may have recorded none
             ],
-            timed_apart=board.timed_apart(row, sessions),
+            other_session=board.other_session(row, sessions),
             worse=row.source is None and _worse(board, row),
         )
         if drawn := _range(row, main):
             shown.picture = (at(drawn[0]), at(drawn[1]), at(drawn[2]))
-        found.append(shown)
-    return found
+        result.append(shown)
+    return result
 
 
 def _worse(board: Board, row: Row) -> bool:
-    """Whether the row does worse than the best constant prediction."""
+    """Whether the row's score is worse than the best constant prediction's."""
     main = board.columns[0] if board.columns else ""
     if main not in board.constant or main not in row.metrics:
         return False
@@ -210,18 +211,18 @@ def _worse(board: Board, row: Row) -> bool:
 
 
 def _range(row: Row, metric: str) -> tuple[float, ...]:
-    """Low end, value and high end; nothing where there is no number."""
+    """Low end, value and high end; () unless all are finite."""
     value = row.metrics.get(metric, math.nan)
     low, high = row.interval or (value, value)
     return (low, value, high) if all(map(math.isfinite, (low, value, high))) else ()
 
 
 def _key(row: Row, before: Sequence[Shown]) -> str:
-    wanted = row.runs[0].key if row.runs else f"{row.label} {row.backbone} {row.settings}".strip()
+    base = row.runs[0].key if row.runs else f"{row.label} {row.backbone} {row.settings}".strip()
     taken = {shown.key for shown in before}
-    key, copy = wanted, 2
+    key, copy = base, 2
     while key in taken:
-        key, copy = f"{wanted} {copy}", copy + 1
+        key, copy = f"{base} {copy}", copy + 1
     return key
 
 
@@ -236,8 +237,8 @@ def _text(column: Column, value: Any) -> str:
 
 
 def place_of(board: Board) -> tuple[str, str, str, str]:
-    """What a reader chooses a board by: task, data set, device, protocol."""
+    """Task, data set, device and protocol, by which a reader chooses a board."""
     dataset = board.title.removeprefix(f"{board.task} on ")
-    if not board.columns:  # a run that failed may not have got as far as its device
+    if not board.columns:  # a failed run may not have reached its device
         return board.task, dataset, board.device, board.protocol
     return board.task, dataset, board.machine, board.protocol.removesuffix(f", {board.machine}")

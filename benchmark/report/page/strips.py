@@ -1,4 +1,4 @@
-"""Pictures of what rows predict, within a budget of bytes: the best rows of every board first."""
+"""Pictures of predictions within a budget of bytes, best rows of every board first."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ OVERHEAD = 160  # bytes of markup around a picture
 
 @dataclass
 class Scored:
-    """One scored image of a board: it, its truth, and (number of the row, data URI) pairs."""
+    """One scored image of a board, as data URIs. predictions: (index of the row, URI) pairs."""
 
     name: str
     image: str
@@ -22,18 +22,18 @@ class Scored:
 
 @dataclass
 class Pictures:
-    """The scored images of one board. missing: rows whose pictures did not fit."""
+    """The scored images of one board by name. missing: number of rows that did not fit."""
 
     images: dict[str, Scored] = field(default_factory=dict)
     missing: int = 0
 
 
 def pictures_of(boards: Sequence[tuple[str, Sequence[Shown]]], budget: int) -> list[Pictures]:
-    """For each (task, rows) its pictures, row after row of all boards while bytes are left."""
-    found = [Pictures() for _ in boards]
+    """Pictures for each (task, rows) within ``budget`` bytes, first rows of all boards first."""
+    result = [Pictures() for _ in boards]
     left = budget
     for place in range(max((len(rows) for _, rows in boards), default=0)):
-        for (task, rows), pictures in zip(boards, found, strict=True):
+        for (task, rows), pictures in zip(boards, result, strict=True):
             strips = _strips(rows[place], task) if place < len(rows) else []
             if not strips:
                 continue
@@ -47,11 +47,11 @@ def pictures_of(boards: Sequence[tuple[str, Sequence[Shown]]], budget: int) -> l
                     strip.name, Scored(strip.name, _uri(strip.image), _uri(strip.truth))
                 )
                 scored.predictions.append((place, _uri(strip.prediction)))
-    return found
+    return result
 
 
 def _strips(shown: Shown, task: str) -> list[Strip]:
-    """Those of the row's first seed."""
+    """Pictures of the row's first run with a folder, for ``task``."""
     folder = next((run.folder for run in shown.row.runs if run.folder is not None), None)
     return [s for s in read_strips(folder) if s.task == task] if folder is not None else []
 

@@ -1,4 +1,4 @@
-"""The wirings behind the rows of a page, each distinct one once."""
+"""The distinct wirings of the rows of a page."""
 
 import functools
 import json
@@ -14,26 +14,26 @@ from models.decoder_name import DecoderName
 
 @dataclass
 class Drawn:
-    """A wiring and who uses it: "decoder on backbone", each once, in the order of the rows."""
+    """A wiring and its users, "decoder on backbone" in the order of the rows."""
 
     wiring: Connectivity
     users: dict[str, None] = field(default_factory=dict)
 
     @property
     def about(self) -> str:
-        """The wiring in words, for those who do not see the picture."""
+        """The wiring as text, for screen readers."""
         return f"{self.wiring.connections} connections: {'; '.join(lines(self.wiring))}"
 
 
 class Wirings:
-    """Collects wirings; the number of one is its place among ``drawn``."""
+    """Collects distinct wirings in ``drawn``."""
 
     def __init__(self) -> None:
         self.drawn: list[Drawn] = []
         self._places: dict[str, int] = {}
 
     def place(self, config: RunConfig, label: str) -> int | None:
-        """The number of the wiring of a run; None for a decoder that is not wired by data."""
+        """The index of a run's wiring in ``drawn``; None for a decoder without one."""
         wiring = wiring_of(config)
         if wiring is None:
             return None
@@ -47,10 +47,10 @@ class Wirings:
 
 
 def wiring_of(config: RunConfig) -> Connectivity | None:
-    """The wiring that a run's decoder had on its backbone; None where there is none to draw.
+    """The wiring of a run's decoder on its backbone; None if it has none or it cannot be drawn.
 
-    A result may name a backbone that this machine's timm lacks, or hold a wiring that was edited
-    by hand: then there is no picture, and the row stands all the same.
+    A result may name a backbone that the installed timm lacks, or a wiring edited by hand: then
+    the row has no picture.
     """
     if config.wiring is None and config.decoder not in PRESETS:
         return None

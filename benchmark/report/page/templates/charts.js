@@ -1,4 +1,4 @@
-// Plots as SVG at the size of the screen's pixels; marks are reached by Tab, then arrow keys.
+// Plots as SVG in screen pixels. Tab moves to the marks of a plot, arrow keys between them.
 const MOST = { bars: 25, curves: 8 };
 const COSTS = { latency: "latency (ms)", params: "parameters (M)", macs: "GMACs", memory: "memory (MB)" };
 const ONCE = {
@@ -13,7 +13,7 @@ const SHAPES = [
   "M0-6.5L1.8-2L6.3-2L2.8 1L4 5.6L0 3L-4 5.6L-2.8 1L-6.3-2L-1.8-2z",
 ];
 
-// those of the most boards first, so that they look the same on all of them
+// decoders of the most boards first, so that they look alike on all boards
 const boardsOf = new Map();
 for (const board of boards) {
   for (const name of new Set(board.rows.map((row) => row.decoder))) {
@@ -24,7 +24,7 @@ const decoders = [...boardsOf.keys()].sort()
   .sort((a, b) => boardsOf.get(b) - boardsOf.get(a));
 const openTables = new Set();
 
-let drawn = []; // those of the board, so that as many as there are colours differ
+let drawn = []; // decoders of the current board, so that colours repeat as late as possible
 
 function look(row) {
   const i = drawn.indexOf(row.decoder);
@@ -47,21 +47,21 @@ function ticks(a, b, count) {
   const raw = (b - a) / count;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].find((m) => m * power >= raw) * power;
-  const found = [];
-  for (let i = Math.ceil(a / step); i * step <= b; i += 1) found.push(i * step);
-  return found.map((v) => [v, Number(v.toPrecision(6)).toString()]);
+  const values = [];
+  for (let i = Math.ceil(a / step); i * step <= b; i += 1) values.push(i * step);
+  return values.map((v) => [v, Number(v.toPrecision(6)).toString()]);
 }
 
 function logTicks(a, b, count) {
   for (const parts of [[1, 2, 5], [1, 3], [1]]) {
-    const found = [];
+    const values = [];
     for (let p = Math.floor(a); p <= b; p += 1) {
       for (const m of parts) {
         const v = m * 10 ** p;
-        if (Math.log10(v) >= a && Math.log10(v) <= b) found.push([v, Number(v.toPrecision(3)).toString()]);
+        if (Math.log10(v) >= a && Math.log10(v) <= b) values.push([v, Number(v.toPrecision(3)).toString()]);
       }
     }
-    if (found.length <= count + 1 || parts.length === 1) return found;
+    if (values.length <= count + 1 || parts.length === 1) return values;
   }
   return [];
 }
@@ -81,7 +81,7 @@ function axes(box, x, y, xTitle, yTitle) {
   return s("g", { class: "axis", "aria-hidden": "true" }, parts);
 }
 
-// a row's mark: hover and focus show its tooltip, Enter and a click open the row
+// a row's mark: hover or focus shows the tooltip, Enter or a click opens the row
 function mark(row, text, content, open) {
   const node = s("g", {
     class: `mark ${row.kind} ${look(row).colour}`, tabindex: "-1", role: "button",
@@ -117,7 +117,7 @@ function roving(marks, label) {
   }, marks);
 }
 
-function told(board, row) {
+function tooltip(board, row) {
   const column = board.columns[board.main];
   const lines = [row.name, row.backbone, `${column.title} ${short(row.values[board.main], 3)}`
     + (row.interval ? ` (${row.interval.map((v) => short(v, 3)).join("–")})` : "")];
@@ -165,7 +165,7 @@ function scatter(board, rows, cost, open, extra) {
     const step = front.map(([px, py], n) => (n ? `H${px}V${py}` : `M${px} ${py}`)).join("");
     const marks = points.map((row) => {
       const [px, py] = at(row);
-      return mark(row, told(board, row), s("g", { transform: `translate(${px} ${py})` },
+      return mark(row, tooltip(board, row), s("g", { transform: `translate(${px} ${py})` },
         s("circle", { class: "halo", r: 12 }), s("path", { class: "shape", d: look(row).shape })), open);
     });
     const better = y.better === 1 ? "higher is better" : "lower is better";
@@ -200,7 +200,7 @@ function bars(board, rows, open) {
       const y = 22 + pitch * n + (wide ? 3 : 17);
       const [zero, end] = [sx.at(0), sx.at(row.values[board.main])];
       const [low, high] = row.interval || [];
-      return mark(row, told(board, row), [
+      return mark(row, tooltip(board, row), [
         s("rect", { class: "halo", x: 0, y: 22 + pitch * n, width, height: pitch }),
         s("text", wide ? { x: left - 8, y: y + 13, "text-anchor": "end" } : { x: 0, y: y - 4 },
           clipped(label(row), wide ? left - 8 : width)),
@@ -229,7 +229,7 @@ function curves(board, rows, which, title, open) {
   const label = (row) => row.name + (board.column("backbone") >= 0 ? ` · ${row.backbone}` : "");
   const full = title + (all.length > some.length ? `, the first ${some.length} of ${all.length} rows` : "");
   const draw = (width) => {
-    const narrow = width < 460; // then numbers stand at the lines, and names below
+    const narrow = width < 460; // then lines have numbers, and the names are below
     const at = (row) => (narrow ? String(some.indexOf(row) + 1) : label(row));
     const margin = narrow ? 34 : Math.min(width * 0.36, Math.max(...some.map((row) => label(row).length)) * 6.9 + 22);
     const box = { left: 46, right: width - margin, top: 22, bottom: 260 };
@@ -295,7 +295,7 @@ function drawPlots(board, rows, state, actions) {
     plots.push(curves(board, rows, "val", `Learning curve: ${name} on the validation split`, actions.open),
       curves(board, rows, "loss", "Learning curve: training loss", actions.open));
   }
-  const found = plots.filter((p) => p !== null);
-  place.replaceChildren(...found.map((p) => p.figure));
-  found.forEach((p) => p.draw());
+  const present = plots.filter((p) => p !== null);
+  place.replaceChildren(...present.map((p) => p.figure));
+  present.forEach((p) => p.draw());
 }

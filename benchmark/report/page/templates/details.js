@@ -1,8 +1,8 @@
-// What opens below a row: how to repeat it, and all that its table leaves out.
+// Details below a row: its commands, and data that the table omits.
 const PHASES = { data: "read data", train: "train", score: "score", time: "time in turns", total: "build, train, score" };
 
 function commandOf(board, [start, end, middle]) {
-  const first = [...board.command]; // characters, as they were counted
+  const first = [...board.command]; // code points, as Python counts them
   return first.slice(0, start).join("") + middle + first.slice(first.length - end).join("");
 }
 
@@ -35,7 +35,7 @@ function commandBox(text, what) {
   return h("div", { class: "command" }, h("code", { tabindex: "-1" }, words(text)), button);
 }
 
-// lines break between the words of a command, not after the dashes of an option
+// break lines between the words of a command, not after the dashes of an option
 const words = (text) => text.split(" ").flatMap((word, i) => [i ? " " : "", h("span", {}, word)]);
 
 const part = (title, content, wide) =>
@@ -79,7 +79,7 @@ function detailOf(board, row, link) {
     const mine = strip.querySelector(`[data-row="${row.index}"]`);
     if (mine) {
       const pictures = [...strip.children].slice(0, 2).concat(mine).map((f) => f.cloneNode(true));
-      pictures[2].hidden = false; // below the table it may be
+      pictures[2].hidden = false; // it may be hidden below the table
       parts.push(part(strip.getAttribute("aria-label"), h("div", { class: "strip" }, pictures)));
     }
   }

@@ -1,4 +1,4 @@
-// Elements are made here and nowhere else: text stays text, whatever a result is called.
+// All elements are created here, with text as text nodes: no name in a result becomes HTML.
 const byId = (id) => document.getElementById(id);
 
 function filled(node, attributes, children) {
@@ -38,7 +38,7 @@ function table(titles, rows, attributes) {
       h("tr", {}, row.map((cell, i) => i ? h("td", {}, cell) : h("th", { scope: "row" }, cell))))));
 }
 
-// a shadow at the right edge of what scrolls sideways, while there is more beyond it
+// a shadow at the right edge of a scrollable box while it can scroll further
 function hinted(scroll) {
   const frame = h("div", { class: "frame" });
   scroll.replaceWith(frame);
@@ -53,7 +53,7 @@ function hinted(scroll) {
   return frame;
 }
 
-// the tooltip repeats what a mark's label says, for the eye
+// the tooltip shows the text of a mark's aria-label
 function showTip(text, mark) {
   const tip = byId("tip");
   const box = mark.getBoundingClientRect();

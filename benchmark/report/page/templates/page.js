@@ -1,11 +1,11 @@
-// The state is in the address after #, so that a link shows the same view.
+// The state is in the address after #, so that a link reproduces the view.
 const LEVELS = { task: "Task", dataset: "Data set", device: "Device", protocol: "Protocol" };
 const EMPTY = { task: "", dataset: "", device: "", protocol: "", backbone: "", decoder: "", front: "", sort: "", dir: "", x: "", row: "" };
 const FRONTS = { "": "all rows", any: "on any front", latency: "latency", params: "parameters", macs: "MACs", memory: "memory" };
 let state = { ...EMPTY };
 let current = null;
 
-// the board that the state names; what it leaves open or names wrongly is the first there is
+// the board that the state names; missing or unknown levels take the first value
 function chosen() {
   let left = boards;
   if (!state.task) goTo(boards.reduce((a, b) => (b.rows.length > a.rows.length ? b : a)));
@@ -56,7 +56,7 @@ function hash(changes) {
 
 function render(focus) {
   const board = chosen();
-  const focused = document.activeElement; // it loses that when its row is put in order
+  const focused = document.activeElement; // it loses the focus when its row moves
   for (const key of ["backbone", "decoder"]) {
     if (!board.rows.some((row) => row[key] === state[key])) state[key] = "";
   }
@@ -113,7 +113,7 @@ function read() {
   } else if (text.includes("=")) {
     const given = Object.fromEntries(new URLSearchParams(text));
     state = Object.fromEntries(Object.keys(EMPTY).map((key) => [key, given[key] || ""]));
-  } else if (current) return; // a place further down: the view stays
+  } else if (current) return; // another anchor: keep the view
   render();
   if (board) current.section.scrollIntoView();
   else current.rows.find((row) => row.detail)?.tr.scrollIntoView({ block: "start", behavior: "instant" });

@@ -1,4 +1,4 @@
-// The tables of the page as it came, made sortable and filterable.
+// Adds sorting and filters to the tables of the page.
 const PICTURED = 12; // rows whose predictions are shown
 const failed = (row) => row.kind === "failed";
 
@@ -63,7 +63,7 @@ function matches(row, state) {
     && (!state.front || (state.front === "any" ? front.length > 0 : front.includes(state.front)));
 }
 
-// predictions of the first of the rows shown, in their order
+// shows the predictions of the first shown rows, in their order
 function arrangePictures(board, shown) {
   const place = board.section.querySelector(".predictions");
   if (!place) return;
@@ -84,7 +84,7 @@ function arrangePictures(board, shown) {
   }
 }
 
-// puts the rows in order, hides the others; returns those shown
+// sorts the rows and hides those that do not match; returns the shown ones
 function arrange(board, state) {
   const order = sorted(board, state.sort, state.dir);
   const shown = order.filter((row) => matches(row, state));
