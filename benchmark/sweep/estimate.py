@@ -1,9 +1,9 @@
-"""How long runs will take: from finished runs of the same network, else from a few steps of it.
+"""Estimates of how long runs will take.
 
-A finished run on this device tells its seconds a step (validation included) and of scoring. Where
-there is none, each distinct network and size trains three steps, the last two of which are timed,
-and a few images of each data set are read and scored. What the budget leaves no time for is scaled
-by multiply-accumulates from its nearest relative: rough, since memory counts as much.
+Source of an estimate: finished runs of the same network on this device, if there are any. Else each
+distinct network and size trains three steps, the last two of which are timed, and a few images of
+each data set are read and scored. Networks for which the budget leaves no time are scaled by
+multiply-accumulates from a measured one: a rough estimate, since it ignores memory bandwidth.
 """
 
 import functools
@@ -33,13 +33,13 @@ from models.predictor import DensePredictor
 
 STEPS = 3
 IMAGES = 8
-TIMING = 4.5  # seconds a network is timed in turns and its memory measured, warm-up included
+TIMING = 4.5  # seconds to time a network in turns and measure its memory, with warm-up
 Splits = Mapping[str, Split]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of a run, None where they cannot be told; source: from what."""
+    """Seconds of a run, None if unknown, and the source of the estimate."""
 
     seconds: float | None
     source: str
@@ -50,7 +50,7 @@ UNKNOWN = Estimate(None, "unknown")
 
 @dataclass
 class _Rates:
-    """Seconds measured. step: by network; the others an image, by what is scored."""
+    """Measurements. step, build (seconds), macs: by network; the others, per image, by scoring."""
 
     step: dict[Any, float] = field(default_factory=dict)
     build: dict[Any, float] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class _Rates:
 
 
 def _surroundings(config: RunConfig) -> tuple[Any, ...]:
-    """What a network's relatives share: all but the decoder."""
+    """Key of networks that differ only in the decoder."""
     return (
         *(config.backbone, json.dumps(config.backbone_args, sort_keys=True)),
         *(config.image_size, config.crop_size, config.batch_size, config.optimizer),
@@ -81,7 +81,7 @@ def _scoring(config: RunConfig) -> tuple[Any, ...]:
 
 
 def _alike(config: RunConfig) -> tuple[Any, ...]:
-    """Runs of the same speed, whatever their seed, length and rates."""
+    """Key of runs of the same speed: without seed, epochs and learning rates."""
     shared = (config.task, config.dataset, config.limit, config.workers, config.validate_every)
     return (_network(config), shared)
 
@@ -92,11 +92,11 @@ def estimate(
     opened: Mapping[Any, Splits],
     budget: float = 20.0,
 ) -> dict[str, Estimate]:
-    """An estimate for each of ``pending``, by key.
+    """Estimates for the runs of ``pending``, by key.
 
-    finished: results that may tell. opened: the splits of the data that could be opened, by
-    ``shared_data``. budget: seconds to spend on measuring. The first run of each data set bears
-    the time of reading it, the first of each network that of timing it.
+    finished: results to estimate from. opened: splits by ``shared_data``; runs without are unknown.
+    budget: seconds to spend on measurements. The time to read a data set counts for its first run,
+    the time to measure a network's speed for the first run of it.
     """
     if not pending:
         return {}
@@ -119,7 +119,7 @@ def estimate(
         *(opened, rates, time.perf_counter() + budget),
     )
     estimates: dict[str, Estimate] = {}
-    met: set[Any] = set()
+    read: set[Any] = set()
     timed: set[Any] = set()
     for run in pending:
         config, shared = run.config, shared_data(run.config)
@@ -127,19 +127,19 @@ def estimate(
         if splits is None:
             estimates[run.key] = UNKNOWN
             continue
-        found = known.get(_alike(config))
-        told, timing = (
-            _from_finished(config, found) if found else _from_rates(config, splits, rates)
+        past = known.get(_alike(config))
+        expected, timing = (
+            _from_finished(config, past) if past else _from_rates(config, splits, rates)
         )
         network = (_network(config), config.task, config.dataset)
-        if told.seconds is not None and network not in timed:
+        if expected.seconds is not None and network not in timed:
             timed.add(network)
-            told = Estimate(told.seconds + timing, told.source)
-        if told.seconds is not None and shared not in met:
-            met.add(shared)
+            expected = Estimate(expected.seconds + timing, expected.source)
+        if expected.seconds is not None and shared not in read:
+            read.add(shared)
             seconds = _reading(shared, splits, reading, rates, _scoring(config))
-            told = Estimate(told.seconds + seconds, told.source)
-        estimates[run.key] = told
+            expected = Estimate(expected.seconds + seconds, expected.source)
+        estimates[run.key] = expected
     return estimates
 
 
@@ -152,18 +152,18 @@ def _same_machine(result: Result) -> bool:
 def _here(device: str) -> str | None:
     try:
         return device_name(device)
-    except (RuntimeError, AssertionError):  # a CUDA device that this machine lacks
+    except (RuntimeError, AssertionError):  # this machine lacks the CUDA device
         return None
 
 
 def _read_alike(shared: tuple[Any, ...]) -> tuple[Any, ...]:
-    task, dataset, _, *others = shared  # wherever it lies
+    task, dataset, _, *others = shared  # without the path
     return (task, dataset, *others)
 
 
 @dataclass(frozen=True)
 class _Spent:
-    """Seconds of a finished run of so many epochs."""
+    """Seconds of a finished run with ``epochs`` epochs."""
 
     epochs: int
     train: float
@@ -177,19 +177,19 @@ class _Spent:
         return cls(result.config.epochs or 1, spent["train"], spent["total"], timing)
 
 
-def _from_finished(config: ResolvedRun, found: Sequence[_Spent]) -> tuple[Estimate, float]:
-    """Each epoch as long as theirs, the rest of a run as it was; and seconds of a timing."""
+def _from_finished(config: ResolvedRun, past: Sequence[_Spent]) -> tuple[Estimate, float]:
+    """Median of past runs, with training scaled by epochs; and seconds to time the network."""
 
     def seconds(spent: _Spent) -> float:
         longer = spent.train * (config.epochs / spent.epochs - 1)
         return spent.total + longer
 
-    timing = statistics.median(spent.timing for spent in found)
-    return Estimate(statistics.median(map(seconds, found)), "as finished runs"), timing
+    timing = statistics.median(spent.timing for spent in past)
+    return Estimate(statistics.median(map(seconds, past)), "as finished runs"), timing
 
 
 def _from_rates(config: ResolvedRun, splits: Splits, rates: _Rates) -> tuple[Estimate, float]:
-    """Seconds of what was measured × how often it happens. And of a timing."""
+    """Measured seconds × counts of steps and images; and seconds to time the network."""
     network, scoring = _network(config), _scoring(config)
     step, source = rates.step.get(network), "measured"
     if step is None:
@@ -213,7 +213,7 @@ def _from_rates(config: ResolvedRun, splits: Splits, rates: _Rates) -> tuple[Est
 
 
 def _scaled(config: ResolvedRun, rates: _Rates) -> float | None:
-    """A step's seconds by those of a measured network that differs in the decoder only."""
+    """Seconds a step, scaled by MACs from a measured network that differs only in the decoder."""
     around = _surroundings(config)
     relatives = [network for network in rates.step if network[1:] == around]
     if not relatives:
@@ -233,14 +233,14 @@ def _reading(
     rates: _Rates,
     scoring: Any,
 ) -> float:
-    found = known.get(_read_alike(shared))
-    if found:
-        return statistics.median(found)
+    past = known.get(_read_alike(shared))
+    if past:
+        return statistics.median(past)
     return sum(map(len, splits.values())) * rates.read.get(scoring, 0.0)
 
 
 def _unloaded(config: ResolvedRun) -> ResolvedRun:
-    """The same network without its weights, which need not be there and cost no time."""
+    """The configuration without weights, which may be missing and do not change the speed."""
     return config.model_copy(update={"pretrained": False, "weights": None})
 
 
@@ -252,7 +252,7 @@ def _macs(config: ResolvedRun, model: DensePredictor | None = None) -> int:
 def _measure(
     runs: Sequence[ResolvedRun], opened: Mapping[Any, Splits], rates: _Rates, end: float
 ) -> None:
-    """Fill ``rates``, first with what no other measurement tells, until it is ``end``."""
+    """Fill ``rates`` until the time ``end``, first from runs that are least like measured ones."""
     threads = torch.get_num_threads()
 
     def novelty(config: ResolvedRun) -> int:
@@ -274,7 +274,7 @@ def _measure(
         try:
             check_device(config.device)
             _measure_one(_unloaded(config), opened[shared_data(config)], rates)
-        except Exception:  # it will be told when the run meets it
+        except Exception:  # the run itself reports it
             continue
     torch.set_num_threads(threads)
 
@@ -284,7 +284,7 @@ def _few(split: Split, count: int) -> Split:
 
 
 def _measure_one(config: ResolvedRun, splits: Splits, rates: _Rates) -> None:
-    """Read a few images, train ``STEPS`` steps on them by the very loop of a run, and score."""
+    """Read a few images, train ``STEPS`` steps on them with the loop of a run, and score."""
     network, scoring = _network(config), _scoring(config)
     tasks = make_tasks(config)
     targets = [task.target for task in tasks]
@@ -326,7 +326,7 @@ def _measure_one(config: ResolvedRun, splits: Splits, rates: _Rates) -> None:
 
     def nothing(*_: Any) -> None: ...
 
-    # a rate at which nothing diverges
+    # a learning rate at which no network diverges
     changes = {"epochs": STEPS, "validate_every": STEPS, "workers": 0, "lr": 1e-9}
     short = config.model_copy(update=changes)
     NetworkTraining(

@@ -1,4 +1,4 @@
-"""Execute a plan: the runs of `run` and of `sweep`, in this process or on workers."""
+"""Execution of a plan, the runs of `run` or `sweep`, in this process or on workers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +19,11 @@ from common.files import check_writable
 
 @dataclass(frozen=True)
 class Work:
-    """A plan: all its ``runs``, which of them are ``pending``, and who does and follows them.
+    """A plan: all ``runs``, the ``pending`` ones, and who executes and watches them.
 
-    kept: the results of the others, by key. unusable: data that cannot be opened, and why.
-    on_data_error: ``record`` unusable data with each of their runs, or ``stop`` at once; then the
-    plan also stops where none of its runs is possible.
+    kept: results of the runs that are not pending, by key. unusable: errors by data that cannot be
+    opened. on_data_error: ``record`` the error as the result of each run on the data, or ``stop``
+    at once; ``stop`` also ends a plan none of whose runs is possible.
     """
 
     runs: Sequence[PlannedRun]
@@ -36,14 +36,14 @@ class Work:
 
 
 def execute(work: Work, executor: Executor | None = None, retries: int = 1) -> list[Result]:
-    """The results of all runs, in their order, after running the pending ones.
+    """Run the pending runs; the results of all runs, in their order.
 
-    Runs that cannot be are recorded first. Then come those of one comparison after another; a
-    comparison is timed in turns once it is complete and nothing else runs here. executor: does the
-    runs on workers; one whose worker dies is run again up to ``retries`` times. Raises UserError if
+    Impossible runs are recorded as failed first. The others run comparison by comparison; a
+    complete comparison is timed in turns while nothing else runs here. executor: executes runs on
+    workers; a run whose worker dies is repeated up to ``retries`` times. Raises UserError if
     results cannot be written.
     """
-    if executor is not None and not executor.same_files:  # the workers will try
+    if executor is not None and not executor.same_files:  # the workers may have the data
         work = replace(work, unusable={})
     done = settled(work, devices=executor is None or not executor.elsewhere)
     groups = comparable(work.runs)
@@ -57,7 +57,7 @@ def execute(work: Work, executor: Executor | None = None, retries: int = 1) -> l
 
 
 def _run_here(group: Sequence[PlannedRun], work: Work, done: dict[str, Result]) -> None:
-    """Fill ``done`` with the results of the runs of one comparison, which share their data."""
+    """Add the results of one comparison, whose runs share their data, to ``done``."""
     data: dict[tuple[Any, ...], Data] = {}
     broken: Unusable = {}
     for run in group:
@@ -69,7 +69,7 @@ def _run_here(group: Sequence[PlannedRun], work: Work, done: dict[str, Result]) 
             if shared in broken:
                 raise broken[shared]
             done[run.key] = work.runner.one(run, data)
-        except Exception as error:  # of the data: its other runs would meet it too
+        except Exception as error:  # of the data: its other runs would fail too
             if work.on_data_error == "stop":
                 raise
             broken[shared] = error
@@ -78,10 +78,10 @@ def _run_here(group: Sequence[PlannedRun], work: Work, done: dict[str, Result]) 
 
 
 def settled(work: Work, devices: bool = True) -> dict[str, Result]:
-    """The results that are there before anything runs: kept ones, and of what cannot be run.
+    """Results by key before any run: kept ones, and failures of impossible runs.
 
-    devices: whether the runs' devices are this machine's. Raises UserError if results cannot be
-    written, and the first reason where a plan stops because none of its runs is possible.
+    devices: whether runs use this machine's devices. Raises UserError if results cannot be written,
+    and the first reason if a plan stops because none of its runs is possible.
     """
     if distributed.lead():
         check_writable(work.runner.results)
@@ -107,13 +107,13 @@ NUMBERS = {
     *("seed", "epochs", "lr", "decoder_lr_factor", "momentum", "weight_decay", "warmup"),
     *("clip_grad", "zoom", "flip", "rotate", "colour", "validate_every", "workers"),
 }
-"""Fields that do not decide whether a run is possible."""
+"""Fields that do not affect whether a run is possible."""
 
 
 def _impossible(work: Work, devices: bool) -> dict[str, Exception]:
-    """Why runs cannot be, by key: their data, device, size or network. Alike ones are tried once.
+    """Reasons why runs are impossible (data, device, size or network), by key.
 
-    Many a sweep has a hundred runs of each network, and to build one takes a second.
+    Each distinct network is built once: that takes about a second, and sweeps repeat networks.
     """
     answers: dict[str, Exception | None] = {}
     reasons: dict[str, Exception] = {}

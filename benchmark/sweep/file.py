@@ -1,4 +1,4 @@
-"""A sweep file, and the runs that it stands for; ``benchmark/sweep/execute.py`` runs them.
+"""Sweep files and the runs that they describe; ``benchmark/sweep/execute.py`` runs them.
 
     results: runs                  # folder of the results
     cache: only-missing            # or always, never
@@ -14,8 +14,8 @@
       - when: {decoder: hed}
         set: {lr: 0.001}
 
-What a block leaves open is in ``defaults``, then as for ``run``. Stronger are, in this order: the
-block, its overrides from the first to the last, ``--set``.
+Options take precedence in this order, the strongest first: ``--set``, overrides from the last to
+the first, the block, ``defaults``, the defaults of ``run``.
 """
 
 import itertools
@@ -49,11 +49,11 @@ from datasets.base import DATASETS
 
 Cache = Literal["only-missing", "always", "never"]
 BUILT_IN = Path(__file__).parent / "built_in"
-MOST_RUNS = 100_000  # of a block: some would be planned for minutes, and trained for years
+MOST_RUNS = 100_000  # of a block; more would take minutes to plan and years to train
 
 
 class Rule(BaseModel):
-    """Options for the runs whose choices are ``when``'s."""
+    """Options ``set`` for the runs that match ``when``."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -62,7 +62,7 @@ class Rule(BaseModel):
 
 
 class SweepFile(BaseModel):
-    """A sweep file's keys."""
+    """The keys of a sweep file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -77,7 +77,7 @@ class SweepFile(BaseModel):
 
 @dataclass(frozen=True)
 class Plan:
-    """Resolved runs, each once, and the pairs of task and data set that do not exist."""
+    """Distinct resolved runs, and the skipped pairs of task and data set, which do not exist."""
 
     runs: list[ResolvedRun]
     skipped: list[str]
@@ -85,25 +85,28 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file that has been read, with the lines of its keys."""
+    """A sweep file's content, and its source with the lines of its keys."""
 
     content: SweepFile
     source: MarkedYaml
 
     def options(self, mapping: Mapping[str, Any], place: Place) -> Options:
-        """The options of a mapping in the file, by field. Raises UsageError for unknown names."""
-        found: Options = {}
+        """The options of a mapping at ``place`` in the file, by field.
+
+        Raises UsageError for unknown and repeated options.
+        """
+        options: Options = {}
         for key, value in mapping.items():
             where = f"{self.source.where((*place, key))}: {key}"
             name = field_of(key, where)
-            if name in found:
+            if name in options:
                 raise UsageError(f"{where}: is given twice, as {name} and {name}s: keep one")
             if key == "task" and isinstance(value, list):
                 raise UsageError(
                     f"{where}: write tasks: [a, b] for a network of each, task: a+b for one of both"
                 )
-            found[name] = Option(value, where)
-        return found
+            options[name] = Option(value, where)
+        return options
 
     def plan(
         self,
@@ -113,9 +116,9 @@ class Sweep:
     ) -> Plan:
         """All runs of the file.
 
-        data, weights: of the command line, before the file's. settings: options that every run
-        gets. Raises UsageError that names line, key and value, DataError for a missing weights or
-        wiring file.
+        data, weights: paths of the command line, which replace the file's. settings: options for
+        all runs (``--set``). Raises UsageError that names line, key and value, DataError for a
+        missing weights or wiring file.
         """
         places = {
             "data": _places(self, "data", self.content.data, data or {}),
@@ -135,9 +138,9 @@ class Sweep:
         light = Lightener()
         skipped: list[str] = []
         for index, block in enumerate(self.content.runs):
-            given = {**defaults, **self.options(block, ("runs", index))}
+            options = {**defaults, **self.options(block, ("runs", index))}
             where = self.source.where(("runs", index))
-            for chosen in _products(given, where, skipped):
+            for chosen in _products(options, where, skipped):
                 for rule in rules:
                     rule.apply(chosen)
                 chosen.update(extra)
@@ -151,9 +154,9 @@ class Sweep:
 
 
 def read_sweep(name: str) -> Sweep:
-    """A sweep file, or the built-in one called ``name``.
+    """The sweep file at the path ``name``, or the built-in one of that name.
 
-    Raises UsageError that names the line, the key and the nearest right one.
+    Raises UsageError that names the line, the key and the nearest valid key.
     """
     built_in = {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
     path = Path(name)
@@ -169,7 +172,7 @@ def read_sweep(name: str) -> Sweep:
     try:
         return Sweep(SweepFile.model_validate(source.content), source)
     except ValidationError as error:
-        # of a misspelt key that must be there, the misspelling says more than that it is missing
+        # a misspelt required key gives two errors: report the misspelling
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         loc = tuple(part for part in first["loc"] if part != "[key]")
         key = next((part for part in reversed(loc) if isinstance(part, str)), loc[-1])
@@ -186,15 +189,16 @@ def read_sweep(name: str) -> Sweep:
         ) from None
 
 
-def _products(given: Options, where: str, skipped: list[str]) -> Iterator[Options]:
-    """The options of every run of a block. Pairs that a data set does not offer are left out.
+def _products(options: Options, where: str, skipped: list[str]) -> Iterator[Options]:
+    """The options of every run of a block at ``where``, FILE:LINE.
 
-    Raises UsageError if the block has no other pair.
+    Adds pairs of task and data set that do not exist to ``skipped``. Raises UsageError if the block
+    has no other pair or too many runs.
     """
     axes = {
-        axis: choices_of(axis, given[axis])
+        axis: choices_of(axis, options[axis])
         for axis in AXES
-        if axis in given and given[axis].value is not None
+        if axis in options and options[axis].value is not None
     }
     axes.setdefault("decoder", [Option(name, where) for name in DEFAULT_DECODERS])
     for axis in ("task", "dataset"):
@@ -202,25 +206,25 @@ def _products(given: Options, where: str, skipped: list[str]) -> Iterator[Option
     count = math.prod(len(choices) for choices in axes.values())
     if count > MOST_RUNS:
         raise UsageError(f"{where}: stands for {count} runs, at most {MOST_RUNS} are planned")
-    rest = {name: option for name, option in given.items() if name not in AXES}
-    pairs, wrong = [], []
+    rest = {name: option for name, option in options.items() if name not in AXES}
+    pairs, missing = [], []
     for task, dataset in itertools.product(axes.pop("task"), axes.pop("dataset")):
         offered = DATASETS.get(dataset.value).info.tasks
         lacking = [target for target in targets_of(task.value) if target not in offered]
         if lacking:
-            wrong.append(f"{dataset.value} has no {' and no '.join(lacking)}")
+            missing.append(f"{dataset.value} has no {' and no '.join(lacking)}")
         else:
             pairs.append({"task": task, "dataset": dataset})
     if not pairs:
-        raise UsageError(f"{where}: nothing to run: {'; '.join(dict.fromkeys(wrong))}")
-    skipped += wrong
+        raise UsageError(f"{where}: nothing to run: {'; '.join(dict.fromkeys(missing))}")
+    skipped += missing
     for pair in pairs:
         for choice in itertools.product(*axes.values()):
             yield {**rest, **pair, **dict(zip(axes, choice, strict=True))}
 
 
 def _backbone(chosen: Options) -> Option:
-    """The backbone of a run, chosen or by default."""
+    """The backbone of a run: its option, or the data set's default."""
     if "backbone" in chosen:
         return chosen["backbone"]
     dataset = chosen["dataset"]
@@ -229,57 +233,57 @@ def _backbone(chosen: Options) -> Option:
 
 
 class _Rule:
-    """An override, and whether it has met a run."""
+    """An override, and the values of ``when`` that matched a run."""
 
     def __init__(self, sweep: Sweep, index: int, rule: Rule) -> None:
         place: Place = ("overrides", index)
         self.when = sweep.options(rule.when, (*place, "when"))
         self.values = sweep.options(rule.set, (*place, "set"))
-        self.met: set[tuple[str, Any]] = set()
+        self.matched: set[tuple[str, Any]] = set()
         for name, option in self.when.items():
             if name not in AXES:
                 raise UsageError(f"{option.where}: when takes {', '.join(AXES)}")
         for name, option in self.values.items():
             if name in AXES:
                 raise UsageError(f"{option.where}: the runs are a product over it: write it there")
-        self.wanted = {name: choices_of(name, option) for name, option in self.when.items()}
+        self.accepted = {name: choices_of(name, option) for name, option in self.when.items()}
 
     def apply(self, chosen: Options) -> None:
-        seen = {axis: chosen[axis].value for axis in AXES if axis in chosen}
-        seen = {"seed": 0, "backbone": _backbone(chosen).value, **seen}
-        if all(seen[a] in [o.value for o in options] for a, options in self.wanted.items()):
-            self.met |= {(axis, seen[axis]) for axis in self.wanted}
+        choices = {axis: chosen[axis].value for axis in AXES if axis in chosen}
+        choices = {"seed": 0, "backbone": _backbone(chosen).value, **choices}
+        if all(choices[a] in [o.value for o in options] for a, options in self.accepted.items()):
+            self.matched |= {(axis, choices[axis]) for axis in self.accepted}
             chosen.update(self.values)
 
     def check_used(self, runs: Sequence[RunConfig]) -> None:
-        """Raises UsageError for a value that no run has."""
-        for axis, options in self.wanted.items():
+        """Raise UsageError for a value of ``when`` that no run has."""
+        for axis, options in self.accepted.items():
             for option in options:
-                if (axis, option.value) not in self.met:
+                if (axis, option.value) not in self.matched:
                     names = dict.fromkeys(str(getattr(run, axis)) for run in runs)
                     hint = suggestion(str(option.value), names)
                     raise UsageError(f"{option.where}: {option.value}: no run is meant: {hint}")
 
 
 def _places(
-    sweep: Sweep, key: str, file: Mapping[str, str], given: Mapping[str, str]
+    sweep: Sweep, key: str, file: Mapping[str, str], command_line: Mapping[str, str]
 ) -> dict[str, Option]:
-    """Where files lie, by data set or backbone: the file's, and before them the command line's."""
+    """Paths by data set or backbone, from the file or, stronger, the command line."""
     axis = {"data": "dataset", "weights": "backbone"}[key]
-    found = {}
+    places = {}
     for name, text in file.items():
         where = f"{sweep.source.where((key, name))}: {key}: {name}"
-        found[name] = Option(text, where)
-    found |= {name: Option(text, f"--{key} {name}") for name, text in given.items()}
-    for name, option in found.items():
+        places[name] = Option(text, where)
+    places |= {name: Option(text, f"--{key} {name}") for name, text in command_line.items()}
+    for name, option in places.items():
         check_choice(axis, name, option.where)
-    return found
+    return places
 
 
 def _check_places(
     runs: Sequence[RunConfig], data: Mapping[str, str], weights: Mapping[str, str]
 ) -> None:
-    """Raises UsageError for a place on the command line that no run needs."""
+    """Raise UsageError for a path on the command line that no run needs."""
     for key, axis, given in (("data", "dataset", data), ("weights", "backbone", weights)):
         names = dict.fromkeys(str(getattr(run, axis)) for run in runs)
         for name in given:
@@ -288,12 +292,12 @@ def _check_places(
 
 
 def unset_variables(path: Any) -> list[str]:
-    """The variables in a path that the environment lacks."""
+    """Names of the unset environment variables in a path."""
     return [n for n in re.findall(r"\$\{(\w+)\}", str(path)) if not os.environ.get(n)]
 
 
 def _expanded(text: Any) -> Any:
-    """``${NAME}`` replaced by the environment's value, where it has one."""
+    """``text`` with each ``${NAME}`` replaced by the environment variable, if it is set."""
     if not isinstance(text, str):
         return text
     return re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m[1]) or m[0], text)
@@ -302,12 +306,12 @@ def _expanded(text: Any) -> Any:
 def _locate(
     chosen: Options,
     places: Mapping[str, Mapping[str, Option]],
-    given: Mapping[str, Mapping[str, str]],
+    command_line: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Fill in where the data and the weights of a run lie; ``given`` on the command line wins."""
+    """Set the paths of a run's data and weights in ``chosen``; the command line's win."""
     backbone = _backbone(chosen).value
     for kind, name in (("data", chosen["dataset"].value), ("weights", backbone)):
-        if name in places[kind] and (kind not in chosen or name in given[kind]):
+        if name in places[kind] and (kind not in chosen or name in command_line[kind]):
             chosen[kind] = places[kind][name]
             if kind == "weights":
                 chosen.pop("pretrained", None)
@@ -322,7 +326,7 @@ def _locate(
 
 
 def _configured(chosen: Options, block: str) -> ResolvedRun:
-    """The run of these options. Raises UsageError that names the line and the key."""
+    """The resolved run of these options. Raises UsageError that names the line and the key."""
     values = {name: option.value for name, option in chosen.items() if option.value is not None}
     try:
         return resolve(RunConfig(**values))

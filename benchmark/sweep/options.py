@@ -1,4 +1,4 @@
-"""The options in a sweep file: their names, which may be plural, and where they stand."""
+"""The options of a sweep file: names, possibly plural, and positions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from tasks.base import TASKS
 AXES = ("task", "dataset", "backbone", "decoder", "seed")
 PLURALS = {f"{axis}s": axis for axis in AXES}
 FIELDS = {PAIRS.get(name, name): name for name in RunConfig.model_fields if name not in FILLED_IN}
-"""Names of options in a file → fields of a configuration."""
+"""Name of an option in a file → field of a configuration."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """A value, and where it was given: FILE:LINE and the key as it stands there."""
+    """A value and its position, FILE:LINE and the key as written, or the command line's option."""
 
     value: Any
     where: str
@@ -31,13 +31,16 @@ Options = dict[str, Option]
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """What may have been meant by an unknown ``name``: the nearest of ``names``, or all of them."""
+    """A hint for an unknown ``name``: the nearest of ``names``, or all of them."""
     close = nearest(name, names, 1)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
 
 
 def field_of(key: str, where: str) -> str:
-    """The field of an option's name, with dashes or underscores, or of an axis in the plural."""
+    """The field for ``key``, an option with dashes or underscores or an axis in the plural.
+
+    Raises UsageError, with ``where``, for an unknown option.
+    """
     name = key.replace("-", "_")
     if name in PLURALS:
         return PLURALS[name]
@@ -52,7 +55,7 @@ def field_of(key: str, where: str) -> str:
 
 
 def choices_of(axis: str, option: Option) -> list[Option]:
-    """The values of one axis, each a known name."""
+    """The values of one axis. Raises UsageError for an empty list, wrong types, unknown names."""
     values = option.value if isinstance(option.value, list) else [option.value]
     if not values:
         raise UsageError(f"{option.where}: is an empty list")
@@ -66,7 +69,7 @@ def choices_of(axis: str, option: Option) -> list[Option]:
 
 
 def check_choice(axis: str, value: str, where: str) -> None:
-    """Raises UsageError, with ``where``, unless ``value`` is known on ``axis``."""
+    """Raise UsageError, with ``where``, unless ``value`` is a known name for ``axis``."""
     try:
         if axis == "task":
             for part in split_tasks(value):

@@ -1,4 +1,4 @@
-"""Before anything runs: which results are there, what is to do, which data can be opened."""
+"""Preparation of a sweep: stored results, pending runs, data that can be opened."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ Unusable = dict[tuple[Any, ...], Exception]
 
 
 def stored(runs: Sequence[PlannedRun]) -> Iterator[tuple[str, Result]]:
-    """The stored results of ``runs``, finished or failed, each with its key."""
+    """(Key, stored result) of ``runs``, finished or failed."""
     for run in runs:
         result = load(run.folder)
         if result is not None:
@@ -25,9 +25,9 @@ def stored(runs: Sequence[PlannedRun]) -> Iterator[tuple[str, Result]]:
 
 
 def to_do(runs: Sequence[PlannedRun], states: Mapping[str, str], cache: Cache) -> list[PlannedRun]:
-    """The runs that ``cache`` wants run. states: of stored results, by key.
+    """The runs that are pending under ``cache``. states: of stored results, by key.
 
-    only-missing: those without a finished result. always: none. never: all.
+    only-missing: runs without a finished result. always: none. never: all.
     """
     if cache == "always":
         return []
@@ -36,7 +36,7 @@ def to_do(runs: Sequence[PlannedRun], states: Mapping[str, str], cache: Cache) -
 
 
 def open_data(runs: Sequence[PlannedRun]) -> tuple[Opened, Unusable]:
-    """The splits that ``runs`` need, opened but not read, and why others cannot be opened."""
+    """Opened, unread splits for ``runs``, and the errors of data that cannot be opened."""
     opened: Opened = {}
     unusable: Unusable = {}
     for run in runs:
@@ -61,6 +61,6 @@ def open_data(runs: Sequence[PlannedRun]) -> tuple[Opened, Unusable]:
                 config.image_size,
                 config.limit,
             )
-        except Exception as error:  # a reader's defect stops its own data set only
+        except Exception as error:  # an error of one data set does not stop the others
             unusable[shared] = error
     return opened, unusable

@@ -1,4 +1,4 @@
-"""A sweep for the terminal: its plan, and what is done, running and failed while it goes on."""
+"""Terminal output of a sweep: plan, progress and summary."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +19,11 @@ from benchmark.sweep.estimate import UNKNOWN, Estimate
 from benchmark.sweep.watch import Watch
 
 SHOWN = 12
-"""Lines for runs that go on at once."""
+"""Most lines for runs in progress."""
 
 
 def duration(seconds: float) -> str:
-    """1 s, 2 min 9 s, 3 h 20 min, 4 d 3 h."""
+    """``seconds`` as text: 1 s, 2 min 9 s, 3 h 20 min, 4 d 3 h."""
     whole = max(round(seconds), 1)
     for size, unit, part, smaller in (
         (86400, "d", 3600, "h"),
@@ -36,7 +36,7 @@ def duration(seconds: float) -> str:
 
 
 def label(config: RunConfig) -> str:
-    """A run in a few words."""
+    """A run in one line: task, data set, decoder, backbone, seed."""
     return (
         f"{config.task} on {config.dataset}: {config.decoder}, {config.backbone}, "
         f"seed {config.seed}"
@@ -50,7 +50,7 @@ def plan_table(
     estimates: Mapping[str, Estimate],
     most: int | None = None,
 ) -> Table:
-    """Every run with its state, key, and estimated time; only the first ``most``.
+    """A table of the first ``most`` runs (None: all) with state, key and estimated time.
 
     states: of stored results, by key.
     """
@@ -75,19 +75,22 @@ def plan_table(
             state = "failed before"
         else:
             state = "again" if key in waiting else "done"
-        told = estimates.get(key)
-        seconds = "" if told is None else "?" if told.seconds is None else duration(told.seconds)
+        estimate = estimates.get(key)
+        about, source = "", ""
+        if estimate is not None:
+            about = "?" if estimate.seconds is None else duration(estimate.seconds)
+            source = estimate.source
         cells = (
             *(state, config.task, config.dataset, config.backbone, config.decoder),
             *(config.seed, "x".join(map(str, config.image_size or ())), config.epochs),
-            *(seconds, told.source if told else "", key),
+            *(about, source, key),
         )
         table.add_row(*(escape(str(cell)) for cell in cells))
     return table
 
 
 def total(estimates: Mapping[str, Estimate], lanes: int = 1) -> float | None:
-    """Seconds of all runs whose time can be told, ``lanes`` at once; None where none can."""
+    """Seconds of all runs with a known estimate, ``lanes`` at once; None if there are none."""
     known = [e.seconds for e in estimates.values() if e.seconds is not None]
     return sum(known) / lanes if known else None
 
@@ -98,7 +101,7 @@ def plan_line(
     estimates: Mapping[str, Estimate],
     lanes: int = 1,
 ) -> str:
-    """How many runs, how many are left, how long."""
+    """Number of runs, of pending ones, and their estimated time."""
     text = f"{len(runs)} runs, {len(pending)} of them to do"
     if not pending or not estimates:
         return text
@@ -115,7 +118,7 @@ def plan_line(
 def summary(
     runs: Sequence[PlannedRun], pending: Sequence[PlannedRun], done: Sequence[Result]
 ) -> list[str]:
-    """What became of a sweep: counts, and the reasons of what failed."""
+    """Counts of finished, failed and missing runs, and the reason of each failure."""
     waiting = {run.key for run in pending}
     failed = [result for result in done if result.status == "failed"]
     finished = [result.key in waiting for result in done if result.status == "finished"]
@@ -134,7 +137,7 @@ def summary(
 
 
 def comparison(estimates: Mapping[str, Estimate], took: float, lanes: int = 1) -> str:
-    """The estimated time beside the true one."""
+    """Estimated and actual time as text."""
     seconds = total(estimates, lanes)
     text = f"took {duration(took)}"
     return text if seconds is None else f"estimated {duration(seconds)}, {text}"
@@ -148,9 +151,9 @@ class _Running:
 
 
 class _Course:
-    """Counts of a sweep, by group, what is running, and how long the rest will take.
+    """Progress of a sweep: counts by task and data set, runs in progress, remaining time.
 
-    lanes: how many runs there are at once.
+    lanes: number of runs at once.
     """
 
     def __init__(
@@ -168,18 +171,18 @@ class _Course:
         self.running: dict[str, _Running] = {}
 
     def started(self, run: PlannedRun, where: str) -> None:
-        if run.key not in self.running:  # else begun again
+        if run.key not in self.running:  # else it has restarted
             self._move(run.config, "left", "running")
         self.running[run.key] = _Running(run.config, time.monotonic(), where)
 
     def ended(self, result: Result) -> tuple[float, str]:
-        """Seconds that the run took, and where."""
+        """Seconds that the run took, and its machine."""
         run = self.running.pop(result.key)
         spent = time.monotonic() - run.begun
         self.left.discard(result.key)
-        told = self.estimates.get(result.key, UNKNOWN).seconds
-        if told is not None and result.status == "finished":
-            self.expected += told
+        estimated = self.estimates.get(result.key, UNKNOWN).seconds
+        if estimated is not None and result.status == "finished":
+            self.expected += estimated
             self.taken += spent
         self._move(result.config, "running", "done" if result.status == "finished" else "failed")
         return spent, run.where
@@ -190,7 +193,7 @@ class _Course:
         group[new] = group.get(new, 0) + 1
 
     def remaining(self) -> float | None:
-        """Seconds left, by the estimates and how well they held so far."""
+        """Seconds left: the estimates, scaled by actual over estimated time so far."""
         known = [
             e.seconds
             for key in self.left
@@ -205,7 +208,7 @@ class _Course:
 
 
 class Lines:
-    """Where there is no terminal: a line for each run that has ended."""
+    """Output without a terminal: a line for each run that has ended."""
 
     def __init__(self, course: _Course, say: Callable[[str], None], verbose: bool) -> None:
         self.course, self.say, self.verbose = course, say, verbose
@@ -244,7 +247,7 @@ def _ending(result: Result, spent: float, where: str) -> str:
 
 
 class Screen(Lines):
-    """On a terminal: a table of the groups, drawn anew, and below what is running."""
+    """Output on a terminal: a live table of the groups, and the runs in progress below."""
 
     def __init__(self, course: _Course, console: Console, verbose: bool) -> None:
         super().__init__(course, self._print, verbose)
@@ -305,7 +308,7 @@ def watching(
     console: Console | None = None,
     lanes: int = 1,
 ) -> Iterator[Watch]:
-    """A live table on a terminal, a line a run elsewhere. say: prints such a line."""
+    """A live table on a terminal, else a line for each run, which ``say`` prints."""
     console = console or Console(stderr=True)
     course = _Course(pending, estimates, lanes)
     if not console.is_terminal:

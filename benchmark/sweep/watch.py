@@ -1,4 +1,4 @@
-"""Who follows the runs of a plan."""
+"""Listeners to the runs of a plan."""
 
 from typing import Protocol
 
@@ -8,17 +8,17 @@ from common.progress import Listener
 
 
 class Watch(Listener, Protocol):
-    """Follows a plan; the Listener's methods follow the current run."""
+    """Listens to a plan; the methods of Listener are about the current run."""
 
     def started(self, run: PlannedRun, where: str = "") -> None:
-        """A run begins, or begins again. where: on which machine, if it is not this process."""
+        """A run starts or restarts. where: its machine, "" for this process."""
 
     def ended(self, result: Result) -> None:
-        """A run that began is finished or has failed; not yet timed."""
+        """A started run has finished or failed; it may not be timed yet."""
 
 
 class Failures:
-    """Passes the progress on to ``listener``, with a message for each run that fails."""
+    """Forwards progress to ``listener``, with a message for each run that fails."""
 
     def __init__(self, listener: Listener) -> None:
         self.begin, self.step = listener.begin, listener.step

@@ -1,4 +1,4 @@
-"""Runs on an executor's workers: what dies is run again, what fails is recorded."""
+"""Runs on an executor's workers: a run whose worker dies is repeated, failures are recorded."""
 
 import uuid
 from collections import Counter, deque
@@ -22,7 +22,7 @@ from common.errors import DataError, UserError
 from common.files import write_atomic
 
 OWN = {"results", "listener", "threads"}
-"""Fields of Runner that are not the same for driver and workers."""
+"""Fields of Runner that differ between driver and workers."""
 
 
 def run_on(
@@ -33,11 +33,11 @@ def run_on(
     done: dict[str, Result],
     retries: int,
 ) -> list[list[PlannedRun]]:
-    """Fill ``done`` with the results of the runs of ``groups``, comparisons, done by workers.
+    """Run ``groups``, comparisons, on workers and add their results to ``done``.
 
-    A run whose worker dies is run again up to ``retries`` times, then recorded as failed; a result
-    that was finished before the death counts. Returns the comparisons that are left to be timed
-    here. Raises UserError if results cannot be written.
+    A run whose worker dies is repeated up to ``retries`` times, then recorded as failed, unless its
+    result was finished before. Returns the comparisons that remain to be timed here. Raises
+    UserError if results cannot be written.
     """
     settings = _settings(executor, runner)
     token = token_file(settings)
@@ -69,10 +69,11 @@ def _settings(executor: Executor, runner: Runner) -> Settings:
 
 @dataclass
 class _Course:
-    """What is known while a sweep goes on.
+    """The state of a sweep in progress.
 
-    places: the machine of each run, by key. stamps: what each run's file was when it was submitted.
-    broken: why data cannot be used. apart: whether workers do not see the results folder.
+    deaths, places: workers' deaths and machine by run key. stamps: ``_stamp`` of each run's folder
+    at its submission. broken: errors by data that cannot be used. unshared: whether workers do not
+    see the results folder.
     """
 
     executor: Executor
@@ -85,10 +86,10 @@ class _Course:
     places: dict[str, str] = field(default_factory=dict)
     stamps: dict[str, tuple[int, int] | None] = field(default_factory=dict)
     broken: Unusable = field(default_factory=dict)
-    apart: bool = False
+    unshared: bool = False
 
     def run(self, runs: Sequence[PlannedRun]) -> None:
-        """Fill ``done`` with the results of ``runs``, each once."""
+        """Add a result for each of ``runs`` to ``done``."""
         queue = deque(runs)
         flying: dict[str, PlannedRun] = {}
         while queue or flying:
@@ -105,7 +106,7 @@ class _Course:
                 flying[name] = run
             self.executor.submit(jobs)
             for event in self.executor.wait() if flying else ():
-                if event.job.name not in flying:  # told late that it has begun
+                if event.job.name not in flying:  # a late start of a job that has ended
                     continue
                 run = flying[event.job.name]
                 if isinstance(event, Started):
@@ -119,9 +120,9 @@ class _Course:
                     self._end(run, result)
 
     def time(self, group: Sequence[PlannedRun]) -> bool:
-        """Time a comparison by jobs of the executor, one for each kind of device; False: not here.
+        """Time a comparison with jobs of the executor, one for each kind of device.
 
-        A job is on the machine of one of its runs.
+        A job runs on the machine of one of its runs. Returns False if the driver has to time it.
         """
         if not self.executor.elsewhere:
             return False
@@ -131,7 +132,7 @@ class _Course:
             if result.status == "finished" and (result.speed is None or self.runner.retime):
                 kinds.setdefault(result.machine, []).append(run)
         for number, runs in enumerate(kinds.values()):
-            if self.apart:
+            if self.unshared:
                 return False
             near = next((p for run in runs if (p := self.places.get(run.key))), None)
             name = f"time-{runs[0].key}-{self.settings.token}-{number}"
@@ -143,36 +144,36 @@ class _Course:
             if ended.answer is None:
                 self.watch.message(f"not timed: {ended.died}")
             else:
-                self._tell(ended.answer)
+                self._report(ended.answer)
                 for text in ended.answer.results:
                     result = Result.model_validate_json(text)
                     self.done[result.key] = result
-        return not self.apart
+        return not self.unshared
 
     def _begin(self, run: PlannedRun, where: str) -> None:
         self.places[run.key] = where
         self.watch.started(run, where)
 
     def _end(self, run: PlannedRun, result: Result) -> None:
-        if run.key not in self.places:  # nobody said that it has begun
+        if run.key not in self.places:  # no Started event has arrived
             self._begin(run, "")
         self.done[run.key] = result
         self.watch.ended(result)
 
-    def _tell(self, answer: Answer) -> None:
+    def _report(self, answer: Answer) -> None:
         for text in answer.messages:
             self.watch.message(text)
         if answer.stop is not None:
             raise UserError(answer.stop)
-        self.apart = self.apart or not answer.shared
+        self.unshared = self.unshared or not answer.shared
 
     def _result(self, run: PlannedRun, ended: Ended) -> Result | None:
-        """The result of a run whose job has ended; None if it is to be run again."""
+        """The result of a run whose job has ended; None if the run is to be repeated."""
         key, folder = run.key, run.folder
         if ended.answer is None:
             written = load(folder) if _stamp(folder) != self.stamps[key] else None
             if written is not None and written.status == "finished":
-                return written  # just before the death
+                return written  # written just before the death
             self.deaths[key] += 1
             if self.deaths[key] <= self.retries:
                 again = f"run again ({self.deaths[key]} of {self.retries})"
@@ -180,7 +181,7 @@ class _Course:
                 return None
             times = f", {self.deaths[key]} times" if self.retries else ""
             return self.runner.fail(run, UserError(f"its worker died{times}: {ended.died}"))
-        self._tell(ended.answer)
+        self._report(ended.answer)
         result = Result.model_validate_json(ended.answer.results[0])
         if ended.answer.broken:
             self.broken[shared_data(run.config)] = DataError(result.error)
@@ -192,7 +193,7 @@ class _Course:
 
 
 def _stamp(folder: Path) -> tuple[int, int] | None:
-    """What tells one result file from another that has taken its place."""
+    """Time and inode of a run's result file, which change when it is replaced; None without one."""
     try:
         status = (folder / FILE).stat()
     except OSError:

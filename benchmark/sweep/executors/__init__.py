@@ -1,5 +1,5 @@
-"""Where the runs of a sweep are executed: processes of this machine, Ray's, Slurm's.
+"""Executors of a sweep's runs: processes of this machine, Ray, Slurm.
 
-``base.py`` says what an executor is, ``work.py`` what a worker does with a job, ``driver.py`` how a
-sweep's runs go through an executor. Imports nothing heavy.
+``base.py``: the interface; ``work.py``: a job on a worker; ``../workers.py``: a sweep's runs on an
+executor. Imports nothing heavy.
 """

@@ -1,4 +1,4 @@
-"""What an executor is: it takes jobs, and tells when each starts and ends."""
+"""The interface of executors: they take jobs and report when each starts and ends."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -8,18 +8,18 @@ from typing import Any, Literal
 from benchmark.experiment.environment import Environment
 from common.closing import Closing
 
-PATIENCE = 20.0  # seconds that a worker is given to save its training and end
+PATIENCE = 20.0  # seconds for a worker to save its training and end
 PACKAGES = ("benchmark", "common", "datasets", "models", "tasks")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all jobs of a sweep share.
+    """Settings that all jobs of a sweep share.
 
-    results: the folder, absolute. token: of the file in it by which a worker knows that it sees
-    the driver's own folder. cwd: what paths of data and weights start at. runner: of Runner's
-    fields, those that are as for the driver. git: commit and uncommitted_changes of the driver's
-    code, which is what the workers run.
+    results: absolute path of the results folder. token: names a file in it; a worker that sees the
+    file shares the driver's folder. cwd: base of relative paths of data and weights. runner: fields
+    of Runner that are the same for driver and workers. git: commit and uncommitted_changes of the
+    driver's code, which the workers run.
     """
 
     results: str
@@ -34,8 +34,8 @@ class Settings:
 class Job:
     """One piece of work: a run, or the timing of finished runs in turns.
 
-    name: unlike that of any other job, attempts included. configs: JSON of each RunConfig.
-    near: the machine that it should be on, where one does matter.
+    name: unique among all jobs and attempts. configs: JSON of each RunConfig. near: the preferred
+    machine, None if any will do.
     """
 
     kind: Literal["run", "time"]
@@ -47,11 +47,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker has made of a job.
+    """A worker's answer to a job.
 
-    results: JSON of each. broken: the data could not be used. stop: why nothing can be written.
-    shared: whether the results lie in the driver's folder. files: where they do not, the contents
-    of the run's folder, by their names in it; what is too large is told in ``messages``.
+    results: JSON of each Result. broken: whether the data cannot be used. stop: why results cannot
+    be written, None if they can. shared: whether they are in the driver's folder; if not, ``files``
+    has the contents of the run's folder by relative path, and ``messages`` lists omitted large
+    files.
     """
 
     results: tuple[str, ...] = ()
@@ -64,7 +65,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Started:
-    """A job has begun. where: the machine's name; pid: the process there."""
+    """A job has started. where: name of the machine. pid: its process there."""
 
     job: Job
     where: str
@@ -73,7 +74,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Ended:
-    """A job has ended: with an answer, or with its worker's death and what is known of that."""
+    """A job has ended: with an answer, or without one because its worker ``died`` of a reason."""
 
     job: Job
     answer: Answer | None
@@ -81,13 +82,13 @@ class Ended:
 
 
 class Executor(Closing):
-    """Does jobs elsewhere. Opening raises UserError where nothing can be started; closing ends the
-    workers, whatever they do.
+    """Executes jobs on workers. ``open`` raises UserError if it cannot start any; ``close`` ends
+    the workers, whatever they do.
 
-    room: how many jobs it wants to have at once. lanes: how many of them run at once, None where
-    nobody knows. threads: of each run that asks for none. same_files: whether workers see the
-    files that the driver sees, by the same paths. elsewhere: whether the workers' machines
-    are others, so that comparisons are timed by jobs; else the driver does it at the end.
+    room: how many jobs it accepts at once. lanes: how many of them run at once, None if unknown.
+    threads: for runs that set none. same_files: whether workers see the driver's files by the same
+    paths. elsewhere: whether workers are on other machines, where jobs time the comparisons; else
+    the driver times them at the end.
     """
 
     room: int
@@ -102,4 +103,4 @@ class Executor(Closing):
 
     @abstractmethod
     def wait(self) -> list[Started | Ended]:
-        """What has happened; waits for about a second until something has."""
+        """New events; waits for about a second if there are none."""

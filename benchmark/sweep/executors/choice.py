@@ -1,4 +1,4 @@
-"""From options of the command line to an executor."""
+"""Executors from options of the command line."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,17 @@ def make_executor(
     resources: str | None = None,
     slurm: Mapping[str, str] | None = None,
 ) -> Executor | None:
-    """The executor of ``runs``; None: this process will do. Raises UsageError.
+    """The executor for ``runs``; None if this process suffices.
 
-    jobs: how many at once. resources: of a run, as ``cpus=2,gpus=1``. slurm: options of sbatch.
+    jobs: number of runs at once. resources: of a run, as ``cpus=2,gpus=1``. slurm: options of
+    sbatch. Raises UsageError for options that are wrong or do not fit the executor.
     """
-    for option, given, owners in (
+    for option, setting, owners in (
         ("--address", address, ("ray",)),
         ("--slurm-option", slurm, ("slurm",)),
         ("--resources", resources, ("ray", "slurm")),
     ):
-        if given and name not in owners:
+        if setting and name not in owners:
             hint = f"is for --executor {' or '.join(owners)}"
             if option == "--resources":
                 hint += "; here --jobs divides the threads, and each run has one GPU"
@@ -58,29 +59,29 @@ def _local(runs: Sequence[PlannedRun], jobs: int | None) -> Executor | None:
     gpus: list[str] = []
     if any(map(_on_gpu, runs)):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        there = range(torch.cuda.device_count())
-        gpus = visible.split(",")[: len(there)] if visible else [str(number) for number in there]
+        count = torch.cuda.device_count()
+        gpus = visible.split(",")[:count] if visible else [str(index) for index in range(count)]
         jobs = jobs or max(1, len(gpus))
         if jobs > max(1, len(gpus)):
             raise UsageError(f"--jobs {jobs}: each run has a GPU of its own, here are {len(gpus)}")
-        named = next((d for run in runs if (d := run.config.device).startswith("cuda:")), None)
-        if jobs > 1 and named is not None:
-            raise UsageError(f"--jobs {jobs}: device {named} is one GPU: give device=cuda")
+        fixed = next((d for run in runs if (d := run.config.device).startswith("cuda:")), None)
+        if jobs > 1 and fixed is not None:
+            raise UsageError(f"--jobs {jobs}: device {fixed} is one GPU: give device=cuda")
     if jobs is None or jobs == 1:
         return None
     return LocalPool(jobs, max(1, torch.get_num_threads() // jobs), gpus[:jobs])
 
 
 def _resources(text: str) -> tuple[int, float | None]:
-    """CPUs and GPUs of a run; one CPU and None where nothing is said."""
-    found: dict[str, float] = {}
+    """CPUs and GPUs of a run; by default one CPU, and None for GPUs."""
+    amounts: dict[str, float] = {}
     for part in filter(None, text.split(",")):
         key, separator, value = part.partition("=")
         try:
-            found[key] = float(value) if key == "gpus" else int(value)
+            amounts[key] = float(value) if key == "gpus" else int(value)
         except ValueError:
-            found[key] = -1
+            amounts[key] = -1
         least = {"cpus": 1, "gpus": 0}.get(key)
-        if not separator or least is None or found[key] < least:
+        if not separator or least is None or amounts[key] < least:
             raise UsageError(f"--resources {text}: expected cpus=N,gpus=N, each or both")
-    return int(found.get("cpus", 1)), found.get("gpus")
+    return int(amounts.get("cpus", 1)), amounts.get("gpus")

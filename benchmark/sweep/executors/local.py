@@ -1,4 +1,4 @@
-"""Runs in processes of this machine, each of which keeps its data for the next run."""
+"""Runs in processes of this machine; each keeps its data for its next run."""
 
 import multiprocessing
 import os
@@ -26,10 +26,10 @@ class _Worker:
 
 
 class LocalPool(Executor):
-    """``jobs`` processes. One that has died is replaced when there is a job for it.
+    """A pool of ``jobs`` processes; a dead one is replaced when there is a job for it.
 
-    gpus: ids for CUDA_VISIBLE_DEVICES, one for each process; none: the processes see what this one
-    sees.
+    gpus: ids for CUDA_VISIBLE_DEVICES, one for each process; if empty, all processes see the GPUs
+    of this one.
     """
 
     same_files = True
@@ -47,7 +47,7 @@ class LocalPool(Executor):
         for worker in self.workers:
             if worker.job is not None:
                 worker.process.terminate()
-            worker.pipe.close()  # one that waits ends with its pipe
+            worker.pipe.close()  # an idle worker ends when its pipe closes
         for worker in self.workers:
             worker.process.join(PATIENCE)
             if worker.process.is_alive():
@@ -62,7 +62,7 @@ class LocalPool(Executor):
         while self.queue and (worker := self._idle()) is not None:
             job = self.queue.popleft()
             worker.job = job
-            with suppress(OSError):  # it has died: told below
+            with suppress(OSError):  # it has died: reported below
                 worker.pipe.send(job)
         happened: list[Started | Ended] = []
         ready = set(wait_for([w.pipe for w in self.workers if w.job is not None], timeout=1.0))
@@ -78,7 +78,7 @@ class LocalPool(Executor):
         return happened
 
     def _idle(self) -> _Worker | None:
-        """A worker without a job, a new one if there is room; None if all have one."""
+        """An idle worker, or a new one if there is room; None if all are busy."""
         for worker in [w for w in self.workers if w.job is None]:
             if worker.process.is_alive():
                 return worker
@@ -95,7 +95,7 @@ class LocalPool(Executor):
         return self.workers[-1]
 
     def _lost(self, worker: _Worker) -> Ended:
-        """The end of a job whose worker has died."""
+        """The Ended event of a job whose worker has died."""
         worker.process.join(PATIENCE)
         code = worker.process.exitcode
         why = f"its process ended with {code}"
@@ -114,13 +114,13 @@ class LocalPool(Executor):
 
 
 def _serve(pipe: Connection, variables: Mapping[str, str]) -> None:
-    """Do the jobs that come through ``pipe`` until it or the driver ends."""
+    """Perform jobs from ``pipe`` until it closes or the driver ends."""
     os.environ.update(variables)
     threading.Thread(target=_follow_parent, daemon=True).start()
     from benchmark.sweep.executors.work import perform
 
     with suppress(EOFError, OSError, stopping.Stopped), stopping.signals():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's, who then sends SIGTERM
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles it and sends SIGTERM
         while True:
             job = pipe.recv()
             pipe.send(Started(job, socket.gethostname(), os.getpid()))

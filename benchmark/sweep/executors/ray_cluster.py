@@ -1,4 +1,4 @@
-"""Runs as tasks of a Ray cluster: an existing one, or this machine's processors."""
+"""Runs as tasks of Ray, on an existing cluster or on this machine."""
 
 import os
 import signal
@@ -17,11 +17,11 @@ EVERYTHING = 1_000_000
 
 
 class RayExecutor(Executor):
-    """Each run is one task with ``cpus`` and ``gpus`` of its own.
+    """Each run is one task that reserves ``cpus`` and ``gpus``.
 
-    address: of a running cluster, as for ``ray.init``; None: RAY_ADDRESS, or a Ray of this machine
-    alone. jobs: at most so many at once; None: as many as there is room for. The modules of this
-    checkout travel to the workers, whose Python needs its dependencies.
+    address: of a running cluster, as for ``ray.init``; None: RAY_ADDRESS, or a new Ray on this
+    machine. jobs: maximum of runs at once; None: as many as the resources allow. Ray copies the
+    modules of this checkout to the workers, whose Python needs the dependencies.
     """
 
     same_files = False
@@ -45,7 +45,8 @@ class RayExecutor(Executor):
     def open(self) -> None:
         ray = self.ray
         modules = [str(ROOT / package) for package in PACKAGES]
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keep what the user set
+        # keep the user's CUDA_VISIBLE_DEVICES where runs reserve no GPU
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             ray.init(
                 address=self.address,
@@ -70,7 +71,7 @@ class RayExecutor(Executor):
                       (("CPU", self.resources["num_cpus"]), ("GPU", self.resources["num_gpus"]))
                       if n]  # fmt: skip
             self.lanes = max(1, int(min(shares)))
-        self.board = ray.remote(num_cpus=0)(_Board).remote()
+        self.starts = ray.remote(num_cpus=0)(_Starts).remote()
         self.perform = ray.remote(max_retries=0)(_perform)
 
     def close(self) -> None:
@@ -82,10 +83,10 @@ class RayExecutor(Executor):
         self.ray.shutdown()
 
     def _terminate(self) -> None:
-        """Let the workers save what they are training, and end."""
+        """Let the workers save their training and end."""
         if not self.jobs:
             return
-        self._told()
+        self._started()
         places = [self.places[j.name] for j in self.jobs.values() if j.name in self.places]
         end = self.ray.remote(num_cpus=0)(_end)
         for pid, node in places:
@@ -99,10 +100,10 @@ class RayExecutor(Executor):
 
         return NodeAffinitySchedulingStrategy(node, soft=soft)
 
-    def _told(self) -> list[Started]:
-        """What has begun since this was asked last."""
+    def _started(self) -> list[Started]:
+        """Jobs that have started since the last call."""
         begun = []
-        for started, node in self.ray.get(self.board.take.remote()):
+        for started, node in self.ray.get(self.starts.take.remote()):
             self.nodes[started.where] = node
             self.places[started.job.name] = started.pid, node
             begun.append(started)
@@ -114,18 +115,18 @@ class RayExecutor(Executor):
             node = self.nodes.get(job.near or "")
             if node is not None:
                 options["scheduling_strategy"] = self._on(node, soft=True)
-            self.jobs[self.perform.options(**options).remote(job, self.board)] = job
+            self.jobs[self.perform.options(**options).remote(job, self.starts)] = job
 
     def wait(self) -> list[Started | Ended]:
         ready: list[Any] = []
         if self.jobs:
             references = list(self.jobs)
             ready, _ = self.ray.wait(references, num_returns=1, timeout=1.0)
-            if ready:  # and what else is ready
+            if ready:  # collect all that are ready
                 ready, _ = self.ray.wait(references, num_returns=len(references), timeout=0)
         else:
             time.sleep(0.1)
-        happened: list[Started | Ended] = [*self._told()]
+        happened: list[Started | Ended] = [*self._started()]
         for reference in ready:
             job = self.jobs.pop(reference)
             happened.append(self._ended(job, reference))
@@ -140,27 +141,27 @@ class RayExecutor(Executor):
         return Ended(job, answer)
 
 
-class _Board:
-    """Where workers tell that they have begun."""
+class _Starts:
+    """An actor to which workers report that they have started a job."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[Started, str]] = []
+        self.events: list[tuple[Started, str]] = []
 
     def put(self, started: Started, node: str) -> None:
-        self.told.append((started, node))
+        self.events.append((started, node))
 
     def take(self) -> list[tuple[Started, str]]:
-        told, self.told = self.told, []
-        return told
+        events, self.events = self.events, []
+        return events
 
 
-def _perform(job: Job, board: Any) -> Answer:
+def _perform(job: Job, starts: Any) -> Answer:
     import ray
 
     from benchmark.sweep.executors.work import perform
 
     node = ray.get_runtime_context().get_node_id()
-    board.put.remote(Started(job, socket.gethostname(), os.getpid()), node)
+    starts.put.remote(Started(job, socket.gethostname(), os.getpid()), node)
     try:
         with stopping.signals():
             return perform(job)

@@ -1,4 +1,4 @@
-"""Runs as jobs of Slurm, through submitit. Driver and workers share the results folder."""
+"""Runs as Slurm jobs, with submitit. Driver and workers share the results folder."""
 
 import json
 import os
@@ -17,15 +17,15 @@ from common.paths import ROOT
 
 LOGS = ".slurm"
 AT_ONCE = 100
-GRACE = 15.0  # seconds until a shared folder shows the answer of a job that has ended
+GRACE = 15.0  # seconds until the answer of an ended job appears in a shared folder
 SHARED = {"mem_gb": float, "timeout_min": int, "cpus_per_task": int, "gpus_per_node": int}
 
 
 class SlurmExecutor(Executor):
-    """Each run is one job; those that are submitted together are an array.
+    """Each run is one job; jobs that are submitted together form an array.
 
-    options: sbatch's by their long names, and ``SHARED``. ``cluster=local`` runs the jobs here,
-    without Slurm. folder: of the results, whose ``.slurm`` gets the jobs' logs.
+    options: long names of sbatch's options, and ``SHARED``. ``cluster=local`` runs the jobs here,
+    without Slurm. folder: the results folder; logs of jobs are in its ``.slurm``.
     """
 
     same_files = True
@@ -63,7 +63,7 @@ class SlurmExecutor(Executor):
 
     def open(self) -> None:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # which jobs inherit
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # jobs inherit it
         self.executor = self._executor(self.parameters)
 
     def _executor(self, parameters: Mapping[str, Any]) -> Any:
@@ -82,19 +82,19 @@ class SlurmExecutor(Executor):
         try:
             if together:
                 with self.executor.batch():
-                    made = [self.executor.submit(_perform, j, str(self.folder)) for j in together]
-                self._entered(made, together)
+                    batch = [self.executor.submit(_perform, j, str(self.folder)) for j in together]
+                self._track(batch, together)
             for job in jobs:
-                if job.kind == "time":  # alone, on the machine of one of its runs
+                if job.kind == "time":  # exclusively, on the machine of one of its runs
                     alone = {"slurm_nodelist": job.near, "slurm_exclusive": True}
                     executor = self._executor({**self.parameters, **alone})
-                    self._entered([executor.submit(_perform, job, str(self.folder))], [job])
+                    self._track([executor.submit(_perform, job, str(self.folder))], [job])
         except self.submitit.core.utils.FailedJobError as error:
             raise UserError(f"sbatch: {first_line(error)}") from error
 
-    def _entered(self, made: Sequence[Any], jobs: Sequence[Job]) -> None:
-        self.jobs.update(zip(made, jobs, strict=True))
-        self.waiting.update(made)
+    def _track(self, submitted: Sequence[Any], jobs: Sequence[Job]) -> None:
+        self.jobs.update(zip(submitted, jobs, strict=True))
+        self.waiting.update(submitted)
 
     def wait(self) -> list[Started | Ended]:
         happened: list[Started | Ended] = []
@@ -126,31 +126,31 @@ class SlurmExecutor(Executor):
             return Ended(job, None, why + f"see {submitted.paths.stderr}")
         try:
             answer: Answer = submitted.result()
-        except Exception as error:  # a defect on the way, told with its log
+        except Exception as error:  # of submitit or the job: report it with its log
             lines = str(error).strip().splitlines()
             return Ended(job, None, f"{lines[0] if lines else error}, see {submitted.paths.stderr}")
         return Ended(job, answer)
 
 
 def _parameters(options: Mapping[str, str], cpus: int, gpus: float) -> dict[str, Any]:
-    """submitit's parameters of ``--slurm-option``s, others sbatch's, and of ``--resources``."""
-    # a day, where submitit's own default is five minutes
-    found: dict[str, Any] = {"name": "sweep", "cpus_per_task": cpus, "timeout_min": 24 * 60}
+    """submitit's parameters from ``--slurm-option`` and ``--resources``; others go to sbatch."""
+    # a day: submitit's default is five minutes
+    parameters: dict[str, Any] = {"name": "sweep", "cpus_per_task": cpus, "timeout_min": 24 * 60}
     if gpus:
-        found["gpus_per_node"] = int(gpus)
+        parameters["gpus_per_node"] = int(gpus)
     others: dict[str, Any] = {}
     for key, text in options.items():
         name = key.replace("-", "_")
         if name in SHARED:
             try:
-                found[name] = SHARED[name](text)
+                parameters[name] = SHARED[name](text)
             except ValueError:
-                raise UsageError(f"--slurm-option {key}={text}: is no number") from None
+                raise UsageError(f"--slurm-option {key}={text}: is not a number") from None
         elif name != "cluster":
             others[key.replace("_", "-")] = True if text == "true" else text
     if others:
-        found["slurm_additional_parameters"] = others
-    return found
+        parameters["slurm_additional_parameters"] = others
+    return parameters
 
 
 def _perform(job: Job, folder: str) -> Answer:
@@ -160,5 +160,5 @@ def _perform(job: Job, folder: str) -> Answer:
     whole = note.with_suffix(".writing")
     whole.write_text(json.dumps([socket.gethostname(), os.getpid()]))
     whole.replace(note)
-    with stopping.signals():  # Slurm's SIGTERM: save first, the retry goes on
+    with stopping.signals():  # on Slurm's SIGTERM save the training, which a retry resumes
         return perform(job)

@@ -1,4 +1,4 @@
-"""What a worker does with a job. Nothing in here knows which executor called it."""
+"""A job on a worker, the same for all executors."""
 
 import os
 import shutil
@@ -22,13 +22,13 @@ from common.memory import keep_freed_memory
 from common.progress import Silent
 
 SMALL = 64_000_000
-"""Bytes of a run's folder that travel from a worker which does not see the driver's."""
+"""Most bytes of a run's folder that a worker sends if it does not share the driver's."""
 
 _data: dict[tuple[Any, ...], Data] = {}
 
 
-class _Told(Silent):
-    """Keeps the messages."""
+class _Recorder(Silent):
+    """Records the messages."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -38,44 +38,46 @@ class _Told(Silent):
 
 
 def token_file(settings: Settings) -> Path:
-    """The file by which a worker knows the driver's results folder."""
+    """The file by which a worker recognises the driver's results folder."""
     return Path(settings.results) / f".sweep-{settings.token}"
 
 
 def perform(job: Job) -> Answer:
-    """Do ``job``; whatever goes wrong is in the answer."""
+    """Perform ``job``; the answer holds its results or errors."""
     keep_freed_memory()
-    told = _Told()
+    listener = _Recorder()
     settings = job.settings
     with suppress(OSError):
         os.chdir(settings.cwd)
     shared = token_file(settings).is_file()
     if job.kind == "time" and not shared:
-        return Answer(shared=False)  # the weights are not here
+        return Answer(shared=False)  # the networks to time are not here
     folder = Path(settings.results) if shared else Path(tempfile.mkdtemp(prefix="sweep-"))
-    runner = Runner(folder, listener=told, **settings.runner)
+    runner = Runner(folder, listener=listener, **settings.runner)
     if settings.threads is not None:
         runner.threads = settings.threads
     runs = planned(map(ResolvedRun.model_validate_json, job.configs), folder)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="timm|kornia|torch")
-        warnings.showwarning = lambda message, *_, **__: told.message(f"warning: {message}")
+        warnings.showwarning = lambda message, *_, **__: listener.message(f"warning: {message}")
         try:
             if job.kind == "time":
-                return _timed(runs, runner, told)
-            return _ran(runs[0], runner, told, settings, shared)
-        except UserError as error:  # of the results folder: the next run would meet it too
-            return Answer((), tuple(told.messages), stop=str(error))
+                return _time(runs, runner, listener)
+            return _run(runs[0], runner, listener, settings, shared)
+        except UserError as error:  # of the results folder: the next run would fail too
+            return Answer((), tuple(listener.messages), stop=str(error))
 
 
-def _timed(runs: Sequence[PlannedRun], runner: Runner, told: _Told) -> Answer:
+def _time(runs: Sequence[PlannedRun], runner: Runner, listener: _Recorder) -> Answer:
     done = dict(stored(runs))
     runner.time([run for run in runs if run.key in done], done)
-    return Answer(tuple(r.model_dump_json() for r in done.values()), tuple(told.messages))
+    return Answer(tuple(r.model_dump_json() for r in done.values()), tuple(listener.messages))
 
 
-def _ran(run: PlannedRun, runner: Runner, told: _Told, settings: Settings, shared: bool) -> Answer:
-    """Train and score; the data of the last comparison stay open for the next run."""
+def _run(
+    run: PlannedRun, runner: Runner, listener: _Recorder, settings: Settings, shared: bool
+) -> Answer:
+    """Train and score a run; its data stay open for the next run."""
     if shared_data(run.config) not in _data:
         _data.clear()
     broken = False
@@ -88,28 +90,28 @@ def _ran(run: PlannedRun, runner: Runner, told: _Told, settings: Settings, share
         result.environment |= settings.git  # the code came from the driver, without its history
         if result.status == "finished":
             save(run.folder, result)
-    files = {} if shared else _taken(run.folder, told)
+    files = {} if shared else _take_files(run.folder, listener)
     return Answer(
-        (result.model_dump_json(),), tuple(told.messages), broken, shared=shared, files=files
+        (result.model_dump_json(),), tuple(listener.messages), broken, shared=shared, files=files
     )
 
 
-def _taken(folder: Path, told: _Told) -> dict[str, bytes]:
-    """The contents of a run's folder but its result, the smallest files first; then it is removed.
+def _take_files(folder: Path, listener: _Recorder) -> dict[str, bytes]:
+    """Contents of a run's files but its result, by relative path; then remove the folder.
 
-    If they are too large, the folder stays and that is told.
+    Files beyond ``SMALL`` bytes, the largest ones, stay there; a message names them.
     """
     files: dict[str, bytes] = {}
     left, size = [], 0
-    found = [p for p in folder.rglob("*") if p.is_file() and p.name != FILE]
-    for path in sorted(found, key=lambda p: (p.stat().st_size, p)):
+    paths = [p for p in folder.rglob("*") if p.is_file() and p.name != FILE]
+    for path in sorted(paths, key=lambda p: (p.stat().st_size, p)):
         size += path.stat().st_size
         if size > SMALL:
             left.append(path.name)
         else:
             files[path.relative_to(folder).as_posix()] = path.read_bytes()
     if left:
-        told.message(
+        listener.message(
             f"{', '.join(left)}: too large to send, left in {os.uname().nodename}:{folder}"
         )
     else:

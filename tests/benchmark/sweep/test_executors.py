@@ -209,7 +209,7 @@ def test_results_that_cannot_be_written_end_the_sweep(camvid, tmp_path):
         ("ray", {"resources": "cpu=2"}, "--resources cpu=2: expected cpus=N,gpus=N"),
         ("ray", {"resources": "cpus=0"}, "--resources cpus=0: expected"),
         ("slurm", {"slurm": {"cluster": "moon"}}, "cluster=moon: is slurm or local"),
-        ("slurm", {"slurm": {"cluster": "local", "mem-gb": "x"}}, "mem-gb=x: is no number"),
+        ("slurm", {"slurm": {"cluster": "local", "mem-gb": "x"}}, "mem-gb=x: is not a number"),
         ("slurm", {}, "no sbatch here"),
     ],
 )
