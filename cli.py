@@ -24,7 +24,7 @@ RESUMING = ("run", "sweep", "search")
 
 
 class Application(click.Group):
-    """A user's mistake ends in one line and its exit code, never in a traceback."""
+    """Prints a UserError as one line and exits with its code, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -1,7 +1,7 @@
 """Networks for ``torch.hub.load("PATH/OF/THIS/CHECKOUT", "create_model", …, source="local")``.
 
-The entry points are names of ``benchmark``, and ``sparsemask``, which returns logits by task.
-torch.hub lists every callable in this file as an entry point, hence ``import`` of modules only.
+The entry points are functions of ``benchmark``, and ``sparsemask``, which returns logits by task.
+torch.hub lists every callable in this file as an entry point, so it imports modules only.
 """
 
 import collections.abc
@@ -19,15 +19,15 @@ PACKAGES = ("benchmark", "common", "datasets", "models", "tasks")
 
 @contextlib.contextmanager
 def _own_packages() -> collections.abc.Iterator[None]:
-    """This checkout's packages can be imported, whoever else has one called ``datasets``.
+    """Make this checkout's packages importable, even if another ``datasets`` is loaded.
 
-    Those of others are set aside and come back; then ours must be imported again the next time.
+    Loaded packages of the same names are set aside and restored at the end.
     """
     loaded = [name for name in sys.modules if name.partition(".")[0] in PACKAGES]
     tops = {name.partition(".")[0] for name in loaded}
     others = {top for top in tops if not _is_ours(top)}
     aside = {n: sys.modules.pop(n) for n in loaded if others}
-    if ROOT not in sys.path or others:  # torch.hub takes it off again
+    if ROOT not in sys.path or others:  # torch.hub removes it again
         sys.path.insert(0, ROOT)
     try:
         yield
@@ -47,8 +47,8 @@ def _is_ours(top: str) -> bool:
 def create_model(*arguments: typing.Any, **options: typing.Any) -> torch.nn.Module:
     """``create_model(decoder, backbone, task=…, classes=…, pretrained=…)``: a new network.
 
-    Images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W]; of several tasks (``a+b``) logits
-    by name. All options and errors: ``benchmark.create_model``.
+    Images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W], or a dictionary of them by task
+    for several tasks (``a+b``). Options and errors: ``benchmark.create_model``.
     """
     with _own_packages():
         from benchmark import create_model
@@ -57,7 +57,7 @@ def create_model(*arguments: typing.Any, **options: typing.Any) -> torch.nn.Modu
 
 
 def load_model(run: str) -> torch.nn.Module:
-    """The trained network in a run's folder, in eval mode; see ``benchmark.load_model``."""
+    """The trained network of a run's folder, in eval mode; see ``benchmark.load_model``."""
     with _own_packages():
         from benchmark import load_model
 
@@ -65,9 +65,9 @@ def load_model(run: str) -> torch.nn.Module:
 
 
 def create_decoder(*arguments: typing.Any, **options: typing.Any) -> torch.nn.Module:
-    """``create_decoder(name, features)``: a decoder for the maps of an encoder of your own.
+    """``create_decoder(name, features)``: a decoder for the feature maps of any encoder.
 
-    features: (channels, stride) of each map. More: ``benchmark.create_decoder``.
+    features: (channels, stride) of each map. Options and errors: ``benchmark.create_decoder``.
     """
     with _own_packages():
         from benchmark import create_decoder
@@ -94,9 +94,9 @@ def sparsemask(
 ) -> torch.nn.Module:
     """A network in eval mode: images [B, 3, H, W], RGB in 0…1 → logits [B, C, H, W] by task.
 
-    ``create_model``'s network, of one task too as a dictionary. classes: of a segmentation; other
-    tasks ignore it. checkpoint: a run's folder, whose trained network is returned; the run says the
-    rest. Raises UserError for what does not fit together.
+    The network of ``create_model``, with a dictionary as output for one task too. classes: for
+    segmentation; other tasks ignore it. checkpoint: a run's folder, whose trained network is
+    returned; other arguments are ignored then. Raises UserError for options that conflict.
     """
     with _own_packages():
         from benchmark import create_model, load_model
