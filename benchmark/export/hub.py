@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmark.experiment.config import RunConfig
-from benchmark.experiment.plan import command_of
+from benchmark.experiment.plan import as_resolved, command_of
 from benchmark.export.facts import network_facts
 from benchmark.export.model_card import model_card
 from benchmark.results.checkpoint import Checkpoint, checkpoint_file, open_checkpoint
@@ -49,7 +49,7 @@ def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
             f"--checkpoint {found.path}: the scores are of the {result.config.score} weights: name "
             "the run's folder"
         )
-    facts = network_facts(found.config, found.tasks, found.key, result)
+    facts = network_facts(as_resolved(result.config), found.tasks, found.key, result)
     content = {"library": LIBRARY, **facts, "run": result.model_dump(mode="json")}
     wiring = wiring_of(result.config)
     return {
