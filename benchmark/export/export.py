@@ -1,4 +1,4 @@
-"""Steps of `export`: write, verify, quantise and score, so that only a good file stays."""
+"""Steps of `export`: write, verify, quantise and score; only a verified file stays."""
 
 import json
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from benchmark.export.formats import (
     Sizes,
     cannot_export,
     check_format,
-    opened,
+    load_exported,
     sizes_of,
     write,
 )
-from benchmark.export.network import Shipped
+from benchmark.export.network import ExportableNetwork
 from benchmark.export.verify import Check, checks, own_rounding
 from benchmark.results.checkpoint import Checkpoint
 from benchmark.results.store import load
@@ -29,11 +29,11 @@ Scores = dict[str, dict[str, float]]
 
 
 @dataclass
-class Exported:
-    """What was written. checks: of the float network; sizes: what images it takes.
+class ExportResult:
+    """A written file. sizes: of the images that it takes. checks: of the float network.
 
-    int8: None, or ``metrics`` of both files by task, the ``images`` that they are of, and ``bytes``
-    of both.
+    int8: None, or ``metrics`` by file and task, the number of ``images`` behind them, and ``bytes``
+    of both files.
     """
 
     sizes: Sizes
@@ -42,15 +42,15 @@ class Exported:
     int8: dict[str, Any] | None = None
 
 
-def facts_of(found: Checkpoint) -> dict[str, Any]:
-    """``network_facts`` of a trained network, with its scores where these weights were scored."""
-    scored = load(found.folder) if found.which == found.config.score else None
-    facts = network_facts(found.config, found.tasks, found.key, scored)
-    return {**facts, "weights": found.which}
+def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """``network_facts`` of a checkpoint, with scores if the run scored these weights."""
+    scored = load(checkpoint.folder) if checkpoint.which == checkpoint.config.score else None
+    facts = network_facts(checkpoint.config, checkpoint.tasks, checkpoint.key, scored)
+    return {**facts, "weights": checkpoint.which}
 
 
 def export(
-    found: Checkpoint,
+    checkpoint: Checkpoint,
     form: str,
     output: Path,
     listener: Listener,
@@ -58,17 +58,17 @@ def export(
     static: bool = False,
     calibrate: int | None = None,
     limit: int | None = None,
-) -> Exported:
-    """Write ``found`` as a file of ``form`` and verify it; a file that is wrong does not stay.
+) -> ExportResult:
+    """Write ``checkpoint`` as a file of ``form`` and verify it; a wrong file is removed.
 
-    static: images of the run's size only. calibrate: number of training images to choose the
-    ranges of int8 by (ONNX only); then both files are scored on the first ``limit`` test images.
+    static: images of the run's size only. calibrate: number of training images that choose the
+    ranges of int8 (ONNX only); both files are then scored on the first ``limit`` test images.
 
-    Raises UsageError for a network that the format cannot hold, UserError for a file that computes
-    something else, DataError for data that is not there.
+    Raises UsageError for a network that the format cannot hold, UserError for a file whose outputs
+    differ from PyTorch's, DataError for missing data.
     """
     check_format(form)
-    config = found.config
+    config = checkpoint.config
     data = None
     if calibrate is not None:
         if form != "onnx":
@@ -76,35 +76,45 @@ def export(
         from benchmark.export.quantize import open_data
 
         data = [
-            open_data(config, found.tasks, split, count)
+            open_data(config, checkpoint.tasks, split, count)
             for split, count in (("train", calibrate), ("test", limit))
         ]
-    shipped = Shipped(found.model, found.tasks, postprocessing, both=calibrate is not None)
-    sizes = sizes_of(shipped, form, config.image_size if static else None)
-    facts = export_facts(facts_of(found), sizes.static, sizes.smallest, postprocessing)
+    network = ExportableNetwork(
+        checkpoint.model, checkpoint.tasks, postprocessing, both=calibrate is not None
+    )
+    sizes = sizes_of(network, form, config.image_size if static else None)
+    facts = export_facts(facts_of(checkpoint), sizes.static, sizes.smallest, postprocessing)
     with whole_file(output.resolve(), "-o") as path:
-        write(shipped, form, path, sizes, {METADATA: json.dumps(facts, ensure_ascii=False)})
-        passed = _verify(found, form, path, sizes, postprocessing)
-        result = Exported(sizes, passed, path.stat().st_size)
+        write(network, form, path, sizes, {METADATA: json.dumps(facts, ensure_ascii=False)})
+        results = _verify(checkpoint, form, path, sizes, postprocessing)
+        result = ExportResult(sizes, results, path.stat().st_size)
         if data is not None:
-            result.int8 = _quantized(found, path, facts, data, listener)
+            result.int8 = _quantized(checkpoint, path, facts, data, listener)
     return result
 
 
 def _verify(
-    found: Checkpoint, form: str, path: Path, sizes: Sizes, postprocessing: bool
+    checkpoint: Checkpoint, form: str, path: Path, sizes: Sizes, postprocessing: bool
 ) -> list[Check]:
-    shapes = sizes.shapes(found.config.image_size)
+    shapes = sizes.shapes(checkpoint.config.image_size)
     try:
-        done = list(checks(found.model, found.tasks, opened(form, path), shapes, postprocessing))
-    except Exception as error:  # a file that baked a size in may raise anything
+        results = list(
+            checks(
+                checkpoint.model,
+                checkpoint.tasks,
+                load_exported(form, path),
+                shapes,
+                postprocessing,
+            )
+        )
+    except Exception as error:  # a file that fixes a size may raise anything
         raise cannot_export(
             form, sizes, f"it does not run on every size: {reason(error)}"
         ) from error
-    for check in done:
+    for check in results:
         if not check.passed:
             size = "x".join(map(str, check.shape[1:]))
-            own = own_rounding(found.model, check.shape)
+            own = own_rounding(checkpoint.model, check.shape)
             remedy = "use another --format"
             if own > check.error / 10:
                 remedy = f"PyTorch's own rounding of it is {own:g}: has its training diverged?"
@@ -112,13 +122,17 @@ def _verify(
                 f"--format {form}: differs from PyTorch by {check.error:g} on {check.shape[0]} "
                 f"images of {size}: nothing is written; {remedy}"
             )
-    return done
+    return results
 
 
 def _quantized(
-    found: Checkpoint, path: Path, facts: dict[str, Any], data: Sequence[Any], listener: Listener
+    checkpoint: Checkpoint,
+    path: Path,
+    facts: dict[str, Any],
+    data: Sequence[Any],
+    listener: Listener,
 ) -> dict[str, Any]:
-    """Replace the file ``path`` by its int8 version, with the loss among its metadata."""
+    """Replace the file ``path`` by its int8 version, with both files' scores in its metadata."""
     import onnx
 
     from benchmark.export.onnx_files import OnnxNetwork, drop_outputs, set_metadata
@@ -129,7 +143,7 @@ def _quantized(
         small = Path(folder) / "int8.onnx"
         quantize(path, small, calibration, listener)
         metrics: dict[str, Scores] = {
-            name: score(found, OnnxNetwork(file), test, listener)
+            name: score(checkpoint, OnnxNetwork(file), test, listener)
             for name, file in (("float32", path), ("int8", small))
         }
         model = onnx.load(str(small))
@@ -144,7 +158,7 @@ def _quantized(
             task.name: {
                 name: task.metric_info(name).higher_is_better for name in metrics["int8"][task.name]
             }
-            for task in found.tasks
+            for task in checkpoint.tasks
         },
     }
     before = path.stat().st_size

@@ -1,4 +1,4 @@
-"""What an exported file and a model card say of a trained network."""
+"""Facts of a trained network that an exported file and a model card hold."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -13,18 +13,18 @@ PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxscript")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what writes and runs exported files, as far as it is installed."""
-    found = {}
+    """Versions of the installed packages among ``PACKAGES``, which write and run files."""
+    installed = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def task_facts(config: ResolvedRun, task: Task, result: Result | None) -> dict[str, Any]:
-    """What a task's output means: unit, classes, depth range; its score and protocol, if known."""
+    """A task's unit, classes and depth range; score and protocol, if ``result`` has them."""
     facts: dict[str, Any] = {"title": task.title, "channels": task.channels}
     facts |= {"unit": task.unit, "from_logits": task.formula}
     facts |= DATASETS.get(config.dataset).info.tasks[task.target]
@@ -44,7 +44,7 @@ def task_facts(config: ResolvedRun, task: Task, result: Result | None) -> dict[s
 def network_facts(
     config: ResolvedRun, tasks: list[Task], key: str, result: Result | None
 ) -> dict[str, Any]:
-    """Network, input and tasks in plain JSON values."""
+    """Network, input and tasks as JSON values."""
     return {
         "format": 1,
         "backbone": config.backbone,
@@ -64,7 +64,7 @@ def network_facts(
 def export_facts(
     facts: Mapping[str, Any], static: tuple[int, int] | None, smallest: int, postprocessing: bool
 ) -> dict[str, Any]:
-    """``network_facts`` with those of one file: sizes that it takes, what it returns, versions."""
+    """``network_facts`` and those of one file: input sizes, output, package versions."""
     return {
         **facts,
         "input": {

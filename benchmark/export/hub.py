@@ -1,7 +1,7 @@
 """Trained networks to and from a model hub: weights as safetensors, the run as JSON, a card.
 
-What comes from a hub is not trusted: only these files are fetched, sizes are bounded, nothing in
-them is executed or names a file of this machine.
+Files from a hub are not trusted: only these are fetched, their sizes are bounded, nothing in them
+is executed, and no path in them is read.
 """
 
 import json
@@ -30,38 +30,39 @@ from models.decoder_name import DecoderName
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 LIBRARY = "sparsemask-bench"
-Done = TypeVar("Done")
+Reply = TypeVar("Reply")
 
 
 def check_repo(repo: str) -> None:
-    """Raises UsageError unless ``repo`` is USER/NAME as hubs allow it."""
+    """Raises UsageError unless ``repo`` is a USER/NAME that hubs allow."""
     part = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
     if not re.fullmatch(f"{part}/{part}", repo) or re.search(r"--|\.\.|\.git$", repo):
-        raise UsageError(f"{repo}: no name of a repository: write USER/NAME")
+        raise UsageError(f"{repo}: not the name of a repository: write USER/NAME")
 
 
-def package(found: Checkpoint, repo: str) -> dict[str, bytes]:
-    """The files of a trained network on a hub, by name; no path of this machine is in them."""
-    stored = Result.model_validate_json((found.folder / FILE).read_bytes())
+def package(checkpoint: Checkpoint, repo: str) -> dict[str, bytes]:
+    """Files to upload for a trained network, by name, without paths of this machine."""
+    stored = Result.model_validate_json((checkpoint.folder / FILE).read_bytes())
     result = without_paths(without_errors(stored))
-    if found.which != result.config.score:
+    if checkpoint.which != result.config.score:
         raise UsageError(
-            f"--checkpoint {found.path}: the scores are of the {result.config.score} weights: name "
-            "the run's folder"
+            f"--checkpoint {checkpoint.path}: the scores are of the {result.config.score} "
+            "weights: name the run's folder"
         )
-    facts = network_facts(as_resolved(result.config), found.tasks, found.key, result)
+    config = as_resolved(result.config)
+    facts = network_facts(config, checkpoint.tasks, checkpoint.key, result)
     content = {"library": LIBRARY, **facts, "run": result.model_dump(mode="json")}
     wiring = wiring_of(result.config)
     return {
         **({} if wiring is None else {wiring[0]: wiring[1]}),
-        WEIGHTS: checkpoint_file(found.folder, found.which).read_bytes(),
+        WEIGHTS: checkpoint_file(checkpoint.folder, checkpoint.which).read_bytes(),
         CONFIG: (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(),
         CARD: model_card(result, facts, repo, wiring[0] if wiring is not None else "").encode(),
     }
 
 
 def wiring_of(config: RunConfig) -> tuple[str, bytes] | None:
-    """Name and content of the file that the decoder is wired by; None for other decoders."""
+    """Name and content of the decoder's wiring file; None for decoders without one."""
     file = DecoderName.parse(config.decoder).file
     if file is None or config.wiring is None or file.suffix != ".json" or file.name == CONFIG:
         return None
@@ -70,19 +71,19 @@ def wiring_of(config: RunConfig) -> tuple[str, bytes] | None:
 
 
 def without_paths(result: Result) -> Result:
-    """The result without the places of data, weights and wirings on this machine."""
+    """The result without the paths of data, weights and wirings."""
     config = result.config
     decoder = str(DecoderName.parse(config.decoder).without_folder())
     changes: dict[str, Any] = {"data": None, "decoder": decoder}
     if config.weights is not None:
         changes["weights"] = Path(config.weights.name)
     clean = config.model_copy(update=changes)
-    shown = clean if config.data is None else clean.model_copy(update={"data": Path("DATA")})
-    return result.model_copy(update={"config": clean, "command": command_of(shown)})
+    public = clean if config.data is None else clean.model_copy(update={"data": Path("DATA")})
+    return result.model_copy(update={"config": clean, "command": command_of(public)})
 
 
 def without_errors(result: Result) -> Result:
-    """The result without texts that may name places: of skipped samples their number stays."""
+    """The result without texts that may hold paths; skipped samples become a count."""
     data = dict(result.data)
     for split, facts in data.items():
         if isinstance(facts, dict) and facts.get("skipped"):
@@ -93,28 +94,27 @@ def without_errors(result: Result) -> Result:
     return result.model_copy(update={"data": data, "speed": speed})
 
 
-def push(found: Checkpoint, repo: str, private: bool) -> str:
-    """Upload a trained network to ``repo`` (USER/NAME), which is made if need be. Returns its URL.
+def push(checkpoint: Checkpoint, repo: str, private: bool) -> str:
+    """Upload a trained network to ``repo`` (USER/NAME), created if missing. Returns its URL.
 
-    Raises UserError for what the hub refuses, or that cannot be reached.
+    Raises UserError if the hub refuses or cannot be reached.
     """
     need("huggingface_hub", extra="hub", option="push-to-hub")
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    files = package(found, repo)
+    files = package(checkpoint, repo)
     api = HfApi(endpoint=_endpoint())
-    url = _asked(repo, lambda: str(api.create_repo(repo, private=private, exist_ok=True)))
-    if private and not _asked(repo, lambda: api.model_info(repo).private):
+    url = _request(repo, lambda: str(api.create_repo(repo, private=private, exist_ok=True)))
+    if private and not _request(repo, lambda: api.model_info(repo).private):
         raise UserError(
-            f"{repo}: is there already, for all to see: leave out --private, or make it private in "
-            "its settings"
+            f"{repo}: exists and is public: leave out --private, or make it private in its settings"
         )
-    _asked(
+    _request(
         repo,
         lambda: api.create_commit(
             repo,
             [CommitOperationAdd(name, content) for name, content in files.items()],
-            commit_message=f"Upload run {found.key}",
+            commit_message=f"Upload run {checkpoint.key}",
         ),
     )
     return url
@@ -123,17 +123,17 @@ def push(found: Checkpoint, repo: str, private: bool) -> str:
 def fetch(repo: str, output: Path, revision: str | None = None) -> Checkpoint:
     """Download ``repo`` into ``output`` as the folder of a run, and open it.
 
-    Raises UsageError for a folder that holds something, UserError for what the hub refuses, that
-    cannot be reached, or that is no network of this project.
+    Raises UsageError if ``output`` is not empty, UserError if the hub refuses, cannot be reached,
+    or holds no network of this project.
     """
     need("huggingface_hub", extra="hub", option="from-hub")
     from huggingface_hub import HfApi
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"-o {output}: holds something: name a new folder")
+        raise UsageError(f"-o {output}: is not empty: name a new folder")
     with tempfile.TemporaryDirectory() as cache:
-        # asked first, for one commit's files, and because a download tries for half a minute
-        commit = _asked(
+        # first, so that all files are of one commit; a download also retries for half a minute
+        commit = _request(
             repo, lambda: HfApi(endpoint=_endpoint()).model_info(repo, revision=revision).sha
         )
         files = {name: _download(repo, name, commit, cache) for name in (CONFIG, WEIGHTS)}
@@ -142,26 +142,26 @@ def fetch(repo: str, output: Path, revision: str | None = None) -> Checkpoint:
         write_atomic(folder / FILE, result.model_dump_json(indent=1) + "\n")
         shutil.copy(files[WEIGHTS], checkpoint_file(folder, result.config.score))
         try:
-            found = open_checkpoint(folder)
+            checkpoint = open_checkpoint(folder)
         except UserError as error:
             text = str(error).replace(str(folder), repo)
             raise UserError(f"{repo}: {text}") from error
         for file in folder.iterdir():
             write_atomic(output / file.name, file.read_bytes(), "-o")
-    found.path = output
-    return found
+    checkpoint.path = output
+    return checkpoint
 
 
 def parse(file: Path, repo: str) -> Result:
-    """The run that a downloaded config.json holds.
+    """The run in a downloaded config.json.
 
-    Raises UserError for other content, and for what would read files of this machine.
+    Raises UserError for other content, and for a decoder that would read files of this machine.
     """
-    wrong = f"{repo}: its {CONFIG} is none of push-to-hub"
+    wrong = f"{repo}: its {CONFIG} was not written by push-to-hub"
     try:
         content = parsed(read_bytes(file, RESULT))
         if not isinstance(content, dict) or "run" not in content:
-            raise ValueError("no run in it")
+            raise ValueError("it holds no run")
         result = checked(content["run"])
     except ValueError as error:
         raise UserError(f"{wrong} ({first_line(error)})") from error
@@ -178,17 +178,17 @@ def _endpoint() -> str | None:
 def _download(repo: str, name: str, revision: str | None, cache: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    found = _asked(
+    path = _request(
         repo,
         lambda: hf_hub_download(
             repo, name, revision=revision, cache_dir=cache, endpoint=_endpoint()
         ),
     )
-    return Path(found)
+    return Path(path)
 
 
-def _asked(repo: str, request: Callable[[], Done]) -> Done:
-    """``request`` of the hub. Raises UserError that says what the hub answered, and the remedy."""
+def _request(repo: str, request: Callable[[], Reply]) -> Reply:
+    """``request()``. Raises UserError with the hub's answer and the remedy if it fails."""
     from huggingface_hub import errors
 
     where = _endpoint() or "the hub"
@@ -202,11 +202,11 @@ def _asked(repo: str, request: Callable[[], Done]) -> Done:
         raise UserError(f"{repo}: not uploaded by push-to-hub ({first_line(error)})") from error
     except errors.OfflineModeIsEnabled as error:
         raise UserError("HF_HUB_OFFLINE is set: unset it to reach the hub") from error
-    except Exception as error:  # of requests, httpx and the hub's own
+    except Exception as error:  # requests, httpx and the hub's client raise their own
         status = _status(error)
         if status in (401, 403):
             hint = "log in (hf auth login, or HF_TOKEN) with an account that may do this"
-            # the hub answers 401 for what does not exist, too
+            # the hub also answers 401 for a repository that does not exist
             raise UserError(
                 f"{repo}: {where} answers {status}: check the name, or {hint}"
             ) from error

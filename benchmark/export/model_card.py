@@ -1,4 +1,4 @@
-"""A model card: what a hub shows of a trained network, and reads from its front matter."""
+"""A model card: the page that a hub shows of a trained network, with front matter it reads."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 def model_card(result: Result, facts: Mapping[str, Any], repo: str, wiring: str = "") -> str:
     """The card of a finished run as Markdown with YAML front matter.
 
-    wiring: name of the file beside it that wires the decoder.
+    wiring: name of the decoder's wiring file beside the card; "" without one.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True,
@@ -42,7 +42,7 @@ def model_card(result: Result, facts: Mapping[str, Any], repo: str, wiring: str 
 
 
 def _front_matter(result: Result, repo: str) -> dict[str, Any]:
-    """No licence: the one of the data is not the network's to give."""
+    """Without a licence: the data's licence need not be the network's."""
     config = result.config
     tasks = config.tasks
     tags = ["sparsemask", "dense-prediction", *tasks, str(config.backbone), config.decoder]

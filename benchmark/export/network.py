@@ -1,4 +1,4 @@
-"""The network that is exported: fused, normalised, without branches that depend on sizes."""
+"""The network to export: fused, with normalisation, without branches that depend on sizes."""
 
 import copy
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from models.predictor import DensePredictor
 from tasks.base import Task
 
 
-class Shipped(nn.Module):
-    """Images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W] by task, from ``model`` fused.
+class ExportableNetwork(nn.Module):
+    """Fused ``model``: images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W] by task.
 
-    postprocessing: predictions [B, H, W] in the task's unit instead; with ``both``, these and the
-    logits as ``TASK/logits``.
+    postprocessing: return predictions [B, H, W] in the task's unit instead. both: also return the
+    logits, as ``TASK/logits``.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Shipped(nn.Module):
             parameter.requires_grad_(False)
         self.tasks = {task.name: task for task in tasks} if postprocessing else {}
         self.both = both
-        decided = list(self.tasks) or list(model.heads)
-        self.outputs = decided + ([f"{name}/logits" for name in decided] if both else [])
+        names = list(self.tasks) or list(model.heads)
+        self.outputs = names + ([f"{name}/logits" for name in names] if both else [])
         self.divisor = model.size_divisor
         self.deepest = max(spec.stride for spec in model.backbone.features)
         self.fixed_size = model.backbone.fixed_size
@@ -57,14 +57,14 @@ class Shipped(nn.Module):
             name: F.interpolate(y, size=size, mode="bilinear", align_corners=True)
             for name, y in self.net.maps(x).items()
         }
-        if self.divisor > 1:  # a slice would ask whether it is the whole
+        if self.divisor > 1:  # a slice would branch on whether it is the whole map
             top, left = (torch.arange(side, device=x.device) for side in (height, width))
             logits = {
                 name: y.index_select(2, top).index_select(3, left) for name, y in logits.items()
             }
         if not self.tasks:
             return logits
-        found = {name: task.predict(logits[name]) for name, task in self.tasks.items()}
+        outputs = {name: task.predict(logits[name]) for name, task in self.tasks.items()}
         if self.both:
-            found |= {f"{name}/logits": y for name, y in logits.items()}
-        return found
+            outputs |= {f"{name}/logits": y for name, y in logits.items()}
+        return outputs

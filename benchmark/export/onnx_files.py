@@ -1,4 +1,4 @@
-"""ONNX files: names of their axes, metadata, and running them by onnxruntime on the CPU."""
+"""ONNX files: axis names, metadata, and running them with onnxruntime on the CPU."""
 
 import json
 import re
@@ -16,7 +16,7 @@ AXES = {0: "batch", 2: "height", 3: "width"}
 class OnnxNetwork(nn.Module):
     """A file run by onnxruntime on the CPU, with as many threads as torch uses now.
 
-    Images [B, 3, H, W] → outputs by name, as ``exporting.Shipped`` returns them.
+    Images [B, 3, H, W] → outputs by name, as ``ExportableNetwork`` returns them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,7 +26,7 @@ class OnnxNetwork(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what fails is raised too
+        options.log_severity_level = 4  # errors are raised anyway
         self.session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
@@ -37,15 +37,15 @@ class OnnxNetwork(nn.Module):
         return dict(self.session.get_modelmeta().custom_metadata_map)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        found = self.session.run(self.outputs, {"images": images.contiguous().numpy()})
+        outputs = self.session.run(self.outputs, {"images": images.contiguous().numpy()})
         return {
             name: torch.from_numpy(np.asarray(y))
-            for name, y in zip(self.outputs, found, strict=True)
+            for name, y in zip(self.outputs, outputs, strict=True)
         }
 
 
 def name_axes(model: Any) -> None:
-    """Call the dynamic axes of a ModelProto batch, height and width, not s34, s14 and s54."""
+    """Rename a ModelProto's dynamic axes from s34, s14, s54 to batch, height, width."""
     (images,) = model.graph.input
     names = {
         dim.dim_param: AXES[axis]
@@ -62,7 +62,7 @@ def name_axes(model: Any) -> None:
 
 
 def drop_places(model: Any) -> None:
-    """Take out of a ModelProto which lines of which files its nodes come from."""
+    """Remove from a ModelProto the source files and lines of its nodes."""
     for graph in (model.graph, *model.functions):
         for value in (graph, *graph.node, *graph.value_info):
             del value.metadata_props[:]
@@ -70,21 +70,21 @@ def drop_places(model: Any) -> None:
 
 
 def set_metadata(model: Any, metadata: Mapping[str, str]) -> None:
-    """Put texts into a ModelProto's ``metadata_props``, in place of those of the same names."""
-    kept = {p.key: p.value for p in model.metadata_props} | dict(metadata)
+    """Set texts of a ModelProto's ``metadata_props``; other names stay."""
+    texts = {p.key: p.value for p in model.metadata_props} | dict(metadata)
     del model.metadata_props[:]
-    for key, value in kept.items():
+    for key, value in texts.items():
         model.metadata_props.add(key=key, value=value)
 
 
 def drop_outputs(model: Any, ending: str) -> None:
-    """Make a ModelProto's outputs whose names end so inner values."""
-    kept = [output for output in model.graph.output if not output.name.endswith(ending)]
+    """Turn a ModelProto's outputs whose names end with ``ending`` into inner values."""
+    others = [output for output in model.graph.output if not output.name.endswith(ending)]
     del model.graph.output[:]
-    model.graph.output.extend(kept)
+    model.graph.output.extend(others)
 
 
 def read_metadata(path: Path, name: str) -> dict[str, Any]:
-    """The JSON that a file holds as ``name``."""
-    found: dict[str, Any] = json.loads(OnnxNetwork(path).metadata[name])
-    return found
+    """The JSON metadata that a file holds under ``name``."""
+    content: dict[str, Any] = json.loads(OnnxNetwork(path).metadata[name])
+    return content

@@ -1,4 +1,4 @@
-"""Static int8 of an ONNX file, calibrated on the data, and what it costs in accuracy."""
+"""Static int8 of an ONNX file, calibrated on training images, and its scores."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ from datasets.pipeline import Resized, open_split
 from tasks.base import Task
 
 QUANTIZED = ("Conv", "Gemm", "MatMul", "Relu", "Clip")
-"""What is computed in int8. With activations, a convolution's range is what they leave of it."""
+"""Operators in int8. With Relu and Clip, a convolution's range is that of its activation."""
 
 
 class _Images:
-    """The images of a split, one a batch, as onnxruntime's calibration reads them."""
+    """The images of a split in batches of one, as onnxruntime's calibration reads them."""
 
     def __init__(self, data: Resized, listener: Listener) -> None:
         listener.begin("calibrate", len(data))
@@ -37,7 +37,7 @@ class _Images:
 
 
 def quantize(source: Path, target: Path, data: Resized, listener: Listener) -> None:
-    """Write the ONNX file ``source`` in int8 as ``target``, ranges calibrated on ``data``."""
+    """Write the ONNX file ``source`` in int8 as ``target``; calibrate ranges on ``data``."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -57,35 +57,35 @@ def quantize(source: Path, target: Path, data: Resized, listener: Listener) -> N
 
 
 def open_data(config: ResolvedRun, tasks: Sequence[Task], split: str, limit: int | None) -> Resized:
-    """A split of the run's data at the run's image size, targets as they are."""
+    """A split of the run's data: images at the run's size, targets at their own."""
     targets = [task.target for task in tasks]
     part = open_split(config.dataset, config.data, targets, config.image_size, split, limit)
     return Resized(part, config.image_size, targets, targets=False)
 
 
 class _Logits(nn.Module):
-    """A network whose outputs ``TASK/logits`` are called TASK, as the evaluation reads them."""
+    """Renames a network's outputs ``TASK/logits`` to TASK, as the evaluation expects."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        found: Mapping[str, Tensor] = self.net(images)
-        inner = {n.removesuffix("/logits"): y for n, y in found.items() if n.endswith("/logits")}
-        return inner or dict(found)
+        outputs: Mapping[str, Tensor] = self.net(images)
+        logits = {n.removesuffix("/logits"): y for n, y in outputs.items() if n.endswith("/logits")}
+        return logits or dict(outputs)
 
 
 def score(
     checkpoint: Checkpoint, net: nn.Module, data: Resized, listener: Listener
 ) -> dict[str, dict[str, float]]:
-    """The metrics that tables show, by task, of a network that returns logits."""
+    """Scores, by task and metric, that tables show of ``net``, which returns logits."""
     config = checkpoint.config.model_copy(update={"device": "cpu", "amp": False})
     accumulators = {task: task.accumulator() for task in checkpoint.tasks}
     evaluate(config, _Logits(net), accumulators, data, listener)
-    found = {}
+    scores = {}
     for task, accumulator in accumulators.items():
         metrics = metrics_of(accumulator)
-        shown = [accumulator.key(name) for name in task.columns]
-        found[task.name] = {name: metrics[name] for name in shown}
-    return found
+        columns = [accumulator.key(name) for name in task.columns]
+        scores[task.name] = {name: metrics[name] for name in columns}
+    return scores

@@ -1,4 +1,4 @@
-"""What `export` found, as tables for a terminal: errors by shape, the loss by int8."""
+"""Tables of `export` for a terminal: errors by shape, scores before and after int8."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from tasks.metrics.names import metric_title
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
-    """The largest error beside PyTorch for each shape."""
+    """The largest difference from PyTorch for each shape."""
     table = Table("images", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("largest error", justify="right")
     for check in checks:
@@ -22,7 +22,7 @@ def checks_table(checks: Sequence[Check]) -> Table:
 
 
 def loss_table(int8: Mapping[str, Any]) -> Table:
-    """The metrics of both files and their difference, and how large they are."""
+    """Metrics of the float32 and the int8 file, their differences, and the files' sizes."""
     sizes = int8["bytes"]
     table = Table(
         "metric",

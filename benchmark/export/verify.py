@@ -1,4 +1,4 @@
-"""An exported file beside PyTorch on several shapes."""
+"""Compare an exported file with PyTorch on several shapes."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,15 @@ from models.predictor import DensePredictor
 from tasks.base import Task
 
 TOLERANCE = 1e-4
-"""Of the largest value of an output, the error that rounding explains."""
+"""Error that rounding explains, as a share of the output's largest value."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A file beside PyTorch on images of ``shape``: the largest absolute error, and whether it is
-    no more than rounding."""
+    """Comparison of a file with PyTorch on random images of ``shape`` (batch, height, width).
+
+    error: the largest absolute difference. passed: it is no more than rounding.
+    """
 
     shape: Shape
     error: float
@@ -25,7 +27,7 @@ class Check:
 
 
 def own_rounding(model: DensePredictor, shape: Shape) -> float:
-    """How far 32 bits are from 64 in the network's logits of random images, at most."""
+    """Largest difference of the logits in float32 from those in float64, on random images."""
     images = torch.rand(shape[0], 3, *shape[1:], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         exact = copy.deepcopy(model).double()(images.double())
@@ -39,10 +41,10 @@ def checks(
     shapes: Sequence[Shape],
     postprocessing: bool = False,
 ) -> Iterator[Check]:
-    """``run`` beside ``reference`` on random images of each shape.
+    """Compare ``run`` with ``reference`` on random images of each shape.
 
-    Of a class map the error is by how much the network's own logits prefer its class, so that ties
-    which rounding decides are none. Raises ValueError for outputs of other names or shapes.
+    The error of a class map is the reference's largest logit minus its logit of the file's class,
+    so that a tie is no error. Raises ValueError for outputs of other names or shapes.
     """
     reference = reference.cpu().eval()
     for index, shape in enumerate(shapes):
@@ -54,17 +56,17 @@ def checks(
         for task in tasks:
             if task.name not in outputs:
                 raise ValueError(f"no output {task.name}: only {', '.join(outputs)}")
-            found, expected = outputs[task.name], logits[task.name]
+            output, expected = outputs[task.name], logits[task.name]
             if postprocessing:
                 expected = task.predict(expected)
-            if found.shape != expected.shape:
+            if output.shape != expected.shape:
                 raise ValueError(
-                    f"{task.name} has shape {tuple(found.shape)}, not {tuple(expected.shape)}"
+                    f"{task.name} has shape {tuple(output.shape)}, not {tuple(expected.shape)}"
                 )
             if not expected.is_floating_point():
                 expected = logits[task.name].amax(1)
-                found = logits[task.name].gather(1, found[:, None].long())[:, 0]
-            error = float((found - expected).abs().max())
+                output = logits[task.name].gather(1, output[:, None].long())[:, 0]
+            error = float((output - expected).abs().max())
             limit = TOLERANCE * float(expected.abs().max()) + 1e-6
             worst, passed = max(worst, error), passed and error <= limit
         yield Check(shape, worst, passed)

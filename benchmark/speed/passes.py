@@ -106,7 +106,7 @@ def _onnx_files(
     Says in a row's ``onnx_error`` why there is none.
     """
     from benchmark.export.formats import sizes_of, write
-    from benchmark.export.network import Shipped
+    from benchmark.export.network import ExportableNetwork
     from benchmark.export.onnx_files import OnnxNetwork
 
     found: dict[int, nn.Module] = {}
@@ -114,7 +114,7 @@ def _onnx_files(
         for index, one in group.items():
             row, path = rows[index], Path(folder) / f"{index}.onnx"
             try:
-                shipped = Shipped(models[pair(row)], [])
+                shipped = ExportableNetwork(models[pair(row)], [])
                 write(
                     shipped, "onnx", path, sizes_of(shipped, "onnx", tuple(row["image_size"])), {}
                 )

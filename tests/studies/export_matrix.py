@@ -18,8 +18,8 @@ import torch
 
 from benchmark.experiment.network import NetworkSpec
 from benchmark.export import formats as exporting
-from benchmark.export.formats import FORMATS, METADATA, opened, sizes_of, write
-from benchmark.export.network import Shipped
+from benchmark.export.formats import FORMATS, METADATA, load_exported, sizes_of, write
+from benchmark.export.network import ExportableNetwork
 from benchmark.export.verify import checks
 from common.errors import UserError, reason
 from models.decoders.base import DECODERS
@@ -56,7 +56,7 @@ def rows_of(
         model = network(backbone, decoder)
     except UserError as error:  # a backbone without a stride that the decoder needs
         return [{**pair, "format": None, "impossible": str(error)}]
-    shipped = Shipped(model, [task])
+    shipped = ExportableNetwork(model, [task])
     rows = []
     for form in forms:
         sizes = sizes_of(shipped, form, SIZE if static else None)
@@ -67,7 +67,7 @@ def rows_of(
             write(shipped, form, path, sizes, {METADATA: "{}"})
             row["write_s"] = time.perf_counter() - start
             row["mb"] = path.stat().st_size / 1e6
-            found = list(checks(model, [task], opened(form, path), sizes.shapes(SIZE)))
+            found = list(checks(model, [task], load_exported(form, path), sizes.shapes(SIZE)))
             row["error"] = max(check.error for check in found)
             if not all(check.passed for check in found):
                 row["fault"] = "another result"

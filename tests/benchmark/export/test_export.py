@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from benchmark.export import export as shipping
 from benchmark.export import formats as exporting
-from benchmark.export.formats import METADATA, opened, sizes_of, write
-from benchmark.export.network import Shipped
+from benchmark.export.formats import METADATA, load_exported, sizes_of, write
+from benchmark.export.network import ExportableNetwork
 from benchmark.export.verify import checks
 from benchmark.results.checkpoint import open_checkpoint
 from models.backbones import create_backbone
@@ -80,7 +80,7 @@ def test_a_file_computes_what_the_network_does(
         done = cli("export", "--checkpoint", run, "--format", form, "-o", file, *words)
         assert done.exit_code == 0, done.stderr
         found = open_checkpoint(run)
-        network = opened(form, file)
+        network = load_exported(form, file)
         images = torch.rand(2, 3, 83, 121)  # a size that the command did not try
         with torch.no_grad():
             expected = found.model(images)
@@ -112,10 +112,10 @@ def test_a_file_that_is_wrong_does_not_stay(
     cli: Cli, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wrong(form: str, path: Path) -> Any:
-        run = opened(form, path)
+        run = load_exported(form, path)
         return lambda images: {name: y + 0.1 for name, y in run(images).items()}
 
-    monkeypatch.setattr(shipping, "opened", wrong)
+    monkeypatch.setattr(shipping, "load_exported", wrong)
     file = tmp_path / "a.onnx"
     file.write_text("earlier")
     done = cli("export", "--checkpoint", runs["depth"], "-o", file)
@@ -181,11 +181,11 @@ def test_every_exportable_decoder(
     heads = {task.name: task.channels for task in tasks}
     for name, body in models.items():
         model = DensePredictor(body, create_decoder(decoder, body.features), heads).eval()
-        shipped = Shipped(model, tasks)
+        shipped = ExportableNetwork(model, tasks)
         for form in FORMATS if name == BODIES[0] else ("torchscript",):
             sizes, file = sizes_of(shipped, form, None), tmp_path / form
             write(shipped, form, file, sizes, {METADATA: "{}"})
-            found = list(checks(model, tasks, opened(form, file), sizes.shapes((96, 96))))
+            found = list(checks(model, tasks, load_exported(form, file), sizes.shapes((96, 96))))
             assert len({check.shape for check in found}) >= 4
             assert all(check.passed for check in found), (name, form, found)
 
@@ -195,7 +195,7 @@ def test_a_size_that_is_baked_in_is_seen() -> None:
     body = create_backbone("test_resnet")
     model = DensePredictor(body, create_decoder("fcn", body.features), {"depth": 1}).eval()
     task = Depth(0.5, 10)
-    shipped = Shipped(model, [task], postprocessing=True)
+    shipped = ExportableNetwork(model, [task], postprocessing=True)
     shapes = sizes_of(shipped, "onnx", None).shapes((64, 64))
     assert all(check.passed for check in checks(model, [task], shipped, shapes, True))
 
@@ -214,7 +214,7 @@ def test_of_classes_only_ties_may_differ() -> None:
     body = create_backbone("test_resnet")
     model = DensePredictor(body, create_decoder("fcn", body.features), {"segmentation": 3}).eval()
     task = Segmentation(("a", "b", "c"))
-    shipped = Shipped(model, [task], postprocessing=True)
+    shipped = ExportableNetwork(model, [task], postprocessing=True)
 
     def other(images: Tensor) -> dict[str, Tensor]:
         return {"segmentation": (shipped(images)["segmentation"] + 1) % 3}
@@ -281,8 +281,8 @@ def test_one_that_takes_one_size_says_so(cli: Cli, runs: dict[str, Path], tmp_pa
     file = tmp_path / "a.onnx"
     done = cli("export", "--checkpoint", runs["depth"], "-o", file, "--static")
     assert "takes images of 64×64 only" in done.stdout
-    assert opened("onnx", file)(torch.rand(3, 3, 64, 64))["depth"].shape[0] == 3
-    assert Shipped(open_checkpoint(runs["depth"]).model, []).fixed_size is None
+    assert load_exported("onnx", file)(torch.rand(3, 3, 64, 64))["depth"].shape[0] == 3
+    assert ExportableNetwork(open_checkpoint(runs["depth"]).model, []).fixed_size is None
 
 
 @pytest.mark.slow
