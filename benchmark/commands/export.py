@@ -1,4 +1,4 @@
-"""Commands that hand a trained network on: `export`, `push-to-hub`, `from-hub`."""
+"""Commands that share a trained network: `export`, `push-to-hub`, `from-hub`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from common.errors import UsageError
 from common.files import check_target
 
 if TYPE_CHECKING:
-    from benchmark.export.export import Exported
+    from benchmark.export.export import ExportResult
 
 CHECKPOINT = click.option(
     "--checkpoint",
@@ -47,9 +47,9 @@ def export(
 
     Images [B, 3, H, W], RGB in 0…1, of any size; normalisation is in the network.
     """
-    for option, given in (("--data", data), ("--limit", limit)):
-        if given is not None and not int8:
-            raise UsageError(f"{option} {given}: for --int8 only")
+    for option, value in (("--data", data), ("--limit", limit)):
+        if value is not None and not int8:
+            raise UsageError(f"{option} {value}: for --int8 only")
     check_target(output, "-o")
     quiet()
     import torch
@@ -59,37 +59,37 @@ def export(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    found = open_checkpoint(checkpoint)
+    network = open_checkpoint(checkpoint)
     if data is not None:
-        found.config = found.config.model_copy(update={"data": data})
+        network.config = network.config.model_copy(update={"data": data})
     with progress() as listener:
-        done = write(
-            found, form, output, listener, postprocessing, static, calibrate if int8 else None,
+        result = write(
+            network, form, output, listener, postprocessing, static, calibrate if int8 else None,
             limit,
         )  # fmt: skip
-    _tell(done, found.config.image_size or (0, 0))
+    _print_result(result, network.config.image_size or (0, 0))
     click.echo(f"wrote {output}", err=True)
 
 
-def _tell(done: "Exported", own: tuple[int, int]) -> None:
+def _print_result(result: "ExportResult", own: tuple[int, int]) -> None:
     from benchmark.export.report import checks_table, loss_table
 
-    if done.sizes.static is not None:
-        height, width = done.sizes.static
+    if result.sizes.static is not None:
+        height, width = result.sizes.static
         click.echo(f"takes images of {height}×{width} only, in batches of any size")
     else:
-        click.echo(f"takes images from {done.sizes.smallest} pixels a side up")
-        if min(own) < done.sizes.smallest:
+        click.echo(f"takes images from {result.sizes.smallest} pixels a side up")
+        if min(own) < result.sizes.smallest:
             click.echo(f"for the run's own {own[0]}×{own[1]}: --static, or another --format")
     console = console_of_width(100)
-    console.print(checks_table(done.checks))
-    if done.int8 is not None:
-        console.print(loss_table(done.int8))
+    console.print(checks_table(result.checks))
+    if result.int8 is not None:
+        console.print(loss_table(result.int8))
 
 
 @click.command("push-to-hub")
 @CHECKPOINT
-@click.option("--repo", required=True, metavar="USER/NAME", help="Repository; made if need be.")
+@click.option("--repo", required=True, metavar="USER/NAME", help="Repository; created if missing.")
 @click.option("--private", is_flag=True, help="Make it for your eyes only.")
 def push_to_hub(checkpoint: Path, repo: str, private: bool) -> None:
     """Upload a run: weights, configuration, and a model card with its scores.
