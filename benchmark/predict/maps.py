@@ -1,4 +1,4 @@
-"""Maps of a user's own images by a trained network, as files to work with and to look at."""
+"""Maps of a user's own images by a trained network: values and pictures, as PNG files."""
 
 import io
 from collections import Counter
@@ -20,12 +20,12 @@ from datasets.pipeline import fitted
 
 
 def find_images(paths: Sequence[Path]) -> dict[str, Path]:
-    """The images that ``paths`` name, by the name of their maps; of a folder, those that lie in it.
+    """Image files by the name of their maps; a folder stands for the images directly in it.
 
-    That name is the file's without its ending, with it where two would be alike. Raises UsageError
-    for a path that is not there, for none, and for two files of one name, whose maps would be one.
+    The name is the file's without its suffix, or with it where two files share it. Raises
+    UsageError for a missing path, for no image, and for two files of the same full name.
     """
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
             inside = sorted(
@@ -33,30 +33,30 @@ def find_images(paths: Sequence[Path]) -> dict[str, Path]:
                 for p in path.iterdir()
                 if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
             )
-            found |= dict.fromkeys(inside)
+            images |= dict.fromkeys(inside)
         elif path.is_file():
-            found[path] = None
+            images[path] = None
         else:
             raise UsageError(f"{path}: no such image or folder")
-    if not found:
+    if not images:
         raise UsageError(f"{', '.join(map(str, paths))}: no image in it ({', '.join(SUFFIXES)})")
-    stems = Counter(path.stem for path in found)
-    named: dict[str, Path] = {}
-    for path in found:
+    stems = Counter(path.stem for path in images)
+    by_name: dict[str, Path] = {}
+    for path in images:
         name = path.stem if stems[path.stem] == 1 else path.name
-        if name in named:
+        if name in by_name:
             raise UsageError(
-                f"{named[name]} and {path} would be written as one: predict them into two "
+                f"{by_name[name]} and {path} would be written as one: predict them into two "
                 "folders (-o)"
             )
-        named[name] = path
-    return named
+        by_name[name] = path
+    return by_name
 
 
 class Mapper:
-    """A checkpoint's network on a device, which draws its maps of an image.
+    """Draws the maps of an image by a checkpoint's network on a device.
 
-    Images are resized to the run's size, or with ``original`` taken as they are; the maps always
+    Images are resized to the run's size; with ``original`` they keep their own. The maps always
     have the image's own size.
     """
 
@@ -67,25 +67,25 @@ class Mapper:
         self.info = DATASETS.get(self.config.dataset).info
 
     def pictures(self, image: Tensor) -> dict[str, Picture]:
-        """What is written of every task for an image uint8 [3, H, W], by file suffix."""
+        """Pictures of every task's map of an image uint8 [3, H, W], by file suffix."""
         size = (image.shape[-2], image.shape[-1])
-        taken = image
+        resized = image
         if not self.original:
             whole = Sample(image, {}, "")
-            taken = fitted(whole, self.config.image_size, self.info.turned, False).image
+            resized = fitted(whole, self.config.image_size, self.info.turned, False).image
         with torch.inference_mode():
-            pixels = taken.to(self.device).float() / 255
+            pixels = resized.to(self.device).float() / 255
             maps = predict(self.model, self.tasks, pixels, size, self.views)
-        found: dict[str, Picture] = {}
+        pictures: dict[str, Picture] = {}
         for task in self.tasks:
-            found |= task.maps(image, maps[task.name].cpu(), self.info.palette)
-        return found
+            pictures |= task.maps(image, maps[task.name].cpu(), self.info.palette)
+        return pictures
 
 
 def predict_images(
     mapper: Mapper, images: Mapping[str, Path], output: Path, listener: Listener
 ) -> int:
-    """Write maps of ``images``, by name, into ``output``. Returns how many could not be read."""
+    """Write maps of ``images``, by name, into ``output``. Returns the number of unreadable ones."""
     failed = 0
     listener.begin("predict", len(images))
     for name, path in images.items():

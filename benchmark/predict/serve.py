@@ -1,4 +1,4 @@
-"""A web page that takes an image and shows a network's maps of it. Keeps nothing."""
+"""A web page that takes an image and shows a network's maps of it; it stores nothing."""
 
 import base64
 import hashlib
@@ -33,7 +33,7 @@ Draw = Callable[[Tensor], Mapping[str, Picture]]
 
 
 class Limits(NamedTuple):
-    """Of an upload: bytes, pixels, and seconds that it may take to arrive."""
+    """Limits of an upload: bytes, pixels, and seconds until it has arrived."""
 
     size: int = 10_000_000
     pixels: int = 16_000_000
@@ -41,7 +41,7 @@ class Limits(NamedTuple):
 
 
 class Refused(Exception):
-    """An upload that is not taken: the status of the answer, and why, in a line."""
+    """An upload is refused: the HTTP status, and the reason in one line."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -49,10 +49,10 @@ class Refused(Exception):
 
 
 def application(draw: Draw, title: str, limits: Limits, host: str) -> Starlette:
-    """GET / is a form; POST / takes its ``image`` and answers with what ``draw`` makes of it.
+    """GET / is a form; POST / takes its ``image`` and answers with the pictures of ``draw``.
 
-    host: what the page is reached by; with a local one, other names are refused, so that no other
-    page can reach this one under a name of its own.
+    host: address of the page. A local one refuses requests for other host names, which prevents
+    DNS rebinding by other pages.
     """
     templates = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
@@ -66,7 +66,7 @@ def application(draw: Draw, title: str, limits: Limits, host: str) -> Starlette:
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
     }
-    one = anyio.CapacityLimiter(1)  # a second network would only slow the first
+    one = anyio.CapacityLimiter(1)  # a second image would only slow the first
 
     def page(status: int, error: str = "", name: str = "", **pictures: str) -> HTMLResponse:
         html = templates.get_template("serve.html.j2").render(
@@ -88,7 +88,7 @@ def application(draw: Draw, title: str, limits: Limits, host: str) -> Starlette:
                 pictures = await anyio.to_thread.run_sync(_drawn, draw, name, content, limits)
         except Refused as error:
             return page(error.status, str(error))
-        except Exception as error:  # of a network, memory most of all
+        except Exception as error:  # memory most of all
             return page(500, f"the network failed: {reason(error)}")
         return page(200, name=name, **pictures)
 
@@ -101,19 +101,19 @@ def application(draw: Draw, title: str, limits: Limits, host: str) -> Starlette:
 
 
 async def _uploaded(request: Request, limits: Limits) -> tuple[str, bytes]:
-    """Name and content of the form's image, counted as it arrives."""
-    seen, most = 0, limits.size + 10_000  # what a form adds
+    """Name and content of the form's image; its size is checked while it arrives."""
+    received, most = 0, limits.size + 10_000  # for the rest of the form
     too_large = Refused(413, f"the file is larger than {limits.size / 1e6:g} MB")
 
     async def receive() -> Message:
-        nonlocal seen
+        nonlocal received
         message = await request.receive()
-        seen += len(message.get("body", b""))
-        if seen > most:
-            # a browser shows an answer only after it has sent all: a while is listened to
-            while message.get("more_body") and seen < 20 * most:
+        received += len(message.get("body", b""))
+        if received > most:
+            # a browser shows the answer only after it has sent all: read on for a while
+            while message.get("more_body") and received < 20 * most:
                 message = await request.receive()
-                seen += len(message.get("body", b""))
+                received += len(message.get("body", b""))
             raise too_large
         return message
 
@@ -137,17 +137,20 @@ async def _uploaded(request: Request, limits: Limits) -> tuple[str, bytes]:
 
 
 def _drawn(draw: Draw, name: str, content: bytes, limits: Limits) -> dict[str, str]:
-    """The image and its maps as PNG in base64, by suffix. Raises Refused for what is no image."""
+    """The image and its maps as PNG in base64, by suffix. Raises Refused if it is no image."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             width, height = picture.size
     except Image.DecompressionBombError:
         raise Refused(413, f"{name}: more than {limits.pixels / 1e6:g} megapixels") from None
-    except Exception:  # of bytes that are no image, anything
+    except Exception:  # PIL raises almost anything for bytes that are no image
         raise Refused(415, f"{name}: not an image of {', '.join(FORMATS)}") from None
     if width * height > limits.pixels:
-        seen = f"{width}×{height} pixels are more than {limits.pixels / 1e6:g} megapixels"
-        raise Refused(413, f"{name}: {seen}: reduce the image")
+        raise Refused(
+            413,
+            f"{name}: {width}×{height} pixels are more than {limits.pixels / 1e6:g} megapixels: "
+            "reduce the image",
+        )
     with tempfile.NamedTemporaryFile(prefix="serve-") as file:
         file.write(content)
         file.flush()
@@ -155,5 +158,5 @@ def _drawn(draw: Draw, name: str, content: bytes, limits: Limits) -> dict[str, s
             image = read_any_image(Path(file.name))
         except DataError as error:
             raise Refused(415, str(error).replace(file.name, name)) from None
-    found = {"image": Image.fromarray(image.permute(1, 2, 0).numpy()), **draw(image)}
-    return {key: base64.b64encode(png(picture)).decode() for key, picture in found.items()}
+    pictures = {"image": Image.fromarray(image.permute(1, 2, 0).numpy()), **draw(image)}
+    return {key: base64.b64encode(png(picture)).decode() for key, picture in pictures.items()}
