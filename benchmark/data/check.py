@@ -1,7 +1,7 @@
-"""Every sample of a data set read once: what is wrong, what looks wrong, what the data are like.
+"""Read every sample of a data set once; collect problems, warnings and statistics.
 
-Problems make the check fail: files that are missing, damaged or out of range, and images that two
-splits share, since what was trained on must not be scored. Warnings do not: counts other than the
+Problems make the check fail: missing or damaged files, values out of range, and images that two
+splits share, since training images must not be scored. Warnings do not: counts other than the
 published ones, an image twice in one split, ground truth that looks odd.
 """
 
@@ -31,7 +31,7 @@ from datasets.pipeline import opener
 
 @dataclass
 class ImageStatistics:
-    """Sizes and colours of a split's images; colours are counted exactly, by value."""
+    """Sizes and colours of a split's images. values: counts [channel, value]."""
 
     sizes: Counter[str] = field(default_factory=Counter)
     values: Any = field(default_factory=lambda: np.zeros((3, 256), np.int64))
@@ -42,10 +42,7 @@ class ImageStatistics:
             counts += np.bincount(channel.ravel(), minlength=256)
 
     def summary(self) -> dict[str, Any]:
-        """mean, std: of red, green and blue in 0…1, as ``--mean`` and ``--std`` take them.
-
-        None without an image.
-        """
+        """Counts by size; mean and std of red, green and blue in 0…1, None without images."""
         if not self.sizes:
             return {"image_sizes": {}, "mean": None, "std": None}
         weights = self.values / self.values.sum(1, keepdims=True)
@@ -61,18 +58,18 @@ class ImageStatistics:
 
 @dataclass
 class Check:
-    """What is found as samples pass by. seen: hash of an image → where it was met first."""
+    """The check's state. first_met: hash of an image → its first split, index and name."""
 
     info: DatasetInfo
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    seen: dict[bytes, tuple[str, int, str]] = field(default_factory=dict)
+    first_met: dict[bytes, tuple[str, int, str]] = field(default_factory=dict)
 
     def split(
         self, split: str, data: DenseDataset, tasks: Sequence[str], listener: Listener
     ) -> set[str]:
-        """Read all samples for ``tasks``; images only once. Returns whose targets it met."""
+        """Read all samples for ``tasks``; check images once. Returns the tasks with targets."""
         first = split not in self.splits
         images = ImageStatistics()
         targets: dict[str, TargetStatistics] = {}
@@ -120,10 +117,11 @@ class Check:
     def _compare(self, split: str, index: int, sample: Sample) -> None:
         pixels = sample.image.numpy()
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, person=_shape(pixels)).digest()
-        other, number, name = self.seen.setdefault(digest, (split, index, sample.name))
+        other, number, name = self.first_met.setdefault(digest, (split, index, sample.name))
         if other != split:
-            seen = f"{split}: {sample.name}: the same image as {name} of {other}"
-            self.problems.append(f"{seen}: leave one out")
+            self.problems.append(
+                f"{split}: {sample.name}: the same image as {name} of {other}: leave one out"
+            )
         elif number != index:
             self.warnings.append(f"{split}: {sample.name}: the same image as {name}")
 
@@ -133,37 +131,37 @@ def _shape(pixels: np.ndarray) -> bytes:
 
 
 def check(name: str, root: Path | None, tasks: Sequence[str], listener: Listener) -> dict[str, Any]:
-    """Read every sample of ``tasks`` in every split of data set ``name``; problems are collected.
+    """Read every sample of ``tasks`` in every split of data set ``name``.
 
     Returns ``problems`` and ``warnings`` as texts, numbers by split, and the training images' mean
-    and std. Raises UsageError for what was asked wrongly, DataError where nothing can be read.
+    and std. Raises UsageError for wrong arguments, DataError if nothing can be read.
     """
     dataset, facts = opener(name, root)
-    found = Check(DATASETS.get(name).info)
+    result = Check(DATASETS.get(name).info)
     for split in dataset.available_splits(root):
         done: set[str] = set()
         for task in tasks:
             if task in done:
                 continue
             try:
-                with warnings.catch_warnings():  # of counts: they are in the report
+                with warnings.catch_warnings():  # the report has the counts
                     warnings.simplefilter("ignore")
                     data, missing = dataset.survey(root, split, task, **facts)
             except DataError as error:
-                found.problems.append(str(error))
-                found.closed(split)
+                result.problems.append(str(error))
+                result.closed(split)
                 continue
-            found.problems += map(str, missing)
+            result.problems += map(str, missing)
             left = [other for other in tasks if other not in done]
-            done |= found.split(split, data, left, listener)
-    train = found.splits.get("train", {})
+            done |= result.split(split, data, left, listener)
+    train = result.splits.get("train", {})
     return {
         "dataset": name,
         "data": None if root is None else str(root),
         "tasks": list(tasks),
-        "problems": list(dict.fromkeys(found.problems)),
-        "warnings": list(dict.fromkeys(found.warnings)),
+        "problems": list(dict.fromkeys(result.problems)),
+        "warnings": list(dict.fromkeys(result.warnings)),
         "mean": train.get("mean"),
         "std": train.get("std"),
-        "splits": found.splits,
+        "splits": result.splits,
     }

@@ -1,4 +1,4 @@
-"""A data set's folder, decoded and resized once, into one HDF5 file."""
+"""Decode and resize a data set's folder once, into one HDF5 file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,10 +24,10 @@ def pack(
 ) -> int:
     """Write every split of data set ``name`` with the targets of ``tasks`` to ``output``.
 
-    Images get ``size`` (height, width), and so do targets that are trained on; the others keep
-    their resolution, at which scores are taken. Returns the number of samples. Raises UsageError
-    for an ``output`` that exists (unless ``overwrite``) or is not called .h5, DataError for a
-    damaged sample, UserError if ``output`` cannot be written; what was there then stays.
+    Images and training targets are resized to ``size`` (height, width); other targets keep the
+    resolution at which they are scored. Returns the number of samples. Raises UsageError if
+    ``output`` exists (unless ``overwrite``) or is not called .h5, DataError for a damaged sample,
+    UserError if ``output`` cannot be written; an earlier file then stays.
     """
     _check_output(output, overwrite)
     info = DATASETS.get(name).info
@@ -59,21 +59,23 @@ def pack(
 
 def _check_output(output: Path, overwrite: bool) -> None:
     if output.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"-o {output}: call the file .h5, by which --data knows it")
+        raise UsageError(f"-o {output}: call the file .h5, which --data recognises")
     check_target(output, "-o")
     if output.exists() and not overwrite:
-        raise UsageError(f"-o {output}: is there: name another file, or replace it by --overwrite")
+        raise UsageError(f"-o {output}: exists: name another file, or replace it by --overwrite")
 
 
 def _merged(sources: Mapping[str, DenseDataset], index: int) -> Sample:
-    """Sample ``index`` with the target of every task, of which one source may hold several."""
+    """Sample ``index`` with the target of every task; one source may hold several."""
     sample = next(iter(sources.values()))[index]
     targets = {}
     for task, data in sources.items():
         other = sample if task in sample.targets else data[index]
         if (other.name, len(data)) != (sample.name, len(next(iter(sources.values())))):
-            seen = f"{task} has other samples than {one_of(t for t in sources if t != task)}"
-            raise DataError(f"{seen}: pack each --task into a file of its own")
+            others = one_of(t for t in sources if t != task)
+            raise DataError(
+                f"{task} has other samples than {others}: pack each --task into a file of its own"
+            )
         if task not in other.targets:
             raise DataError(f"{sample.name}: no {task}: pack each --task into a file of its own")
         targets[task] = other.targets[task]

@@ -19,10 +19,10 @@ GAP = 4
 def contact_sheet(
     config: ResolvedRun, split: str, count: int, targets: Sequence[str] = ()
 ) -> bytes:
-    """A PNG: a row for each sample, with its image, targets, and both after augmentation.
+    """A PNG with a row for each sample: image, targets, and both after augmentation.
 
-    config: resolved. targets: their names; default: the task's own. Without augmentation if
-    several targets are asked for.
+    count: number of samples, spread over the split. targets: their names; default: the task's own.
+    With several targets, rows have no augmentation. Raises UsageError for an unknown target.
     """
     part = open_split(config.dataset, config.data, config.task, config.image_size, split)
     names = list(targets) or [config.task]
@@ -41,8 +41,8 @@ def contact_sheet(
         tiles = [image.permute(1, 2, 0).numpy()]
         tiles += [TARGETS.get(n)().draw(m, palette) for n, m in maps.items()]
         if len(names) == 1:
-            moved, changed = augment(image[None].float() / 255, {n: maps[n][None] for n in names})
-            tiles.append((moved[0].permute(1, 2, 0) * 255).to(torch.uint8).numpy())
+            images, changed = augment(image[None].float() / 255, {n: maps[n][None] for n in names})
+            tiles.append((images[0].permute(1, 2, 0) * 255).to(torch.uint8).numpy())
             tiles += [TARGETS.get(n)().draw(m[0], palette) for n, m in changed.items()]
         rows.append(tiles)
     height = max(tile.shape[0] for tiles in rows for tile in tiles) + GAP

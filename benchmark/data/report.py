@@ -10,11 +10,11 @@ from rich.table import Table
 from common.words import cell
 
 SIZES = 3
-"""Image sizes that are named, the most frequent ones."""
+"""Number of image sizes that are listed, the most frequent first."""
 
 
 def print_check(report: Mapping[str, Any], console: Console) -> None:
-    """Tables of the splits and of each target; then problems and warnings, all of them."""
+    """Print tables of the splits and of each target, then all problems and warnings."""
     splits = report["splits"]
     if splits:
         console.print(_table(report["dataset"], splits, {n: _facts(s) for n, s in splits.items()}))
@@ -61,7 +61,7 @@ def _facts(split: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _flat(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Facts as text; of a table in it every row, after its title."""
+    """Facts as pairs of texts; a nested table gives its title, then its rows."""
     for name, value in summary.items():
         if isinstance(value, Mapping):
             yield name, ""

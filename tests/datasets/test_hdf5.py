@@ -190,7 +190,7 @@ def test_command_packs_and_never_overwrites_unasked(cli, camvid: Path, tmp_path:
     again = cli(*words)
     assert again.exit_code == 2
     assert line(again) == (
-        f"error: -o {path}: is there: name another file, or replace it by --overwrite"
+        f"error: -o {path}: exists: name another file, or replace it by --overwrite"
     )
     assert cli(*words, "--overwrite", "--compression", "lzf").exit_code == 0
     assert len(opened(path)["train"]) == 6
