@@ -1,4 +1,4 @@
-"""Scoring: predictions at the ground truth's own resolution, through the task's metrics."""
+"""Score predictions at the ground truth's own resolution with the tasks' metrics."""
 
 from collections.abc import Iterable, Mapping
 
@@ -24,16 +24,16 @@ PLAIN = Views()
 
 
 def replicates_of(accumulator: Accumulator, task: Task) -> dict[str, Floats]:
-    """The bootstrap replicates of the metrics that a table shows, by their name in a result."""
+    """Bootstrap replicates of the metrics that a table shows, by their name in a result."""
     columns = {accumulator.key(name) for name in task.columns}
-    found = {accumulator.key(name): x for name, x in accumulator.replicates().items()}
-    return {name: values for name, values in found.items() if name in columns}
+    replicates = {accumulator.key(name): x for name, x in accumulator.replicates().items()}
+    return {name: values for name, values in replicates.items() if name in columns}
 
 
 def scores_of(
     accumulator: Accumulator, task: Task, protocol: str, replicates: Mapping[str, Floats]
 ) -> TaskScores:
-    """The numbers of ``accumulator``, with the interval of the ranking metric's ``replicates``."""
+    """The metrics of ``accumulator``, with the ranking metric's interval from ``replicates``."""
     columns = [accumulator.key(name) for name in task.columns]
     ends = {name: interval(replicates[name]) for name in columns[:1] if name in replicates}
     infos = {name: task.metric_info(name) for name in columns}
@@ -49,7 +49,7 @@ def scores_of(
 
 
 def metrics_of(accumulator: Accumulator) -> dict[str, float]:
-    """The accumulator's numbers, named with the protocol that they depend on."""
+    """The accumulator's metrics, under names that include their protocol."""
     return {accumulator.key(name): value for name, value in accumulator.compute().items()}
 
 
@@ -61,10 +61,11 @@ def protocol_id(
     original: bool = False,
     missing: int = 0,
 ) -> str:
-    """What makes two scores comparable: ``camvid/segmentation/test/miou/240x320``.
+    """Name of the conditions of a score: ``camvid/segmentation/test/miou/240x320``.
 
-    split: the published name of what was scored, None: what the data set declares. original:
-    images were taken at the files' own resolution. missing: bad samples that were skipped.
+    Scores are comparable if their names are equal. split: published name of the scored split;
+    None: the one that the data set declares. original: images have the files' own resolution.
+    missing: number of bad samples that are skipped.
     """
     split = split or DATASETS.get(config.dataset).info.scored
     size = "original" if original else "x".join(map(str, config.image_size))
@@ -82,11 +83,12 @@ def evaluate(
     listener: Listener | None = None,
     views: Views = PLAIN,
 ) -> None:
-    """Score ``model`` on ``data``, task by task, into ``accumulators``.
+    """Score ``model`` on ``data`` for each task, into ``accumulators``.
 
-    Images are taken as ``data`` hands them out; predictions are compared at the files' resolution.
-    An image without a task's ground truth counts for the others only. Of several processes each
-    scores its share, and all get the whole. Raises DataError where a task has no image to score.
+    Images have the size that ``data`` gives them; predictions are compared at the resolution of the
+    ground truth. An image without a task's ground truth counts for the other tasks only. Each of
+    several processes scores its share; all receive the whole result. Raises DataError if a task has
+    no image to score.
     """
     device = torch.device(config.device)
     model.eval()
@@ -114,12 +116,12 @@ def evaluate(
         for prediction, sample in zip(predictions, targets, strict=True):
             for task, accumulator in accumulators.items():
                 if task.target in sample:
-                    found = prediction[task.name].cpu()
-                    accumulator.update(found, task.truth(sample[task.target]))
+                    prediction_map = prediction[task.name].cpu()
+                    accumulator.update(prediction_map, task.truth(sample[task.target]))
             if listener is not None:
                 listener.step()
     if distributed.size() > 1:
-        _put_together(accumulators, data)
+        _merge_processes(accumulators, data)
     for task, accumulator in accumulators.items():
         try:
             accumulator.require_images()
@@ -128,11 +130,11 @@ def evaluate(
             raise DataError(f"{where}: {error}: look at it with data preview") from error
 
 
-def _put_together(accumulators: Mapping[Task, Accumulator], data: Resized) -> None:
-    """Give every process what all have scored, in the order of the images."""
+def _merge_processes(accumulators: Mapping[Task, Accumulator], data: Resized) -> None:
+    """Merge the scores of all processes, in the order of the images, for each of them."""
     parts = distributed.gathered(({t.name: a for t, a in accumulators.items()}, data.bad))
     for task, accumulator in accumulators.items():
-        whole, *others = (found[task.name] for found, _ in parts)
+        whole, *others = (by_task[task.name] for by_task, _ in parts)
         for other in others:
             whole.merge(other)
         accumulator.adopt(whole)
@@ -148,22 +150,25 @@ def _in_pieces(
     views: Views,
     at_once: int,
 ) -> tuple[list[dict[str, Tensor]], int]:
-    """``_predictions`` of ``at_once`` images, or of as few as memory holds; of how many."""
-    found: list[dict[str, Tensor]] = []
+    """``_predictions`` of ``at_once`` images at a time, or of fewer if memory is short.
+
+    Returns them and the number at a time. Raises UserError if not even one image fits.
+    """
+    predictions: list[dict[str, Tensor]] = []
 
     def next_ones(count: int) -> list[dict[str, Tensor]]:
-        part = slice(len(found), len(found) + count)
+        part = slice(len(predictions), len(predictions) + count)
         return _predictions(model, tasks, images[part], targets[part], views)
 
-    while len(found) < len(images):
+    while len(predictions) < len(images):
         try:
             some, at_once = fitting(next_ones, at_once)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             raise UserError("memory ran out with one image: use a smaller --image-size") from error
-        found += some
-    return found, at_once
+        predictions += some
+    return predictions, at_once
 
 
 def _predictions(
@@ -173,7 +178,7 @@ def _predictions(
     targets: list[dict[str, Tensor]],
     views: Views,
 ) -> list[dict[str, Tensor]]:
-    """Each image's prediction for each task that it has ground truth for, at that one's size."""
+    """Each image's predictions for the tasks of its ground truth, at the ground truth's size."""
     if views != PLAIN:
         sizes = [next(iter(sample.values())).shape for sample in targets]
         return [
@@ -192,7 +197,7 @@ def _predictions(
 
 
 def score_constant(task: Task, train: Resized, test: Resized) -> Constant:
-    """The best constant prediction on the training split, scored on ``test``: the floor."""
+    """The constant that fits ``train`` best, and its metrics on ``test``: the baseline."""
 
     def targets(data: Resized) -> Iterable[Tensor]:
         for index in range(len(data)):

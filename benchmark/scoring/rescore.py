@@ -1,4 +1,4 @@
-"""Scoring a trained network again: other split, data set or size, with flip, scales, windows."""
+"""Score a trained network again: other split, data set or size, with flip, scales, windows."""
 
 import time
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from tasks.base import Task
 
 
 class Rescore(BaseModel):
-    """What ``evaluate`` found: the scores of each task, and what they depend on."""
+    """Result of ``evaluate``: the scores of each task, and what they depend on."""
 
     format: int = 1
     checkpoint: str
@@ -47,51 +47,51 @@ def rescore(
 ) -> Rescore:
     """Score the network of a run's folder or weights file on ``split``.
 
-    changes: fields of its RunConfig that are other now (data set, data, size, device, …). original:
-    take images at the files' own resolution. Raises UsageError for what does not fit the network.
+    changes: fields to replace in its RunConfig (data set, data, size, device, …). original: take
+    images at the files' own resolution. Raises UsageError for options that do not fit the network.
     """
     listener = listener or Silent()
-    found = open_checkpoint(path)
-    config = as_resolved(RunConfig.model_validate({**found.config.model_dump(), **changes}))
+    checkpoint = open_checkpoint(path)
+    config = as_resolved(RunConfig.model_validate({**checkpoint.config.model_dump(), **changes}))
     check_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     info = DATASETS.get(config.dataset).info
-    original = original and not info.built_in  # which is rendered at any size
+    original = original and not info.built_in  # rendered at any size
     size = None if original else config.image_size
     if is_packed(config.data) and (original or split == "train"):
         option = "--image-size original" if original else "--split train"
         raise UsageError(
             f"{option}: {config.data} holds this resized: name the folder by --data instead"
         )
-    check_views(found.model, size, views)
-    scored = make_tasks(config)
-    for trained, asked in zip(found.tasks, scored, strict=True):
-        check_alike(trained, asked, config.dataset)
+    check_views(checkpoint.model, size, views)
+    tasks = make_tasks(config)
+    for trained, task in zip(checkpoint.tasks, tasks, strict=True):
+        check_classes(trained, task, config.dataset)
     part = open_split(
-        config.dataset, config.data, [task.target for task in scored], config.image_size, split,
+        config.dataset, config.data, [task.target for task in tasks], config.image_size, split,
         config.limit,
     )  # fmt: skip
     skips = config.on_bad_sample == "skip"
-    data = Resized(part, size, [task.target for task in scored], targets=False, skips=skips)
-    model = found.model.to(torch.device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = Resized(part, size, [task.target for task in tasks], targets=False, skips=skips)
+    model = checkpoint.model.to(torch.device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     accumulators = {
-        trained: asked.accumulator() for trained, asked in zip(found.tasks, scored, strict=True)
+        trained: task.accumulator() for trained, task in zip(checkpoint.tasks, tasks, strict=True)
     }
     start = time.perf_counter()
     evaluate(config, model, accumulators, data, listener, views)
     scores = {
-        asked.name: scores_of(
+        task.name: scores_of(
             accumulator,
-            asked,
-            protocol_id(config, asked, part.name.replace(" ", "-"), views, original, len(data.bad)),
-            replicates_of(accumulator, asked),
+            task,
+            protocol_id(config, task, part.name.replace(" ", "-"), views, original, len(data.bad)),
+            replicates_of(accumulator, task),
         )
-        for asked, accumulator in zip(scored, accumulators.values(), strict=True)
+        for task, accumulator in zip(tasks, accumulators.values(), strict=True)
     }
     return Rescore(
         checkpoint=str(path),
-        key=found.key,
+        key=checkpoint.key,
         tasks=scores,
         data={
             "images": len(part),
@@ -105,7 +105,7 @@ def rescore(
 
 
 def check_views(model: DensePredictor, size: Size | None, views: Views) -> None:
-    """Raises UsageError where the backbone takes one size only, and other ones would come."""
+    """Raises UsageError if the views have sizes that the backbone does not take."""
     fixed = model.backbone.fixed_size
     if views.window is not None:
         model.check_size(*views.window)
@@ -118,9 +118,9 @@ def check_views(model: DensePredictor, size: Size | None, views: Views) -> None:
         model.check_size(*size)
 
 
-def check_alike(trained: Task, asked: Task, dataset: str) -> None:
-    """Raises UsageError if the network's classes are not those of the data set."""
-    mine, theirs = (getattr(task, "classes", ()) for task in (trained, asked))
+def check_classes(trained: Task, scored: Task, dataset: str) -> None:
+    """Raises UsageError if the network's classes are not the data set's."""
+    mine, theirs = (getattr(task, "classes", ()) for task in (trained, scored))
     if mine != theirs:
         raise UsageError(
             f"--dataset {dataset}: has {len(theirs)} classes ({', '.join(theirs[:3])} …), the "

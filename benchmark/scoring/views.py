@@ -1,4 +1,4 @@
-"""How a trained network is applied to an image: at which size, in which views, in which windows."""
+"""Apply a trained network to an image at a size, in several views, in windows."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +15,10 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Views:
-    """Test-time choices. What they make differs from one plain forward, so that they have a name.
+    """Test-time augmentation; its name is part of a score's protocol.
 
-    flip: the mirrored image too. scales: of the image; the views' activations are averaged. window:
-    larger images are taken in pieces of this size, neighbours sharing at least a third of it.
+    flip: add the mirrored image. scales: of the image; the views' activations are averaged. window:
+    (height, width) of pieces of larger images; neighbours share at least a third.
     """
 
     flip: bool = False
@@ -27,7 +27,7 @@ class Views:
 
     @property
     def name(self) -> str:
-        """What a protocol id says of them: ``+flip+scales0.75,1``; "" for one plain forward."""
+        """Part of a protocol id: ``+flip+scales0.75,1``; "" for one plain forward."""
         scales = ",".join(f"{scale:g}" for scale in self.scales)
         parts = [
             "+flip" if self.flip else "",
@@ -72,13 +72,13 @@ def _views(image: Tensor, views: Views) -> Iterator[tuple[Tensor, float, bool]]:
 
 
 def _windowed(model: nn.Module, image: Tensor, window: Size | None) -> Mapping[str, Tensor]:
-    """Logits of an image [1, 3, h, w] by task, from windows where it is larger than one.
+    """Logits of an image [1, 3, h, w] by task, from windows if it is larger than ``window``.
 
-    Where windows overlap their logits are averaged. A smaller image is padded to the window.
+    Overlapping windows are averaged. A smaller image is padded to the window.
     """
     if window is None:
-        found: dict[str, Tensor] = model(image.contiguous(memory_format=torch.channels_last))
-        return found
+        logits_of: dict[str, Tensor] = model(image.contiguous(memory_format=torch.channels_last))
+        return logits_of
     height, width = image.shape[-2:]
     padded = F.pad(image, (0, max(window[1] - width, 0), 0, max(window[0] - height, 0)))
     sums: dict[str, Tensor] = {}
@@ -96,7 +96,7 @@ def _windowed(model: nn.Module, image: Tensor, window: Size | None) -> Mapping[s
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Where windows of ``side`` begin that cover ``length``, evenly spread."""
+    """First pixels of windows of ``side`` pixels that cover ``length`` evenly."""
     if length <= side:
         return [0]
     step = max(side * 2 // 3, 1)
