@@ -29,7 +29,7 @@ from benchmark.speed.count import NOT_COUNTED, count_macs, count_parameters
 from benchmark.training.batches import check_batch
 from benchmark.training.keeper import EVERY, Keeper
 from benchmark.training.learner import NotFinite, with_readers
-from benchmark.training.network_training import NetworkTraining, validated
+from benchmark.training.network_training import NetworkTraining, validation_key
 from benchmark.training.scalars import NoLog, ScalarLog, scalar_log
 from common import stopping
 from common.errors import DataError, UsageError, UserError, first_line, reason
@@ -175,7 +175,7 @@ class Runner:
             accumulators = {task: task.validator() for task in tasks}
             evaluate(config, network, accumulators, data.val)
             return {
-                validated(tasks, task, name): value
+                validation_key(tasks, task, name): value
                 for task, accumulator in accumulators.items()
                 for name, value in metrics_of(accumulator).items()
                 if "/" not in name
@@ -235,7 +235,7 @@ class Runner:
         log.write(
             result.steps,
             {
-                f"test/{validated(tasks, task, name)}": scores[task.name].metrics[name]
+                f"test/{validation_key(tasks, task, name)}": scores[task.name].metrics[name]
                 for task in tasks
                 for name in scores[task.name].columns
             },

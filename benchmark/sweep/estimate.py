@@ -25,7 +25,7 @@ from benchmark.results.result import Result
 from benchmark.run.data import shared_data
 from benchmark.scoring.evaluate import evaluate, metrics_of, score_constant
 from benchmark.speed.count import count_macs
-from benchmark.training.network_training import NetworkTraining, validated
+from benchmark.training.network_training import NetworkTraining, validation_key
 from common.errors import UserError
 from common.progress import Silent
 from datasets.pipeline import CACHE_BYTES, Resized, Split
@@ -317,7 +317,7 @@ def _measure_one(config: ResolvedRun, splits: Splits, rates: _Rates) -> None:
         fresh = {t: t.validator() if split == "val" else t.accumulator() for t in tasks}
         evaluate(config, net, fresh, parts[split])
         numbers = {
-            validated(tasks, task, name): value
+            validation_key(tasks, task, name): value
             for task, accumulator in fresh.items()
             for name, value in metrics_of(accumulator).items()
         }

@@ -1,4 +1,4 @@
-"""Training batches: order, augmentation, and where a pass stands."""
+"""Training batches: order, augmentation, and the position in a pass."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from models.decoders.base import DecoderInfo
 
 
 class _From(Sampler[list[int]]):
-    """The batches of ``inner`` from number ``first`` on, of each what this process takes."""
+    """This process's share of the batches of ``inner``, from number ``first`` on."""
 
     def __init__(self, inner: BatchSampler) -> None:
         self.inner, self.first = inner, 0
@@ -32,13 +32,11 @@ class _From(Sampler[list[int]]):
 
 
 class Batches:
-    """One pass over ``data`` in random batches, on the run's device; another order each time.
+    """Passes over ``data`` in random batches, on the run's device; each has another order.
 
-    Of several processes each gets its part of every batch.
-
-    A batch: images [B, 3, H, W] in 0…1, and the stacked targets [B, H, W] by name. What does not
-    fill a batch is left out. After ``restore`` the next pass is the rest of the one that ``state``
-    was taken in, or the one after it where nothing is left.
+    A batch: images [B, 3, H, W] in 0…1, and the stacked targets [B, H, W] by name. Each of several
+    processes gets its part of every batch; an incomplete last batch is dropped. After ``restore``
+    the next pass is the rest of the saved one, or the following one if none is left.
     """
 
     def __init__(self, config: Resolved, data: Resized) -> None:
@@ -56,7 +54,7 @@ class Batches:
             persistent_workers=config.workers > 0,
             worker_init_fn=heed_no_interrupt,
             collate_fn=collate_readable,
-            generator=torch.Generator(),  # it draws more or less often with workers or without
+            generator=torch.Generator(),  # the number of draws depends on the workers
             pin_memory=self.device.type == "cuda",
         )
         self._begin, self._taken = self.generator.get_state(), 0
@@ -65,28 +63,29 @@ class Batches:
         return len(self.loader)
 
     def state(self) -> dict[str, Any]:
-        """Where this pass began in the stream of random numbers, and the batches taken of it."""
+        """The random state at the start of this pass, and the number of batches taken from it."""
         return {"begin": self._begin, "taken": self._taken}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a ``state``."""
+        """Continue from a ``state``."""
         self._begin, self._taken = state["begin"], state["taken"]
 
     def _start(self) -> None:
-        """Put the stream of random numbers to where the pass draws its order."""
+        """Set the random state from which the pass draws its order."""
         self.generator.set_state(self._begin)
-        torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # as loaders do
+        # loaders draw one number before the order
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
 
     def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         self._start()
-        if self._taken == len(self):  # the one after it
+        if self._taken == len(self):  # the saved pass is complete
             for _ in self.sampler.inner:
                 pass
             self._begin, self._taken = self.generator.get_state(), 0
             self._start()
         self.sampler.first = self._taken
         for images, targets, bad in self.loader:
-            self.data.bad.update(bad)  # of other processes, which tell what they met
+            self.data.bad.update(bad)  # errors that worker processes report
             stacked = {name: torch.stack([t[name] for t in targets]) for name in targets[0]}
             self._taken += 1
             yield (
@@ -96,7 +95,7 @@ class Batches:
 
 
 def make_augment(config: Resolved) -> Augment:
-    """The augmentation that ``config`` asks for."""
+    """The augmentation of ``config``."""
     return Augment(
         config.image_size, config.crop_size, config.zoom, config.flip, config.colour,
         config.rotate,
@@ -104,9 +103,9 @@ def make_augment(config: Resolved) -> Augment:
 
 
 def check_batch(config: Resolved, info: DecoderInfo, images: int | None) -> None:
-    """Raises UsageError if a training step would have too few images for the decoder.
+    """Raises UsageError if a training step has too few images for the decoder.
 
-    images: in the training split, where that is known.
+    images: number in the training split; None if unknown.
     """
     processes = distributed.asked()
     least = info.min_train_batch * processes

@@ -1,7 +1,7 @@
-"""The state of a training on disk: written while it goes on, found again by the same command.
+"""Saves the state of a training to disk, so that the same command resumes it.
 
-A state is what JSON can hold and tensors, nested as it likes. It lies in one safetensors file, the
-JSON and a digest of everything in the file's header: no pickle, and no damage goes unnoticed.
+A state is nested JSON values and tensors. It is one safetensors file; its header holds the JSON and
+a digest of everything: no pickle, and damage is detected.
 """
 
 import json
@@ -22,12 +22,12 @@ from common.files import whole_file
 from common.progress import Listener, Silent
 
 EVERY = 60.0
-"""Seconds between two saved states, besides one at the end of each epoch."""
+"""Seconds between two saved states; each epoch's end saves one, too."""
 FORMAT = 2
 
 
 class Position(Protocol):
-    """A log that knows how long it is."""
+    """A log that knows its length."""
 
     @property
     def position(self) -> int:
@@ -35,14 +35,13 @@ class Position(Protocol):
 
 
 class Keeper:
-    """Saves a training's state from time to time, the newest two, and finds it again.
+    """Saves a training's state at intervals, keeps the newest two, and loads the newest.
 
-    folder: of the training under way. identity: what must be the same for a state to be of use.
-    every: seconds between two states. device: of the training. log: whose length is part of the
-    state.
+    folder: of the unfinished training. identity: facts that must match for a state to be used.
+    every: seconds between two states. device: of the training. log: its length is saved, too.
 
-    state: the newest that is whole and of this training; None: it begins anew. log_position: that
-    it came with. resumed: the steps at which the training was taken up, over all its processes.
+    state: the newest undamaged one of this training; None: begin anew. log_position: the log's
+    length in that state. resumed: the steps at which the training was resumed so far.
     """
 
     def __init__(
@@ -63,24 +62,24 @@ class Keeper:
         self._damaged = False
         self._spent = 0.0
         self._start = self._saved = time.monotonic()
-        found = distributed.from_lead(self._load() if distributed.lead() else {})
-        self.state: State | None = found.get("training")
+        saved = distributed.from_lead(self._load() if distributed.lead() else {})
+        self.state: State | None = saved.get("training")
         if self.state is None and distributed.lead():
-            _remove_made(folder)  # it must not be taken for what this training makes
+            _remove_made(folder)  # files of another training must not look like this one's
         if self.state is not None:
-            self._spent, self.log_position = found["seconds"], found["log"]
-            self.resumed = [*found["resumed"], found["step"]]
-            self._bad = found["bad"]
+            self._spent, self.log_position = saved["seconds"], saved["log"]
+            self.resumed = [*saved["resumed"], saved["step"]]
+            self._bad = saved["bad"]
 
     def watch(self, bad: Mapping[str, dict[int, str]]) -> None:
-        """Keep with the state what could not be read: reasons by index, by the split's name."""
+        """Save ``bad`` with the state: why samples could not be read, by split and index."""
         for name, reasons in self._bad.items():
             bad[name].update(reasons)
         self._bad = dict(bad)
 
     @property
     def seconds(self) -> float:
-        """That the training has taken, in this process and in those before."""
+        """Seconds of training so far, in this process and in earlier ones."""
         return self._spent + time.monotonic() - self._start
 
     def _load(self) -> State:
@@ -92,7 +91,7 @@ class Keeper:
                 state = unpack(path)
             except UserError as error:
                 self._damaged |= name == FILES[0]
-                other = "the one before is taken" if name == FILES[0] else "it is left out"
+                other = "the one before is used" if name == FILES[0] else "it is left out"
                 self.listener.message(f"{error}: {other}")
                 continue
             if state.get("identity") == self.identity:
@@ -105,7 +104,7 @@ class Keeper:
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write the ``state`` after ``step`` steps; the one before stays beside it.
 
-        Raises UserError if it cannot be written; the one before is then still there.
+        Raises UserError if it cannot be written; earlier states then stay.
         """
         bad: dict[str, dict[int, str]] = {name: {} for name in self._bad}
         for theirs in distributed.gathered(self._bad):
@@ -133,13 +132,14 @@ class Keeper:
     def after_step(
         self, step: int, state: Callable[[], Mapping[str, Any]], due: bool = False
     ) -> None:
-        """Save the state if ``due`` or time. Raises Stopped, with it saved, if a signal waits.
+        """Save the state if ``due`` or ``every`` seconds have passed.
 
-        One of several processes is enough for either.
+        Raises Stopped, with the state saved, if a signal came. Of several processes, all save or
+        stop as soon as one must.
         """
         due = due or time.monotonic() - self._saved >= self.every
         stop, due = distributed.any_of([stopping.wanted(), due], self.device)
         if stop or due:
             self.save(step, state())
-        if stop:  # a signal that came since waits for the next step: nobody has agreed on it
+        if stop:  # a later signal waits for the next step, when all processes agree on it
             stopping.stop(also=True)

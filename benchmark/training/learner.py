@@ -1,4 +1,4 @@
-"""What a training and a search share: batches, optimisers, and steps whose state can be saved."""
+"""Training steps, shared by runs and searches: optimisers, gradients, state."""
 
 import gc
 import math
@@ -20,7 +20,7 @@ LossesOf = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], tuple[Tensor, 
 Result = TypeVar("Result")
 ATTEMPTS = 4
 OTHERS = 1_000_003
-"""Between the seeds of two processes' augmentations."""
+"""Difference between the seeds of two processes' augmentations."""
 
 
 class NotFinite(UserError):
@@ -28,10 +28,10 @@ class NotFinite(UserError):
 
 
 class Learner:
-    """A network and what makes it learn, step by step; all of its state can be saved.
+    """A network with its optimisers and batches; trains step by step, and all state can be saved.
 
-    at_once: images of a batch that go through the network together; fewer than the batch after
-    memory ran out. initial: learning rates of the first optimiser's parameter groups.
+    at_once: images that go through the network together; fewer than a batch after memory ran out.
+    initial: learning rates of the first optimiser's parameter groups.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Learner:
     ) -> None:
         """Set up ``model`` for training, on the device where it is.
 
-        modules: others that learn or average along, by name. least: images that the network needs
-        to go through it together. unclipped: parameters of the model whose gradient is not clipped.
+        modules: further modules that learn or average, by name. least: images that the network
+        needs together. unclipped: parameters of the model whose gradients are not clipped.
         """
         self.config, self.batches, self.least = config, batches, least
         self.device = torch.device(config.device)
@@ -63,11 +63,11 @@ class Learner:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=enabled)
         self.at_once = config.batch_size
         self.initial = [group["lr"] for group in self.optimizers[0].param_groups]
-        if distributed.rank():  # an augmentation of its own
+        if distributed.rank():  # other augmentations than the lead's
             torch.manual_seed(config.seed + OTHERS * distributed.rank())
 
     def set_rate(self, factor: float) -> None:
-        """Multiply the first optimiser's initial learning rates."""
+        """Set the first optimiser's learning rates to ``factor`` times the initial ones."""
         for group, lr in zip(self.optimizers[0].param_groups, self.initial, strict=True):
             group["lr"] = lr * factor
 
@@ -80,9 +80,9 @@ class Learner:
     ) -> tuple[float, dict[str, float]]:
         """One step of the optimisers; returns the loss and its parts.
 
-        losses_of: the loss of the network's outputs, and its parts by name. where: for an error.
-        When memory runs out the batch goes through the network in halves, whose gradients are
-        added. Raises NotFinite, with the network as it was, when the loss is not finite.
+        losses_of: the loss of the network's outputs, and its parts by name. where: the step's name
+        in errors. If memory runs out, the batch goes through the network in halves, whose gradients
+        are added. Raises NotFinite, with the network unchanged, if the loss is not finite.
         """
         while True:
             try:
@@ -124,10 +124,10 @@ class Learner:
         pieces = math.ceil(len(images) / self.at_once)
         for indices in torch.arange(len(images), device=images.device).tensor_split(pieces):
             whole = len(indices) == len(images)
-            some = images if whole else images[indices]
+            piece = images if whole else images[indices]
             share = len(indices) / len(images)
             loss, parts = losses_of(
-                self._outputs(some),  # not held here: the loss lets go of what it does not need
+                self._outputs(piece),  # without a name here, so that the loss can free them
                 targets if whole else {name: t[indices] for name, t in targets.items()},
             )
             numbers = [loss.detach(), *(part.detach() for part in parts.values())]
@@ -151,11 +151,11 @@ class Learner:
                 f"network needs {self.least} or more: use a smaller --crop-size or --image-size"
             ) from error
         self.at_once = at_once
-        error.__traceback__ = None  # holds what is to be freed
+        error.__traceback__ = None  # it holds tensors to free
         release_memory()
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next steps depend on."""
+        """Everything that later steps depend on."""
         return {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -166,9 +166,9 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a ``state`` of a learner that was set up alike.
+        """Continue from a ``state`` of a learner with the same arguments.
 
-        Raises UserError for one of another network, as after a change of its code.
+        Raises UserError for the state of another network, as after a change of its code.
         """
         try:
             self._restore(state)
@@ -186,7 +186,7 @@ class Learner:
             for parameter, values in optimizer.state.items():
                 for name, value in values.items():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
-                        # fused kernels take it to lie in memory as its parameter does
+                        # fused kernels expect the memory layout of the parameter
                         values[name] = torch.empty_like(parameter).copy_(value)
         self.scaler.load_state_dict(state["scaler"])
         self.batches.restore(state["batches"])
@@ -195,20 +195,20 @@ class Learner:
 
 
 def with_readers(attempt: Callable[[], Result], workers: int, listener: Listener) -> Result:
-    """What ``attempt()`` returns, tried again when one of ``workers`` that read images has died.
+    """Return ``attempt()``; repeat it if one of the ``workers`` that read images dies.
 
-    Each attempt goes on from what the one before has saved. Raises UserError when too many die.
+    Each attempt continues from the saved state. Raises UserError after ``ATTEMPTS`` attempts.
     """
     for left in reversed(range(ATTEMPTS)):
         try:
             return attempt()
         except (RuntimeError, ConnectionError, EOFError) as error:
-            # what is met first depends on where it died
+            # which error comes first depends on where the worker died
             died = not isinstance(error, RuntimeError) or "DataLoader worker (pid" in str(error)
             if not workers or not died or distributed.size() > 1:
-                raise  # of several processes the others would wait for this one
+                raise  # other processes would wait for this one
             why = f"a process that reads images died ({first_line(error)})"
-            error.__traceback__ = None  # holds the loader, which tells of the death again
+            error.__traceback__ = None  # it holds the loader, which would raise the error again
         gc.collect()
         if not left:
             raise UserError(

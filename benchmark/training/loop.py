@@ -1,4 +1,4 @@
-"""The training loop: one for every network, in a run and in a search for a wiring."""
+"""The training loop of every network, in runs and in searches for a wiring."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -22,13 +22,13 @@ LOG_EVERY = 10
 
 
 class Training(ABC, Generic[Outcome]):
-    """``epochs`` of ``epoch_steps`` steps each. A subclass fills in the hooks that ``fit`` calls.
+    """``epochs`` of ``epoch_steps`` steps each; subclasses define the hooks that ``fit`` calls.
 
-    title: for the listener. step: steps that are done. epoch: the one under way, from 1.
+    title: for the listener. step: number of finished steps. epoch: the current one, from 1.
     """
 
     logs_last_step: ClassVar[bool] = False
-    """Whether the last step has a row of ``scalars`` in any case: where no epoch's row follows."""
+    """Whether the last step always logs ``scalars``; for trainings without epoch rows."""
 
     def __init__(self, title: str, learner: Learner, epochs: int, epoch_steps: int) -> None:
         self.title, self.learner = title, learner
@@ -36,11 +36,11 @@ class Training(ABC, Generic[Outcome]):
         self.step, self.epoch = 0, 1
 
     def fit(self, log: Log, listener: Listener, keeper: Keeper | None = None) -> Outcome:
-        """Train to the end, from ``keeper``'s state where it has one.
+        """Train to the end, from ``keeper``'s state if it has one.
 
-        log: called with the number of steps done and scalars: ``scalars`` every few steps, and each
-        epoch's row. keeper: saves the state from time to time. Raises NotFinite when the loss is
-        not finite, and Stopped, with the state saved, where a signal asks for it.
+        log: called with the number of finished steps and a row: ``scalars`` every few steps, and
+        each epoch's row. keeper: saves the state at intervals. Raises NotFinite if the loss is not
+        finite, and Stopped, with the state saved, after a signal.
         """
         listener.begin(self.title, self.steps)
         if keeper is not None and keeper.state is not None:
@@ -52,7 +52,7 @@ class Training(ABC, Generic[Outcome]):
         with stopping.deferred():  # a signal waits until the state is saved
             while self.epoch <= self.epochs:
                 self.learner.model.train()
-                # none where the state was saved between an epoch's last step and its end
+                # none if the state was saved between an epoch's last step and its end
                 rest = islice(batches, self.epoch * self.epoch_steps - self.step)
                 for images, targets in starmap(augment, rest):
                     listener.step(self._step(images, targets, log))
@@ -78,7 +78,7 @@ class Training(ABC, Generic[Outcome]):
         return note
 
     def whole_state(self) -> State:
-        """What a keeper saves: the learner's state and this one's."""
+        """State for a keeper: the learner's and this training's."""
         return {"learner": self.learner.state(), **self.state()}
 
     @abstractmethod
@@ -89,37 +89,37 @@ class Training(ABC, Generic[Outcome]):
 
     @abstractmethod
     def step_name(self) -> str:
-        """What an error calls the next step."""
+        """Name of the next step in errors."""
 
     def before_step(self) -> None:
         """Prepare the next step."""
 
     @abstractmethod
     def after_step(self, loss: float, parts: Mapping[str, float]) -> str:
-        """Record the step that is done; returns a short note for the listener."""
+        """Record the finished step; returns a short note for the listener."""
 
     @abstractmethod
     def scalars(self) -> Mapping[str, float]:
         """The log's row for the steps since the last one."""
 
     def end_epoch(self, keeper: Keeper | None) -> Mapping[str, float]:  # noqa: ARG002
-        """Validate, where that is due; returns the epoch's row of the log, empty for none.
+        """Validate if due; returns the epoch's row of the log, empty for none.
 
-        A keeper that stands at the epoch's end repeats this. Raises Stopped, with the state saved.
+        A training resumed at an epoch's end repeats this. Raises Stopped, with the state saved.
         """
         return {}
 
     @abstractmethod
     def finish(self) -> Outcome:
-        """What ``fit`` returns. Called after the last epoch, of a training that goes on too."""
+        """The result of ``fit``. Called after the last epoch, also if nothing was left to train."""
 
     @abstractmethod
     def state(self) -> State:
-        """What the next steps depend on besides the learner."""
+        """State that later steps depend on, besides the learner's."""
 
     @abstractmethod
     def restore(self, state: State) -> str:
-        """Go on from a ``state``; returns a line for the listener that says where."""
+        """Continue from a ``state``; returns a line for the listener with the position."""
 
 
 def _endless(batches: Batches) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:

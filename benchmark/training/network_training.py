@@ -30,7 +30,7 @@ Save = Callable[[str, nn.Module, dict[str, Any]], None]
 
 @dataclass
 class History:
-    """What training tells afterwards: one row an epoch, and the best of them.
+    """Log of a finished training: a row for each epoch, and the number of the best epoch.
 
     at_once: images that went through the network together at the end.
     """
@@ -42,7 +42,7 @@ class History:
 
 
 def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Exponential moving average whose decay warms up, so that short runs forget their start."""
+    """Exponential moving average; its decay warms up, so that short runs forget their start."""
 
     def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
         now = min(decay, (1 + int(count)) / (10 + int(count)))
@@ -58,7 +58,7 @@ def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
 def total_loss(
     task: Task, outputs: Mapping[str, Tensor], target: Tensor, side_weight: float
 ) -> Tensor:
-    """Training loss of one task: its logits', and ``side_weight`` times each side output's."""
+    """Training loss of a task: of its logits, plus ``side_weight`` times each side output's."""
     loss = task.loss(outputs[task.name], target)
     for name, side in outputs.items():
         if name.startswith(f"{task.name}/"):
@@ -67,24 +67,25 @@ def total_loss(
     return loss
 
 
-def validated(tasks: Sequence[Task], task: Task, name: str) -> str:
-    """The key of a task's metric among a validation's numbers: prefixed where tasks are several."""
+def validation_key(tasks: Sequence[Task], task: Task, name: str) -> str:
+    """Key of a task's metric in a validation's scores; with several tasks, ``TASK/name``."""
     return f"{task.name}/{name}" if len(tasks) > 1 else name
 
 
 def improvement(
     tasks: Sequence[Task], first: Mapping[str, float], now: Mapping[str, float]
 ) -> float:
-    """How good a validation is: of one task its main metric, of several their mean gain.
+    """Quality of the scores ``now``, higher is better; chooses the best epoch.
 
-    The gain is the relative change since the ``first`` validation. Higher is better.
+    One task: its main metric, negated if lower is better. Several: the mean of their main metrics,
+    each relative to its value in the ``first`` validation.
     """
     gains = []
     for task in tasks:
         name = task.validator().key(task.columns[0])
         sign = 1 if task.metric_info(name).higher_is_better else -1
-        key = validated(tasks, task, name)
-        # a first score of nearly nothing must not outweigh the other tasks
+        key = validation_key(tasks, task, name)
+        # a first score near 0 must not outweigh the other tasks
         scale = max(abs(first[key]), 0.01) if len(tasks) > 1 else 1.0
         gains.append(sign * now[key] / scale)
     return sum(gains) / len(gains)
@@ -92,10 +93,10 @@ def improvement(
 
 @dataclass
 class _Progress:
-    """What a training under way remembers besides its network: all of it is JSON.
+    """JSON state of a training, besides its network and history.
 
-    losses, of_task: of the epoch's steps. best: how good the best validation was. first: the first
-    validation's numbers.
+    losses, of_task: of the epoch's steps. best: ``improvement`` of the best validation. first: the
+    first validation's scores.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -105,11 +106,11 @@ class _Progress:
 
 
 class NetworkTraining(Training[History]):
-    """Trains ``model`` in place for its run (with EMA: it ends as the averaged model).
+    """Trains ``model`` in place for a run; with EMA it ends as the averaged model.
 
-    data: images and targets of one size. validate: scores a model, called after epochs; the main
-    metrics among its numbers choose the best epoch. save: called as save("best" | "last", model,
-    facts). Logs the loss every few steps.
+    data: images and targets of one size. validate: scores a model after epochs; the main metrics
+    choose the best epoch. save: called as save("best" | "last", model, facts). Logs the loss every
+    few steps.
     """
 
     def __init__(
@@ -194,7 +195,7 @@ class NetworkTraining(Training[History]):
         return row
 
     def _scores(self, scored: nn.Module, keeper: Keeper | None) -> dict[str, float]:
-        """What ``validate`` says. A signal ends it; going on then repeats it."""
+        """Scores by ``validate``. A signal ends it; the resumed training repeats it."""
         device = self.learner.device
         before = random_states(device)
         distributed.copy_from_lead(scored)
@@ -203,7 +204,7 @@ class NetworkTraining(Training[History]):
                 return self.validate(scored)
         except stopping.Stopped:
             set_random_states(before, device)  # loaders draw from them
-            # several processes come here by a second signal only, and not all of them
+            # of several processes, only some get here, by a second signal: they cannot save
             if keeper is not None and distributed.size() == 1:
                 keeper.save(self.step, self.whole_state())
             raise
@@ -232,4 +233,4 @@ class NetworkTraining(Training[History]):
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)  # math.fsum rounds otherwise
+    return sum(values) / len(values)  # math.fsum rounds differently

@@ -10,16 +10,16 @@ from benchmark.experiment.config import Resolved
 
 
 def make_optimizer(
-    config: Resolved, model: nn.Module, apart: Sequence[nn.Parameter] = ()
+    config: Resolved, model: nn.Module, excluded: Sequence[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
     """SGD or AdamW with two learning rates: backbone, and decoder with heads.
 
-    Biases and normalisation parameters get no weight decay. apart: parameters to leave out.
+    Biases and normalisation parameters get no weight decay. excluded: parameters to leave out.
     """
     rates = {True: config.lr, False: config.lr * config.decoder_lr_factor}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not any(parameter is p for p in apart):
+        if parameter.requires_grad and not any(parameter is p for p in excluded):
             key = (name.startswith("backbone."), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
     options = [
@@ -32,7 +32,7 @@ def make_optimizer(
 
 
 def rate(config: Resolved, step: int, steps: int) -> float:
-    """Factor on the learning rates at ``step`` of ``steps``: linear warm-up, then the decay."""
+    """Factor of the learning rates at ``step`` of ``steps``: linear warm-up, then decay."""
     warmup = config.warmup * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)

@@ -1,4 +1,4 @@
-"""Scalars of a training, as lines of JSON and, if asked for, for TensorBoard."""
+"""Log the scalars of a training as lines of JSON, and optionally for TensorBoard."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ FILE = "metrics.jsonl"
 
 
 def check_tensorboard() -> None:
-    """Raises UsageError unless the package that writes TensorBoard's files is there."""
+    """Raises UsageError unless the package that writes TensorBoard's files is installed."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:
@@ -24,12 +24,12 @@ def check_tensorboard() -> None:
 
 
 class ScalarLog(Closing):
-    """Writes each row at once, so that a run that is killed has left all it told."""
+    """Writes each row at once, so that a killed run leaves all its rows."""
 
-    def __init__(self, folder: Path, tensorboard: bool = False, kept: int = 0) -> None:
+    def __init__(self, folder: Path, tensorboard: bool = False, position: int = 0) -> None:
         """Begin ``metrics.jsonl`` in ``folder``, and TensorBoard's own file beside it.
 
-        kept: bytes of an earlier file to go on from; what follows them was never saved.
+        position: bytes of an earlier file to keep; rows after them are later than the saved state.
         """
         self.path = folder / FILE
         try:
@@ -37,7 +37,7 @@ class ScalarLog(Closing):
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
             self._file = self.path.open("ab")
-            self._file.truncate(min(kept, self.position))
+            self._file.truncate(min(position, self.position))
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise cannot_write(self.path, error) from error
@@ -56,7 +56,7 @@ class ScalarLog(Closing):
         return self._file.tell()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """``scalars`` as they are after ``step`` training steps."""
+        """Write the ``scalars`` after ``step`` training steps."""
         try:
             self._file.write(json.dumps({"step": step, **scalars}).encode() + b"\n")
             self._file.flush()
@@ -76,7 +76,7 @@ class ScalarLog(Closing):
 
 
 class NoLog:
-    """Of a process that leaves it to another one to write."""
+    """The log of a process that leaves writing to the lead."""
 
     position = 0
 
@@ -84,10 +84,10 @@ class NoLog:
 
 
 @contextlib.contextmanager
-def scalar_log(folder: Path, tensorboard: bool, kept: int) -> Iterator[ScalarLog | NoLog]:
+def scalar_log(folder: Path, tensorboard: bool, position: int) -> Iterator[ScalarLog | NoLog]:
     """The log of a training, written by the lead of its processes."""
     if not distributed.lead():
         yield NoLog()
         return
-    with ScalarLog(folder, tensorboard, kept) as log:
+    with ScalarLog(folder, tensorboard, position) as log:
         yield log

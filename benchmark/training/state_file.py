@@ -16,12 +16,12 @@ from common.errors import UserError
 
 
 def _freeze(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """``value`` as JSON holds it; its tensors go into ``tensors``, named by their number."""
+    """``value`` as JSON; its tensors are added to ``tensors``, named by number."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": name}
-    if isinstance(value, Mapping):  # keys need not be texts
+    if isinstance(value, Mapping):  # keys need not be strings
         return {"items": [[key, _freeze(item, tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
         return [_freeze(item, tensors) for item in value]
@@ -56,13 +56,13 @@ def pack(state: Mapping[str, Any]) -> bytes:
 
 
 def unpack(path: Path) -> State:
-    """The state in ``path``. Raises UserError, naming it, for a file that is not whole."""
+    """The state in ``path``. Raises UserError, with the path, for a damaged file."""
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if _digest(facts["state"], tensors) != facts["sha256"]:
-            raise ValueError("its content is not what was written")
+            raise ValueError("its digest differs")
         state: State = _thaw(json.loads(facts["state"]), tensors)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())})") from error

@@ -344,7 +344,7 @@ def test_a_log_goes_on_where_its_state_was(tmp_path: Path) -> None:
         log.write(10, {"loss": 1.0})
         kept = log.position
         log.write(20, {"loss": 2.0})
-    with ScalarLog(tmp_path, kept=kept) as log:
+    with ScalarLog(tmp_path, position=kept) as log:
         assert log.position == kept
         log.write(20, {"loss": 2.0})
     rows = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
