@@ -1,4 +1,4 @@
-"""Commands about wirings: `search`, `prune`, `transfer`, `draw`."""
+"""Commands on wirings: `search`, `prune`, `transfer`, `draw`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from benchmark.commands.options import (
     checkpoint_option,
     config_options,
     console_of_width,
-    given,
+    option_values,
     progress,
     quiet,
     write_output,
@@ -22,7 +22,7 @@ from common.errors import UsageError
 @click.command()
 @config_options(SearchConfig, ("task",))
 @click.option("--preset", type=click.Choice(["paper"]),
-              help="The paper's own settings; options given besides win.")  # fmt: skip
+              help="The paper's settings; other options override them.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), required=True,
               help="Folder for found.json and search.json.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the search that is in --output.")
@@ -37,7 +37,7 @@ def search(
 ) -> None:  # fmt: skip
     """Search a wiring: train all connections, drop the weak ones.
 
-    Several --task share one wiring. Train what was found:
+    Several --task share one wiring. Train it by:
     python cli.py run --decoder connectivity:DIR/found.json
     """
     if not verbose:
@@ -52,7 +52,7 @@ def search(
     if tensorboard:
         check_tensorboard()
 
-    values = {**(PAPER_SEARCH if preset else {}), **given(options)}
+    values = {**(PAPER_SEARCH if preset else {}), **option_values(options)}
     if "task" in values:
         values["task"] = "+".join(values["task"])
     config = resolve(make_config(values, SearchConfig))
@@ -60,7 +60,7 @@ def search(
         record = searching.search(config, output, overwrite, listener, tensorboard, every)
         if not lead():
             return
-    _print_found(record["found"])
+    _print_wiring(record["found"])
     click.echo(f"wrote {output / FOUND} and {output / SEARCH}", err=True)
 
 
@@ -82,20 +82,20 @@ def prune(
     from benchmark.wiring.record import FOUND, read_search
 
     changes = {"threshold": threshold, "merge": merge, "absorb": absorb}
-    given = {name: value for name, value in changes.items() if value is not None}
-    found, facts = prune(read_search(folder).model_copy(update=given))
-    _print_found(facts)
-    write_output(output or folder / FOUND, json.dumps(found.to_json(), indent=1) + "\n")
+    update = {name: value for name, value in changes.items() if value is not None}
+    wiring, facts = prune(read_search(folder).model_copy(update=update))
+    _print_wiring(facts)
+    write_output(output or folder / FOUND, json.dumps(wiring.to_json(), indent=1) + "\n")
 
 
-def _print_found(found: dict[str, Any]) -> None:
-    for stage, inputs in found["stages"].items():
+def _print_wiring(facts: dict[str, Any]) -> None:
+    for stage, inputs in facts["stages"].items():
         click.echo(f"D{stage} ← {', '.join(inputs)}")
-    gap = "" if found["gap"] is None else f", {found['gap']:.3g} times as much"
+    gap = "" if facts["gap"] is None else f", {facts['gap']:.3g} times as much"
     click.echo(
-        f"{found['kept']} of {found['candidates']} connections kept, {found['alive']} alive, "
-        f"{found['connections']} after merging; smallest kept {found['smallest_kept']:.3g}, "
-        f"largest dropped {found['largest_dropped']:.3g}{gap}"
+        f"{facts['kept']} of {facts['candidates']} connections kept, {facts['alive']} alive, "
+        f"{facts['connections']} after merging; smallest kept {facts['smallest_kept']:.3g}, "
+        f"largest dropped {facts['largest_dropped']:.3g}{gap}"
     )
 
 
@@ -109,7 +109,7 @@ def _print_found(found: dict[str, Any]) -> None:
 def transfer(
     wiring: str, backbone: str, arguments: tuple[str, ...], output: Path | None
 ) -> None:  # fmt: skip
-    """Carry a wiring to another backbone by stride; tell what was matched and dropped.
+    """Carry a wiring to another backbone by stride; print matches and dropped connections.
 
     A PRESET is taken as it is on MobileNetV2's nine features.
     """
@@ -119,10 +119,10 @@ def transfer(
     from rich import box
     from rich.table import Table
 
-    from benchmark.wiring.names import carry, matches, named, told
+    from benchmark.wiring.names import carry, load_wiring, matches, transfer_lines
     from common.words import cell
 
-    source = named(wiring)
+    source = load_wiring(wiring)
     carried = carry(source, backbone, backbone_args(arguments))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in (source.backbone or source.name, "stride", backbone, ""):
@@ -130,7 +130,7 @@ def transfer(
     for row in matches(source, carried):
         table.add_row(*row)
     console_of_width(120).print(table)
-    for text in told(source, carried):
+    for text in transfer_lines(source, carried):
         click.echo(text)
     if output is not None:
         content = json.dumps(carried.wiring.to_json(), indent=1, ensure_ascii=False) + "\n"
@@ -150,8 +150,8 @@ def draw(wiring: str, backbone: str | None, output: Path | None) -> None:
     path = Path(wiring).expanduser()
     output = output or Path(f"{path.resolve().name if path.is_dir() else path.stem}.svg")
     quiet()
-    from benchmark.wiring.figure import SUFFIXES, rendered, search_figure, wiring_figure
-    from benchmark.wiring.names import features_of, named, on_backbone
+    from benchmark.wiring.figure import SUFFIXES, render, search_figure, wiring_figure
+    from benchmark.wiring.names import features_of, load_wiring, on_backbone
     from benchmark.wiring.record import load_search
     from models.connectivity import is_preset
 
@@ -160,11 +160,11 @@ def draw(wiring: str, backbone: str | None, output: Path | None) -> None:
     if path.is_dir() and not is_preset(wiring):
         if backbone is not None:
             raise UsageError(f"--backbone: {wiring} has its own; draw {path / 'found.json'}")
-        found, search = load_search(path)
-        figure = search_figure(found, search, features_of(found))
+        own, search = load_search(path)
+        figure = search_figure(own, search, features_of(own))
     elif backbone is not None:
         figure = wiring_figure(*on_backbone(wiring, backbone))
     else:
-        own = named(wiring)
+        own = load_wiring(wiring)
         figure = wiring_figure(own, features_of(own))
-    write_output(output, rendered(figure, output.suffix))
+    write_output(output, render(figure, output.suffix))

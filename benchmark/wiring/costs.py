@@ -1,4 +1,4 @@
-"""What each connection of a decoder costs: counted, or measured on the device."""
+"""Costs of a decoder's connections, counted or measured on the device."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -17,12 +17,12 @@ Cost = Literal["latency", "macs", "params"]
 def connection_costs(
     kind: Cost, decoder: RelaxedDecoder, size: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """Each connection's share of the cost of all: [connections], their sum 1.
+    """Each connection's share of the total cost: [connections], sum 1.
 
-    params: weights of its convolution; macs: that times the pixels of its source, for an image of
-    ``size``; latency: median time of convolving, upsampling and adding it alone, in turns with all
-    others. The shares add up as if nothing were shared: what a connection truly saves also depends
-    on which others stay.
+    params: weights of its convolution. macs: those times the pixels of its source, for an image of
+    ``size`` (height, width). latency: median time to convolve, upsample and add it alone, in turns
+    with the others. Work that connections share is not taken into account: the true saving also
+    depends on which other connections stay.
     """
     features = [(-(-size[0] // s), -(-size[1] // s)) for s in decoder.strides]
     shapes = []
@@ -55,7 +55,7 @@ def _connection(
     to: tuple[int, int],
     device: torch.device,
 ) -> Callable[[], None]:
-    """Convolves, upsamples and adds one connection."""
+    """A call that convolves, upsamples and adds one connection."""
 
     def blank(count: int, size: tuple[int, int]) -> Tensor:
         x = torch.zeros(1, count, *size, device=device)

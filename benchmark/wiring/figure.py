@@ -19,26 +19,26 @@ from models.backbones import FeatureSpec
 from models.connectivity import GLOBAL, Connection, Connectivity
 
 SUFFIXES = (".svg", ".png", ".pdf")
-# kind of the source → label, colour (Okabe and Ito's, told apart by the colour-blind), dashes
+# kind of the source → label, colour (Okabe and Ito's, safe for the colour-blind), dashes
 KINDS = {
     "E": ("encoder → decoder", "#0072B2", "solid"),
     "G": ("global average → decoder", "#D55E00", (0, (5, 2))),
     "D": ("decoder → decoder", "#007F5F", (0, (1.2, 1.2))),
 }
 INK, DEAD, FAINT = "#222222", "#707070", "#b8b8b8"
-# from a visible blue on, so that a weight of 0 is not taken for an impossible connection
+# starts at a visible blue, so that a weight of 0 differs from an impossible connection
 WEIGHTS = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.1, 1, 256)))
 ENCODER, DECODER = 0.0, 4.4  # the columns' centres; a row is one unit high
-HALF, PORTS = 0.42, 0.19  # half a box's width; how far from its middle lines may touch it
-MANY = 30  # connections from which on lines are drawn thinner
-POINTS = 200  # of a curve, so that a long search still makes a small file
+HALF, PORTS = 0.42, 0.19  # half a box's width; largest distance of lines from its middle
+MANY = 30  # above this number of connections, lines are thinner
+POINTS = 200  # at most in a curve, so that a long search still gives a small file
 
 
 def wiring_figure(wiring: Connectivity, features: Sequence[FeatureSpec] | None = None) -> Figure:
     """Encoder left, decoder right, an arrow for each connection.
 
-    features: of the backbone, for its channels. Stages and connections that do not reach D1 are
-    faint.
+    features: of the backbone, to show its channels. Stages and connections that do not reach D1
+    are faint.
     """
     rows = len(wiring.strides)
     figure = Figure(figsize=(6.2, 1.5 + 0.62 * (rows + 1)), layout="constrained")
@@ -49,7 +49,7 @@ def wiring_figure(wiring: Connectivity, features: Sequence[FeatureSpec] | None =
 def search_figure(
     wiring: Connectivity, search: Search, features: Sequence[FeatureSpec] | None = None
 ) -> Figure:
-    """The found wiring beside the final weights (a matrix) and all weights over the search."""
+    """A search's wiring, the matrix of final weights, and all weights over the iterations."""
     rows = len(wiring.strides)
     figure = Figure(figsize=(13.4, max(6.4, 1.5 + 0.62 * (rows + 1))), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.15), height_ratios=(1.25, 1))
@@ -60,13 +60,13 @@ def search_figure(
     return figure
 
 
-def rendered(figure: Figure, suffix: str, description: str | None = None) -> bytes:
-    """``figure`` as a file of one of ``SUFFIXES``; the same bytes for the same figure.
+def render(figure: Figure, suffix: str, description: str | None = None) -> bytes:
+    """The bytes of ``figure`` in the format of ``suffix``; equal figures give equal bytes.
 
-    description: text that is kept in the file beside the drawing.
+    suffix: one of ``SUFFIXES``. description: text for the file's metadata.
     """
     out = io.BytesIO()
-    # only names and dates would differ from one rendering to the next
+    # only ids and dates would differ between renderings
     dates, key = {
         ".svg": ({"Date": None}, "Description"),
         ".pdf": ({"CreationDate": None}, "Subject"),
@@ -83,7 +83,7 @@ def _connections(wiring: Connectivity) -> list[Connection]:
 
 
 def draw_wiring(ax: Axes, wiring: Connectivity, features: Sequence[FeatureSpec] | None) -> None:
-    """Draw on ``ax`` what ``wiring_figure`` draws."""
+    """Draw the content of ``wiring_figure`` on ``ax``."""
     count = len(wiring.strides)
     alive = wiring.alive()
     living = set(_connections(alive))
@@ -111,7 +111,7 @@ def draw_wiring(ax: Axes, wiring: Connectivity, features: Sequence[FeatureSpec] 
     dead = wiring.connections - alive.connections
     connections = f"{wiring.connections} connections" + (f", {dead} of them dead" if dead else "")
     about = [printable(wiring.backbone, 60), connections, stages]
-    # a name is no formula, whatever signs are in it
+    # a name is no formula, even if it holds $
     ax.set_title(
         f"{printable(wiring.name, 60)}\n", fontsize=12, fontweight="bold", parse_math=False
     )
@@ -139,7 +139,7 @@ def _draw_connections(
     living: set[Connection],
     height: Mapping[str, float],
 ) -> None:
-    """Arrows with their legend below; sets the view."""
+    """Draw arrows with a legend below; set the axes' limits."""
     starts, ends = ports(connections, height)
     many = len(connections) > MANY
     right = DECODER + HALF + 0.3
@@ -180,12 +180,12 @@ def _draw_connections(
 def ports(
     connections: Sequence[Connection], height: Mapping[str, float]
 ) -> tuple[dict[Connection, float], dict[Connection, float]]:
-    """Heights at which connections leave and enter, side by side, ordered to cross little."""
+    """Heights at which connections leave and enter boxes, ordered so that few lines cross."""
     touching: dict[tuple[str, str], list[tuple[tuple[float, float], Connection, bool]]] = {}
     for stage, source in connections:
         target = f"D{stage}"
         y0, y1 = height[source], height[target]
-        if source[0] == "D":  # what leaves goes up, so it stands above what comes from below
+        if source[0] == "D":  # outgoing lines go up, so they start above those from below
             start_key, end_key, side = (0.0, y1 - y0), (1.0, y0 - y1), "right"
         else:
             start_key, end_key, side = (0.0, -y1), (0.0, -y0), "left"
@@ -205,7 +205,7 @@ def _finals(search: Search) -> Iterator[tuple[Connection, float]]:
 
 
 def _draw_matrix(ax: Axes, search: Search, alive: set[Connection]) -> None:
-    """Rows: stages; columns: sources; colour: final weight; what cannot be is left blank."""
+    """Rows: stages; columns: sources; colour: final weight; impossible connections stay blank."""
     count = len(search.strides)
     sources = [f"E{i}" for i in range(1, count + 1)] + [GLOBAL]
     sources += [f"D{i}" for i in range(2, count + 1)]
@@ -237,7 +237,7 @@ def _draw_matrix(ax: Axes, search: Search, alive: set[Connection]) -> None:
 
 
 def _draw_curves(ax: Axes, search: Search, alive: set[Connection]) -> None:
-    """Each weight over the iterations, on a logarithmic axis that ends a decade below σ."""
+    """Each weight over the iterations; the log axis ends a decade below the threshold."""
     floor = search.threshold / 10 if search.threshold > 0 else 1e-4
     step = -(-len(search.iterations) // POINTS)
     chosen = [*range(0, len(search.iterations) - 1, step), len(search.iterations) - 1]
@@ -247,11 +247,11 @@ def _draw_curves(ax: Axes, search: Search, alive: set[Connection]) -> None:
     for column in sorted(range(len(finals)), key=lambda i: finals[i][0] in alive):
         connection, final = finals[column]
         _, colour, dashes = KINDS[connection[1][0]]
-        kept = connection in alive
-        if not kept:
+        lives = connection in alive
+        if not lives:
             colour, dashes = (DEAD if final > search.threshold else FAINT), "solid"
         ax.plot(iterations, weights[:, column], color=colour, linestyle=dashes,
-                linewidth=1.1 if kept else 0.7)  # fmt: skip
+                linewidth=1.1 if lives else 0.7)  # fmt: skip
     if search.threshold > 0:
         ax.axhline(search.threshold, color=INK, linewidth=1)
         ax.annotate(f"threshold {search.threshold:g}", (1, search.threshold), (-6, 5),

@@ -1,4 +1,4 @@
-"""Wirings named on the command line: read, carried to a backbone, told in words."""
+"""Wirings of the command line: load them, transfer them to a backbone, describe them."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -18,22 +18,22 @@ from models.connectivity import (
 )
 
 
-def named(text: str) -> Connectivity:
-    """The wiring that ``text`` names: a preset on MobileNetV2's nine features, or a file's.
+def load_wiring(text: str) -> Connectivity:
+    """The wiring of preset ``text``, on MobileNetV2's nine features, or of file ``text``.
 
-    Raises UsageError for what is neither and for a file that is no connectivity.
+    Raises UsageError if it is neither, or the file holds no connectivity.
     """
     if not is_preset(text):
         return Connectivity.load(Path(text).expanduser())
     home = Connectivity.load(ARCHITECTURES / "sparsemask-voc2012.json")
-    found = preset(text, home.strides)
-    return replace(found, name=text, backbone=home.backbone)
+    wiring = preset(text, home.strides)
+    return replace(wiring, name=text, backbone=home.backbone)
 
 
 def carry(source: Connectivity, backbone: str, arguments: Mapping[str, Any]) -> Transfer:
-    """``source`` on the timm model ``backbone``; its origin says where it came from.
+    """``source`` transferred to the timm model ``backbone``; its origin records the source.
 
-    Raises UsageError for an unknown or a single-scale backbone and for wrong arguments.
+    Raises UsageError for an unknown or single-scale backbone and for wrong ``arguments``.
     """
     strides = [f.stride for f in create_without_weights(backbone, arguments).features]
     carried = source.carried(strides, backbone)
@@ -47,7 +47,7 @@ def carry(source: Connectivity, backbone: str, arguments: Mapping[str, Any]) -> 
 
 
 def matches(source: Connectivity, carried: Transfer) -> list[list[str]]:
-    """A row for each feature of the source: it, its stride, what stands for it, a remark."""
+    """A row for each source feature: its name, stride, counterpart, and a remark."""
     rows = []
     for index, stride in enumerate(source.strides, 1):
         target = carried.partner.get(index)
@@ -60,15 +60,15 @@ def matches(source: Connectivity, carried: Transfer) -> list[list[str]]:
     return rows
 
 
-def told(source: Connectivity, carried: Transfer) -> Iterator[str]:
-    """Lines that tell what became of stages and connections, then the wiring itself."""
-    became = {stage: 1 if stage == 1 else carried.partner.get(stage) for stage in source.stages}
-    for stage, target in sorted(became.items(), reverse=True):
+def transfer_lines(source: Connectivity, carried: Transfer) -> Iterator[str]:
+    """Lines on renamed, folded and dropped stages and connections, then the new wiring."""
+    targets = {stage: 1 if stage == 1 else carried.partner.get(stage) for stage in source.stages}
+    for stage, target in sorted(targets.items(), reverse=True):
         if target is None:
             yield f"D{stage} dropped: no feature of stride {source.strides[stage - 1]}"
         elif target not in carried.wiring.stages:
             yield f"D{stage} dropped: nothing reaches D1 through D{target}"
-        elif target != stage or list(became.values()).count(target) > 1:
+        elif target != stage or list(targets.values()).count(target) > 1:
             yield f"D{stage} → D{target}"
     by_image: dict[Any, list[str]] = {}
     for connection, image in carried.moved.items():
@@ -89,7 +89,7 @@ def told(source: Connectivity, carried: Transfer) -> Iterator[str]:
 
 
 def arrow(stage: int, source: str) -> str:
-    """One connection in words."""
+    """A connection as text: ``D1 ← E5``."""
     return f"D{stage} ← {source}"
 
 
@@ -99,18 +99,18 @@ def lines(wiring: Connectivity) -> list[str]:
 
 
 def on_backbone(text: str, backbone: str) -> tuple[Connectivity, tuple[FeatureSpec, ...]]:
-    """The wiring that ``text`` names on the timm model ``backbone``, and its features.
+    """The wiring ``text`` on the timm model ``backbone``, and the backbone's features.
 
-    Raises UsageError as ``named`` and ``carry`` do.
+    Raises UsageError as ``load_wiring`` and ``carry`` do.
     """
     features = create_without_weights(backbone).features
-    found = find(text, [f.stride for f in features])
-    name = text if is_preset(text) else found.name
-    return replace(found, name=name, backbone=backbone), features
+    wiring = find(text, [f.stride for f in features])
+    name = text if is_preset(text) else wiring.name
+    return replace(wiring, name=name, backbone=backbone), features
 
 
 def features_of(wiring: Connectivity) -> tuple[FeatureSpec, ...] | None:
-    """The features of a wiring's own backbone; None if timm has none of that name and strides."""
+    """Features of a wiring's own backbone; None if timm has none of that name and strides."""
     try:
         features = create_without_weights(wiring.backbone).features
     except UsageError:

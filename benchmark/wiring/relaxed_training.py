@@ -1,4 +1,4 @@
-"""Train a relaxed network: weights of layers and of connections together."""
+"""Train a relaxed network: the weights of layers and of connections together."""
 
 import math
 from collections.abc import Mapping
@@ -22,15 +22,15 @@ from models.sparse_loss import LOSSES
 from tasks.base import Task
 
 ROWS = 500
-"""Most rows of weights that a search's record holds."""
+"""Most rows of weights in a search's record."""
 
 
 class RelaxedTraining(Training[dict[str, Any]]):
-    """Trains ``model`` in place, and the weights of its connections: one epoch of all iterations.
+    """Trains ``model`` and its connections' weights in place; one epoch holds all iterations.
 
     ``fit`` returns ``iterations``, ``weights`` (w/2 of every connection at each of them), ``final``
-    and ``losses`` (of every iteration). Logs mean losses every few steps, and how many connections
-    are above the threshold.
+    and ``losses`` (of every iteration). Every few steps it logs mean losses and the number of
+    connections above the threshold.
     """
 
     logs_last_step = True
@@ -44,8 +44,8 @@ class RelaxedTraining(Training[dict[str, Any]]):
         device = torch.device(config.device)
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.weights is not None or config.pretrained:
-            # trained scales must not take over what the connections' weights are to say; a network
-            # from scratch needs them (ResNet's begin at 0)
+            # BatchNorm's scales must not compensate for the connections' weights; a network from
+            # scratch must train them (ResNet's begin at 0)
             for module in model.backbone.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.requires_grad_(False)
@@ -56,7 +56,7 @@ class RelaxedTraining(Training[dict[str, Any]]):
         self.sparsity = LOSSES[config.loss] if config.method == "sparsemask" else None
         optimizers = [make_optimizer(config, model, [decoder.raw] if config.connection_lr else [])]
         if config.connection_lr is not None:
-            # the rate of the weights stays: they decide late in the search
+            # the connections' rate stays constant: they decide late in the search
             optimizers.append(torch.optim.Adam([decoder.raw], lr=config.connection_lr))
         batches, least = Batches(config, data), decoder.info.min_train_batch
         learner = Learner(config, model, optimizers, batches, {}, least, unclipped=[decoder.raw])
@@ -85,7 +85,7 @@ class RelaxedTraining(Training[dict[str, Any]]):
         if self.step % self.row_every == 0:
             self.rows[self.step] = _rounded(self.decoder.weights)
         if self.step >= (1 - self.config.settle) * self.config.iterations:
-            self.decoder.noise = 0.0  # noise keeps lifting what has come down to 0
+            self.decoder.noise = 0.0  # noise would keep lifting weights from 0
 
     def after_step(self, loss: float, parts: Mapping[str, float]) -> str:  # noqa: ARG002
         self.decoder.clamp_()

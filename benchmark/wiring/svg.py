@@ -1,9 +1,9 @@
-"""A wiring as a small SVG for the page: the look of ``benchmark.wiring.figure`` in 1–5 kB."""
+"""A wiring as an SVG of 1–5 kB for the page, in the look of ``benchmark.wiring.figure``."""
 
 from benchmark.wiring.figure import ports
 from models.connectivity import GLOBAL, Connection, Connectivity
 
-PITCH, HEIGHT, WIDTH = 30, 19, 36  # from row to row; a box
+PITCH, HEIGHT, WIDTH = 30, 19, 36  # row distance; box height and width
 ENCODER, DECODER = 76, 196  # the columns' centres
 TOP = 34
 
@@ -11,8 +11,8 @@ TOP = 34
 def wiring_svg(wiring: Connectivity, about: str) -> str:
     """Encoder left, decoder right, an arrow for each connection; the page's CSS colours it.
 
-    about: what a screen reader says, escaped for an attribute. Classes: E, G, D for what comes
-    from the encoder, the global average and the decoder; x for what does not reach D1.
+    about: text for screen readers, escaped for an attribute. CSS classes by source: E encoder,
+    G global average, D decoder; x for boxes and connections that do not reach D1.
     """
     count = len(wiring.strides)
     alive = wiring.alive()
@@ -48,7 +48,7 @@ def wiring_svg(wiring: Connectivity, about: str) -> str:
 def _lines(
     connections: list[Connection], living: set[Connection], row: dict[str, float]
 ) -> tuple[list[str], float]:
-    """The arrows, and where the picture ends on the right."""
+    """The arrows, and the picture's right edge in pixels."""
     starts, ends = ports(connections, row)
     edge = DECODER + WIDTH / 2
     lines, right = [], edge + 14

@@ -34,7 +34,7 @@ from benchmark.results.layout import FILE
 from benchmark.results.replicates import REPLICATES, load_replicates
 from benchmark.results.samples import read_strips
 from benchmark.results.store import collect, save
-from benchmark.wiring.figure import rendered, wiring_figure
+from benchmark.wiring.figure import render, wiring_figure
 from common import limits
 from common.errors import DataError, UsageError, UserError
 from common.limits import LimitError, printable, read_bytes, size_text
@@ -395,7 +395,7 @@ def test_a_wirings_name_is_no_formula(cli, tmp_path: Path, name: str) -> None:
     content = {**fully_dense((2, 4)).to_json(), "name": name}
     content["encoder"] |= {"backbone": name}
     path.write_text(json.dumps(content))
-    assert rendered(wiring_figure(Connectivity.load(path)), ".svg").startswith(b"<?xml")
+    assert render(wiring_figure(Connectivity.load(path)), ".svg").startswith(b"<?xml")
     done = cli("transfer", path, "--backbone", "test_resnet")
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", done.stdout + done.stderr)
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from benchmark.leaderboard.boards import boards
 from benchmark.leaderboard.rows import Board
 from benchmark.results.store import read_all
-from benchmark.wiring.figure import INK, draw_wiring, rendered
+from benchmark.wiring.figure import INK, draw_wiring, render
 from benchmark.wiring.names import features_of
 from common.files import write_atomic
 from models.connectivity import ARCHITECTURES, Connectivity
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     board = board_of(arguments.results)
-    file = rendered(draw(board), arguments.output.suffix, description(board))
+    file = render(draw(board), arguments.output.suffix, description(board))
     write_atomic(arguments.output, file)
 
 

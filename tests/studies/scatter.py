@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from benchmark.results.result import Result
 from benchmark.results.store import read_all
-from benchmark.wiring.figure import rendered
+from benchmark.wiring.figure import render
 from common.files import write_atomic
 from models.decoder_name import DecoderName
 
@@ -72,7 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = itertools.chain.from_iterable(map(read_all, arguments.results))
     finished = [result for result in found if result.status == "finished"]
-    write_atomic(arguments.output, rendered(draw(finished, arguments.x), arguments.output.suffix))
+    write_atomic(arguments.output, render(draw(finished, arguments.x), arguments.output.suffix))
 
 
 if __name__ == "__main__":

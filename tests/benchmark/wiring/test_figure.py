@@ -11,8 +11,8 @@ from matplotlib.colors import same_color
 from matplotlib.patches import FancyArrowPatch
 from PIL import Image
 
-from benchmark.wiring.figure import FAINT, KINDS, rendered, search_figure, wiring_figure
-from benchmark.wiring.names import named
+from benchmark.wiring.figure import FAINT, KINDS, render, search_figure, wiring_figure
+from benchmark.wiring.names import load_wiring
 from benchmark.wiring.record import load_search
 from models.backbones import FeatureSpec
 from models.connectivity import PRESETS, Connectivity, fully_dense
@@ -53,7 +53,7 @@ def search(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_connection_is_an_arrow_of_its_kind(name: str) -> None:
-    wiring = named(name)
+    wiring = load_wiring(name)
     (ax,) = wiring_figure(wiring).axes
     drawn = arrows(ax)
     assert len(drawn) == wiring.connections
@@ -85,7 +85,7 @@ def test_what_does_not_reach_the_output_is_faint() -> None:
 
 
 def test_lines_leave_a_box_side_by_side() -> None:
-    (ax,) = wiring_figure(named("fully-dense")).axes
+    (ax,) = wiring_figure(load_wiring("fully-dense")).axes
     starts = {tuple(arrow.get_path().vertices[0].round(3)) for arrow in arrows(ax)}
     assert len(starts) == 90
 
@@ -115,7 +115,7 @@ def test_a_search_shows_its_weights(search: Path) -> None:
 @pytest.mark.parametrize("suffix", [".svg", ".pdf", ".png"])
 def test_the_same_picture_is_the_same_bytes(search: Path, suffix: str) -> None:
     found, record = load_search(search)
-    first, second = (rendered(search_figure(found, record), suffix) for _ in range(2))
+    first, second = (render(search_figure(found, record), suffix) for _ in range(2))
     assert first == second
 
 
