@@ -63,10 +63,10 @@ def compare(
         worse = report.worse_than(fail_if_worse)
         for text in worse:
             click.echo(f"worse by more than {fail_if_worse:g} %: {printable(text)}", err=True)
-        unread = sides[1].problems
-        if unread:
-            click.echo(f"{len(unread)} results of {b} cannot be read: nothing is guarded", err=True)
-        if worse or unread:
+        unreadable = sides[1].problems
+        if unreadable:
+            click.echo(f"{len(unreadable)} results of {b} cannot be read or compared", err=True)
+        if worse or unreadable:
             raise SystemExit(1)
 
 
@@ -90,9 +90,9 @@ def recommend(
 ) -> None:  # fmt: skip
     """Name the best decoder and backbone within a budget, from the results.
 
-    Budgets combine; the first of latency, parameters, MACs and memory that is given orders what is
-    cheaper and dearer. Shown besides: the best that costs less, and what the next better score
-    would cost. Exits with 1 if nothing is within the budget.
+    Budgets combine; the cost is the first given of latency, parameters, MACs and memory. Also
+    shown: the best network that costs less, and the cost of the next better score. Exits with 1
+    if nothing is within the budget.
 
     \b
     python cli.py recommend --task depth --latency 30ms
@@ -107,17 +107,17 @@ def recommend(
     from benchmark.report.recommendation import recommendation_table, sentences
     from common.errors import UserError
 
-    given = {"latency": latency, "params": params, "macs": macs, "memory": memory}
-    budgets = {name: parse_budget(name, text) for name, text in given.items() if text is not None}
+    limits = {"latency": latency, "params": params, "macs": macs, "memory": memory}
+    budgets = {name: parse_budget(name, text) for name, text in limits.items() if text is not None}
     board = choose_board(boards(read_results(results)), task, dataset, device)
     if speed is not None:
         board = with_latencies(board, speed)
-    found = best_within(board, budgets)
-    lines = list(sentences(found, budgets))
-    if found.best is None:
+    choice = best_within(board, budgets)
+    lines = list(sentences(choice, budgets))
+    if choice.best is None:
         raise UserError(" ".join(lines))
     for line in lines:
         click.echo(printable(line))
     if speed is not None:
         click.echo(f"Latencies: {speed}.")
-    console_of_width(180).print(recommendation_table(found))
+    console_of_width(180).print(recommendation_table(choice))

@@ -115,7 +115,7 @@ def pack(
 
 
 def _tasks(dataset: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The tasks asked for, each once, or all that the data set has."""
+    """The tasks ``names``, each once; without names, all of the data set."""
     from datasets.base import DATASETS
     from datasets.files import check_choice
 

@@ -87,10 +87,10 @@ def evaluate(
     from benchmark.scoring.rescore import rescore
 
     original = image_size == "original"
-    given = {"device": device, "threads": threads, "dataset": dataset, "data": data,
+    options = {"device": device, "threads": threads, "dataset": dataset, "data": data,
              "limit": limit, "batch_size": batch_size, "amp": amp,
              "on_bad_sample": on_bad_sample}  # fmt: skip
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if dataset is not None:
         changes.setdefault("data", None)
     if image_size is not None and not original:
@@ -103,10 +103,10 @@ def evaluate(
     if json_file == "-":
         click.echo(text, nl=False)
         return
-    for task, found in scores.tasks.items():
-        click.echo(f"{task}: {found.protocol}")
-        console_of_width(100).print(scores_table(found))
-        click.echo(", ".join(f"{name} {count}" for name, count in found.counts.items()))
+    for task, task_scores in scores.tasks.items():
+        click.echo(f"{task}: {task_scores.protocol}")
+        console_of_width(100).print(scores_table(task_scores))
+        click.echo(", ".join(f"{name} {count}" for name, count in task_scores.counts.items()))
     if json_file is not None:
         write_output(Path(json_file), text, "--json")
 
@@ -135,20 +135,20 @@ def predict(
     from benchmark.results.checkpoint import open_checkpoint
     from benchmark.scoring.rescore import check_views
 
-    found = find_images(images)
+    files = find_images(images)
     check_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    opened = open_checkpoint(checkpoint)
+    network = open_checkpoint(checkpoint)
     original = image_size == "original"
     if image_size is not None and not original:
         size = make_config({"image_size": image_size}).image_size
-        opened.config = opened.config.model_copy(update={"image_size": size})
+        network.config = network.config.model_copy(update={"image_size": size})
     views = _views(flip, scales, window)
-    check_views(opened.model, None if original else opened.config.image_size, views)
+    check_views(network.model, None if original else network.config.image_size, views)
     with progress() as listener:
-        mapper = Mapper(opened, views, original, device)
-        failed = predict_images(mapper, found, output, listener)
-    click.echo(f"wrote the maps of {len(found) - failed} images into {output}", err=True)
+        mapper = Mapper(network, views, original, device)
+        failed = predict_images(mapper, files, output, listener)
+    click.echo(f"wrote the maps of {len(files) - failed} images into {output}", err=True)
     if failed:
         raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""What the commands share: options from a configuration's fields, progress, output files."""
+"""Shared by the commands: options from a configuration's fields, progress, output files."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def config_options(kind: type[NetworkConfig], several: tuple[str, ...] = ()) -> Callable[..., Any]:
-    """An option for every field of ``kind``; texts are checked by ``kind`` itself.
+    """An option for every field of ``kind``, which validates the texts.
 
     several: fields whose option may be repeated.
     """
@@ -46,9 +46,9 @@ def _config_option(kind: type[NetworkConfig], name: str, several: bool) -> Calla
     if choices:
         text += f" One of {', '.join(choices)}."
     if name in FALLBACKS:
-        text += f" [default: the data set's own, else {_shown(FALLBACKS[name])}]"
+        text += f" [default: the data set's own, else {_text(FALLBACKS[name])}]"
     elif default not in (None, {}) and name != "decoder":
-        text += f" [default: {_shown(default)}]"
+        text += f" [default: {_text(default)}]"
     if field.annotation is bool:
         return click.option(f"{option}/--no-{option[2:]}", name, default=None, help=text)
     if name in PAIRS:
@@ -60,36 +60,37 @@ def _config_option(kind: type[NetworkConfig], name: str, several: bool) -> Calla
     return click.option(option, name, default=None, metavar="…", help=text)
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, with ``KEY=VALUE`` pairs as a dictionary."""
+def option_values(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that have a value, with ``KEY=VALUE`` pairs as a dictionary."""
     import yaml
 
-    given = {name: value for name, value in options.items() if value not in (None, ())}
+    values = {name: value for name, value in options.items() if value not in (None, ())}
     # a configuration file may also hold the pairs as a mapping
     for name in PAIRS:
-        pairs = given.get(name, {})
+        pairs = values.get(name, {})
         if not isinstance(pairs, dict):
-            values = {}
+            mapping = {}
             for pair in pairs if isinstance(pairs, list | tuple) else [pairs]:
                 key, separator, value = str(pair).partition("=")
                 if not separator or not key:
                     raise UsageError(f"{option_name(name)} {pair}: expected KEY=VALUE")
-                values[key] = yaml.safe_load(value)
-            given[name] = values
-    return given
+                mapping[key] = yaml.safe_load(value)
+            values[name] = mapping
+    return values
 
 
 def backbone_args(pairs: tuple[str, ...]) -> dict[str, Any]:
-    return dict(given({"backbone_args": pairs}).get("backbone_args", {}))
+    """The ``KEY=VALUE`` pairs of --backbone-arg as a dictionary."""
+    return dict(option_values({"backbone_args": pairs}).get("backbone_args", {}))
 
 
 @contextmanager
 def progress(verbose: bool = False) -> Iterator[Any]:
-    """A listener that draws a bar on a terminal and prints nothing but messages elsewhere."""
+    """A listener that draws a bar on a terminal, and elsewhere prints messages only."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -150,7 +151,7 @@ def progress(verbose: bool = False) -> Iterator[Any]:
 
 
 def write_output(path: Path, content: str | bytes, option: str = "-o") -> None:
-    """Write the file that ``option`` names and say so; an impossible path is a wrong option."""
+    """Write the file of ``option`` and print its path. Raises UsageError if that fails."""
     from common.files import write_atomic
 
     try:
@@ -161,20 +162,20 @@ def write_output(path: Path, content: str | bytes, option: str = "-o") -> None:
 
 
 def quiet() -> None:
-    """Keep libraries' chatter away, and tell our own warnings in one line."""
+    """Silence the libraries' warnings, and print the project's own in one line each."""
     import warnings
 
-    def tell(message: Warning | str, *_: Any, **__: Any) -> None:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
         click.echo(f"warning: {printable(str(message))}", err=True)
 
     warnings.filterwarnings("ignore", module="timm|kornia|torch")
-    warnings.showwarning = tell
+    warnings.showwarning = show
     for name in ("timm", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def console_of_width(width: int) -> "Console":
-    """Standard output: as wide as the terminal, or ``width`` columns where it is none."""
+    """Standard output as wide as its terminal, or ``width`` columns without one."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else width)

@@ -1,4 +1,4 @@
-"""Commands about results and what can be named: `report`, `list`."""
+"""Commands that show results and names: `report`, `list`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ FILTER = "Only this; wildcards allowed. May be repeated."
 
 
 def read_results(folder: Path) -> "list[Result]":
-    """The results in ``folder``, made light; what is left out is told, a line each.
+    """The results in ``folder`` in compact form; warns in one line about each left-out result.
 
     Raises UsageError if there is no such folder, UserError if it holds no result.
     """
@@ -26,14 +26,14 @@ def read_results(folder: Path) -> "list[Result]":
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder: run something first, or give --results")
-    found, problems = collect(folder, keep=Lightener())
+    results, problems = collect(folder, keep=Lightener())
     for problem in problems:
         click.echo(f"warning: {printable(problem)}", err=True)
-    if not found:
+    if not results:
         raise UserError(f"{folder}: no result in it: run something first, or give --results")
     if problems:
-        click.echo(f"results: {len(found)} read, {len(problems)} left out", err=True)
-    return found
+        click.echo(f"results: {len(results)} read, {len(problems)} left out", err=True)
+    return results
 
 
 @click.command()
@@ -78,9 +78,8 @@ def report(
     quiet()
     filters = {"task": task, "dataset": dataset, "backbone": backbone, "decoder": decoder,
                "device": device}  # fmt: skip
-    found = select(read_results(results), filters)
-    tables = boards(found)
-    if task:  # a network of several tasks stands in the boards of all of them
+    tables = boards(select(read_results(results), filters))
+    if task:  # a network of several tasks is in the boards of all of them
         tables = [
             b for b in tables if any(matches(t, w) for t in split_tasks(b.task) for w in task)
         ]

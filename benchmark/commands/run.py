@@ -9,7 +9,7 @@ from benchmark.commands.options import (
     checkpoint_option,
     config_options,
     console_of_width,
-    given,
+    option_values,
     progress,
     quiet,
 )
@@ -45,7 +45,7 @@ def run(
     Several --task train one network with a head for each.
     """
     file = read_config_file(config_file) if config_file else {}
-    values = given({**file, **given(options)})
+    values = option_values({**file, **option_values(options)})
     results = Path(results or values.pop("results", "runs"))
     overwrite = bool(values.pop("overwrite", False)) or overwrite
     verbose = bool(values.pop("verbose", False)) or verbose
@@ -79,11 +79,13 @@ def run(
     if tensorboard:
         check_tensorboard()
     with processes(runs[0].config.device), progress(verbose) as listener:
-        kept = {} if overwrite else from_lead(dict(stored(runs)))
-        pending = to_do(runs, {key: result.status for key, result in kept.items()}, "only-missing")
+        earlier = {} if overwrite else from_lead(dict(stored(runs)))
+        pending = to_do(
+            runs, {key: result.status for key, result in earlier.items()}, "only-missing"
+        )
         watch = Failures(listener)
         runner = Runner(results, watch, retime=retime, tensorboard=tensorboard, every=every)
-        done = execute(Work(runs, pending, kept, {}, runner, watch, on_data_error="stop"))
+        done = execute(Work(runs, pending, earlier, {}, runner, watch, on_data_error="stop"))
         if not lead():
             return
     again = {run.key for run in pending}

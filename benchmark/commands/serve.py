@@ -45,19 +45,19 @@ def serve(
     check_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    opened = open_checkpoint(checkpoint)
+    network = open_checkpoint(checkpoint)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise UsageError(f"--host {host} --port {port}: cannot listen ({error})") from None
-    title = f"{opened.config.task} by {opened.config.decoder} on {opened.config.backbone}"
+    title = f"{network.config.task} by {network.config.decoder} on {network.config.backbone}"
     limits = Limits(int(max_mb * 1e6), int(max_megapixels * 1e6))
-    app = application(Mapper(opened, Views(), False, device).pictures, title, limits, host)
+    app = application(Mapper(network, Views(), False, device).pictures, title, limits, host)
     local = host in ("127.0.0.1", "localhost", "::1")
     others = "" if local else " (anyone who reaches this address can use it)"
-    shown = f"[{host}]" if ":" in host else host
-    click.echo(f"http://{shown}:{port}/{others}: Ctrl-C ends it", err=True)
+    address = f"[{host}]" if ":" in host else host
+    click.echo(f"http://{address}:{port}/{others}: Ctrl-C ends it", err=True)
     config = uvicorn.Config(
         app, log_level="critical", limit_concurrency=64, server_header=False,
         timeout_graceful_shutdown=1,

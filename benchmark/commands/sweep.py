@@ -93,7 +93,7 @@ def sweep(
         raise UsageError("sweep: is one process: give torchrun a `run` or a `search`")
     if tensorboard:
         check_tensorboard()
-    began = time.time()  # a result that is finished from here on is another process'
+    began = time.time()  # a result that is finished after this is of another process
     swept = read_sweep(file)
     plan = swept.plan(_pairs("--data", data), _pairs("--weights", weights), _settings(settings))
     results = results or swept.content.results
@@ -101,14 +101,14 @@ def sweep(
     if retime and policy == "always":
         raise UsageError("--retime: --cache always runs nothing: use only-missing")
     runs = planned(plan.runs, results)
-    kept: dict[str, Result] = {}
+    earlier: dict[str, Result] = {}
     states: dict[str, str] = {}
     light = Lightener() if policy == "always" else None  # what is run or timed is saved again
     with many_objects():
         for key, result in stored(runs):
             states[key] = result.status
             if not dry_run:
-                kept[key] = light(result) if light else result
+                earlier[key] = light(result) if light else result
     pending = to_do(runs, states, policy)
     workers = make_executor(
         *(executor, pending, results, jobs, address, resources),
@@ -122,14 +122,14 @@ def sweep(
         return
     click.echo(course.line(), err=True)
     if policy == "always":
-        course.show(list(kept.values()))
+        course.show(list(earlier.values()))
         return
     options = {"retime": retime, "tensorboard": tensorboard, "every": every, "began": began}
-    course.show(course.execute(kept, retries, verbose, options))
+    course.show(course.execute(earlier, retries, verbose, options))
 
 
 class _Course:
-    """A planned sweep: its estimate, its execution, and what is printed of it."""
+    """A planned sweep: its estimate, its execution, its printed tables."""
 
     def __init__(
         self, runs: "list[PlannedRun]", pending: "list[PlannedRun]", results: Path,
@@ -170,7 +170,7 @@ class _Course:
         click.echo(self.line())
 
     def execute(
-        self, kept: "dict[str, Result]", retries: int, verbose: bool, options: dict[str, Any]
+        self, earlier: "dict[str, Result]", retries: int, verbose: bool, options: dict[str, Any]
     ) -> "list[Result]":
         from benchmark.run.runner import Runner
         from benchmark.sweep.execute import Work, execute
@@ -182,13 +182,13 @@ class _Course:
         start = time.monotonic()
         with watching(self.pending, self.estimates, say, verbose, lanes=self.lanes) as watch:
             runner = Runner(self.results, watch, **options)
-            work = Work(self.runs, self.pending, kept, self.unusable, runner, watch)
+            work = Work(self.runs, self.pending, earlier, self.unusable, runner, watch)
             done = execute(work, self.workers, retries)
         self.took = time.monotonic() - start
         return done
 
     def show(self, done: "list[Result]") -> None:
-        """Print the boards and what became of the runs; exits with 1 if one has failed."""
+        """Print the boards and a summary of the runs; exits with 1 if one failed."""
         from benchmark.leaderboard.boards import boards
         from benchmark.report.tables import rich_table
         from benchmark.sweep.report import comparison, summary

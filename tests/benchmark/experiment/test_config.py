@@ -91,6 +91,6 @@ def test_config_file_takes_backbone_arguments_as_pairs_or_mapping(tmp_path):
     for text in ("backbone-arg: pad_type=same", "backbone-arg: [pad_type=same]",
                  "backbone-arg: {pad_type: same}"):  # fmt: skip
         path.write_text(text)
-        from benchmark.commands.options import given
+        from benchmark.commands.options import option_values
 
-        assert given(read_config_file(path)) == {"backbone_args": {"pad_type": "same"}}
+        assert option_values(read_config_file(path)) == {"backbone_args": {"pad_type": "same"}}

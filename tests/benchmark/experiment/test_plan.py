@@ -22,12 +22,12 @@ def test_defaults_of_the_data_set_fill_what_is_open():
     assert config.image_size == DATASETS.get("camvid").info.defaults["image_size"]
     assert config.mean == (0.485, 0.456, 0.406)
     assert config.epochs is not None
-    given = resolve(
+    explicit = resolve(
         make_config({"task": "segmentation", "dataset": "camvid", "image_size": "64", "mean": 0.5})
     )
-    assert given.image_size == (64, 64)
-    assert given.crop_size is None  # the default crop goes with the default size
-    assert given.mean == (0.5, 0.5, 0.5)
+    assert explicit.image_size == (64, 64)
+    assert explicit.crop_size is None  # the default crop goes with the default size
+    assert explicit.mean == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_command_repeats_the_run():
     assert words[:3] == ["python", "cli.py", "run"]
     run = main.commands["run"]
     options = run.make_context("run", words[3:]).params
-    from benchmark.commands.options import given
+    from benchmark.commands.options import option_values
 
-    values = given({k: v for k, v in options.items() if k in type(config).model_fields})
+    values = option_values({k: v for k, v in options.items() if k in type(config).model_fields})
     values = {k: v[0] if isinstance(v, tuple) else v for k, v in values.items()}
     assert run_key(resolve(make_config(values))) == run_key(config)

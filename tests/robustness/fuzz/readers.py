@@ -23,7 +23,7 @@ from PIL import Image
 from rich.console import Console
 from starlette.testclient import TestClient
 
-from benchmark.commands.options import given
+from benchmark.commands.options import option_values
 from benchmark.data.pack import pack
 from benchmark.experiment.config import read_config_file
 from benchmark.experiment.plan import plan
@@ -47,7 +47,7 @@ from benchmark.results.result import TaskScores
 from benchmark.results.store import collect, save
 from benchmark.sweep.file import read_sweep
 from benchmark.training.keeper import Keeper
-from benchmark.wiring.figure import rendered, search_figure, wiring_figure
+from benchmark.wiring.figure import render, search_figure, wiring_figure
 from benchmark.wiring.names import lines
 from benchmark.wiring.prune import prune
 from benchmark.wiring.record import load_search, read_search
@@ -191,7 +191,7 @@ def read_wiring(root: Path, rng: random.Random) -> None:
     lines(wiring.pruned())
     wiring.carried((2, 4, 8, 16, 32))
     if rng.random() < 0.05:
-        rendered(wiring_figure(wiring), ".svg")
+        render(wiring_figure(wiring), ".svg")
 
 
 def make_search(root: Path) -> None:
@@ -212,7 +212,7 @@ def read_searches(root: Path, rng: random.Random) -> None:
     prune(read_search(root))[0].to_json()
     found, search = load_search(root)
     if rng.random() < 0.05:
-        rendered(search_figure(found, search), ".svg")
+        render(search_figure(found, search), ".svg")
 
 
 # --- configurations ------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ overrides:
 
 
 def read_config(root: Path, rng: random.Random) -> None:
-    values = given(read_config_file(root / "c.yaml"))
+    values = option_values(read_config_file(root / "c.yaml"))
     if isinstance(tasks := values.get("task"), list | tuple):
         values["task"] = "+".join(map(str, tasks))
     axes: dict[str, Any] = {"decoder": ["fcn"]}
