@@ -1,7 +1,7 @@
-"""Several processes that train one network, started by torchrun; without it all of this is nothing.
+"""Several processes that train one network, started by torchrun; without it these do nothing.
 
-Every process runs the same commands in the same order. The first one, the lead, alone writes, times
-and tells; what it reads for all, it hands to the others.
+Every process runs the same commands in the same order. Only the first one, the lead, writes, times
+and prints; it hands on what it reads for all.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def rank() -> int:
 
 
 def lead() -> bool:
-    """Whether this process is the one that writes and tells."""
+    """Whether this process is the one that writes and prints."""
     return rank() == 0
 
 
@@ -49,10 +49,9 @@ def asked() -> int:
 
 @contextlib.contextmanager
 def processes(device: str) -> Iterator[None]:
-    """In here the processes that torchrun has started are one group: NCCL on GPUs, else Gloo.
+    """Join the processes that torchrun has started in one group: NCCL on GPUs, else Gloo.
 
-    Each takes the GPU of its number on its machine. Raises UsageError for a device that all would
-    share.
+    Each takes the GPU of its local rank. Raises UsageError for a device that all would share.
     """
     if asked() == 1:
         yield
@@ -77,9 +76,9 @@ def processes(device: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(folder: Path, listener: Listener) -> Iterator[bool]:
-    """Nobody else works in ``folder`` in here; it is made, and the lead waits for its turn.
+    """Create ``folder`` and lock it; the lead waits until no other process holds the lock.
 
-    Yields whether it had to. Raises UserError for a folder that cannot be written.
+    Yields whether it waited. Raises UserError for a folder that cannot be written.
     """
     if not lead():
         yield from_lead(False)
@@ -90,9 +89,9 @@ def alone(folder: Path, listener: Listener) -> Iterator[bool]:
 
 
 def parallel(model: nn.Module, sync_bn: bool, shape: tuple[int, ...]) -> nn.Module:
-    """What to call in training, so that gradients are averaged over the processes.
+    """The module to call in training: it averages gradients over the processes.
 
-    model: gives maps by name for images. shape: of images to try it on.
+    model: images → maps by name. shape: of the images that it is tried on.
     """
     if size() == 1:
         return model
@@ -142,13 +141,13 @@ def any_of(wishes: Sequence[bool], device: torch.device) -> list[bool]:
 
 
 def from_lead(value: Value) -> Value:
-    """The lead's ``value``; what others bring counts for nothing."""
+    """The lead's ``value``; those of the others are ignored."""
     if size() == 1:
         return value
     box: list[Any] = [value]
     dist.broadcast_object_list(box, 0)
-    found: Value = box[0]
-    return found
+    received: Value = box[0]
+    return received
 
 
 def gathered(value: Value) -> list[Value]:
@@ -169,10 +168,10 @@ def copy_from_lead(module: nn.Module) -> None:
 
 
 def share(count: int) -> range:
-    """The indices of ``count`` samples that this process scores: neighbours, none twice.
+    """The indices of ``count`` samples that this process scores: consecutive, none twice.
 
-    Put together in order of rank they are all in order, so that what is drawn from the images, as
-    bootstraps are, is drawn alike by any number of processes.
+    Joined in order of rank they are in order, so that bootstraps draw the same images whatever the
+    number of processes.
     """
     return range(count * rank() // size(), count * (rank() + 1) // size())
 

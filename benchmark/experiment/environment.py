@@ -1,6 +1,6 @@
-"""What a result was made with: versions, machine, commit.
+"""Versions, machine and commit behind a result.
 
-Imports torch late, for a report reads environments without it.
+Imports torch late: reports read environments without it.
 """
 
 import os
@@ -23,10 +23,10 @@ PACKAGES = ("torch", "timm", "kornia", "segmentation-models-pytorch", "numpy")
 
 
 class Environment(TypedDict, total=False):
-    """What a result was made with; of a run that failed early nothing is known.
+    """Versions, machine and commit behind a result; empty for a run that failed early.
 
-    threads: of the CPU that torch has. commit: of this project; "" outside a repository. From cuda
-    on: of runs on CUDA only.
+    threads: torch's, on the CPU. commit: of this project; "" outside a repository. The fields from
+    ``cuda`` on are those of runs on CUDA.
     """
 
     python: str

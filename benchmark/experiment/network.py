@@ -55,8 +55,8 @@ def create_model(
     check_decoder(decoder)  # before anything is downloaded
     path = None if weights is None else Path(weights).expanduser()
     body = create_backbone(backbone, backbone_args, path, pretrained)
-    made = create_decoder(decoder, body.features, width=width)
-    return plain(DensePredictor(body, made, heads, *input_statistics(backbone, path)))
+    built = create_decoder(decoder, body.features, width=width)
+    return plain(DensePredictor(body, built, heads, *input_statistics(backbone, path)))
 
 
 def has_classes(task: str) -> bool:

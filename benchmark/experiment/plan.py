@@ -36,7 +36,7 @@ DEFAULT_DECODERS = ("sparsemask", "unet-connectivity", "fcn", "deeplabv3-light",
 
 
 def make_task(config: NetworkConfig, name: str | None = None) -> Task:
-    """The task of a run, or the one called ``name`` of a search, told the data set's facts."""
+    """The task of a run, or the one called ``name`` of a search, with the data set's facts."""
     name = name or config.task
     task = TASKS.get(name)
     info = DATASETS.get(config.dataset).info

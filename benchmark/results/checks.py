@@ -15,16 +15,16 @@ from common.limits import LimitError, printable
 NAME = 300  # characters of a name or a path in a result; timm's longest name has 70
 
 
-SHOWN = 120  # characters of what is wrong that are told
+SHOWN = 120  # characters of a wrong value that a message shows
 
 
 SMALL = min(limits.INTEGER, limits.NUMBER)
 
 
 def parsed(text: bytes) -> Any:
-    """What JSON says, three times as fast as ``json`` tells it, whose errors it has.
+    """Parse JSON with pydantic-core, three times as fast as ``json``; raises ``json``'s errors.
 
-    Raises ValueError for what is none.
+    Raises ValueError for what is not JSON.
     """
     try:
         return from_json(text)

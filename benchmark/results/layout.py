@@ -1,4 +1,4 @@
-"""Names of the files in a run's or a search's folder, and who moves them there."""
+"""Names of the files in a run's or a search's folder, and how they get there."""
 
 import shutil
 from contextlib import suppress
@@ -17,26 +17,26 @@ EVENTS = "events.out.tfevents.*"
 PICTURES = "samples"
 
 
-def _made(folder: Path) -> list[Path]:
-    """The files that a training has made for its end."""
+def _outcome(folder: Path) -> list[Path]:
+    """The files that a training leaves when it ends, without its saved states."""
     return [path for path in folder.rglob("[!.]*") if path.is_file() and path.name not in FILES]
 
 
-def _remove_made(folder: Path) -> None:
-    for path in _made(folder):
+def remove_outcome(folder: Path) -> None:
+    for path in _outcome(folder):
         path.unlink(missing_ok=True)
 
 
 def hand_over(folder: Path, target: Path) -> None:
-    """Put what a training has made into ``target``, where it replaces what was there.
+    """Copy the files that a training leaves into ``target``, where they replace older ones.
 
     It stays in ``folder`` until ``clear``: a process that is killed in between loses nothing.
     """
-    made = _made(folder)
+    files = _outcome(folder)
     shutil.rmtree(target / PICTURES, ignore_errors=True)
     for old in target.glob(EVENTS):
         old.unlink()
-    for path in made:
+    for path in files:
         place = target / path.relative_to(folder)
         with whole_file(place) as temporary:
             shutil.copyfile(path, temporary)

@@ -40,12 +40,12 @@ def load_replicates(folder: Path, task: str) -> "dict[str, Floats]":
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > limits.REPLICATES:
                 return {}
-            found = {
+            loaded = {
                 name.removeprefix(f"{task}/").removesuffix(".npy"): _vector(archive, name)
                 for name in archive.namelist()
                 if name.startswith(f"{task}/")
             }
-            return {name: values for name, values in found.items() if values is not None}
+            return {name: values for name, values in loaded.items() if values is not None}
     except Exception:  # zip and npy readers raise almost anything for damaged bytes
         return {}
 

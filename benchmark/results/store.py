@@ -100,7 +100,7 @@ def _folders(results: Path, names: Sequence[str] | None = None) -> Iterator[Path
 def _collect(
     folders: Iterable[Path], keep: Callable[[Result], Result]
 ) -> tuple[list[Result], list[str]]:
-    found: dict[str, Result] = {}
+    by_key: dict[str, Result] = {}
     problems: list[str] = []
     for folder in folders:
         try:
@@ -110,9 +110,9 @@ def _collect(
         except ValueError as error:
             problems.append(f"{folder / FILE}: left out: {error}")
             continue
-        other = found.get(result.key)
+        other = by_key.get(result.key)
         if other is None:
-            found[result.key] = keep(result)
+            by_key[result.key] = keep(result)
             continue
         assert other.folder is not None
         same = read(other.folder).model_dump() == result.model_dump()
@@ -120,15 +120,15 @@ def _collect(
         left, kept = result.folder, other.folder
         if _is_named(result) and not _is_named(other):
             left, kept = kept, left
-            found[result.key] = keep(result)
+            by_key[result.key] = keep(result)
         problems.append(f"{left}: left out: {how} {kept}")
-    return sorted(found.values(), key=lambda r: r.folder.name if r.folder else ""), problems
+    return sorted(by_key.values(), key=lambda r: r.folder.name if r.folder else ""), problems
 
 
 def each(results: Path) -> Iterator[Result]:
     """The readable results under ``results``, one at a time, so that none need be kept."""
     for folder in _folders(results):
-        with suppress(ValueError):  # told where results are shown
+        with suppress(ValueError):  # reported where results are shown
             yield read(folder)
 
 
@@ -138,7 +138,7 @@ def _is_named(result: Result) -> bool:
 
 def read_all(results: Path) -> Iterator[Result]:
     """``collect``, with a warning for each that is left out."""
-    found, problems = collect(results)
+    collected, problems = collect(results)
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
-    yield from found
+    yield from collected

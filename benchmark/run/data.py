@@ -1,4 +1,4 @@
-"""The data of runs: opened once for all that read the same."""
+"""The data of runs, opened once for all runs that read the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,10 +56,10 @@ class Data:
         constant = {t.name: score_constant(t, resized["train"], resized["test"]) for t in tasks}
         return cls(resized["train"], resized["val"], resized["test"], facts, constant)
 
-    def told(self) -> dict[str, SplitFacts]:
-        """The facts for a result: of each split, with the errors of the samples that were skipped.
+    def split_facts(self) -> dict[str, SplitFacts]:
+        """Facts of each split for a result, with the errors of skipped samples.
 
-        A bad sample of the training split was replaced by the next one.
+        In training the next sample stands in for a skipped one.
         """
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {
@@ -69,7 +69,7 @@ class Data:
 
 
 def shared_data(config: RunConfig) -> tuple[Any, ...]:
-    """What must be alike for two runs to read the same ``Data``."""
+    """A key that is equal for runs that read the same ``Data``."""
     fields = (config.task, config.dataset, config.data, config.image_size, config.limit)
     return (*fields, config.on_bad_sample)
 

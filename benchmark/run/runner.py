@@ -100,7 +100,7 @@ class Runner:
         if distributed.lead() and is_finished(run.folder):
             clear_finished(run.folder / FILE)
         begin = time.perf_counter()
-        apart: Exception | None = None
+        defect: Exception | None = None  # not the user's mistake, nor a diverged loss
         try:
             result.environment = environment(run.config.device)
             self._train_and_score(run, tasks, data, result)
@@ -110,13 +110,13 @@ class Runner:
             if isinstance(error, DataError):
                 raise DataError(result.error) from error  # the other runs would meet it too
             if not isinstance(error, UsageError | NotFinite):
-                apart = error
+                defect = error
         except Exception as error:  # a defect: the others go on
-            result.error, apart = reason(error), error
+            result.error, defect = reason(error), error
             if distributed.lead():
                 write_atomic(run.folder / TRACEBACK, traceback.format_exc())
         several = distributed.size() > 1
-        if apart is not None and several:
+        if defect is not None and several:
             result.error = f"{result.error} (another of its processes may have said why)"
         spent = time.perf_counter() - begin
         result.seconds["total"] = spent + result.seconds.pop("before", 0.0)
@@ -124,8 +124,8 @@ class Runner:
             self.record(run.folder, result)
             if result.status == "finished":
                 clear(run.folder / TRAINING)
-        if apart is not None and several:
-            raise apart  # the others may wait for this process: torchrun ends them
+        if defect is not None and several:
+            raise defect  # the others may wait for this process: torchrun ends them
         if not several:
             stopping.stop()  # a failure may have come before a signal was heeded
         return result
@@ -240,7 +240,7 @@ class Runner:
                 for name in scores[task.name].columns
             },
         )
-        result.data = data.told()
+        result.data = data.split_facts()
         if len(tasks) > 1:
             result.tasks = scores
         else:

@@ -1,4 +1,4 @@
-"""Trained networks of one comparison, timed in turns; what is timed is what was scored."""
+"""Trained networks of one comparison, timed in turns: the very networks that were scored."""
 
 import os
 import time
@@ -31,10 +31,9 @@ def time_in_turns(
 ) -> None:
     """Time the ``finished`` runs of a comparison and write it into ``done``, their results by key.
 
-    min_time: seconds for each network. Runs that differ in their weights only take as long: one of
-    them is timed, and named in ``weights_of`` of all. Runs of another machine or number of threads,
-    or without their weights here, are left out, which is told. Raises UserError for damaged
-    weights.
+    min_time: seconds for each network. Of runs that differ in their weights only, one is timed and
+    named in ``weights_of`` of all. Runs of another machine or number of threads, and runs whose
+    weights are not here, are left out with a message. Raises UserError for damaged weights.
     """
     first = finished[0].config
     runs = {run.key: run for run in finished}

@@ -14,7 +14,7 @@ import torch
 
 from benchmark.experiment import distributed
 from benchmark.experiment.numerics import State
-from benchmark.results.layout import FILES, _remove_made
+from benchmark.results.layout import FILES, remove_outcome
 from benchmark.training.state_file import pack, unpack
 from common import stopping
 from common.errors import UserError
@@ -65,7 +65,7 @@ class Keeper:
         saved = distributed.from_lead(self._load() if distributed.lead() else {})
         self.state: State | None = saved.get("training")
         if self.state is None and distributed.lead():
-            _remove_made(folder)  # files of another training must not look like this one's
+            remove_outcome(folder)  # files of another training must not look like this one's
         if self.state is not None:
             self._spent, self.log_position = saved["seconds"], saved["log"]
             self.resumed = [*saved["resumed"], saved["step"]]
