@@ -119,7 +119,7 @@ def test_what_is_public_does_not_take_what_is_private(
     hub.repos["me/net"] = {}
     done = cli("push-to-hub", "--checkpoint", run, "--repo", "me/net", "--private")
     assert done.exit_code == 1
-    assert "for all to see" in line(done)
+    assert "is public" in line(done)
     assert not hub.repos["me/net"]
 
 
