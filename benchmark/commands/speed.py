@@ -68,18 +68,22 @@ def speed(
     from benchmark.experiment.plan import DEFAULT_DECODERS
     from benchmark.speed.latency import Setup
     from benchmark.speed.report import speed_tables
+    from benchmark.speed.rows import SpeedOptions
     from benchmark.speed.table import speed_rows
 
     parsed = [make_config({"image_size": size}).image_size or (0, 0) for size in sizes]
     if threads is not None:
         torch.set_num_threads(threads)
+    options = SpeedOptions(
+        classes=classes, arguments=backbone_args(arguments), timed=not no_time, device=device,
+        batches=batches[:1] if no_time else batches, min_time=min_time,
+        setup=Setup(fused, compiled, channels_last, amp), memory=memory, processes=processes,
+        profiled=profiled, onnx=onnx,
+    )  # fmt: skip
     with progress() as listener:
         rows = speed_rows(
             backbones or (str(FALLBACKS["backbone"]),), decoders or DEFAULT_DECODERS, parsed,
-            classes, backbone_args(arguments), not no_time, device,
-            batches[:1] if no_time else batches, min_time,
-            Setup(fused, compiled, channels_last, amp),
-            memory=memory, processes=processes, profiled=profiled, onnx=onnx, listener=listener,
+            options, listener,
         )  # fmt: skip
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
     if json_file == "-":

@@ -7,10 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.speed.passes import (
-    HEAD,
-    SpeedRow,
-)
+from benchmark.speed.rows import HEAD, SpeedRow
 from models.backbones import Backbone
 from models.predictor import DensePredictor
 
@@ -91,7 +88,7 @@ class MapsOnly(nn.Module):
         return self.count(*x.shape[-2:])[0]
 
 
-def _count(model: DensePredictor, maps: MapsOnly, size: Size, classes: int) -> SpeedRow:
+def counted(model: DensePredictor, maps: MapsOnly, size: Size, classes: int) -> SpeedRow:
     """``params`` and ``macs`` of a row. Raises UsageError for a size that cannot be."""
     model.check_size(*size)
     light = DensePredictor(maps, model.decoder, {HEAD: classes})  # type: ignore[arg-type]

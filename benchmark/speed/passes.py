@@ -5,9 +5,9 @@ import statistics
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +26,14 @@ from benchmark.speed.latency import (
 )
 from benchmark.speed.memory import fresh_process, peak_memory
 from benchmark.speed.profile import measured_peaks, profile
+from benchmark.speed.rows import HEAD, SpeedOptions, SpeedRow, network_of, pair, size_of
 from common.errors import UserError, first_line, out_of_memory, reason
 from common.memory import fitting, keep_freed_memory, keeps_freed_memory
 from common.progress import Listener
 from models.predictor import DensePredictor
 
-HEAD = "classes"
 POSTPROCESSING = 0.25
 """Of the time that a network gets, the share for its post-processing, which varies less."""
-SpeedRow = dict[str, Any]
-Timed = TypeVar("Timed")
 
 
 @dataclass(frozen=True)
@@ -47,99 +45,106 @@ class Contender:
     batch: int
 
 
-def pair(row: SpeedRow) -> str:
-    return f"{row['backbone']} + {row['decoder']}"
-
-
-def time_rows(
+def timings(
     rows: Sequence[SpeedRow],
     models: Mapping[str, DensePredictor],
-    device: str,
-    min_time: float,
-    setup: Setup,
+    options: SpeedOptions,
     listener: Listener,
-    onnx: bool = False,
-) -> dict[int, Contender]:
-    """Time all rows of one size and batch in turns. Returns what ran, by the row's index.
+) -> tuple[list[SpeedRow], dict[int, Contender]]:
+    """Time all rows of one size and batch in turns: a part of each row; what ran, by its index.
 
-    Gives every row ``latency``, a speed record, ``first_call_s``, ``postprocessing_ms`` and
-    ``environment``; null where there is none, and then ``error`` says why. models: by ``pair``.
-    onnx: each row's ONNX file takes its turns too, and gives ``onnx``, its latency, or null and
-    ``onnx_error``.
+    Of every row ``latency``, ``first_call_s``, ``postprocessing_ms`` and ``environment``; null
+    where there is none, and then ``error`` says why. models: by ``pair``. With ``options.onnx``
+    each row's ONNX file takes its turns too: ``onnx``, its latency, or null and ``onnx_error``.
     """
+    device, setup = options.device, options.setup
     facts = environment(device)
     ready: dict[str, tuple[nn.Module, Setup]] = {}
     contenders: dict[int, Contender] = {}
-    for row in rows:
-        row.update(latency=None, first_call_s=None, postprocessing_ms=None, environment=facts)
-        if onnx:
-            row.update(onnx=None, onnx_error=None)
-    groups = {(tuple(row["image_size"]), row["batch"]): None for row in rows}
+    parts: list[SpeedRow] = [
+        {
+            "error": row["error"],
+            "latency": None,
+            "first_call_s": None,
+            "postprocessing_ms": None,
+            "environment": facts,
+        }
+        for row in rows
+    ]
+    if options.onnx:
+        parts = [part | {"onnx": None, "onnx_error": None} for part in parts]
+    groups = {(size_of(row), row["batch"]): None for row in rows}
     listener.begin("time in turns", len(groups))
     for size, batch in groups:
         group: dict[int, Contender] = {}
         for index, row in enumerate(rows):
-            if (tuple(row["image_size"]), row["batch"]) != (size, batch) or row["error"]:
+            if (size_of(row), row["batch"]) != (size, batch) or row["error"]:
                 continue
             try:  # alone first: what does not fit into memory must not take the others along
                 if pair(row) not in ready:
                     ready[pair(row)] = setup.prepared(models[pair(row)])
                 model, as_run = ready[pair(row)]
-                row["first_call_s"], ran = fitting(
+                parts[index]["first_call_s"], ran = fitting(
                     lambda b, m=model, s=size: first_call(m, s, device, b, setup),  # type: ignore[misc]
                     batch,
                 )
                 group[index] = Contender(model, as_run, ran)
             except Exception as error:
-                row["error"] = reason(error)
-        files = _onnx_files(rows, models, group) if onnx else {}
-        contenders |= _time_group(rows, group, files, size, device, min_time, setup)
+                parts[index]["error"] = reason(error)
+        files: dict[int, nn.Module] = {}
+        if options.onnx:
+            files, errors = _onnx_files(rows, models, group)
+            for index, text in errors.items():
+                parts[index]["onnx_error"] = text
+        fitted, timed = _time_group(rows, group, files, size, options)
+        contenders |= fitted
+        for index, part in timed.items():
+            parts[index] |= part
         listener.step()
-    return contenders
+    return parts, contenders
 
 
 def _onnx_files(
     rows: Sequence[SpeedRow], models: Mapping[str, DensePredictor], group: Mapping[int, Contender]
-) -> dict[int, nn.Module]:
+) -> tuple[dict[int, nn.Module], dict[int, str]]:
     """The network of each row as an ONNX file of the row's size, run by onnxruntime.
 
-    Says in a row's ``onnx_error`` why there is none.
+    And why a row has none.
     """
     from benchmark.export.formats import sizes_of, write
     from benchmark.export.network import ExportableNetwork
     from benchmark.export.onnx_files import OnnxNetwork
 
-    found: dict[int, nn.Module] = {}
+    files: dict[int, nn.Module] = {}
+    errors: dict[int, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         for index, one in group.items():
-            row, path = rows[index], Path(folder) / f"{index}.onnx"
+            size, path = size_of(rows[index]), Path(folder) / f"{index}.onnx"
             try:
-                shipped = ExportableNetwork(models[pair(row)], [])
-                write(
-                    shipped, "onnx", path, sizes_of(shipped, "onnx", tuple(row["image_size"])), {}
-                )
-                found[index] = OnnxNetwork(path)
-                found[index](torch.rand(one.batch, 3, *row["image_size"]))
+                shipped = ExportableNetwork(models[pair(rows[index])], [])
+                write(shipped, "onnx", path, sizes_of(shipped, "onnx", size), {})
+                network = OnnxNetwork(path)
+                network(torch.rand(one.batch, 3, *size))
             except Exception as error:  # what does not run may raise anything
-                row["onnx_error"] = reason(error)
-                found.pop(index, None)
-    return found
+                errors[index] = reason(error)
+            else:
+                files[index] = network
+    return files, errors
 
 
 def _time_group(
     rows: Sequence[SpeedRow],
-    group: dict[int, Contender],
+    group: Mapping[int, Contender],
     files: Mapping[int, nn.Module],
     size: tuple[int, int],
-    device: str,
-    min_time: float,
-    setup: Setup,
-) -> dict[int, Contender]:
-    """Time ``group``, and ``files`` of its rows, in turns; returns it with the batches that ran."""
+    options: SpeedOptions,
+) -> tuple[dict[int, Contender], dict[int, SpeedRow]]:
+    """Time ``group``, and ``files`` of its rows, in turns: what ran, and the rows' parts."""
+    device, setup, min_time = options.device, options.setup, options.min_time
 
     def together(most: int) -> tuple[dict[int, Contender], dict[str, Latency], dict[int, float]]:
         fitted = {
-            i: Contender(c.model, c.setup, min(c.batch, most)) for i, c in group.items()
+            i: replace(c, batch=min(c.batch, most)) for i, c in group.items()
         }  # side by side they need more memory than alone
         batches = {i: c.batch for i, c in fitted.items()}
         latencies = time_models(
@@ -155,26 +160,25 @@ def _time_group(
         return fitted, latencies, after
 
     if not group:
-        return {}
+        return {}, {}
     try:
         (fitted, latencies, after), _ = fitting(together, max(c.batch for c in group.values()))
     except Exception as error:
         if not out_of_memory(error):
             raise
-        for index in group:
-            rows[index]["error"] = reason(error)
-        return {}
+        return {}, {index: {"error": reason(error)} for index in group}
     session = uuid.uuid4().hex[:8]
-    for index in group:
+    parts: dict[int, SpeedRow] = {}
+    for index, ran in fitted.items():
         others = sorted({pair(rows[i]) for i in group if i != index})
-        ran = fitted[index]
-        rows[index]["latency"] = speed_record(
-            latencies[str(index)], size, device, ran.setup, others, session, ran.batch
-        )
+        latency = latencies[str(index)]
+        parts[index] = {
+            "latency": speed_record(latency, size, device, ran.setup, others, session, ran.batch),
+            "postprocessing_ms": after[index],
+        }
         if index in files:
-            rows[index]["onnx"] = asdict(latencies[f"{index}/onnx"])
-        rows[index]["postprocessing_ms"] = after[index]
-    return fitted
+            parts[index]["onnx"] = asdict(latencies[f"{index}/onnx"])
+    return fitted, parts
 
 
 @torch.inference_mode()
@@ -200,80 +204,70 @@ def _time_postprocessing(
     return {index: timed[kind].median_ms for index, kind in kinds.items()}
 
 
-def network_of(row: SpeedRow, arguments: Mapping[str, Any]) -> NetworkSpec:
-    return NetworkSpec(row["backbone"], row["decoder"], {HEAD: row["classes"]}, dict(arguments))
-
-
-def remember_memory(
+def memories(
     rows: Sequence[SpeedRow],
     contenders: Mapping[int, Contender],
-    arguments: Mapping[str, Any],
-    device: str,
+    options: SpeedOptions,
     listener: Listener,
-) -> None:
-    """Give every row that ran ``memory``, as ``peak_memory`` returns it; null to the others."""
+) -> list[SpeedRow]:
+    """``memory`` of every row that ran, as ``peak_memory`` returns it; null of the others."""
+    parts: list[SpeedRow] = [{"memory": None} for _ in rows]
     listener.begin("peak memory", len(contenders))
     with fresh_process() as process:
-        for index, row in enumerate(rows):
-            row["memory"] = None
-            if index in contenders:
-                one = contenders[index]
-                row["memory"] = peak_memory(
-                    network_of(row, arguments), tuple(row["image_size"]), one.batch, one.setup,
-                    device, process=process,
-                )  # fmt: skip
-                listener.step(pair(row))
+        for index, one in contenders.items():
+            row = rows[index]
+            parts[index]["memory"] = peak_memory(
+                *(network_of(row), size_of(row), one.batch, one.setup, options.device),
+                process=process,
+            )
+            listener.step(pair(row))
+    return parts
 
 
-def isolate_rows(
+def isolated(
     rows: Sequence[SpeedRow],
     contenders: Mapping[int, Contender],
-    arguments: Mapping[str, Any],
-    device: str,
-    min_time: float,
-    processes: int,
+    options: SpeedOptions,
     listener: Listener,
-) -> None:
-    """Time every row that ran alone in ``processes`` fresh processes, the rows in turns.
+) -> list[SpeedRow]:
+    """Time every row that ran alone in ``options.processes`` fresh processes, the rows in turns.
 
-    Gives it ``isolated``: processes, medians_ms of each, their median_ms, min_ms and max_ms; or
-    null and in ``isolated_error`` the reason.
+    Gives ``isolated`` of each, or null and in ``isolated_error`` the reason.
     """
     medians: dict[int, list[float]] = {index: [] for index in contenders}
-    failed: dict[int, str] = {}
-    listener.begin("time in fresh processes", len(contenders) * processes)
-    for _, (index, one) in itertools.product(range(processes), contenders.items()):
+    parts: list[SpeedRow] = [{"isolated": None, "isolated_error": None} for _ in rows]
+    listener.begin("time in fresh processes", len(contenders) * options.processes)
+    for _, (index, one) in itertools.product(range(options.processes), contenders.items()):
         row = rows[index]
-        if index not in failed:
+        if parts[index]["isolated_error"] is None:
             try:
                 with FreshProcess() as process:  # not a fork of the last: addresses vary too
                     medians[index].append(
                         process.call(
                             _time_alone,
-                            network=asdict(network_of(row, arguments)),
+                            network=asdict(network_of(row)),
                             size=row["image_size"],
                             batch=one.batch,
                             setup=asdict(one.setup),
-                            device=device,
+                            device=options.device,
                             threads=torch.get_num_threads(),
                             keep_freed=keeps_freed_memory(),
-                            min_time=min_time,
+                            min_time=options.min_time,
                         )
                     )
             except UserError as error:
-                failed[index] = first_line(error)
+                parts[index]["isolated_error"] = first_line(error)
         listener.step(pair(row))
-    for index, row in enumerate(rows):
-        row["isolated"], row["isolated_error"] = None, failed.get(index)
-        if medians.get(index) and index not in failed:
-            found = medians[index]
-            row["isolated"] = {
-                "processes": processes,
+    for index, found in medians.items():
+        if parts[index]["isolated_error"] is None:
+            parts[index]["isolated"] = {
+                "processes": options.processes,
                 "medians_ms": found,
                 "median_ms": statistics.median(found),
                 "min_ms": min(found),
                 "max_ms": max(found),
             }
+    return parts
 
 
 def _time_alone(
@@ -297,26 +291,25 @@ def _time_alone(
     return timed["alone"].median_ms
 
 
-def profile_rows(
+def profiles(
     rows: Sequence[SpeedRow],
     contenders: Mapping[int, Contender],
-    device: str,
-    min_time: float,
+    options: SpeedOptions,
     listener: Listener,
-) -> None:
-    """Give every row that ran ``profile``, as ``profiling.profile`` returns it; null to others."""
+) -> list[SpeedRow]:
+    """``profile`` of every row that ran, as ``profile.profile`` returns it; null of the others."""
+    parts: list[SpeedRow] = [{"profile": None} for _ in rows]
     listener.begin("profile", len(contenders) + 1)
     peaks = {
-        amp: measured_peaks(device, amp) for amp in {one.setup.amp for one in contenders.values()}
+        amp: measured_peaks(options.device, amp)
+        for amp in {one.setup.amp for one in contenders.values()}
     }
     listener.step("peaks")
-    for index, row in enumerate(rows):
-        row["profile"] = None
-        if index in contenders:
-            one = contenders[index]
-            assert isinstance(one.model, DensePredictor)
-            row["profile"] = profile(
-                one.model, tuple(row["image_size"]), device, one.batch, one.setup,
-                peaks[one.setup.amp], min_time,
-            )  # fmt: skip
-            listener.step(pair(row))
+    for index, one in contenders.items():
+        assert isinstance(one.model, DensePredictor)
+        parts[index]["profile"] = profile(
+            *(one.model, size_of(rows[index]), options.device, one.batch, one.setup),
+            *(peaks[one.setup.amp], options.min_time),
+        )
+        listener.step(pair(rows[index]))
+    return parts

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+from typing_extensions import TypedDict
 
 from benchmark.speed.latency import Setup, forward_call, time_calls
 from models.decoders.base import Decoder
@@ -36,6 +37,35 @@ class Peaks:
     flops_per_s: float
     bytes_per_s: float
     dtype: str
+
+
+class Part(TypedDict):
+    """A part of a forward. share: of the parts' sum. macs and bytes: of the batch.
+
+    bound: what limits it at best, compute or memory. roofline_ms: the time at the device's peaks;
+    roofline_share: roofline_ms / ms.
+    """
+
+    name: str
+    ms: float
+    share: float
+    macs: int
+    bytes: int
+    bound: str
+    roofline_ms: float
+    roofline_share: float
+
+
+class Profile(TypedDict):
+    """Parts of a forward. whole_ms: median without hooks.
+
+    sum_ms: of the parts' medians, timed with hooks in turns with the whole.
+    """
+
+    whole_ms: float
+    sum_ms: float
+    parts: list[Part]
+    peaks: dict[str, Any]
 
 
 def parts_of(model: DensePredictor) -> list[tuple[nn.Module, str, str]]:
@@ -181,14 +211,8 @@ def profile(
     setup: Setup,
     peaks: Peaks,
     min_time: float = 2.0,
-) -> dict[str, Any]:
-    """Parts of a forward of images [batch, 3, *size]: time, work, and the share of the roofline.
-
-    whole_ms: median without hooks; sum_ms: of the parts' medians, timed with hooks in turns with
-    it. A part has name, ms, share (of sum_ms), macs and bytes (of the batch), bound (what limits
-    it at best: compute or memory), roofline_ms (the time at ``peaks``) and roofline_share
-    (roofline_ms / ms).
-    """
+) -> Profile:
+    """Parts of a forward of images [batch, 3, *size]: time, work, and the share of the roofline."""
     call = forward_call(model, size, device, batch, setup)
     kind = torch.device(device)
     counter, clock = Counter(), Clock(kind)
@@ -206,7 +230,7 @@ def profile(
     timed = time_calls(both, kind, batch, min_time=min_time, block=0.001)
     medians = {name: statistics.median(c[name] for c in calls) for name in calls[0]}
     total = sum(medians.values())
-    parts = []
+    parts: list[Part] = []
     for name, ms in medians.items():
         flops, moved = counter.parts[name]
         compute = flops / peaks.flops_per_s * 1000

@@ -1,12 +1,14 @@
 """Rows of ``benchmark.speed.table`` as tables for a terminal: one for each question."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from benchmark.results.result import Speed
+from benchmark.speed.profile import Profile
+from benchmark.speed.rows import SpeedRow
 from common.words import number
 
 PARTS = ("backbone", "decoder", "head")
@@ -16,7 +18,6 @@ WHICH = (
     'Which time for what: ratios from "in turns"; absolute times of an idle machine from "alone"; '
     "the profile only for shares."
 )
-SpeedRow = Mapping[str, Any]
 
 
 def speed_tables(rows: Sequence[SpeedRow]) -> list[Table]:
@@ -29,8 +30,8 @@ def speed_tables(rows: Sequence[SpeedRow]) -> list[Table]:
             tables.append(_throughput(timed))
     if any(row.get("isolated") or row.get("isolated_error") for row in rows):
         tables.append(_isolated(timed))
-    profiled = [row for row in timed if row.get("profile")]
-    tables += [_profile(row, row is profiled[-1]) for row in profiled]
+    profiled = [(row, profile) for row in timed if (profile := row.get("profile"))]
+    tables += [_profile(row, profile, row is profiled[-1][0]) for row, profile in profiled]
     if profiled and any(row.get("isolated") for row in timed):
         tables[-1].caption = f"{tables[-1].caption}\n{WHICH}"
     return tables
@@ -65,9 +66,16 @@ def _labels(row: SpeedRow) -> list[str]:
     return [row["backbone"], escape(row["decoder"]), _size(row)]
 
 
+def _latency(row: SpeedRow) -> Speed:
+    """Of a row that ran."""
+    latency = row["latency"]
+    assert latency is not None
+    return latency
+
+
 def _batch(row: SpeedRow) -> str:
     """The batch; where memory was short, what ran instead too."""
-    ran = row["latency"]["batch"]
+    ran = _latency(row)["batch"]
     return str(ran) if ran == row["batch"] else f"asked {row['batch']}, ran {ran}"
 
 
@@ -107,13 +115,14 @@ def _sizes(rows: Sequence[SpeedRow]) -> Table:
     shown = {tuple(_labels(row)): row for row in rows}  # whatever the batch
     for labels, row in shown.items():
         keys = (*PARTS[:2], "decoder_conv_weights", PARTS[2])
-        counts = [row["params"] and row["params"][key] / 1e6 for key in keys]
-        counts += [row["macs"] and row["macs"][key] / 1e9 for key in PARTS]
+        params, macs = row["params"], row["macs"]
+        counts = [params[key] / 1e6 if params else None for key in keys]
+        counts += [macs[key] / 1e9 if macs else None for key in PARTS]
         table.add_row(*labels, *map(number, counts))
     return table
 
 
-def _setup(record: Mapping[str, Any]) -> str:
+def _setup(record: Speed) -> str:
     """How something was timed, in words."""
     parts = [
         f"on {record['device']}, {record['threads']} thread{'s' * (record['threads'] != 1)}, "
@@ -126,7 +135,7 @@ def _setup(record: Mapping[str, Any]) -> str:
 
 
 def _times(rows: Sequence[SpeedRow]) -> Table:
-    records = [row["latency"] for row in rows]
+    records = [_latency(row) for row in rows]
     compiled = any(record["compiled"] for record in records)
     memory = any(row.get("memory") for row in rows)
     notes = [f"Timed {text}." for text in dict.fromkeys(map(_setup, records))]
@@ -138,7 +147,7 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
     ]
     if memory:
         notes.append("forward MB: the peak above weights and images (weights MB: as they are run).")
-        errors = dict.fromkeys(row["memory"]["error"] for row in rows if row.get("memory"))
+        errors = dict.fromkeys(m["error"] for row in rows if (m := row.get("memory")))
         notes += [f"Peak memory not known: {error}" for error in errors if error]
     onnx = any("onnx" in row for row in rows)
     if onnx:
@@ -167,14 +176,14 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
             cells.append(number((row.get("onnx") or {}).get("fps"), 1))
         cells += [number(row["first_call_s"], 1)] if compiled else []
         if memory:
-            found = row.get("memory") or {}
-            cells += [_mb(found.get("forward_bytes")), _mb(found.get("weights_bytes"))]
+            peak = row.get("memory")
+            cells += [_mb(peak and peak["forward_bytes"]), _mb(peak and peak["weights_bytes"])]
         table.add_row(*_labels(row), _batch(row), *cells)
     return table
 
 
-def _per_image(record: Mapping[str, Any]) -> float:
-    return float(record["median_ms"] / record["batch"])
+def _per_image(record: Speed) -> float:
+    return record["median_ms"] / record["batch"]
 
 
 def _throughput(rows: Sequence[SpeedRow]) -> Table:
@@ -183,7 +192,7 @@ def _throughput(rows: Sequence[SpeedRow]) -> Table:
     grouped: dict[tuple[str, ...], dict[int, SpeedRow]] = {}
     for row in rows:
         grouped.setdefault(tuple(_labels(row)), {})[row["batch"]] = row
-    shrunk = any(row["latency"]["batch"] != row["batch"] for row in rows)
+    shrunk = any(_latency(row)["batch"] != row["batch"] for row in rows)
     notes = ["(n): memory was enough for n images only."] if shrunk else []
     titles = [*(f"batch {batch}" for batch in batches), "best batch"]
     table = _table("Images per second", notes, ("backbone", "decoder", "size"), titles)
@@ -192,8 +201,8 @@ def _throughput(rows: Sequence[SpeedRow]) -> Table:
         for batch in batches:
             record = found[batch]["latency"] if batch in found else None
             ran = "" if record is None or record["batch"] == batch else f" ({record['batch']})"
-            cells.append(number(record and record["fps"], 1) + ran)
-        best = max((row["latency"] for row in found.values()), key=lambda record: record["fps"])
+            cells.append(number(None if record is None else record["fps"], 1) + ran)
+        best = max(map(_latency, found.values()), key=lambda record: record["fps"])
         table.add_row(*labels, *cells, str(best["batch"]))
     return table
 
@@ -212,17 +221,16 @@ def _isolated(rows: Sequence[SpeedRow]) -> Table:
     for row in rows:
         cells = ["–"] * 3
         if found := row["isolated"]:
-            low, middle, high = (found[f"{name}_ms"] for name in ("min", "median", "max"))
+            low, middle, high = found["min_ms"], found["median_ms"], found["max_ms"]
             spread = f"{100 * (high - low) / middle:.1f} %"
             cells = [number(middle, 1), f"{low:.1f}–{high:.1f}", spread]
-        turns = number(row["latency"]["median_ms"], 1)
+        turns = number(_latency(row)["median_ms"], 1)
         table.add_row(*_labels(row), _batch(row), turns, *cells)
     return table
 
 
-def _profile(row: SpeedRow, explained: bool) -> Table:
+def _profile(row: SpeedRow, found: Profile, explained: bool) -> Table:
     """Parts of one row's forward. explained: what the roofline is stands below."""
-    found = row["profile"]
     peaks = found["peaks"]
     excess = 100 * (found["sum_ms"] / found["whole_ms"] - 1)
     notes = [

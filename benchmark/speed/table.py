@@ -1,30 +1,14 @@
 """Size and speed of pairs of backbone and decoder, without training and without data."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from benchmark.experiment.network import check_device
-from benchmark.speed.count import (
-    NOT_COUNTED,
-    MapsOnly,
-    Size,
-    _count,
-)
-from benchmark.speed.latency import PLAIN, Setup
-from benchmark.speed.passes import (
-    HEAD,
-    SpeedRow,
-    isolate_rows,
-    pair,
-    profile_rows,
-    remember_memory,
-    time_rows,
-)
-from common.errors import UsageError, UserError, first_line, reason
-from common.extras import need
+from benchmark.speed.count import NOT_COUNTED, MapsOnly, Size, counted
+from benchmark.speed.passes import isolated, memories, profiles, timings
+from benchmark.speed.rows import HEAD, SpeedOptions, SpeedRow, pair
+from common.errors import UserError, first_line, reason
 from common.progress import Listener, Silent
 from models.backbones import check_name, create_backbone, create_without_weights
 from models.create import check_decoder, create_decoder
@@ -43,88 +27,83 @@ def speed_rows(
     backbones: Sequence[str],
     decoders: Sequence[str],
     sizes: Sequence[Size],
-    classes: int = 21,
-    arguments: Mapping[str, Any] | None = None,
-    timed: bool = True,
-    device: str = "cpu",
-    batches: Sequence[int] = (1,),
-    min_time: float = 2.0,
-    setup: Setup = PLAIN,
-    *,
-    memory: bool = False,
-    processes: int = 0,
-    profiled: bool = False,
-    onnx: bool = False,
+    options: SpeedOptions | None = None,
     listener: Listener | None = None,
 ) -> list[SpeedRow]:
     """A row for each backbone, decoder, image size (height, width) and batch, in this order.
 
-    params: of backbone, decoder and a head of ``classes`` channels, and ``decoder_conv_weights`` as
-    the paper counts them. macs: of one image. latency, where ``timed``: of a batch, all pairs of
-    one size and batch in turns, run as ``setup`` says; its ``batch`` is smaller than the row's
-    where memory was short. first_call_s: of the first call, compilation included.
-    postprocessing_ms: of the argmax. With ``memory``, ``processes`` to repeat each time in, and
-    ``profiled``, the rows have ``memory``, ``isolated`` and ``profile`` too; with ``onnx``, the
-    latency of their ONNX files by onnxruntime, in turns with the others. A pair that cannot be
-    has ``error``, the reason, and nulls; one that counts but does not run has ``error`` and no
-    latency.
+    All pairs of one size and batch are timed in turns. A pair that cannot be has ``error``, the
+    reason, and nulls; one that counts but does not run has ``error`` and no latency.
 
     Raises UsageError for unknown names, for a device that is not there, for a profile of compiled
     networks, for passes that run what is only to be counted, and for ONNX anywhere but on the CPU.
     """
+    options, listener = options or SpeedOptions(), listener or Silent()
     check_names(backbones, decoders)
-    if not timed and (profiled or processes or onnx):
-        option = "--profile" if profiled else "--isolate" if processes else "--onnx"
-        raise UsageError(f"{option}: with --no-time nothing is run; leave one of them out")
-    if profiled and setup.compiled:
-        raise UsageError("--profile: a compiled network has no parts; leave out --compile")
-    if onnx:
-        if torch.device(device).type != "cpu" or setup.amp:
-            raise UsageError("--onnx: runs on the CPU in float32: leave out --device and --amp")
-        need("onnx", "onnxscript", "onnxruntime", extra="export", option="--onnx")
-    if timed:
-        check_device(device)
-    arguments = arguments or {}
-    listener = listener or Silent()
-    rows: list[SpeedRow] = []
+    options.check()
     models: dict[str, DensePredictor] = {}
-    for name in backbones:
-        backbone, fault = None, None
-        try:
-            backbone = (create_backbone if timed else create_without_weights)(name, arguments)
-            maps = MapsOnly(backbone)
-        except UserError as error:
-            fault = first_line(error)
-        for decoder, size in itertools.product(decoders, sizes):
-            row: SpeedRow = {
-                "backbone": name,
-                "backbone_args": dict(arguments),
-                "decoder": decoder,
-                "image_size": list(size),
-                "batch": batches[0],
-                "classes": classes,
-                "params": None,
-                "macs": None,
-                "macs_exclude": NOT_COUNTED,
-                "error": fault,
-            }
-            if backbone is not None:
-                try:
-                    if pair(row) not in models:
-                        with torch.device("cpu" if timed else "meta"):
-                            built = create_decoder(decoder, backbone.features)
-                            model = DensePredictor(backbone, built, {HEAD: classes})
-                        models[pair(row)] = model
-                    row.update(_count(models[pair(row)], maps, size, classes))
-                except Exception as error:  # a pair that does not fit may raise anything
-                    row["error"] = reason(error)
-            rows += [{**row, "batch": batch} for batch in batches]
-    if timed:
-        ran = time_rows(rows, models, device, min_time, setup, listener, onnx)
-        if processes:
-            isolate_rows(rows, ran, arguments, device, min_time, processes, listener)
-        if profiled:
-            profile_rows(rows, ran, device, min_time, listener)
-        if memory:
-            remember_memory(rows, ran, arguments, device, listener)
+    rows = [
+        row
+        for backbone in backbones
+        for row in _counted_rows(backbone, itertools.product(decoders, sizes), options, models)
+    ]
+    if not options.timed:
+        return rows
+    parts, ran = timings(rows, models, options, listener)
+    rows = _joined(rows, parts)
+    for chosen, measured in (
+        (options.processes, isolated),
+        (options.profiled, profiles),
+        (options.memory, memories),
+    ):
+        if chosen:
+            rows = _joined(rows, measured(rows, ran, options, listener))
     return rows
+
+
+def _joined(rows: Sequence[SpeedRow], parts: Sequence[SpeedRow]) -> list[SpeedRow]:
+    return [row | part for row, part in zip(rows, parts, strict=True)]
+
+
+def _counted_rows(
+    name: str,
+    choices: Iterable[tuple[str, Size]],
+    options: SpeedOptions,
+    models: dict[str, DensePredictor],
+) -> Iterator[SpeedRow]:
+    """Rows of a backbone with what can be counted; its networks are added to ``models``.
+
+    choices: decoders and image sizes.
+    """
+    backbone, error = None, None
+    try:
+        create = create_backbone if options.timed else create_without_weights
+        backbone = create(name, options.arguments)
+        maps = MapsOnly(backbone)
+    except UserError as fault:
+        error = first_line(fault)
+    for decoder, size in choices:
+        row: SpeedRow = {
+            "backbone": name,
+            "backbone_args": dict(options.arguments),
+            "decoder": decoder,
+            "image_size": list(size),
+            "batch": options.batches[0],
+            "classes": options.classes,
+            "params": None,
+            "macs": None,
+            "macs_exclude": NOT_COUNTED,
+            "error": error,
+        }
+        if backbone is not None:
+            try:
+                if pair(row) not in models:
+                    with torch.device("cpu" if options.timed else "meta"):
+                        built = create_decoder(decoder, backbone.features)
+                        model = DensePredictor(backbone, built, {HEAD: options.classes})
+                    models[pair(row)] = model
+                row |= counted(models[pair(row)], maps, size, options.classes)
+            except Exception as fault:  # a pair that does not fit may raise anything
+                row["error"] = reason(fault)
+        for batch in options.batches:
+            yield row | {"batch": batch}

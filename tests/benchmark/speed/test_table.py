@@ -12,10 +12,11 @@ import torch
 
 from benchmark.speed import latency as speed
 from benchmark.speed import passes as speed_passes
-from benchmark.speed import table as speed_rows
 from benchmark.speed.count import NOT_COUNTED, count_macs, count_parameters
 from benchmark.speed.latency import Setup, time_models
 from benchmark.speed.passes import Contender
+from benchmark.speed.rows import SpeedOptions
+from benchmark.speed.table import speed_rows
 from common.errors import UsageError, out_of_memory
 from common.progress import Silent
 from models.backbones import create_backbone
@@ -66,7 +67,8 @@ def test_the_papers_weights_through_the_command_line(cli):
 @pytest.mark.parametrize("decoder", ["sparse-acn", "smp-fpn", "deeplabv3-light"])
 @pytest.mark.parametrize("backbone", ["test_resnet", "dla46_c"])
 def test_counts_equal_those_of_the_whole_network(backbone, decoder):
-    (row,) = speed_rows.speed_rows([backbone], [decoder], [(97, 131)], 5, timed=False)
+    options = SpeedOptions(classes=5, timed=False)
+    (row,) = speed_rows([backbone], [decoder], [(97, 131)], options)
     net = create_backbone(backbone)
     model = DensePredictor(net, create_decoder(decoder, net.features), {"x": 5})
     assert row["macs"] == count_macs(model, (97, 131))
@@ -167,7 +169,8 @@ def test_a_pair_that_cannot_run_leaves_the_others_their_time(monkeypatch):
         return whole(model, *arguments)
 
     monkeypatch.setattr(speed_passes, "first_call", short_of_memory)
-    rows = speed_rows.speed_rows(["test_resnet"], ["fcn", "sparsemask"], [(32, 32)], min_time=0.01)
+    options = SpeedOptions(min_time=0.01)
+    rows = speed_rows(["test_resnet"], ["fcn", "sparsemask"], [(32, 32)], options)
     assert (rows[0]["error"], rows[0]["latency"]) == ("RuntimeError: out of memory", None)
     assert rows[1]["error"] is None
     assert rows[1]["latency"]["interleaved_with"] == []
@@ -235,9 +238,8 @@ def test_one_image_that_memory_does_not_hold_is_a_row_with_a_reason(monkeypatch,
 
 def test_an_error_of_another_kind_halves_nothing(monkeypatch):
     short_of_memory_above(monkeypatch, 2, "a shape does not fit")
-    one, two = speed_rows.speed_rows(
-        ["test_resnet"], ["fcn"], [(32, 32)], batches=(1, 3), min_time=0.01
-    )
+    options = SpeedOptions(batches=(1, 3), min_time=0.01)
+    one, two = speed_rows(["test_resnet"], ["fcn"], [(32, 32)], options)
     assert two["error"] == "RuntimeError: a shape does not fit"
     assert two["latency"] is two["postprocessing_ms"] is None
     assert one["params"] == two["params"]
@@ -255,11 +257,11 @@ def test_fresh_processes_by_hand(monkeypatch):
             return next(medians)
 
     monkeypatch.setattr(speed_passes, "FreshProcess", Process)
-    row = {"backbone": "b", "decoder": "d", "classes": 3, "image_size": [32, 32]}
-    rows = [dict(row), dict(row), dict(row)]
+    row = {"backbone": "b", "backbone_args": {}, "decoder": "d", "classes": 3,
+           "image_size": [32, 32]}  # fmt: skip
     ran = dict.fromkeys((0, 1), Contender(torch.nn.Identity(), Setup(), 1))
-    speed_passes.isolate_rows(rows, ran, {}, "cpu", 0.01, 3, Silent())
-    assert [row["isolated"] for row in rows] == [
+    parts = speed_passes.isolated([row] * 3, ran, SpeedOptions(processes=3), Silent())
+    assert [part["isolated"] for part in parts] == [
         {"processes": 3, "medians_ms": [5, 1, 3], "median_ms": 3, "min_ms": 1, "max_ms": 5},
         {"processes": 3, "medians_ms": [30, 10, 20], "median_ms": 20, "min_ms": 10, "max_ms": 30},
         None,

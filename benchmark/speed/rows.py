@@ -1,0 +1,115 @@
+"""The rows of ``speed``: a network, an image size and a batch each, and how they are measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from typing_extensions import TypedDict
+
+from benchmark.experiment.environment import Environment
+from benchmark.experiment.network import NetworkSpec, check_device
+from benchmark.results.result import Speed
+from benchmark.speed.latency import PLAIN, Setup
+from benchmark.speed.memory import Memory
+from benchmark.speed.profile import Profile
+from common.errors import UsageError
+from common.extras import need
+
+HEAD = "classes"
+
+
+@dataclass(frozen=True)
+class SpeedOptions:
+    """What is measured of each network, and how.
+
+    classes: channels of the head. arguments: of timm.create_model. timed: without it nothing is
+    run. min_time: seconds of calls for each. memory: peak memory too. processes: fresh ones to
+    repeat each time in. profiled: the parts of each network too. onnx: each as an ONNX file too.
+    """
+
+    classes: int = 21
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    timed: bool = True
+    device: str = "cpu"
+    batches: Sequence[int] = (1,)
+    min_time: float = 2.0
+    setup: Setup = PLAIN
+    memory: bool = False
+    processes: int = 0
+    profiled: bool = False
+    onnx: bool = False
+
+    def check(self) -> None:
+        """Raises UsageError for what cannot be together, and for a device that is not there."""
+        if not self.timed and (self.profiled or self.processes or self.onnx):
+            option = "--profile" if self.profiled else "--isolate" if self.processes else "--onnx"
+            raise UsageError(f"{option}: with --no-time nothing is run; leave one of them out")
+        if self.profiled and self.setup.compiled:
+            raise UsageError("--profile: a compiled network has no parts; leave out --compile")
+        if self.onnx:
+            if torch.device(self.device).type != "cpu" or self.setup.amp:
+                raise UsageError("--onnx: runs on the CPU in float32: leave out --device and --amp")
+            need("onnx", "onnxscript", "onnxruntime", extra="export", option="--onnx")
+        if self.timed:
+            check_device(self.device)
+
+
+class Isolated(TypedDict):
+    """Times of a network alone in fresh processes: the median of each, and of these medians."""
+
+    processes: int
+    medians_ms: list[float]
+    median_ms: float
+    min_ms: float
+    max_ms: float
+
+
+class SpeedRow(TypedDict, total=False):
+    """A row, or the part of it that one pass gives: of what is not measured no key is there.
+
+    params: of backbone, decoder and head, and ``decoder_conv_weights`` as the paper counts them.
+    macs: of one image. latency: of a batch; its own ``batch`` is smaller than the row's where
+    memory was short. first_call_s: compilation included. postprocessing_ms: of the argmax. onnx:
+    the latency of the ONNX file. error: why there are nulls; ``onnx_error`` and ``isolated_error``
+    likewise.
+    """
+
+    backbone: str
+    backbone_args: dict[str, Any]
+    decoder: str
+    image_size: list[int]
+    batch: int
+    classes: int
+    params: dict[str, int] | None
+    macs: dict[str, int] | None
+    macs_exclude: str
+    error: str | None
+    latency: Speed | None
+    first_call_s: float | None
+    postprocessing_ms: float | None
+    environment: Environment
+    onnx: dict[str, float] | None
+    onnx_error: str | None
+    isolated: Isolated | None
+    isolated_error: str | None
+    profile: Profile | None
+    memory: Memory | None
+
+
+def pair(row: SpeedRow) -> str:
+    """The row's network in words."""
+    return f"{row['backbone']} + {row['decoder']}"
+
+
+def size_of(row: SpeedRow) -> tuple[int, int]:
+    """The row's image size: height, width."""
+    height, width = row["image_size"]
+    return height, width
+
+
+def network_of(row: SpeedRow) -> NetworkSpec:
+    """The row's network, to be built in another process."""
+    return NetworkSpec(
+        row["backbone"], row["decoder"], {HEAD: row["classes"]}, row["backbone_args"]
+    )
