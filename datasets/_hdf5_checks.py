@@ -1,7 +1,7 @@
-"""What is read of an HDF5 file that may come from elsewhere: plain numbers, of its own bytes.
+"""Plain numbers that an HDF5 file itself stores, where the file may come from elsewhere.
 
-HDF5 would follow a link to another file, load a library for a filter, and make room for any shape
-that a header claims. So each array is looked at before it is read.
+HDF5 follows links to other files, loads libraries for filters, and allocates any shape that a
+header claims. So each array is checked before it is read.
 """
 
 import math
@@ -20,38 +20,38 @@ LARGEST_ATTRIBUTE = 2**20  # bytes: 150 classes of 6,000 characters
 def own_array(group: h5py.Group, path: str) -> h5py.Dataset:
     """The array ``a/b/c`` below ``group``; nothing of it is read yet.
 
-    Raises KeyError where there is none, ValueError for what is no array of the file's own numbers.
+    Raises KeyError if there is none, ValueError unless it is an array of numbers in this file.
     """
     *groups, name = path.split("/")
     for part in groups:
         group = own_group(group, part)
-    found = own(group, name)
-    if not isinstance(found, h5py.Dataset):
+    array = own(group, name)
+    if not isinstance(array, h5py.Dataset):
         raise ValueError(f"{path} is no array")
-    properties = found.id.get_create_plist()
+    properties = array.id.get_create_plist()
     layout = properties.get_layout()
-    if found.shape is None or layout == h5d.VIRTUAL or properties.get_external_count():
+    if array.shape is None or layout == h5d.VIRTUAL or properties.get_external_count():
         raise ValueError(f"{path} has its numbers elsewhere")
-    if found.dtype.kind not in KINDS or found.dtype.fields or found.dtype.subdtype:
-        raise ValueError(f"{path} is of type {found.dtype}, no plain numbers")
+    if array.dtype.kind not in KINDS or array.dtype.fields or array.dtype.subdtype:
+        raise ValueError(f"{path} is of type {array.dtype}, no plain numbers")
     used = {properties.get_filter(n)[0] for n in range(properties.get_nfilters())}
     if used - FILTERS:
         raise ValueError(f"{path} is packed by a filter of number {min(used - FILTERS)}")
-    if found.chunks and math.prod(found.chunks) * found.dtype.itemsize > LARGEST_CHUNK:
-        raise ValueError(f"{path} is packed in pieces of {found.chunks}")
-    return found
+    if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > LARGEST_CHUNK:
+        raise ValueError(f"{path} is packed in pieces of {array.chunks}")
+    return array
 
 
 def own_group(group: h5py.Group, name: str) -> h5py.Group:
     """The group ``name`` of ``group``. Raises as ``own_array`` does."""
-    found = own(group, name)
-    if not isinstance(found, h5py.Group):
+    member = own(group, name)
+    if not isinstance(member, h5py.Group):
         raise ValueError(f"{name} is no group")
-    return found
+    return member
 
 
 def own(group: h5py.Group, name: str) -> Any:
-    """What the group itself holds under a name. Raises as ``own_array`` does."""
+    """The object that the group itself holds under ``name``. Raises as ``own_array`` does."""
     link = group.get(name, getlink=True)
     if link is None:
         raise KeyError(f"there is no {name}")
@@ -62,8 +62,8 @@ def own(group: h5py.Group, name: str) -> Any:
 
 def attribute(group: h5py.Group, name: str) -> Any:
     """An attribute: a number, bytes, or an array of those. Raises as ``own_array`` does."""
-    found = group.attrs.get_id(name)
-    kind, shape = found.dtype, found.shape
+    header = group.attrs.get_id(name)
+    kind, shape = header.dtype, header.shape
     if (
         shape is None
         or kind.kind not in KINDS

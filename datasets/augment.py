@@ -1,8 +1,8 @@
 """Augmentation of a training batch by kornia: zoom, crop, flip, rotation, colour.
 
-One affine map per image takes image and targets along. Targets are shifted so that 0 means
-"nothing known", which is what warping leaves outside the image; a kind of target whose values
-depend on the magnification, as depth does, changes them then.
+One affine map per image warps the image and its targets. Targets are shifted so that 0, which
+warping leaves outside the image, means "ignore"; a target whose values depend on magnification,
+such as depth, is then adapted.
 """
 
 from dataclasses import dataclass
@@ -108,7 +108,7 @@ class Augment:
     def warp_target(self, geometry: Geometry, name: str, target: Tensor) -> Tensor:
         """Targets [B, H, W], nearest, the target's ignore value outside."""
         kind = TARGETS.get(name)()
-        shifted = target.float() - kind.ignore  # 0, which is what lies outside, is now "ignore"
+        shifted = target.float() - kind.ignore  # 0, as outside the image, is now "ignore"
         moved = _warp(geometry, shifted[:, None], "nearest")[:, 0] + kind.ignore
         if not kind.dtype.is_floating_point:
             moved = moved.round()

@@ -1,4 +1,4 @@
-"""What every data set hands out and tells of itself."""
+"""The interface of data sets: samples, kinds of targets, declared facts."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from common.registry import Registry
 class Sample:
     """One image with its ground truth, at the resolution of the files.
 
-    image: uint8 [3, H, W], RGB. targets: maps [H, W] by name; ``TARGETS`` says what each holds.
+    image: uint8 [3, H, W], RGB. targets: maps [H, W] by name, encoded as in ``TARGETS``.
     """
 
     image: Tensor
@@ -30,8 +30,8 @@ class Sample:
 class TargetStatistics(ABC):
     """Counts over the maps of one split, in memory that does not grow with it.
 
-    facts: the data set's own about this task. ``problem`` tells what is wrong with a single map;
-    ``summary`` and ``doubts`` are about all of them.
+    facts: the data set's facts about the task (classes, depth range). ``add`` returns the fault of
+    a single map; ``summary`` and ``doubts`` describe all maps.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -40,22 +40,22 @@ class TargetStatistics(ABC):
 
     @abstractmethod
     def add(self, target: Tensor) -> str | None:
-        """Count a map [H, W]; returns what is wrong with it, if anything."""
+        """Count a map [H, W]; returns its fault, or None."""
 
     @abstractmethod
     def summary(self) -> dict[str, Any]:
-        """Numbers, and tables of numbers, by what they are called."""
+        """Numbers and tables of numbers, by name."""
 
     @abstractmethod
     def doubts(self) -> list[str]:
-        """What may be right, but looks as if it were not."""
+        """Warnings of what is possible but unlikely to be right."""
 
 
 class TargetKind(ABC):
-    """How one kind of ground truth is stored, follows its image, is drawn and is counted.
+    """One kind of ground truth: its encoding, resizing, colours and statistics.
 
-    ignore: the value of a pixel that counts nowhere. dtype: of a map. statistics: what counts its
-    maps for ``data check``.
+    ignore: the value of pixels that are neither trained on nor scored. dtype: of a map. statistics:
+    the class that counts maps for ``data check``.
     """
 
     ignore: ClassVar[int]
@@ -70,10 +70,7 @@ class TargetKind(ABC):
         return resized[0, 0].to(target.dtype)
 
     def zoomed(self, target: Tensor, zoom: Tensor) -> Tensor:  # noqa: ARG002
-        """What targets [B, H, W] become where their images were magnified by ``zoom`` [B, 1, 1].
-
-        ``ignore`` must stay what it is.
-        """
+        """Adapt targets [B, H, W] to images magnified by ``zoom`` [B, 1, 1]; ``ignore`` stays."""
         return target
 
     @abstractmethod
@@ -87,7 +84,7 @@ class TargetKind(ABC):
 TARGETS: Registry[type[TargetKind]] = Registry(
     "target", "datasets.targets", listing="the files of datasets/targets"
 )
-"""Kinds of ground truth by the name of a target, which one task or more learn from."""
+"""Kinds of ground truth by target name; several tasks may learn from one."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +94,13 @@ class DatasetInfo:
     tasks: target name → keyword arguments of the task (classes, depth range, crop).
     splits: split name → published count, None where it is the user's own.
     scored: the split whose numbers are published: ``val`` where the test labels are secret.
-    held_out: which tenth of train stands in where no split is left to validate on: its end, for
-        lists of frames with alike neighbours, or samples spread over it.
+    held_out: the tenth of train that validates where there is no other split for it: the end, for
+        lists of frames with similar neighbours, or samples spread over train.
     defaults: RunConfig fields that suit this data set, used where the user gives none.
-    generic: what the folder holds is the user's choice, so that it is part of a run's identity.
-    turned: images stand upright or lie, of one size otherwise. Training turns those that are not as
-        the image size is by a quarter; scoring takes them as they are, at the size turned.
-    revision: counts up when the same files, or the same seed, give other samples.
+    generic: the user chooses what the folder holds, so that its content identifies a run too.
+    turned: images are portrait or landscape, of one size otherwise. Training rotates those of
+        another orientation than the image size by 90°; scoring rotates the size instead.
+    revision: increases when the same files, or the same seed, give other samples.
     """
 
     name: str
@@ -128,7 +125,7 @@ class DenseDataset(ABC):
 
     info: ClassVar[DatasetInfo]
     dropped = 0
-    """Samples that ``survey`` has left out."""
+    """Number of samples that ``survey`` has left out."""
 
     @abstractmethod
     def __init__(self, root: Path | None, split: str, task: str) -> None:
@@ -141,14 +138,14 @@ class DenseDataset(ABC):
     def survey(
         cls, root: Path | None, split: str, task: str, **facts: Any
     ) -> tuple["DenseDataset", list[DataError]]:
-        """The split without the samples that cannot be found, and what is wrong with each of them.
+        """The split without samples whose files are missing, and the error of each of these.
 
         Raises as the constructor does where a whole folder or list is missing.
         """
         return cls(root, split, task, **facts), []
 
     def faults(self, index: int) -> list[DataError]:  # noqa: ARG002
-        """What is wrong with each file of a sample that cannot be read; none: it has only one."""
+        """An error for each file of an unreadable sample; empty where it has a single file."""
         return []
 
     @classmethod

@@ -1,6 +1,6 @@
 """Reading of published folders: lists, images, label, depth and mask files.
 
-Whatever is wrong with a file ends in a DataError of one line: the file, what was seen, the remedy.
+Every fault of a file raises a DataError of one line: the file, what was seen, what to do.
 """
 
 import hashlib
@@ -43,34 +43,34 @@ def one_of(names: Iterable[str]) -> str:
 
 
 def check_choice(info: DatasetInfo, kind: str, name: str, names: Iterable[str]) -> None:
-    """Raises UsageError that names the valid ones where ``name`` is none of ``names``."""
+    """Raises UsageError that lists ``names`` unless ``name`` is one of them."""
     if name not in (names := list(names)):
         raise UsageError(f"dataset {info.name} has no {kind} '{name}': choose {one_of(names)}")
 
 
 def check_root(info: DatasetInfo, root: Path | None, layout: str) -> Path:
-    """The folder given with ``--data``; ``layout`` tells what it holds.
+    """The folder of ``--data``. layout: what it must hold, for errors.
 
-    Raises UsageError without one, DataError where it is no folder.
+    Raises UsageError if it is missing, DataError if it is no folder.
     """
     source = f" (get it from {info.homepage})" if info.homepage else ""
     if root is None:
         raise UsageError(f"dataset {info.name} needs --data DIR, a folder with {layout}{source}")
     if not root.is_dir():
-        seen = "is not a folder" if root.exists() else "does not exist"
-        raise DataError(f"{root}: {seen}: --data must name a folder with {layout}{source}")
+        problem = "is not a folder" if root.exists() else "does not exist"
+        raise DataError(f"{root}: {problem}: --data must name a folder with {layout}{source}")
     return root
 
 
 def warn_of_count(info: DatasetInfo, root: Path, split: str, count: int) -> None:
-    """Warns, with both numbers, where ``split`` has another ``count`` than the published one."""
+    """Warns, with both numbers, if ``count`` is not the published size of ``split``."""
     if info.splits[split] not in (None, count):
-        seen = f"{count} samples in '{split}'"
-        warnings.warn(f"{root}: {seen} where {info.title} has {info.splits[split]}", stacklevel=3)
+        size = f"{count} samples in '{split}'"
+        warnings.warn(f"{root}: {size} where {info.title} has {info.splits[split]}", stacklevel=3)
 
 
 def exists(path: Path) -> bool:
-    """Whether a path is there; one that is too long for the system is not."""
+    """Whether a path exists; False for one that is too long for the system."""
     try:
         path.stat()
     except (OSError, ValueError):
@@ -79,24 +79,24 @@ def exists(path: Path) -> bool:
 
 
 class Line(NamedTuple):
-    """One entry of a list file and where it stands, ``data/train.txt:3``."""
+    """One entry of a list file and its place, ``data/train.txt:3``."""
 
     where: str
     text: str
 
 
 def read_list(path: Path, remedy: str) -> list[Line]:
-    """The lines that are not blank.
+    """The lines of a list that are not blank.
 
-    Raises DataError if the list is missing, no text, empty or too large, or has a line too long.
+    Raises DataError if the list is missing, no text, empty or too large, or has too long a line.
     """
     try:
         text = limits.read_bytes(path, limits.LIST).decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path}: list is missing: {remedy}") from None
     except UnicodeDecodeError as error:
-        seen = f"byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
-        raise DataError(f"{path}: {seen}: save the list as UTF-8 text") from None
+        problem = f"byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
+        raise DataError(f"{path}: {problem}: save the list as UTF-8 text") from None
     except (OSError, LimitError) as error:
         raise DataError(f"{path}: cannot be read ({reason(error)}): {remedy}") from None
     entries = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -112,7 +112,7 @@ def read_list(path: Path, remedy: str) -> list[Line]:
 
 
 def inside(root: Path, line: Line, entry: str) -> Path:
-    """``root / entry``. Raises DataError where that leads out of ``root``."""
+    """``root / entry``. Raises DataError if that leads out of ``root``."""
     path = Path(entry)
     if path.anchor or ".." in path.parts:
         shown = printable(entry, 200)
@@ -121,14 +121,14 @@ def inside(root: Path, line: Line, entry: str) -> Path:
 
 
 def check_file(path: Path, where: str, role: str) -> None:
-    """Raises DataError unless ``path``, which ``where`` asks for, is a file and not empty."""
+    """Raises DataError unless ``path`` is a file with content. where: what refers to it."""
     remedy = f"add the file or remove what asks for it ({where})"
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
         gone = isinstance(error, FileNotFoundError | NotADirectoryError)
-        seen = "is missing" if gone else f"cannot be reached ({reason(error)})"
-        raise DataError(f"{path}: {role} {seen}: {remedy}") from None
+        problem = "is missing" if gone else f"cannot be reached ({reason(error)})"
+        raise DataError(f"{path}: {role} {problem}: {remedy}") from None
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path}: {role} is not a file: {remedy}")
     if not status.st_size:
@@ -155,7 +155,7 @@ def fingerprint(root: Path, paths: Iterable[Path]) -> str:
 
 
 def reason(error: Exception) -> str:
-    """One line that says what went wrong."""
+    """What went wrong, in one line."""
     known = getattr(error, "strerror", None) or (
         isinstance(error, OSError | LimitError) and str(error)
     )
@@ -163,24 +163,23 @@ def reason(error: Exception) -> str:
 
 
 def _too_large(path: Path, size: str) -> DataError:
-    seen = f"{size}more than {limits.PIXELS} pixels"
-    return DataError(f"{path}: {seen}: reduce the image, or {AGAIN}")
+    problem = f"{size}more than {limits.PIXELS} pixels"
+    return DataError(f"{path}: {problem}: reduce the image, or {AGAIN}")
 
 
 def check_pixels(path: Path, width: int, height: int) -> None:
-    """Raises DataError for an image of more pixels than are decoded."""
+    """Raises DataError for an image of more than ``limits.PIXELS`` pixels."""
     if width * height > limits.PIXELS:
         raise _too_large(path, f"{width}×{height}, ")
 
 
 @contextmanager
 def _decoded(path: Path) -> Iterator[Image.Image]:
-    """The picture, upright by its EXIF orientation; all that fails inside becomes a DataError."""
+    """The picture, upright by its EXIF orientation; any failure inside raises DataError."""
     try:
         limits.check_size(path, limits.IMAGE)
         with warnings.catch_warnings():
-            # of metadata and the like: the pixels are what counts. Of their number too: it is
-            # compared below, before any is decoded
+            # metadata does not matter here, and check_pixels replaces the warning of large images
             warnings.simplefilter("ignore")
             with Capped(path) as file, Image.open(file, formats=FORMATS) as picture:
                 check_pixels(path, *picture.size)
@@ -194,8 +193,8 @@ def _decoded(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path}: file is missing: {AGAIN}") from None
     except UnidentifiedImageError:
         empty = path.stat().st_size == 0
-        seen = "is empty (0 bytes)" if empty else "is not an image, or its start is damaged"
-        raise DataError(f"{path}: {seen}: {AGAIN}") from None
+        problem = "is empty (0 bytes)" if empty else "is not an image, or its start is damaged"
+        raise DataError(f"{path}: {problem}: {AGAIN}") from None
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         raise DataError(f"{path}: cannot be read ({reason(error)}): {AGAIN}") from error
 
@@ -204,23 +203,23 @@ def read_image(path: Path) -> Tensor:
     """uint8 [3, H, W], RGB; grey and palette images are converted, transparency is dropped."""
     with _decoded(path) as picture:
         if picture.mode[0] in "IF":
-            seen = f"more than 8 bits a pixel (mode {picture.mode})"
-            raise DataError(f"{path}: {seen}: convert the image to 8-bit RGB")
+            problem = f"more than 8 bits a pixel (mode {picture.mode})"
+            raise DataError(f"{path}: {problem}: convert the image to 8-bit RGB")
         pixels = np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def read_any_image(path: Path) -> Tensor:
-    """As ``read_image``, but 16-bit grey is taken too, at its 256 coarser steps.
+    """As ``read_image``, and 16-bit grey images too, reduced to 8 bits.
 
-    For a user's own photographs; a data set's images of that kind may mean something else.
+    For a user's own photographs; 16-bit images of a data set may hold something else.
     """
     with _decoded(path) as picture:
         if picture.mode.startswith("I"):
             deep = np.array(picture)
             if deep.min() < 0 or deep.max() > 65535:
-                seen = f"values {deep.min()}…{deep.max()}"
-                raise DataError(f"{path}: {seen}: convert the image to 8-bit RGB")
+                problem = f"values {deep.min()}…{deep.max()}"
+                raise DataError(f"{path}: {problem}: convert the image to 8-bit RGB")
             grey = (deep.astype(np.int64) // 257).astype(np.uint8)
             return torch.from_numpy(grey)[None].expand(3, -1, -1).contiguous()
     return read_image(path)
@@ -238,13 +237,13 @@ def _runs(values: Iterable[int]) -> str:
 
 
 def _check_palette(path: Path, labels: np.ndarray, colours: list[int], palette: Palette) -> None:
-    """Raises DataError where an index that occurs has another colour than ``palette`` gives it."""
+    """Raises DataError if a label in the map has another colour than in ``palette``."""
     table = [tuple(colours[i : i + 3]) for i in range(0, len(colours), 3)]
     for index in np.unique(labels).tolist():
-        seen = table[index] if index < len(table) else "none"
-        if seen != palette[index]:
+        colour = table[index] if index < len(table) else "none"
+        if colour != palette[index]:
             raise DataError(
-                f"{path}: colour {seen} of label {index} should be {palette[index]}: the palette "
+                f"{path}: colour {colour} of label {index} should be {palette[index]}: the palette "
                 "was changed, and the labels may be too: take the original file, or save right "
                 "labels as 8-bit grey"
             )
@@ -267,14 +266,14 @@ def read_labels(
 ) -> Tensor:
     """uint8 [H, W] class index: the value ``ids[i]`` becomes i, ``void`` and 255 become 255.
 
-    Of a palette image the indices count, not the colours; but with ``palette``, 256 published
-    colours, its colours must be these. Raises DataError on any other value or palette.
+    Palette images are read by index, not by colour; with ``palette``, 256 published colours, their
+    colours must be these. Raises DataError on any other value or palette.
     """
     with _decoded(path) as picture:
         if picture.mode not in ("L", "P"):
-            seen = f"mode {picture.mode} is no map of class indices"
+            problem = f"mode {picture.mode} is no map of class indices"
             remedy = "take the original file, or " if palette else ""
-            raise DataError(f"{path}: {seen}: {remedy}write an 8-bit grey or palette image")
+            raise DataError(f"{path}: {problem}: {remedy}write an 8-bit grey or palette image")
         labels = np.array(picture)
         colours = picture.getpalette()
     if palette and colours is not None:
@@ -294,13 +293,13 @@ def read_labels(
 def read_mask(path: Path, graded: bool = False) -> Tensor:
     """uint8 [H, W]: 1 where the grey or 1-bit image is above 128, else 0.
 
-    graded: the grey tells how many viewers chose a pixel, so that none may reach 128. Raises
-    DataError on colours, and on a mask whose values stay between 1 and 128 unless it is graded.
+    graded: grey is the share of viewers who chose a pixel, so that none may reach 128. Raises
+    DataError on colours, and on a mask whose largest value is 1…128 unless it is graded.
     """
     remedy = "write an 8-bit grey image, 0 = background, 255 = object"
     with _decoded(path) as picture:
         grey = np.array(picture.convert("L"))
-        # a grey picture that was saved in colour says the same
+        # a grey image may be saved in colour
         if picture.mode not in ("1", "L") and not (
             picture.mode in ("P", "RGB")
             and (np.array(picture.convert("RGB")) == grey[..., None]).all()
@@ -319,12 +318,12 @@ def read_depth(path: Path, per_metre: float, invalid: int, limits: tuple[float, 
     """
     with _decoded(path) as picture:
         if not picture.mode.startswith("I"):
-            seen = f"8 bits a channel (mode {picture.mode}) where 16-bit depth is expected"
-            raise DataError(f"{path}: {seen}: take the original depth file, not a picture of it")
+            problem = f"8 bits a channel (mode {picture.mode}) where 16-bit depth is expected"
+            raise DataError(f"{path}: {problem}: take the original depth file, not a picture of it")
         raw = np.array(picture)
     if raw.min() < 0 or raw.max() > 65535:
-        seen = f"values {raw.min()}…{raw.max()} where 16-bit depth is expected"
-        raise DataError(f"{path}: {seen}: take the original depth file")
+        problem = f"values {raw.min()}…{raw.max()} where 16-bit depth is expected"
+        raise DataError(f"{path}: {problem}: take the original depth file")
     depth = np.where(raw == invalid, 0, raw).astype(np.float32) / np.float32(per_metre)
     check_depth(path, depth, per_metre, limits)
     return torch.from_numpy(depth)
@@ -338,26 +337,25 @@ def _unit(per_metre: float) -> str:
 def check_depth(
     where: object, depth: NDArray[np.floating], per_metre: float, limits: tuple[float, float]
 ) -> None:
-    """depth: metres, 0 = no reading, stored as multiples of 1/``per_metre`` metre.
+    """Raises DataError if no pixel is within ``limits`` (metres): such a frame is of no use.
 
-    Raises DataError if no reading is within ``limits`` (metres): nothing could be learnt or
-    measured on such a frame.
+    depth: metres, 0 = no reading, stored as multiples of 1/``per_metre`` metre.
     """
     if ((depth >= limits[0]) & (depth <= limits[1])).any():
         return
-    seen = f"no pixel has a depth within {limits[0]:g}…{limits[1]:g} m"
+    problem = f"no pixel has a depth within {limits[0]:g}…{limits[1]:g} m"
     if (known := depth[depth > 0]).size:
-        seen += f" but {known.min():g}…{known.max():g} m, read as {_unit(per_metre)}"
-    raise DataError(f"{where}: {seen}: remove the frame from the list or mend its unit")
+        problem += f" but {known.min():g}…{known.max():g} m, read as {_unit(per_metre)}"
+    raise DataError(f"{where}: {problem}: remove the frame from the list or mend its unit")
 
 
 def warn_of_unit(
     where: object, depth: Tensor, per_metre: float, limits: tuple[float, float]
 ) -> bool:
-    """Whether ``depth``, as in ``check_depth``, looks as if stored in another unit; then it warns.
+    """Warn if ``depth``, as in ``check_depth``, looks as if in another unit; whether it does.
 
-    Suspicious are whole numbers that all stay below 100, as metres would, and a median of more
-    than three times the upper limit.
+    Suspicious: whole numbers that all stay below 100, as metres would, and a median of more than
+    three times the upper limit.
     """
     known = depth[depth > 0]
     if not known.numel():
@@ -365,16 +363,16 @@ def warn_of_unit(
     low, median, top = (float(v) for v in (known.min(), known.median(), known.max()))
     if not (per_metre > 1 and top * per_metre < 100) and median <= 3 * limits[1]:
         return False
-    seen = f"depths of {low:g}…{top:g} m, median {median:g} m"
+    problem = f"depths of {low:g}…{top:g} m, median {median:g} m"
     warnings.warn(
-        f"{where}: {seen}, if stored as {_unit(per_metre)}: check the unit of the files",
+        f"{where}: {problem}, if stored as {_unit(per_metre)}: check the unit of the files",
         stacklevel=2,
     )
     return True
 
 
 class DepthSet:
-    """What data sets of depth share: the declared range, and a warning of a wrong unit, once."""
+    """Mixin of depth data sets: the declared range, and one warning of a wrong unit."""
 
     info: ClassVar[DatasetInfo]
     warned = False
@@ -385,7 +383,7 @@ class DepthSet:
         facts = self.info.tasks["depth"]
         return facts["min_depth"], facts["max_depth"]
 
-    def looked_at(self, where: object, depth: Tensor, per_metre: float) -> Tensor:
-        """``depth`` as it is; the first one whose range looks like another unit's is told."""
+    def check_unit(self, where: object, depth: Tensor, per_metre: float) -> Tensor:
+        """``depth`` unchanged; warns of the first one that looks as if stored in another unit."""
         self.warned = self.warned or warn_of_unit(where, depth, per_metre, self.limits)
         return depth

@@ -1,7 +1,7 @@
 """One HDF5 file in the place of a data set's folder: arrays of one size, read without decoding.
 
 Each array is a dataset of its own, in one chunk with a checksum: ``SPLIT/image/INDEX`` and
-``SPLIT/TARGET/INDEX``; ``SPLIT/names`` lists the samples. Attributes tell the rest.
+``SPLIT/TARGET/INDEX``; ``SPLIT/names`` lists the samples. Attributes hold the facts.
 """
 
 import io
@@ -36,7 +36,7 @@ COMPRESSIONS: Mapping[str, Mapping[str, Any]] = {
     "lzf": {"compression": "lzf", "shuffle": True},
     "gzip": {"compression": "gzip", "shuffle": True},
 }
-# whose metadata carry checksums, and which HDF5 1.10 and later read
+# metadata with checksums, which HDF5 1.10 and later read
 _LIBVER = ("v110", "v110")
 
 
@@ -49,9 +49,9 @@ def is_packed(root: Path | None) -> bool:
 
 
 class _Disk(io.FileIO):
-    """A file that keeps its first error to be raised later: within HDF5 it would be lost.
+    """A file that stores its first error for ``check``: raised within HDF5 it would be lost.
 
-    Where a write fails, HDF5 goes on, and crashes the process when it closes the file.
+    After a failed write HDF5 goes on, and crashes the process when it closes the file.
     """
 
     failed: OSError | None = None
@@ -78,7 +78,7 @@ class _Disk(io.FileIO):
 
 
 class PackWriter:
-    """A new file at ``path``; leaving the context marks it as complete, unless by an error.
+    """Writes a new file at ``path``; leaving the context without an error marks it as complete.
 
     Raises OSError if it cannot be written.
     """
@@ -107,7 +107,7 @@ class PackWriter:
     def facts(
         self, info: DatasetInfo, tasks: Sequence[str], splits: Sequence[str], size: tuple[int, int]
     ) -> None:
-        """What the file is made from, and the size (height, width) of its images."""
+        """Write the facts of the data set, and the size (height, width) of the images."""
         attributes = self._file.attrs
         attributes["dataset"] = _encoded([info.name])[0]
         attributes["revision"] = info.revision
@@ -121,14 +121,14 @@ class PackWriter:
             attributes["palette"] = np.array(info.palette, np.uint8)
 
     def split(self, name: str, names: Sequence[str], fingerprint: str) -> None:
-        """What tells of a split: its samples' names and the fingerprint of their files."""
+        """Write the names of a split's samples and the fingerprint of their files."""
         group = self._file.require_group(name)
         self._array(group, "names", _encoded(names))
         group.attrs["count"] = len(names)
         group.attrs["fingerprint"] = _encoded([fingerprint])[0]
 
     def sample(self, split: str, index: int, sample: Sample) -> None:
-        """Sample ``index`` of ``split``; its name goes to ``split``."""
+        """Write sample ``index`` of ``split``; the method ``split`` writes its name."""
         for kind, tensor in {IMAGE: sample.image, **sample.targets}.items():
             group = self._file.require_group(f"{split}/{kind}")
             self._array(group, str(index), tensor.numpy())
@@ -139,7 +139,7 @@ class PackWriter:
 
 
 def _encoded(texts: Sequence[str]) -> NDArray[Any]:
-    """Strings of one length, which stand where the checksums are, unlike HDF5's variable ones."""
+    """Strings of one length: unlike variable ones, HDF5 stores them under the checksums."""
     coded = [text.encode("utf-8", "surrogateescape") for text in texts]
     longest = max(1, *map(len, coded))
     return np.array(coded, h5py.string_dtype("utf-8", longest))
@@ -154,7 +154,7 @@ def _decoded(text: bytes) -> str:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """All that fails inside becomes a DataError of one line."""
+    """Any failure inside raises a DataError of one line."""
     try:
         yield
     except UserError:
@@ -170,18 +170,18 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _open(path: Path) -> h5py.File:
     """The file, open for reading. Raises DataError unless it is whole and of this format."""
-    limits.check_size(path, limits.INTEGER)  # no pipe, which would be waited for
-    path.open("rb").close()  # the system's own reason where it cannot be read
+    limits.check_size(path, limits.INTEGER)  # a pipe would block
+    path.open("rb").close()  # raises the system's own reason if it cannot be read
     if not h5py.is_hdf5(path):
-        seen = "is no HDF5 file, or its start is damaged"
-        raise DataError(f"{path}: {seen}: name a file that {PACK} wrote, or a folder")
-    file = h5py.File(path, "r", locking=False)  # what is complete never changes
+        problem = "is no HDF5 file, or its start is damaged"
+        raise DataError(f"{path}: {problem}: name a file that {PACK} wrote, or a folder")
+    file = h5py.File(path, "r", locking=False)  # a complete file never changes
     try:
         if "format" not in file.attrs:
             raise DataError(f"{path}: holds no packed data set: write one with {PACK}")
         if (number := attribute(file, "format")) != FORMAT:
-            seen = f"has format {number} where this version reads {FORMAT}"
-            raise DataError(f"{path}: {seen}: pack it anew with {PACK}")
+            problem = f"has format {number} where this version reads {FORMAT}"
+            raise DataError(f"{path}: {problem}: pack it anew with {PACK}")
         if "complete" not in file.attrs:
             raise DataError(f"{path}: packing was interrupted: repeat {PACK}")
     except BaseException:
@@ -195,13 +195,13 @@ def _texts(coded: Any) -> list[str]:
 
 
 def _check_array(kind: str, array: h5py.Dataset) -> None:
-    """Raises ValueError for what is no image [3, H, W], or no target [H, W] of its type."""
+    """Raises ValueError unless it is an image [3, H, W] or a target [H, W] of its type."""
     if kind not in (IMAGE, *TARGETS.names()):
         raise ValueError(f"{kind!r} is no known target")
-    wanted = "uint8" if kind == IMAGE else str(TARGETS.get(kind).dtype).removeprefix("torch.")
+    dtype = "uint8" if kind == IMAGE else str(TARGETS.get(kind).dtype).removeprefix("torch.")
     sides, shape = (array.shape[1:], array.shape[:1]) if kind == IMAGE else (array.shape, (3,))
     pixels = math.prod(sides)
-    if array.dtype != wanted or shape != (3,) or len(sides) != 2:
+    if array.dtype != dtype or shape != (3,) or len(sides) != 2:
         raise ValueError(f"{array.name} is {array.dtype} of shape {array.shape}")
     if not 0 < pixels <= limits.PIXELS:
         raise ValueError(f"{array.name} has {pixels} pixels, at most {limits.PIXELS} are read")
@@ -210,8 +210,8 @@ def _check_array(kind: str, array: h5py.Dataset) -> None:
 class Packed(DenseDataset):
     """One split of a packed file; a sample has the targets of all tasks in it.
 
-    Images have the size of packing, and so have targets that are trained on; those that are scored
-    have the files' own. Any number of processes may read, forked or spawned.
+    Images and the targets of training have the size of packing; the targets of scoring have the
+    files' own. Any number of processes may read, forked or spawned.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class Packed(DenseDataset):
         dataset: str,
         size: tuple[int, int] | None = None,
     ) -> None:
-        """dataset: name of what it must hold. size: (height, width) it must have, if any.
+        """dataset: the data set that it must hold. size: (height, width) that it must have, if any.
 
         Raises UsageError where the file holds something else, DataError where it is damaged.
         """
@@ -248,17 +248,17 @@ class Packed(DenseDataset):
         if name != dataset:
             raise UsageError(f"{self.path}: packed from {name}, not {dataset}: name the right one")
         if attribute(file, "revision") != DATASETS.get(name).info.revision:
-            raise UsageError(f"{self.path}: {name} is read otherwise since: pack it anew")
+            raise UsageError(f"{self.path}: the reader of {name} has changed since: pack it anew")
         if task not in self.kinds:
-            held = one_of(self.kinds)
-            raise UsageError(f"{self.path}: holds {held}, no {task}: pack anew with --task {task}")
+            kinds = one_of(self.kinds)
+            raise UsageError(f"{self.path}: holds {kinds}, no {task}: pack anew with --task {task}")
         if self.split not in file:
             raise UsageError(f"{self.path}: holds {one_of(file)}, no split '{self.split}'")
         if size is not None and size != (height, width):
-            seen, asked = f"{height}x{width}", f"{size[0]}x{size[1]}"
+            packed, expected = f"{height}x{width}", f"{size[0]}x{size[1]}"
             raise UsageError(
-                f"{self.path}: packed at {seen}, not {asked}: give --image-size {seen}, or pack "
-                f"anew with --image-size {asked}"
+                f"{self.path}: packed at {packed}, not {expected}: give --image-size {packed}, or "
+                f"pack anew with --image-size {expected}"
             )
 
     @classmethod
@@ -292,5 +292,5 @@ class Packed(DenseDataset):
         return {**self.__dict__, "_handle": None}
 
     def fingerprint(self) -> str:
-        """That of the files which were packed."""
+        """The fingerprint of the files that were packed."""
         return self._fingerprint

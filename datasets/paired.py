@@ -1,4 +1,4 @@
-"""Splits made of one image file and one target file a sample."""
+"""Splits of one image file and one target file per sample."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -35,16 +35,16 @@ def match_files(images: Path, image: str, targets: Path, target: str, remedy: st
     """Pairs of ``images`` / NAME.jpg and ``targets`` / NAME.png, by name, where no list exists.
 
     image, target: glob patterns; what follows the last ``*`` is no part of NAME. A name that only
-    one of both has makes a pair too, whose other file is then missed. Raises DataError where a
-    folder is missing or no file fits.
+    one folder has makes a pair too, whose other file is then missing. Raises DataError if a folder
+    is missing or no file fits.
     """
     names: dict[str, Path] = {}
     ends = [pattern.rpartition("*")[2] for pattern in (image, target)]
     for folder, pattern, end in zip((images, targets), (image, target), ends, strict=True):
         files = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
         if not files:
-            seen = f"no {end} in it" if folder.is_dir() else "folder is missing"
-            raise DataError(f"{folder}: {seen}: {remedy}")
+            problem = f"no {end} in it" if folder.is_dir() else "folder is missing"
+            raise DataError(f"{folder}: {problem}: {remedy}")
         for path in files:
             names.setdefault(path.relative_to(folder).as_posix().removesuffix(end), path)
     return [
@@ -54,10 +54,10 @@ def match_files(images: Path, image: str, targets: Path, target: str, remedy: st
 
 
 class PairedFiles(DenseDataset):
-    """A split made of one image file and one target file a sample, for one task.
+    """A split of one image file and one target file per sample, for one task.
 
-    layout: what the folder holds, target: what a target file is called; both for errors.
-    inner: folders in the given one that are opened instead where they exist.
+    layout: what the folder holds, target: the name of a target file; both for errors.
+    inner: subfolders, the first existing one of which is opened instead of the folder.
     """
 
     layout: ClassVar[str]
@@ -69,15 +69,15 @@ class PairedFiles(DenseDataset):
     ) -> None:
         """Open ``split``: reads the list and looks for every file, without opening any image.
 
-        missing: takes the error of each file instead of raising the first; its pair is left out.
+        missing: collects the error of each file, whose pair is left out; None: the first is raised.
         Raises UsageError without ``root``, or on an unknown split or task; DataError on a missing
         folder, list or file. Warns where a published count differs.
         """
         check_choice(self.info, "task", task, self.info.tasks)
         check_choice(self.info, "split", split, self.info.splits)
-        given = check_root(self.info, root, self.layout)
-        nested = (given / folder for folder in self.inner)
-        self.root = next((folder for folder in nested if folder.is_dir()), given)
+        folder = check_root(self.info, root, self.layout)
+        nested = (folder / name for name in self.inner)
+        self.root = next((path for path in nested if path.is_dir()), folder)
         check_choice(self.info, "split", split, self.available_splits(root))
         self.split, self.task, self.missing = split, task, missing
         listed = self.find(split)
@@ -99,7 +99,7 @@ class PairedFiles(DenseDataset):
 
     @contextmanager
     def _noted(self) -> Iterator[None]:
-        """What is wrong with one pair: raised, or kept where all is asked for."""
+        """Raise the error of one pair, or collect it in ``missing``."""
         try:
             yield
         except DataError as error:
@@ -108,7 +108,7 @@ class PairedFiles(DenseDataset):
             self.missing.append(error)
 
     def has(self, path: Path, where: str, role: str) -> bool:
-        """Whether a file is there; where not all is asked for, its lack raises DataError."""
+        """Whether a file is there; without ``missing`` to collect it, a lack raises DataError."""
         before = len(self.missing or ())
         with self._noted():
             check_file(path, where, role)
@@ -122,14 +122,14 @@ class PairedFiles(DenseDataset):
     def listed(self, lines: Iterable[Line], pair: Callable[[Line], Pair | None]) -> list[Pair]:
         """The ``pair`` of each line that has one, for ``find``.
 
-        One bad line does not hide the others.
+        A bad line does not hide the others where ``missing`` collects errors.
         """
         pairs = []
         for line in lines:
             self.dropped += 1
             with self._noted():
-                if found := pair(line):
-                    pairs.append(found)
+                if match := pair(line):
+                    pairs.append(match)
                 self.dropped -= 1
         return pairs
 
@@ -139,29 +139,29 @@ class PairedFiles(DenseDataset):
 
     @abstractmethod
     def read_target(self, path: Path) -> Tensor:
-        """The ground truth [H, W] in the encoding of Sample."""
+        """The ground truth [H, W] of a file, encoded as in ``TARGETS``."""
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        """Raises DataError that names the file which is damaged or wrong."""
+        """Raises DataError that names the damaged or wrong file."""
         pair = self.pairs[index]
         image, target = read_image(pair.image), self.read_target(pair.target)
         if image.shape[1:] != target.shape:
             (h, w), (th, tw) = image.shape[1:], target.shape
-            seen = f"{self.target} of {tw}×{th} pixels but its image {pair.image} has {w}×{h}"
-            raise DataError(f"{pair.target}: {seen}: take both from the same source")
+            problem = f"{self.target} of {tw}×{th} pixels but its image {pair.image} has {w}×{h}"
+            raise DataError(f"{pair.target}: {problem}: take both from the same source")
         return Sample(image, {self.task: target}, pair.name)
 
     def faults(self, index: int) -> list[DataError]:
-        pair, found = self.pairs[index], []
+        pair, errors = self.pairs[index], []
         for read, path in ((read_image, pair.image), (self.read_target, pair.target)):
             try:
                 read(path)
             except DataError as error:
-                found.append(error)
-        return found
+                errors.append(error)
+        return errors
 
     def fingerprint(self) -> str:
         return fingerprint(self.root, (path for pair in self.pairs for path in pair[:2]))

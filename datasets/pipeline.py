@@ -38,9 +38,9 @@ class Split(Dataset[Sample]):
 def opener(
     name: str, root: Path | None, size: tuple[int, int] | None = None
 ) -> tuple[type[DenseDataset], dict[str, Any]]:
-    """The class that reads ``root``, a folder, a packed file or none, and what to tell it besides.
+    """The class that reads ``root``, a folder, a packed file or None, and its further arguments.
 
-    size: as for ``open_splits``; None: a built-in data set's own, a packed file's whatever it is.
+    size: as for ``open_splits``; None: a built-in data set's default, any size of a packed file.
     """
     dataset = DATASETS.get(name)
     if is_packed(root):
@@ -60,11 +60,11 @@ def open_split(
     """The samples to train on (``train``), to choose by (``val``) or to score (``test``).
 
     ``test`` is the split that the data set declares as ``scored``; its published name is the
-    Split's. Where no ``val`` is left besides, a tenth of train is held out for it, as declared: its
-    end (of neighbouring frames hardly any then has a twin in training), or spread over it. size: of
-    the images of a built-in data set or a packed file; other files come at their own resolution.
-    task: one, or several that the samples are for. limit: keep the first N. opened: the whole
-    splits that earlier calls have opened.
+    Split's. Where there is no other ``val``, a tenth of train is held out for it, as declared: its
+    end (then hardly any frame has a near-copy in training), or samples spread over it. size: of the
+    images of a built-in data set or a packed file; other files come at their own resolution. task:
+    one, or several that the samples are for. limit: only the first N. opened: the whole splits that
+    earlier calls have opened; this one adds to it.
 
     Raises UsageError for an unknown data set, task or split, DataError for missing or empty files.
     """
@@ -76,9 +76,9 @@ def open_split(
     if source not in opened:
         first, *others = [task] if isinstance(task, str) else task
         opened[source] = dataset(root, source, first, **facts)
-        with warnings.catch_warnings():  # they have been given
+        with warnings.catch_warnings():  # the first task has given them
             warnings.simplefilter("ignore")
-            for other in others:  # what it lacks for them is told now
+            for other in others:  # raises for what the files lack
                 dataset(root, source, other, **facts)
     data = opened[source]
     indices: Sequence[int] = range(len(data))
@@ -109,11 +109,11 @@ def open_splits(
     info, available = DATASETS.get(name).info, opener(name, root, size)[0].available_splits(root)
     if "train" not in available:
         infos = [DATASETS.get(other).info for other in DATASETS.names()]
-        wanted = [task] if isinstance(task, str) else task
+        tasks = [task] if isinstance(task, str) else task
         others = [
             other.name
             for other in infos
-            if "train" in other.splits and set(wanted) <= set(other.tasks)
+            if "train" in other.splits and set(tasks) <= set(other.tasks)
             if not (other.generic or other.built_in)
         ] or ["another data set"]
         remedy = f"train on {one_of(others)} and score it with evaluate --dataset {name}"
@@ -141,16 +141,16 @@ def resize_target(name: str, target: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def turn(sample: Sample) -> Sample:
-    """The sample turned by a quarter, counter-clockwise."""
+    """The sample rotated by 90°, counter-clockwise."""
     targets = {name: torch.rot90(t, 1, (-2, -1)) for name, t in sample.targets.items()}
     return Sample(torch.rot90(sample.image, 1, (-2, -1)), targets, sample.name)
 
 
 def fitted(sample: Sample, size: tuple[int, int], turned: bool, targets: bool) -> Sample:
-    """The sample at ``size``; its targets too (training), or as they are (scoring).
+    """The sample at ``size``. targets: resized too (training), or unchanged (scoring).
 
-    turned: of an image that stands where ``size`` lies, or the reverse, training turns all, scoring
-    the size.
+    turned: where image and ``size`` differ in orientation, training rotates the sample by 90°,
+    scoring swaps the sides of ``size``.
     """
     if turned and not _alike(sample.image.shape[-2:], size):
         if targets:
@@ -164,11 +164,11 @@ def fitted(sample: Sample, size: tuple[int, int], turned: bool, targets: bool) -
 
 
 class Resized(Dataset[Sample]):
-    """Samples of one size; kept in memory after the first read where the split is small enough.
+    """Samples of one size; a split that is small enough stays in memory after the first read.
 
     size: None leaves images as they are. targets: resize them too (training), or leave them at the
-    files' resolution (scoring). mixed: images may differ in size (or in lying and standing), so
-    that they do not fit into one batch.
+    files' resolution (scoring). mixed: images may differ in size or orientation, so that
+    they do not fit into one batch.
     """
 
     def __init__(
@@ -179,9 +179,9 @@ class Resized(Dataset[Sample]):
         targets: bool,
         skips: bool = False,
     ) -> None:
-        """target: name(s) of what is read; of several, a sample may lack some.
+        """target: name(s) of the targets to read; of several, a sample may lack some.
 
-        Then training gets a map without any label, and scoring none. skips: ``get`` has nothing
+        Then training gets a map without any label, and scoring none. skips: ``get`` returns None
         instead of raising. Raises DataError for a sample that has no target, or, with ``skips``,
         where no sample can be read.
         """
@@ -190,7 +190,7 @@ class Resized(Dataset[Sample]):
         self.names = (target,) if isinstance(target, str) else tuple(target)
         self.turned = source.data.info.turned
         self.mixed = size is None or (self.turned and not targets and size[0] != size[1])
-        # the first sample tells what the split would take
+        # the first sample gives an estimate for the split
         self.cached = False
         index, sample = self.next_readable(0)
         taken = sample.image.numel()
@@ -199,7 +199,7 @@ class Resized(Dataset[Sample]):
         self._cache: dict[int, Sample] = {index: sample} if self.cached else {}
 
     def get(self, index: int) -> Sample | None:
-        """The sample; None for a bad one that is to be skipped, whose error ``bad`` keeps."""
+        """The sample; None for a bad one that is skipped, whose error is in ``bad``."""
         if index in self.bad:
             return None
         try:
@@ -215,7 +215,7 @@ class Resized(Dataset[Sample]):
         return [self.bad[index] for index in sorted(self.bad)]
 
     def next_readable(self, index: int) -> tuple[int, Sample]:
-        """The sample, or the first one after it that can be read (the first comes after the last).
+        """Index and sample of the first readable one from ``index`` on; 0 follows the last.
 
         Raises DataError if there is none.
         """
@@ -254,15 +254,15 @@ class Resized(Dataset[Sample]):
 
 
 def _alike(one: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether both sizes are upright, or both lie."""
+    """Whether both sizes have one orientation; a square fits either."""
     return (one[0] > one[1]) == (other[0] > other[1]) or one[0] == one[1] or other[0] == other[1]
 
 
 class Readable(Dataset[tuple[Sample | None, dict[int, str]]]):
-    """The samples of ``data`` for a loader, each with the errors of the bad ones met for it.
+    """The samples of ``data`` for a loader, each with the errors of the bad ones on the way to it.
 
-    replaced: training has the next one in a bad one's place, so that batches are whole; else it is
-    None.
+    replaced: the next readable sample takes a bad one's place, so that training's batches are full;
+    else a bad one is None.
     """
 
     def __init__(self, data: Resized, replaced: bool) -> None:
@@ -275,14 +275,14 @@ class Readable(Dataset[tuple[Sample | None, dict[int, str]]]):
         if self.replaced:
             there, sample = self.data.next_readable(index)
             steps = range((there - index) % len(self))
-            met = [(index + step) % len(self) for step in steps]
-            return sample, {i: self.data.bad[i] for i in met}
-        found = self.data.get(index)
-        return found, {} if found is not None else {index: self.data.bad[index]}
+            skipped = [(index + step) % len(self) for step in steps]
+            return sample, {i: self.data.bad[i] for i in skipped}
+        readable = self.data.get(index)
+        return readable, {} if readable is not None else {index: self.data.bad[index]}
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Images uint8 [B, 3, H, W], a quarter of what floats would be to hand over, and targets."""
+    """Images uint8 [B, 3, H, W], a quarter of the bytes of floats, and targets."""
     images = torch.stack([sample.image for sample in samples])
     return images, [sample.targets for sample in samples]
 
@@ -299,7 +299,7 @@ def start_method(workers: int) -> str | None:
 def collate_readable(
     samples: Sequence[tuple[Sample | None, dict[int, str]]],
 ) -> tuple[Tensor | None, list[dict[str, Tensor]], dict[int, str]]:
-    """``collate`` of what ``Readable`` hands out, and the errors; no images where all were bad."""
+    """``collate`` of the samples of ``Readable``, and their errors; no images if all are bad."""
     bad = {index: error for _, errors in samples for index, error in errors.items()}
     good = [sample for sample, _ in samples if sample is not None]
     return (*collate(good), bad) if good else (None, [], bad)

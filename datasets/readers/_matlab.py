@@ -33,7 +33,7 @@ NUMBERS = {
 
 
 class Array(NamedTuple):
-    """kind: its class. shape: no more than three of its sides. parts: what follows its name."""
+    """An array. kind: its class. shape: its first sides, at most three. parts: after its name."""
 
     kind: int
     shape: list[int]
@@ -65,27 +65,27 @@ def read_field(path: Path, variable: str, field: str) -> list[NDArray[Any]]:
     with _opened(path, variable) as cells:
         if cells.kind != CELL:
             raise ValueError(f"{variable} is no cell array")
-        found = [
+        matrices = [
             _numbers(f"{variable}{{{k}}}.{field}", _field(f"{variable}{{{k}}}", body, field))
             for k, (_, body) in enumerate(cells.parts, 1)
         ]
-        if len(found) != math.prod(cells.shape):
-            raise ValueError(f"{variable} has {len(found)} cells for a shape of {cells.shape}")
-        return found
+        if len(matrices) != math.prod(cells.shape):
+            raise ValueError(f"{variable} has {len(matrices)} cells for a shape of {cells.shape}")
+        return matrices
 
 
 @contextmanager
 def _opened(path: Path, variable: str) -> Iterator[Array]:
-    """The variable; what goes wrong inside becomes a DataError."""
+    """The variable; any failure inside raises DataError."""
     try:
         data = limits.read_bytes(path, limits.MATLAB)
         if data[HEADER - 4 : HEADER] != b"\0\1IM":  # 7.3 has \0\2
             raise ValueError("it does not start as a MATLAB file of version 5")
         arrays = (_array(body) for body in _matrices(memoryview(data)[HEADER:]))
-        found = next((array for array in arrays if array.name == variable.encode()), None)
-        if found is None:
+        match = next((array for array in arrays if array.name == variable.encode()), None)
+        if match is None:
             raise ValueError(f"it has no {variable}")
-        yield found
+        yield match
     except FileNotFoundError:
         raise DataError(f"{path}: file is missing: {AGAIN}") from None
     except (OSError, ValueError, LookupError, OverflowError, struct.error, zlib.error) as error:
@@ -93,7 +93,7 @@ def _opened(path: Path, variable: str) -> Iterator[Array]:
 
 
 def _matrices(data: memoryview) -> Iterator[memoryview]:
-    """What each variable of the file holds, unpacked."""
+    """The content of each variable of the file, unpacked."""
     left = LARGEST
     for kind, body in _elements(data):
         if kind == COMPRESSED:
@@ -121,7 +121,7 @@ def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _array(body: memoryview) -> Array:
-    """What an array says of itself; its parts are read when they are asked for."""
+    """An array from its header; its parts are read later, one by one."""
     parts = _elements(body)
     head = [content for _, content in islice(parts, 3)]
     if len(head) < 3:

@@ -57,7 +57,7 @@ class BSDS500(PairedFiles):
 def read_boundaries(path: Path) -> np.ndarray:
     """bool [A, H, W]: the boundaries of each annotator of a BSDS .mat file.
 
-    Raises DataError that names the file for whatever else is in it.
+    Raises DataError that names the file if it holds anything else.
     """
     maps = read_field(path, "groundTruth", "Boundaries")
     remedy = f"{AGAIN} (expected groundTruth{{k}}.Boundaries, all of one size)"

@@ -62,15 +62,15 @@ class CamVid(PairedFiles):
             (" ".join(tokens[:cut]).strip(), " ".join(tokens[cut:]).strip())
             for cut in range(1, len(tokens))
         )
-        found = [
+        candidates = [
             (self._path(line, image), self._path(line, label))
             for image, label in cuts
             if image and label
         ]
-        if not found:
+        if not candidates:
             raise DataError(f"{line.where}: '{line.text}' is not 'image label': write two paths")
-        whole = (pair for pair in found if exists(pair[0]) and exists(pair[1]))
-        image, label = next(whole, found[len(found) // 2])
+        whole = (pair for pair in candidates if exists(pair[0]) and exists(pair[1]))
+        image, label = next(whole, candidates[len(candidates) // 2])
         return Pair(image, label, image.stem, line.where)
 
     def _path(self, line: Line, entry: str) -> Path:

@@ -44,14 +44,14 @@ class Diode(DepthSet, PairedFiles):
     target = "depth map"
 
     def find(self, split: str) -> list[Pair]:
-        """Indoor and outdoor images in equal shares all along, so that every part has both."""
+        """Indoor and outdoor images, interleaved so that every part of the list has both."""
         folder = self.root / FOLDERS[split]
         ranked = []
         for kind in KINDS:
             if (folder / kind).is_dir():
                 images, depths = (f"{kind}/scene_*/scan_*/*{end}" for end in (".png", "_depth.npy"))
-                found = match_files(folder, images, folder, depths, self.remedy)
-                ranked += [((rank + 0.5) / len(found), pair) for rank, pair in enumerate(found)]
+                matches = match_files(folder, images, folder, depths, self.remedy)
+                ranked += [((rank + 0.5) / len(matches), pair) for rank, pair in enumerate(matches)]
         if not ranked:
             raise DataError(f"{folder}: no {one_of(KINDS)} in it: {self.remedy}")
         pairs = [pair for _, pair in sorted(ranked)]
@@ -60,11 +60,11 @@ class Diode(DepthSet, PairedFiles):
     def read_target(self, path: Path) -> Tensor:
         depth, valid = _read_map(path), _read_map(_mask(path))
         if depth.shape != valid.shape:
-            seen = f"shape {valid.shape} but its depth map has {depth.shape}"
-            raise DataError(f"{_mask(path)}: {seen}: {AGAIN}")
+            problem = f"shape {valid.shape} but its depth map has {depth.shape}"
+            raise DataError(f"{_mask(path)}: {problem}: {AGAIN}")
         metres = np.where((valid > 0) & np.isfinite(depth) & (depth > 0), depth, 0)
         check_depth(path, metres, 1, self.limits)
-        return self.looked_at(path, torch.from_numpy(metres), 1)
+        return self.check_unit(path, torch.from_numpy(metres), 1)
 
     def fingerprint(self) -> str:
         files = ((p.image, p.target, _mask(p.target)) for p in self.pairs)
@@ -78,7 +78,7 @@ def _mask(depth: Path) -> Path:
 def _read_map(path: Path) -> NDArray[np.float32]:
     """The numbers, float32 [H, W], of an array file [H, W] or [H, W, 1].
 
-    Mapped, not loaded: a damaged header can ask for no more than the file has.
+    Mapped, not loaded: a damaged header then cannot ask for more than the file has.
     """
     try:
         with warnings.catch_warnings():

@@ -46,9 +46,9 @@ class ImageMasks(MaskPairs):
         """Name without ending → image files of that name, all relative to ``images/``."""
         for folder in ("images", "masks"):
             if not (self.root / folder).is_dir():
-                seen = f"has no folder {folder}/"
+                problem = f"has no folder {folder}/"
                 raise DataError(
-                    f"{self.root}: {seen}: put images/NAME.jpg and masks/NAME.png there"
+                    f"{self.root}: {problem}: put images/NAME.jpg and masks/NAME.png there"
                 )
         names: dict[str, list[str]] = defaultdict(list)
         for folder, _, files in os.walk(self.root / "images", followlinks=True):

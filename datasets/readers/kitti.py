@@ -95,4 +95,4 @@ class KittiDepth(DepthSet, PairedFiles):
         return known[drive] / path
 
     def read_target(self, path: Path) -> Tensor:
-        return self.looked_at(path, read_depth(path, PER_METRE, 0, self.limits), PER_METRE)
+        return self.check_unit(path, read_depth(path, PER_METRE, 0, self.limits), PER_METRE)

@@ -92,7 +92,7 @@ class NyuDepthV2(DepthSet, DenseDataset):
         self.root = check_root(self.info, root, self.layout)
         self.split, self.task = split, task
         self.path = self.root / FRAMES
-        self._open: tuple[int, h5py.File] | None = None  # by which process
+        self._open: tuple[int, h5py.File] | None = None  # by process id
         for name in (FRAMES, SPLITS):
             self._require(name, f"--data must name a folder with {self.layout}")
         with self._reading() as file:
@@ -102,7 +102,7 @@ class NyuDepthV2(DepthSet, DenseDataset):
         warn_of_count(self.info, self.root, split, len(self.frames))
 
     def _require(self, name: str, remedy: str) -> None:
-        """Raises DataError unless the folder has the file, and something in it."""
+        """Raises DataError unless the folder has the file, with content."""
         path = self.root / name
         if not path.exists():
             raise DataError(f"{path}: file is missing: {remedy} (get it from {self.info.homepage})")
@@ -115,8 +115,10 @@ class NyuDepthV2(DepthSet, DenseDataset):
         if not len(numbers):
             raise DataError(f"{path}: {variable} is empty: {AGAIN}")
         if numbers.min() < 1 or numbers.max() > count:
-            seen = f"{variable} has frames {numbers.min()}…{numbers.max()}, {self.path} has {count}"
-            raise DataError(f"{path}: {seen}: take both from the same source")
+            problem = (
+                f"{variable} has frames {numbers.min()}…{numbers.max()}, {self.path} has {count}"
+            )
+            raise DataError(f"{path}: {problem}: take both from the same source")
         return [number - 1 for number in numbers.tolist()]
 
     def _mapping(self, names: int) -> NDArray[np.uint8] | None:
@@ -127,11 +129,11 @@ class NyuDepthV2(DepthSet, DenseDataset):
         self._require(MAPPING, f"segmentation needs it beside {FRAMES}; it comes with the classes")
         numbers = read_numbers(path, "mapClass")
         if len(numbers) != names:
-            seen = f"mapClass has {len(numbers)} labels, {self.path} has {names} names"
-            raise DataError(f"{path}: {seen}: take both from the same source")
+            problem = f"mapClass has {len(numbers)} labels, {self.path} has {names} names"
+            raise DataError(f"{path}: {problem}: take both from the same source")
         if numbers.min() < 0 or numbers.max() > len(CLASSES):
-            seen = f"mapClass has classes {numbers.min()}…{numbers.max()}"
-            raise DataError(f"{path}: {seen} where 1…{len(CLASSES)} are expected: {AGAIN}")
+            problem = f"mapClass has classes {numbers.min()}…{numbers.max()}"
+            raise DataError(f"{path}: {problem} where 1…{len(CLASSES)} are expected: {AGAIN}")
         classes = np.full(names + 1, IGNORE, np.uint8)
         classes[1:] = np.where(numbers > 0, numbers - 1, IGNORE)
         return classes
@@ -149,8 +151,8 @@ class NyuDepthV2(DepthSet, DenseDataset):
         size = image.shape[1:]
         for name, array in (("depth", depth), ("label", labels)):
             if array is not None and array.shape != size:
-                seen = f"{name} map of {array.shape} but image of {size}"
-                raise DataError(f"{where}: {seen}: {AGAIN}")
+                problem = f"{name} map of {array.shape} but image of {size}"
+                raise DataError(f"{where}: {problem}: {AGAIN}")
         targets = {"depth": self._depth(where, depth)}
         if labels is not None:
             targets["segmentation"] = self._segmentation(where, labels)
@@ -161,7 +163,7 @@ class NyuDepthV2(DepthSet, DenseDataset):
             metres = depth.astype(np.float32)
             metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
         check_depth(where, metres, 1, self.limits)
-        return self.looked_at(where, torch.from_numpy(metres), 1)
+        return self.check_unit(where, torch.from_numpy(metres), 1)
 
     def _segmentation(self, where: str, labels: NDArray[Any]) -> Tensor:
         assert self.classes is not None
@@ -177,15 +179,15 @@ class NyuDepthV2(DepthSet, DenseDataset):
 
     @contextmanager
     def _reading(self) -> Iterator[h5py.File]:
-        """The open file of this process; all that fails inside becomes a DataError.
+        """The open file of this process; any failure inside raises DataError.
 
-        A forked process opens its own: it must not move the position of its parent's.
+        A forked process opens its own: it must not move the position in its parent's.
         """
         try:
             if self._open is None or self._open[0] != os.getpid():
                 if self._open is not None:
                     self._open[1].close()
-                limits.check_size(self.path, limits.INTEGER)  # no pipe, which would be waited for
+                limits.check_size(self.path, limits.INTEGER)  # a pipe would block
                 self._open = os.getpid(), h5py.File(self.path, "r")
             yield self._open[1]
         except DataError:
@@ -198,17 +200,17 @@ class NyuDepthV2(DepthSet, DenseDataset):
 
 
 def _array(file: h5py.File, name: str) -> h5py.Dataset:
-    """An array of the file. Raises DataError if its type or size is not the published one's."""
+    """An array of the file. Raises DataError if its type or size is not as published."""
     data = own_array(file, name)
     (kind, most, axes), dtype = ARRAYS[name], data.dtype
     pixels = math.prod(data.shape[-2:])
     if (dtype.kind, data.shape[1:-2]) != (kind, axes) or dtype.itemsize > most or data.ndim < 3:
-        seen = f"{name} is {dtype} of shape {data.shape}"
+        problem = f"{name} is {dtype} of shape {data.shape}"
     elif not 0 < pixels <= limits.PIXELS:
-        seen = f"{name} has frames of {pixels} pixels"
+        problem = f"{name} has frames of {pixels} pixels"
     else:
         return data
-    raise DataError(f"{file.filename}: {seen}, not as it is published: {AGAIN}")
+    raise DataError(f"{file.filename}: {problem}, not as it is published: {AGAIN}")
 
 
 def _frame(file: h5py.File, name: str, index: int) -> NDArray[Any]:

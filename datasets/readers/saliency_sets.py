@@ -1,7 +1,7 @@
 """Salient objects: MSRA-B, DUTS, ECSSD, HKU-IS, DUT-OMRON and PASCAL-S as they are published.
 
 An image and its mask have the same name, but for the ending, each in a folder of its own. The four
-that have no training split are for scoring what was trained on another one.
+without a training split score networks that were trained on another data set.
 """
 
 from collections.abc import Mapping
@@ -70,12 +70,12 @@ class MsraB(MaskPairs):
     def find(self, split: str) -> list[Pair]:
         stem = {"val": "valid"}.get(split, split)
         own, published = self.root / f"{split}.txt", self.root / f"{stem}_cvpr2013.txt"
-        apart = (self.root / "image").is_dir()
+        folders = ("image", "annotation") if (self.root / "image").is_dir() else ("", "")
 
         def pair(line: Line) -> Pair:
             path = inside(self.root, line, line.text)
             name = path.stem if path.suffix.lower() in SUFFIXES else path.name
-            image, mask = (self.root / f if apart else self.root for f in ("image", "annotation"))
+            image, mask = (self.root / folder for folder in folders)
             return Pair(image / f"{name}.jpg", mask / f"{name}.png", name, line.where)
 
         return self.listed(read_list(own if own.exists() else published, self.remedy), pair)

@@ -77,4 +77,4 @@ class SevenScenes(DepthSet, PairedFiles):
 
     def read_target(self, path: Path) -> Tensor:
         depth = read_depth(path, MILLIMETRES, NO_READING, self.limits)
-        return self.looked_at(path, depth, MILLIMETRES)
+        return self.check_unit(path, depth, MILLIMETRES)

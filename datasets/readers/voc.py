@@ -65,9 +65,9 @@ class Voc2012(PairedFiles):
     inner = ("VOC2012", "VOCdevkit/VOC2012")
 
     def find(self, split: str) -> list[Pair]:
-        return self.named(split, "SegmentationClass", self.remedy)
+        return self.list_pairs(split, "SegmentationClass", self.remedy)
 
-    def named(self, name: str, folder: str, remedy: str) -> list[Pair]:
+    def list_pairs(self, name: str, folder: str, remedy: str) -> list[Pair]:
         """The samples that ImageSets/Segmentation/``name``.txt names, labels from ``folder``."""
         lines = read_list(self.root / "ImageSets" / "Segmentation" / f"{name}.txt", remedy)
 
@@ -113,7 +113,7 @@ class Voc2012Aug(Voc2012):
         )
         if not folder.is_dir():
             raise DataError(f"{folder}: folder is missing: {remedy}")
-        pairs = self.named("trainaug", folder.name, remedy)
+        pairs = self.list_pairs("trainaug", folder.name, remedy)
         scored = {pair.name for pair in super().find("val")}
         for pair in pairs:
             if pair.name in scored:  # SBD's own lists overlap with VOC's val

@@ -32,7 +32,7 @@ from datasets.scenes.trace import Double, Light, Materials, Scene, View
 
 _CLEARANCE = 0.65  # metres around the camera that stay free: depths stay above 0.3 m
 _WALL_GAP = 0.55  # metres from the camera to the walls
-_PERIPHERY = math.radians(14)  # off the viewing axis, from where on small vivid things may stand
+_PERIPHERY = math.radians(14)  # off the viewing axis; small vivid things stand beyond
 _TURNS = ((0.0, -1.0), (0.0, 1.0), (1.0, 0.0), (-1.0, 0.0))  # from each wall into the room
 _HEROES: tuple[tuple[Callable[[Draw], Thing], float, float], ...] = (
     (table, 1.5, 3.0),
@@ -42,7 +42,7 @@ _HEROES: tuple[tuple[Callable[[Draw], Thing], float, float], ...] = (
     (partial(vase, low=0.45, high=0.75), 1.0, 1.9),
     (cabinet, 1.6, 3.6),
     (partial(picture, low=0.3), 2.2, 3.6),
-)  # how they are made, and from which to which distance they fill enough of the picture
+)  # maker, least and greatest distance in metres at which a hero fills enough of the picture
 
 Pose = tuple[float, float, float, float, float]  # of the foot: x, y, z; cosine, sine of the turn
 
@@ -136,7 +136,7 @@ class _Room:
         return not hides or self.draw.chance(0.15)
 
     def spot(self, radius: float) -> tuple[float, float] | None:
-        """A free circle in view, if a few tries find one."""
+        """Centre of a free circle in view; None if a few tries find none."""
         near = _CLEARANCE + radius
         for _ in range(6):
             bearing = self.any_bearing()
@@ -148,7 +148,7 @@ class _Room:
         return None
 
     def hang(self, thing: Thing, bearing: float, y: float) -> Pose:
-        """With its back to the wall in a direction."""
+        """The pose of ``thing`` with its back to the wall in a direction, its foot at height y."""
         distance, side = self.reach(bearing)
         x, z = self.at(bearing, distance)
         half, out = thing.span + 0.02, thing.back + 0.005
@@ -162,7 +162,7 @@ class _Room:
         return all(math.hypot(pose[0] - x, pose[2] - z) > thing.span + w for x, z, w in self.walls)
 
     def add(self, thing: Thing, pose: Pose, vivid: bool = False) -> int:
-        """Put the parts of a thing into the room; its instance."""
+        """Put the parts of a thing into the room; returns its instance."""
         x, y, z, cos, sin = pose
         instance = len(self.labels)
         self.labels.append(thing.label)
@@ -179,7 +179,7 @@ class _Room:
 
 
 def _place_hero(room: _Room) -> tuple[int, float]:
-    """Stand the hero near the viewing axis; its instance, and the pitch that looks about at it."""
+    """Place the hero near the viewing axis; returns its instance and a pitch towards it."""
     draw = room.draw
     while True:
         maker, near, far = _HEROES[draw.below(len(_HEROES))]
@@ -261,7 +261,7 @@ def _place_furniture(room: _Room) -> None:
 
 
 def _place_chairs(room: _Room, thing: Thing, pose: Pose) -> None:
-    """Up to three chairs that face a table, itself not yet among the taken circles."""
+    """Place up to three chairs that face a table, whose own circle is not yet taken."""
     draw, (x, _, z, cos, sin) = room.draw, pose
     _, _, _, half_x, half_z = thing.shelves[0]
     for _ in range(draw.below(4)):
@@ -276,7 +276,7 @@ def _place_chairs(room: _Room, thing: Thing, pose: Pose) -> None:
 
 
 def _place_small_things(room: _Room) -> None:
-    """Balls, vases and lamps on furniture and floor; up to two of them vivid distractors."""
+    """Place balls, vases and lamps; up to two of them are vivid distractors."""
     draw = room.draw
 
     def put(thing: Thing, x: float, y: float, z: float) -> None:

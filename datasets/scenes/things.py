@@ -42,12 +42,12 @@ class Draw:
 
 @dataclass
 class Thing:
-    """One object about its own foot: x to its right, z to its front, its parts of two materials.
+    """One object around its foot: x to its right, z to its front; parts of two materials.
 
     boxes: centre, half extents, material. rounds: height of the centre, radius, half height,
     squeeze, bulge, material. shelves: level places for small things: centre, half extents x, z.
-    radius: of the circle on the floor that it takes. span, back: of things that stand or hang at a
-    wall, half the width and how far the back is behind the foot. tall: height of its top.
+    radius: of the circle that it takes on the floor. span, back: half the width, and the distance
+    from the foot to the back, of things at a wall. tall: height of its top.
     """
 
     label: int
@@ -69,7 +69,7 @@ class Thing:
     def bulb(
         self, bottom: float, top: float, radius: float, low: float, high: float, m: int = 0
     ) -> None:
-        """An ellipsoid, of whose height (-1 to 1) only ``low`` to ``high`` is there."""
+        """An ellipsoid, cut to ``low`` to ``high`` of its height, which is -1 to 1."""
         half = (top - bottom) / 2
         squeeze, lift = (radius / half) ** 2, (high + low) / 2 * half
         shape = (radius, (high - low) / 2 * half, squeeze, -lift)
@@ -240,7 +240,7 @@ def vase(draw: Draw, low: float = 0.2, high: float = 0.5) -> Thing:
 
 
 def picture(draw: Draw, low: float = 0.15) -> Thing:
-    """Its foot is its middle, at the wall."""
+    """A framed picture; its foot is its middle, at the wall."""
     x, y = draw(low, 0.5), draw(low, 0.4)
     thing = Thing(PICTURE, x, span=x, tall=y)
     rim = draw(0.02, 0.05)

@@ -23,7 +23,7 @@ Index = npt.NDArray[np.intp]
 PLANES = 6
 """Instances 0 to 5 are the room: floor, ceiling, the walls x = 0, x = max, z = 0, z = max."""
 NEAR = 0.25
-"""Depth in metres from which on a view sees."""
+"""Least depth in metres that a view sees."""
 
 _SIDE = 96  # texels of the shadow map, 6 to 9 cm each
 _MARGIN = 1.0  # metres around the floor that the shadow map covers, for the shadows on the walls
@@ -134,7 +134,7 @@ def trace(scene: Scene) -> Hits:
     bases = np.array([view.basis() for view in views])
     rays = _rays(scene.camera.size, bases[0])
     pixels = rays.shape[1]
-    # Depths in both views; in the light's, nothing ends to begin with.
+    # Depths in both views; the light's are infinite at first.
     nearest = np.full(pixels + _SIDE * _SIDE, np.inf, np.float32)
     nearest[:pixels], face = _trace_room(scene.room, scene.camera.origin, rays)
 
@@ -148,13 +148,13 @@ def trace(scene: Scene) -> Hits:
     side = np.concatenate([box.side, body.side])
     hit = np.flatnonzero((enter < leave) & (enter > NEAR))
     pixel = pairs.pixel.take(hit)
-    seen = pixel < pixels
+    of_camera = pixel < pixels
     # The light's map holds far sides: a lit surface then never shadows itself.
-    depth = np.concatenate([leave, enter]).take(hit + seen * np.intp(len(enter)))
+    depth = np.concatenate([leave, enter]).take(hit + of_camera * np.intp(len(enter)))
     np.minimum.at(nearest, pixel, depth)
-    won = np.flatnonzero((depth == nearest.take(pixel)) & seen)
-    index = hit.take(won)
-    face[pixel.take(won)] = pairs.face.take(index) + side.take(index)
+    first = np.flatnonzero((depth == nearest.take(pixel)) & of_camera)
+    index = hit.take(first)
+    face[pixel.take(first)] = pairs.face.take(index) + side.take(index)
 
     owner = np.concatenate(
         [np.arange(PLANES), np.repeat(scene.box_owner, 3), np.repeat(scene.round_owner, 2)]
@@ -210,8 +210,8 @@ def _trace_room(room: Double, origin: Double, rays: Float) -> tuple[Float, Index
 class _Pairs:
     """N pairs of a primitive and a pixel in its window, first those of the boxes.
 
-    pixel [N]: counted through both views. face [N]: the first of the primitive's. boxes: how many
-    pairs are theirs. origin, ray [4, N]: where the ray starts and how it goes on, in coordinates
+    pixel [N]: counted through both views. face [N]: the first of the primitive's. boxes: number of
+    pairs of boxes. origin, ray [4, N]: where the ray starts and how it goes on, in coordinates
     where boxes are the cube from -1 to 1 (three of them) and round bodies the unit ball or tube,
     the fourth being their height from -1 to 1.
     """
@@ -266,15 +266,15 @@ def _windows(views: tuple[View, ...], boxes: Double) -> Index:
         pinhole[:2] *= view.focal
         pinhole[:2] += np.outer(view.centre, pinhole[2])
     origins = np.array([view.origin for view in views])[..., None]
-    seen = np.matmul(pinholes, corners.reshape(3, -1) - origins)
-    seen = seen.reshape(-1, *corners.shape).transpose(1, 2, 3, 0)  # [3, 8 corners, B, V]
-    behind = seen[2] < NEAR
-    plane = seen[:2] / np.where(behind, np.inf, seen[2])
+    projected = np.matmul(pinholes, corners.reshape(3, -1) - origins)
+    projected = projected.reshape(-1, *corners.shape).transpose(1, 2, 3, 0)  # [3, 8 corners, B, V]
+    behind = projected[2] < NEAR
+    plane = projected[:2] / np.where(behind, np.inf, projected[2])
     low = np.where(behind, np.inf, plane).min(1)
     high = np.where(behind, -np.inf, plane).max(1)
     cut = behind.any(0) & ~behind.all(0)
     if cut.any():  # the points where edges cross the near plane bound what is before it
-        start, end = seen[:, _EDGES[0]][..., cut], seen[:, _EDGES[1]][..., cut]
+        start, end = projected[:, _EDGES[0]][..., cut], projected[:, _EDGES[1]][..., cut]
         crosses = (start[2] < NEAR) != (end[2] < NEAR)
         span = np.where(crosses, end[2] - start[2], 1)
         crossing = (start + (end - start) * ((NEAR - start[2]) / span))[:2] / NEAR
@@ -323,7 +323,7 @@ class _Crossing(NamedTuple):
 
 
 def _intersect_boxes(origin: Float, ray: Float) -> _Crossing:
-    """With the cube from -1 to 1."""
+    """Rays [3, N] with the cube from -1 to 1."""
     inverse = np.float32(1) / ray
     middle, reach = origin * inverse, np.abs(inverse)
     begin, end = -reach - middle, reach - middle
@@ -335,7 +335,7 @@ def _intersect_boxes(origin: Float, ray: Float) -> _Crossing:
 
 
 def _intersect_rounds(origin: Float, ray: Float) -> _Crossing:
-    """With the unit ball or tube between the cuts."""
+    """Rays [4, N] with the unit ball or tube between the cuts."""
     (x, y, z, height), (dx, dy, dz, rise) = origin, ray
     inverse = np.float32(1) / (dx * dx + dy * dy + dz * dz)
     closest = -(x * dx + y * dy + z * dz) * inverse

@@ -43,8 +43,8 @@ class ClassStatistics(TargetStatistics):
 
     def doubts(self) -> list[str]:
         never = self.summary()["never"]
-        found = [f"no pixel of {', '.join(never)}"] if never else []
-        return found + ([f"{self.blank} maps without a known pixel"] if self.blank else [])
+        doubts = [f"no pixel of {', '.join(never)}"] if never else []
+        return doubts + ([f"{self.blank} maps without a known pixel"] if self.blank else [])
 
 
 @TARGETS.register("segmentation")

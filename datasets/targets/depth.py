@@ -56,17 +56,17 @@ class DepthStatistics(TargetStatistics):
         return self.LOW * math.exp(middle * math.log(self.HIGH / self.LOW) / self.BINS)
 
     def doubts(self) -> list[str]:
-        """Sensors see about the range that the data set declares, and most of a picture."""
+        """Depths unlike the declared range, and too few readings."""
         low, high = self.facts["min_depth"], self.facts["max_depth"]
-        facts, found = self.summary(), []
+        facts, doubts = self.summary(), []
         declared = f"where {low:g}…{high:g} m are declared"
         if self.maps and not 2 * low <= facts["median m"] <= 0.8 * high:
-            found.append(f"median depth {facts['median m']:.3g} m {declared}: check the unit")
+            doubts.append(f"median depth {facts['median m']:.3g} m {declared}: check the unit")
         if facts["share of readings out of range"] > 0.1:
-            found.append(f"{facts['share of readings out of range']:.0%} out of range {declared}")
+            doubts.append(f"{facts['share of readings out of range']:.0%} out of range {declared}")
         if facts["share without reading"] > 0.5:
-            found.append(f"{facts['share without reading']:.0%} of the pixels have no reading")
-        return found
+            doubts.append(f"{facts['share without reading']:.0%} of the pixels have no reading")
+        return doubts
 
 
 @TARGETS.register("depth")

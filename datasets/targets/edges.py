@@ -49,10 +49,7 @@ class EdgeStatistics(TargetStatistics):
 
 @TARGETS.register("edges")
 class Marks(TargetKind):
-    """Every annotator's marks, as ``common.annotators`` packs them.
-
-    Drawn the brighter, the more annotators.
-    """
+    """All annotators' marks, packed by ``common.annotators``. Drawn brighter where more agree."""
 
     ignore = IGNORE
     dtype = torch.int32
@@ -69,16 +66,16 @@ class Marks(TargetKind):
 
 
 def _shrunk(packed: Tensor, size: tuple[int, int]) -> Tensor:
-    """Every marked pixel marks the one that it falls into; nearest would break thin lines."""
+    """A marked pixel marks the one that it falls into; nearest would break thin lines."""
     rows, columns = (
         ((torch.arange(old) + 0.5) * new / old).long()
         for old, new in zip(packed.shape, size, strict=True)
     )
-    seen = unpack(packed)
-    if not len(seen):
+    unpacked = unpack(packed)
+    if not len(unpacked):
         return packed.new_zeros(size)
-    marks = torch.zeros(len(seen), *size, dtype=torch.bool)
-    annotator, y, x = seen.nonzero(as_tuple=True)
+    marks = torch.zeros(len(unpacked), *size, dtype=torch.bool)
+    annotator, y, x = unpacked.nonzero(as_tuple=True)
     marks[annotator, rows[y], columns[x]] = True
     known = F.interpolate((packed != 0)[None, None].float(), size, mode="nearest-exact")[0, 0]
     return pack(marks, known > 0)

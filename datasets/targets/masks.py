@@ -1,4 +1,4 @@
-"""Ground truth that tells an object from the background."""
+"""Ground truth that separates an object from the background."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -305,7 +305,7 @@ def test_another_content_is_wrong_usage(camvid: Path) -> None:
     assert "no split 'extra'" in refused(path, UsageError, split="extra")
     with h5py.File(path, "a") as file:
         file.attrs["revision"] += 1
-    assert "read otherwise since: pack it anew" in refused(path, UsageError)
+    assert "has changed since: pack it anew" in refused(path, UsageError)
 
 
 def test_what_is_no_packed_file(tmp_path: Path) -> None:
