@@ -1,1 +1,1 @@
-"""What every package may use and which knows none of them: errors, registries, files."""
+"""Errors, registries, files: what every package may use, and what imports none of them."""

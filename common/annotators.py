@@ -1,6 +1,6 @@
 """Several annotators' marks of one image in one integer map, which can be cropped and warped.
 
-Data sets write such maps and tasks read them; they do not know of each other.
+Data sets write such maps and tasks read them, without an import of each other.
 """
 
 import torch
@@ -13,7 +13,7 @@ MOST = 22  # a float holds integers up to 2^24, and warping goes through one
 def pack(marks: Tensor, valid: Tensor | None = None) -> Tensor:
     """Marks of A annotators, bool [A, H, W] → int32 [H, W].
 
-    Bit a of a pixel is annotator a's mark, bit A is always set and so tells A. Where ``valid``
+    Bit a of a pixel is annotator a's mark, bit A is always set, which gives A. Where ``valid``
     [H, W] is false the pixel is ``IGNORE``. Raises ValueError for no annotator or more than 22.
     """
     count = len(marks)
@@ -25,7 +25,7 @@ def pack(marks: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def annotators(packed: Tensor) -> int:
-    """How many annotators a packed map has; 0 where every pixel is ignored."""
+    """Number of annotators of a packed map; 0 where every pixel is ignored."""
     return max(int(packed.max()).bit_length() - 1, 0)
 
 
@@ -39,7 +39,7 @@ def unpack(packed: Tensor) -> Tensor:
 def share(packed: Tensor) -> Tensor:
     """float32, of the shape of ``packed`` (any): the share of annotators that mark a pixel.
 
-    Each pixel's own count of annotators is taken, so that a batch may mix images; -1 where ignored.
+    Each pixel has its own number of annotators, so that a batch may mix images; -1 where ignored.
     """
     values = packed.long()
     # exact: the integers are far below 2^53

@@ -6,15 +6,15 @@ from typing import Self
 
 
 class Closing(ABC):
-    """``open`` is called where the block begins, ``close`` where it is left, however that is."""
+    """A block calls ``open`` where it begins and ``close`` where it ends, also by an error."""
 
     def open(self) -> None:
-        """Make ready. Where it raises, ``close`` is not called."""
+        """Make ready. If it raises, ``close`` is not called."""
         return
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what is held."""
+        """Release what the object holds."""
 
     def __enter__(self) -> Self:
         self.open()

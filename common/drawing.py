@@ -1,4 +1,4 @@
-"""Maps as colour images: what ground truth and predictions are both drawn with."""
+"""Maps as colour images, alike for ground truth and predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -6,7 +6,7 @@ exception is a defect of ours and keeps its traceback.
 
 
 class UserError(Exception):
-    """Work that failed for a reason the user can mend. The message names what, where and how."""
+    """A failure that the user can mend. The message says what, where and how to mend it."""
 
     exit_code = 1
 
@@ -22,7 +22,7 @@ class DataError(UserError):
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message; of a loader's worker's, that of the error it met."""
+    """The first line of an error's message; from a loader's worker, that of the original error."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if len(lines) > 1 and lines[0].startswith("Caught "):
         return lines[-1].partition("Error: ")[2] or lines[-1]
@@ -30,7 +30,7 @@ def first_line(error: Exception) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Why something failed, in a line: a user's error in its own words, another with its type."""
+    """Why something failed, in a line: the message of a UserError; of others their type too."""
     text = first_line(error)
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
@@ -45,8 +45,8 @@ _NO_MEMORY = (
 def out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that the machine or the GPU had no memory left.
 
-    oneDNN's words may have other reasons, of which less memory is not the remedy.
+    oneDNN's messages may have other causes, which less use of memory does not mend.
     """
     text = str(error).lower()
-    said = any(words in text for words in _NO_MEMORY)
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
+    matches = any(words in text for words in _NO_MEMORY)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and matches)

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written whole or not at all, locks of folders, checksums."""
 
 import contextlib
 import errno
@@ -35,10 +35,10 @@ def write_atomic(path: Path, content: str | bytes, option: str = "--results") ->
 
 @contextlib.contextmanager
 def whole_file(path: Path, option: str = "--results") -> Iterator[Path]:
-    """Yields the file to write, which becomes ``path`` at the end; an error leaves nothing.
+    """Yields a temporary file, which becomes ``path`` at the end; an error leaves nothing.
 
-    What killed processes of this machine have left is removed. Raises UserError
-    as ``write_atomic`` does, also for a device or a pipe, which would be replaced.
+    Temporary files of killed processes of this machine are removed. Raises UserError as
+    ``write_atomic`` does, also for a device or a pipe, which it would replace.
     """
     check_target(path, option)
     temporary = None
@@ -65,11 +65,11 @@ def whole_file(path: Path, option: str = "--results") -> Iterator[Path]:
 
 
 def check_target(path: Path, option: str) -> None:
-    """Raises UsageError for what no file can be put in place of: a folder, a device, a pipe."""
+    """Raises UsageError for a folder, a device or a pipe, which no file can replace."""
     try:
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "is a folder" if path.is_dir() else "is no regular file")
-    except OSError as error:  # of names that are too long, too
+    except OSError as error:  # also for names that are too long
         raise UsageError(str(cannot_write(path, error, option))) from error
 
 
@@ -86,11 +86,11 @@ def _runs(pid: str) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[bool]:
-    """Only one process at a time is in here with ``folder``, which must be there.
+    """Within the block this process holds the lock of ``folder``, which must exist.
 
-    Yields whether another one had to be waited for; ``waiting`` is then called first, and may
-    raise. A process that ends, however it ends, gives its lock back. Where there are no locks
-    nobody waits.
+    Yields whether it has waited for another process; ``waiting`` is then called first, and may
+    raise. A process that ends in any way releases its lock. A file system without locks lets
+    everyone in.
     """
     path = folder / LOCK
     waited = False
@@ -113,7 +113,7 @@ def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[bool]:
 
 
 def _lock(handle: int, wait: bool) -> bool:
-    """Lock an open file. False: another process has it, and ``wait`` was not asked for."""
+    """Lock an open file. False: another process has it, and ``wait`` is false."""
     if fcntl is None:
         return True
     try:

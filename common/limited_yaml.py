@@ -1,4 +1,4 @@
-"""YAML of people's own making: plain values, of which a file cannot make many out of few."""
+"""YAML that users write: plain values, which aliases cannot multiply without limit."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from common.limits import LimitError
 class LimitedLoader(yaml.SafeLoader):
     """PyYAML's safe loader with limits on nesting, on nodes, and on what aliases multiply.
 
-    A node counts each time that an alias brings it again. Raises LimitError.
+    A node counts again for each alias of it. Raises LimitError.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -42,7 +42,7 @@ class LimitedLoader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         """A whole number. Raises LimitError for one of more than 19 digits."""
-        # 0x, 0b and 1:30 too; Python turns no text of more than 4,300 digits into a number
+        # also as 0x, 0b and 1:30; Python refuses texts of more than 4,300 digits
         if len(node.value) <= 200:
             value = int(super().construct_yaml_int(node))
             if abs(value) < limits.INTEGER:
@@ -55,7 +55,7 @@ LimitedLoader.add_constructor("tag:yaml.org,2002:int", LimitedLoader.construct_y
 
 
 WRONG = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
-"""What PyYAML raises for a document that is none: a value that does not fit its tag is any."""
+"""What PyYAML raises for an invalid document; a value that does not fit its tag raises any."""
 
 
 def read_yaml_text(path: Path) -> str:

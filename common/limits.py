@@ -1,6 +1,6 @@
-"""How much is read of a file that may come from elsewhere, and how its words are shown.
+"""Limits on files that may come from elsewhere, and their text made safe to show.
 
-The limits are far above what this program writes and what data sets publish; each says how far.
+The limits are far above what this program writes and what data sets publish; comments give both.
 """
 
 import io
@@ -19,18 +19,18 @@ TEXT = 16 * MB  # a Markdown file to update
 LIST = 64 * MB  # names, a line each: ImageNet's 1.3 million have 40 MB
 LINE = 2048  # characters of a line in a list: KITTI's have 150
 MATLAB = 128 * MB  # annotations of one image have 1 MB, also if they are not compressed
-IMAGE = 1024 * MB  # an image file: MOST_PIXELS of three 16-bit channels have 600 MB
+IMAGE = 1024 * MB  # an image file: PIXELS of three 16-bit channels have 600 MB
 PIXELS = 100_000_000  # a camera's 100 megapixels; images of the data sets have up to 20
 WEIGHTS = 32 * 1024 * MB  # the largest backbones of timm have 20 GB
 YAML = 128 * 2**10  # PyYAML reads some 100 kB a second; the paper's whole sweep has 3 kB
-YAML_NODES = 20_000  # keys and values, those behind an alias each time it stands
+YAML_NODES = 20_000  # keys and values, again for each alias
 YAML_DEPTH = 20  # lists and mappings within each other; a sweep has 4
 INTEGER = 2**63  # the largest number of parameters or MACs fits many times
-NUMBER = 1e100  # the square of any larger one may not be a number any more
+NUMBER = 1e100  # the square of a larger one may overflow
 
 
 class LimitError(ValueError):
-    """A file that is larger, or other, than what is read. Its text says what was seen."""
+    """A file that is too large or of the wrong kind. The message says what was seen."""
 
 
 def size_text(count: float) -> str:
@@ -43,9 +43,9 @@ def size_text(count: float) -> str:
 
 
 def check_size(path: Path, most: int) -> int:
-    """The size of a file. Raises LimitError above ``most`` bytes, and for what is no file.
+    """The size of a file in bytes. Raises LimitError above ``most``, and for what is no file.
 
-    A pipe would be waited for, and a device has no end. Raises OSError where there is nothing.
+    A pipe would block, and a device has no end. Raises OSError where there is nothing.
     """
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
@@ -68,9 +68,9 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 class Capped(io.BufferedReader):
-    """A file that makes room for what it has, not for what is asked for.
+    """A file whose ``read`` allocates no more than the file has left.
 
-    A pickle's text or a chunk of a PNG may say that it has 4 GB, and its reader asks for them.
+    A pickle's text or a chunk of a PNG may claim 4 GB, and its reader asks for them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,14 +83,14 @@ class Capped(io.BufferedReader):
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What JSON says. Raises ValueError for what is none, or is nested too deep."""
+    """Parse JSON. Raises ValueError for other text and for nesting that is too deep."""
     try:
         return json.loads(text)
     except RecursionError:
         raise LimitError("its lists and objects are nested too deep") from None
 
 
-# Control characters could make a terminal do anything; those that turn the direction of writing
+# Control characters could make a terminal do anything; those that change the direction of writing
 # could make a name look like another. Halves of a surrogate pair cannot be written as UTF-8.
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -98,9 +98,9 @@ _UNPRINTABLE = re.compile(
 
 
 def printable(text: str, most: int = 0) -> str:
-    """``text`` as it may be shown: line breaks become spaces, what else cannot be printed ``�``.
+    """``text`` safe to show: line breaks become spaces, other unprintable characters ``�``.
 
-    most: characters that are kept, the rest becomes an ellipsis; 0: all.
+    most: length to cut it to, with an ellipsis at the end; 0: no limit.
     """
     if most and len(text) > most:
         text = f"{text[: most - 1]}…"

@@ -1,4 +1,4 @@
-"""YAML whose values know the line that they stand in."""
+"""YAML with the line number of every value."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Place = tuple[Hashable, ...]
 
 @dataclass(frozen=True)
 class MarkedYaml:
-    """What a YAML file holds. lines: of every key and list item, by its place."""
+    """The content of a YAML file. lines: number by the place of a key or list item."""
 
     path: Path
     content: Any
@@ -33,8 +33,8 @@ class MarkedYaml:
 def read_marked_yaml(path: Path) -> MarkedYaml:
     """The one document of a YAML file.
 
-    Raises UsageError that names file and line for what is no YAML, for more than is read of one,
-    and for a key that stands twice.
+    Raises UsageError that names file and line for text that is no YAML or exceeds the limits, and
+    for a key that stands twice.
     """
     try:
         text = read_yaml_text(path)
@@ -65,16 +65,16 @@ def read_marked_yaml(path: Path) -> MarkedYaml:
 
 def _check_keys(path: Path, node: yaml.Node) -> None:
     if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
+        lines: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
             if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
+                if key.value in lines:
                     raise UsageError(
-                        f"{path}:{line}: {key.value}: stands in line {seen[key.value]} already: "
+                        f"{path}:{line}: {key.value}: stands in line {lines[key.value]} already: "
                         "keep one of them"
                     )
-                seen[key.value] = line
+                lines[key.value] = line
             _check_keys(path, value)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:

@@ -1,4 +1,4 @@
-"""Memory that the C library keeps for the next step, and what to do when it is short."""
+"""Reuse of freed memory by the C library, and what to do when memory is short."""
 
 import ctypes
 import gc
@@ -13,35 +13,35 @@ Done = TypeVar("Done")
 # of <malloc.h>
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
-_told: list[bool] = []
+_accepted: list[bool] = []  # whether the C library took each setting
 
 
 def keep_freed_memory() -> bool:
-    """Let large tensors of this process take memory that others have freed.
+    """Let large tensors of this process reuse memory that others have freed.
 
-    By default glibc maps each large block anew and hands it back when it is freed, so that every
-    training step has the system clear all its activations page by page. Kept, the memory stays
-    with the process until it ends. Returns whether the C library has been told: other ones than
-    glibc decide for themselves.
+    By default glibc maps each large block anew and returns it when it is freed, so that every
+    training step has the system clear all its activations page by page. With this setting the
+    memory stays with the process until it ends. Returns whether the C library takes the setting:
+    only glibc does.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
     settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**26}
-    _told[:] = [bool(mallopt(option, value)) for option, value in settings.items()]
+    _accepted[:] = [bool(mallopt(option, value)) for option, value in settings.items()]
     return keeps_freed_memory()
 
 
 def keeps_freed_memory() -> bool:
     """Whether ``keep_freed_memory`` has taken effect in this process."""
-    return bool(_told) and all(_told)
+    return bool(_accepted) and all(_accepted)
 
 
 def release_memory() -> None:
-    """Hand back what nobody holds, and what was kept: memory is short.
+    """Return unused memory to the system, also what the C library holds: memory is short.
 
-    Not all that asks for memory can take it from what is kept: oneDNN maps room for its code.
+    Not every request can be met from what the library holds: oneDNN maps memory for its code.
     """
     import torch
 

@@ -1,10 +1,10 @@
-"""What a long piece of work tells while it goes on. The command line shows it; others may not."""
+"""Progress of long work, which the command line shows and other callers may ignore."""
 
 from typing import Protocol
 
 
 class Listener(Protocol):
-    """Told of progress. Every method may be called often and must return at once."""
+    """Receives progress. Every method may be called often and must return at once."""
 
     def begin(self, title: str, steps: int) -> None:
         """A piece of work of ``steps`` steps begins; it replaces the one before."""
@@ -20,7 +20,7 @@ class Listener(Protocol):
 
 
 class Silent:
-    """Tells nobody."""
+    """Ignores progress."""
 
     def begin(self, title: str, steps: int) -> None:
         pass

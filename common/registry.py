@@ -1,4 +1,4 @@
-"""Names to implementations, filled by the modules of its packages."""
+"""Implementations by name, which the modules of a registry's packages enter."""
 
 import difflib
 import importlib
@@ -28,7 +28,7 @@ def unknown_name(kind: str, name: str, names: Iterable[str], listing: str) -> Us
 
 
 def import_all(package: str) -> None:
-    """Import the modules of ``package``, those whose names begin with ``_`` left out."""
+    """Import the modules of ``package`` whose names do not begin with ``_``."""
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"{package}.{module.name}")
@@ -37,8 +37,8 @@ def import_all(package: str) -> None:
 class Registry(Generic[T]):
     """Implementations by name. The modules of ``packages`` are imported on the first look-up.
 
-    A module of theirs calls ``@REGISTRY.register("name")``; nothing else must be edited to
-    add an implementation. listing: where to see all names, for errors; default: the command.
+    To add an implementation, one of these modules calls ``@REGISTRY.register("name")``; nothing
+    else is edited. listing: where to see all names, for errors; default: the command.
     """
 
     def __init__(self, kind: str, *packages: str, listing: str = "") -> None:
@@ -49,9 +49,9 @@ class Registry(Generic[T]):
         self._loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that enters what it decorates under ``name``.
+        """Decorator that registers its argument as ``name``.
 
-        Raises ValueError if the name is taken by something else.
+        Raises ValueError if something else has the name.
         """
 
         def enter(entry: T) -> T:
@@ -73,7 +73,7 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
     def get(self, name: str) -> T:
-        """What is registered under ``name``. Raises UsageError that lists the close matches."""
+        """The implementation ``name``. Raises UsageError that lists the close matches."""
         self._load()
         if name not in self._entries:
             raise unknown_name(self.kind, name, self._entries, self.listing)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: they end work at once, or where it can be saved first."""
+"""Ctrl-C and SIGTERM end work at once, or at a point where it can be saved first."""
 
 import contextlib
 import signal
@@ -23,86 +23,86 @@ class Stopped(KeyboardInterrupt):
 
 
 PATIENCE = 1.0
-"""Seconds in which a signal counts as the same: torchrun hands on what its processes have had."""
+"""Seconds in which a signal counts as a repeat: torchrun sends its processes each signal again."""
 
 
-class _Wish:
-    """What signals have asked for. deferring: how many pieces of work ask for it themselves."""
+class _State:
+    """The waiting signal: number and time. deferring: depth of ``deferred`` blocks."""
 
     deferring = 0
     number: int | None = None
     since = 0.0
 
 
-_wish = _Wish()
+_state = _State()
 
 
 def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     now = time.monotonic()
-    if _wish.deferring and _wish.number is None:
-        _wish.number, _wish.since = number, now
-    elif not _wish.deferring or now - _wish.since >= PATIENCE:  # a second one does not wait
-        _wish.number = None
+    if _state.deferring and _state.number is None:
+        _state.number, _state.since = number, now
+    elif not _state.deferring or now - _state.since >= PATIENCE:  # a second one does not wait
+        _state.number = None
         raise Stopped(number)
 
 
 @contextlib.contextmanager
 def signals() -> Iterator[None]:
-    """In here Ctrl-C and SIGTERM raise ``Stopped``; elsewhere they do what they did before."""
+    """Within the block Ctrl-C and SIGTERM raise ``Stopped``; then the old handlers are back."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: dict[int, Any] = {number: signal.signal(number, _handle) for number in SIGNALS}
-    _wish.number = None
+    _state.number = None
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _wish.number = None
+        _state.number = None
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """In here a signal waits until ``stop`` is called, or until the outermost one's end."""
-    _wish.deferring += 1
+    """Within the block a signal waits until ``stop`` is called or the outermost block ends."""
+    _state.deferring += 1
     try:
         yield
     finally:
-        _wish.deferring -= 1
-    if not _wish.deferring:
+        _state.deferring -= 1
+    if not _state.deferring:
         stop()
 
 
 @contextlib.contextmanager
 def heeded() -> Iterator[None]:
-    """In here, within one ``deferred``, a signal ends the work at once, one that waits too.
+    """Within the block, inside one ``deferred``, signals end the work at once, a waiting one too.
 
-    Within several it goes on waiting: the outer one has other processes to think of.
+    Inside several they go on waiting: the outer block acts for other processes too.
     """
-    if _wish.deferring != 1:
+    if _state.deferring != 1:
         yield
         return
-    _wish.deferring = 0
+    _state.deferring = 0
     try:
         stop()
         yield
     finally:
-        _wish.deferring = 1
+        _state.deferring = 1
 
 
-def wanted() -> bool:
+def pending() -> bool:
     """Whether a signal waits."""
-    return _wish.number is not None
+    return _state.number is not None
 
 
 def stop(also: bool = False) -> None:
-    """Raises Stopped if a signal waits. also: if none does, because another process is to stop."""
-    number, _wish.number = _wish.number, None
+    """Raises Stopped if a signal waits. also: raise without one, as another process stops."""
+    number, _state.number = _state.number, None
     if number is not None or also:
         raise Stopped(number or signal.SIGTERM)
 
 
 def heed_no_interrupt(worker: int) -> None:  # noqa: ARG001
-    """Ctrl-C reaches every process of a terminal: those that read images end with their owner."""
+    """Ignore Ctrl-C, which reaches all processes of a terminal: workers end with their owner."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

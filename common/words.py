@@ -10,14 +10,14 @@ COST_NAMES = {"latency": "latency", "params": "parameters", "macs": "MACs", "mem
 
 
 def cell(text: str) -> str:
-    """``text`` for a terminal, where rich takes nothing in it for markup or a command."""
+    """``text`` for a terminal, without effect as markup of rich or as a control sequence."""
     return escape(printable(text))
 
 
 def number(value: float | None, digits: int | None = 3) -> str:
-    """A number of ``digits`` decimals; by None of three significant digits, at most 4 decimals.
+    """``value`` with ``digits`` decimals; None: with three significant digits, at most 4 decimals.
 
-    Never with an exponent; a dash for what is no number.
+    Never with an exponent; a dash for None, NaN and infinity.
     """
     if value is None or not math.isfinite(value):
         return "–"

@@ -138,7 +138,7 @@ class Keeper:
         stop as soon as one must.
         """
         due = due or time.monotonic() - self._saved >= self.every
-        stop, due = distributed.any_of([stopping.wanted(), due], self.device)
+        stop, due = distributed.any_of([stopping.pending(), due], self.device)
         if stop or due:
             self.save(step, state())
         if stop:  # a later signal waits for the next step, when all processes agree on it
