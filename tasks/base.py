@@ -1,4 +1,4 @@
-"""What every task is: how logits become a loss, a prediction and a score."""
+"""The interface of tasks: from logits to a loss, a prediction and a score."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -18,18 +18,18 @@ from tasks.metrics.base import Accumulator, MetricInfo
 
 
 class Task(ABC):
-    """One kind of dense prediction. Holds no state but its settings.
+    """One kind of dense prediction. Its settings are its only state.
 
     A subclass takes the data set's facts as keyword arguments (classes, depth range, crop) and
     ``loss``, the text of its training loss (None: ``default_loss``).
 
-    target: the key of a sample's ground truth. main: the metric that ranks, unprefixed. columns:
-    the metrics that a table shows, main first. ignore: the target value of a pixel that counts
-    nowhere. channels: of the logits. unit, formula: of the prediction, and how it follows from
-    logits, for exported files. caption: what the colours of ``draw`` mean. pipeline_tag: what model
-    hubs call the task, if they have a name for it.
+    target: the key of a sample's ground truth. main: the metric that ranks. columns: the metrics
+    that a table shows, main first. ignore: the target value of pixels that are neither trained on
+    nor scored. channels: of the logits. unit: of the prediction, and formula: how it follows from
+    logits, both for exported files. caption: what the colours of ``draw`` mean. pipeline_tag: the
+    task's name on model hubs, if they have one.
 
-    A name is of letters, digits and hyphens: files are named by it, ``+`` joins several.
+    A name has letters, digits and hyphens: it is part of file names, and ``+`` joins several.
     """
 
     name: ClassVar[str]
@@ -57,7 +57,7 @@ class Task(ABC):
         return self._loss(logits.float(), target)
 
     def presence_loss(self, logits: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002
-        """Loss of what a network says about the whole image: which classes it holds.
+        """Loss of a prediction about the whole image: which classes it holds.
 
         logits: [B, channels] float; target: [B, H, W]. 0 for a task without classes.
         """
@@ -65,9 +65,9 @@ class Task(ABC):
 
     @abstractmethod
     def activate(self, logits: Tensor, scale: float = 1.0) -> Tensor:
-        """Logits [B, channels, H, W] → what views of one image are averaged in, same shape.
+        """Logits [B, channels, H, W] → activations to average over views, same shape.
 
-        scale: by how much the view's image was magnified.
+        scale: magnification of the view.
         """
 
     @abstractmethod
@@ -107,7 +107,7 @@ class Task(ABC):
 
     @abstractmethod
     def draw(self, prediction: Tensor, truth: Tensor, palette: Palette = ()) -> RGB:
-        """A prediction [H, W] as RGB [H, W, 3], in the colours that its ground truth is drawn in.
+        """A prediction [H, W] as RGB [H, W, 3], in the colours of its ground truth.
 
         palette: the data set's colours of classes.
         """
@@ -116,15 +116,14 @@ class Task(ABC):
     def maps(
         self, image: Tensor, prediction: Tensor, palette: Palette = ()
     ) -> Mapping[str, Picture]:
-        """What is written of a prediction [H, W] for an image uint8 [3, H, W], by file suffix.
+        """The files of a prediction [H, W] for an image uint8 [3, H, W], by suffix.
 
-        ``NAME`` has the values; ``NAME_view`` or ``NAME_overlay``, if there is one, is to be looked
-        at.
+        ``NAME`` has the values; ``NAME_view`` or ``NAME_overlay``, if there is one, is for viewing.
         """
 
     @property
     def main(self) -> str:
-        """Key of the ranking metric in a result, with the protocol it depends on."""
+        """Key of the ranking metric in a result, with its protocol."""
         return self.accumulator().key(self.columns[0])
 
     def metric_info(self, key: str) -> MetricInfo:
@@ -133,7 +132,7 @@ class Task(ABC):
 
 
 class PixelProbability(Task):
-    """A task of one logit a pixel: the probability that the pixel belongs to what is sought."""
+    """A task of one logit per pixel: the probability that the pixel is part of the target."""
 
     channels = 1
     unit = "probability"
@@ -151,7 +150,7 @@ class PixelProbability(Task):
         truth: Tensor,  # noqa: ARG002
         palette: Palette = (),  # noqa: ARG002
     ) -> RGB:
-        """White is certain."""
+        """White is probability 1."""
         return grey(_bytes(prediction))
 
     def maps(
@@ -160,7 +159,7 @@ class PixelProbability(Task):
         prediction: Tensor,
         palette: Palette = (),  # noqa: ARG002
     ) -> Mapping[str, Picture]:
-        """8 bits, 255 = certain."""
+        """8 bits, 255 = probability 1."""
         return {self.name: Image.fromarray(_bytes(prediction))}
 
 

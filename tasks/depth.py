@@ -88,7 +88,7 @@ class Depth(Task):
         truth: Tensor,
         palette: Palette = (),  # noqa: ARG002
     ) -> RGB:
-        """Over the range of the ground truth."""
+        """In colours over the range of the ground truth."""
         return colour_depth(prediction.numpy(), known_range(truth.numpy()))
 
     def maps(
@@ -124,7 +124,7 @@ def _view(metres: NDArray[np.float32]) -> Picture:
     picture = (depth_colours(log, low, high) * 255).astype(np.uint8)
     places = np.linspace(0, 1, 6) if high > low else np.zeros(1)
     marks = np.exp(low + places * (high - low))
-    # as many decimals as tell the marks apart
+    # enough decimals that no two marks look alike
     digits = next(
         n for n in range(2, 9) if n == 8 or len({f"{m:.{n}f}" for m in marks}) == len(marks)
     )

@@ -69,7 +69,7 @@ class Segmentation(Task):
     def maps(
         self, image: Tensor, prediction: Tensor, palette: Palette = ()
     ) -> Mapping[str, Picture]:
-        """The class map as a palette image, and the image under it with a legend."""
+        """The class map as a palette image, and over the image with a legend."""
         colours = class_colours(palette)
         indices = Image.fromarray(prediction.numpy().astype(np.uint8))
         indices.putpalette(colours.astype(np.uint8).tobytes())
@@ -82,9 +82,9 @@ class Segmentation(Task):
         photograph, classes = image.permute(1, 2, 0).numpy(), prediction.numpy()
         mixed = (0.45 * photograph + 0.55 * colours[classes]).astype(np.uint8)
         share = np.bincount(classes.ravel(), minlength=len(self.classes)) / classes.size
-        seen = [int(c) for c in np.argsort(-share, kind="stable") if share[c] > 0]
+        present = [int(c) for c in np.argsort(-share, kind="stable") if share[c] > 0]
         rows = [
-            (self.classes[c], f"{share[c]:.1%}", tuple(int(x) for x in colours[c])) for c in seen
+            (self.classes[c], f"{share[c]:.1%}", tuple(int(x) for x in colours[c])) for c in present
         ]
         return with_legend(mixed, rows)
 

@@ -1,4 +1,4 @@
-"""Training loss of edges, which knows that annotators disagree."""
+"""Training loss of edges, which takes into account that annotators disagree."""
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,10 @@ def balanced_bce(logits: Tensor, share: Tensor) -> Tensor:
     """Class-balanced cross-entropy on the pixels that are not in dispute.
 
     logits, share: [B, H, W]; share: of the annotators that mark a pixel, -1 = ignore. A pixel is an
-    edge where at least half of them mark it and none where nobody does; the others count nowhere.
-    In each image the rare edges weigh as much as all else together, but that the latter's weight
-    is 1.1 times that; the loss is the weighted mean, averaged over the images that have a
-    pixel to learn from; 0 without any. Source: Xie and Tu 2015 (HED); Liu et al. 2017 (RCF).
+    edge if at least half of them mark it, background if nobody does, and else left out. In each
+    image the background together weighs 1.1 times as much as the edges together; the loss is the
+    weighted mean, averaged over the images that have a pixel to learn from; 0 without any.
+    Source: Xie and Tu 2015 (HED); Liu et al. 2017 (RCF).
     """
     edge = (share >= AGREED).to(logits.dtype)
     none = (share == 0).to(logits.dtype)

@@ -1,6 +1,6 @@
 """Losses for class maps. logits: [B, C, H, W]; target: class indices [B, H, W].
 
-Pixels of ``ignore_index`` count nowhere.
+Pixels of ``ignore_index`` are left out.
 """
 
 import segmentation_models_pytorch as smp
@@ -35,7 +35,7 @@ def dice(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
 def presence(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
     """Binary cross-entropy of each class's presence in an image: the SE-loss of EncNet.
 
-    logits: [B, C]; target: class indices [B, H, W]. An image without a labelled pixel counts not.
+    logits: [B, C]; target: class indices [B, H, W]. An image without a labelled pixel is left out.
     Zhang et al., CVPR 2018.
     """
     count, classes = logits.shape

@@ -87,9 +87,9 @@ HALVES = _thinning_tables()
 
 
 class PixelGraph:
-    """Pixels that may be set, numbered in reading order, and who is beside whom.
+    """Pixels that may be set, numbered in reading order, and their neighbours.
 
-    ``neighbours`` [8, N] holds numbers; N stands for a pixel that never is set.
+    ``neighbours`` [8, N] holds numbers; N stands for a pixel that is never set.
     """
 
     def __init__(self, possible: Mask) -> None:
@@ -106,12 +106,12 @@ class PixelGraph:
         return np.zeros(self.count + 1, dtype=np.uint8)
 
     def flip(self, codes: Codes, pixels: Ints) -> None:
-        """Tell the neighbours of ``pixels`` that these are set, or no longer set."""
+        """Flip the bit of each of ``pixels`` in the codes of its neighbours."""
         for k, beside in enumerate(self.neighbours[:, pixels]):
             codes[beside] ^= 1 << (k + 4) % 8
 
     def thin(self, alive: Mask, codes: Codes) -> None:
-        """Peel what is ``alive`` [N] down to lines of one pixel, in place."""
+        """Thin the ``alive`` [N] pixels to lines of one pixel, in place."""
         changed = True
         while changed:
             changed = False
@@ -137,8 +137,8 @@ def thin(mask: Mask) -> Mask:
 class Pairs:
     """Which pixels of a graph may be paired with which of one annotator's marks.
 
-    ``pixels`` [P] are those with a mark in reach, the nearest to one first; ``degrees`` [P] tell
-    how many they have, ``marks`` [Σ degrees] which, as numbers below ``total``.
+    ``pixels`` [P] are those with a mark in reach, the nearest to one first; ``degrees`` [P] is
+    their number of marks, ``marks`` [Σ degrees] the marks, as numbers below ``total``.
     """
 
     pixels: Ints
@@ -148,7 +148,7 @@ class Pairs:
 
     @classmethod
     def within(cls, reach: float, graph: PixelGraph, marks: Mask) -> "Pairs":
-        """All pairs at most ``reach`` pixels apart; ``marks`` is (H, W)."""
+        """All pairs of at most ``reach`` pixels distance; ``marks`` is (H, W)."""
         most = math.floor(reach)
         offsets = np.argwhere(np.ones((2 * most + 1, 2 * most + 1))) - most
         squares = (offsets**2).sum(axis=1)
@@ -159,18 +159,18 @@ class Pairs:
         width = number.shape[1]
         centre = (graph.rows + most) * width + graph.columns + most
         near = number.ravel()[centre[:, None] + offsets[order] @ [width, 1]]
-        found = near >= 0
-        pixels = np.flatnonzero(found.any(axis=1))
-        nearest = squares[order][found[pixels].argmax(axis=1)]
+        in_reach = near >= 0
+        pixels = np.flatnonzero(in_reach.any(axis=1))
+        nearest = squares[order][in_reach[pixels].argmax(axis=1)]
         pixels = pixels[np.argsort(nearest, kind="stable")]
-        found = found[pixels]
-        return cls(pixels, found.sum(axis=1), near[pixels][found], total)
+        in_reach = in_reach[pixels]
+        return cls(pixels, in_reach.sum(axis=1), near[pixels][in_reach], total)
 
     def match(self, alive: Mask) -> Ints:
-        """Those of the pixels that are ``alive`` [N] which a largest one-to-one pairing pairs.
+        """The ``alive`` [N] pixels of a largest one-to-one pairing.
 
-        A pixel near a mark goes before one farther off, as in the BSDS matcher, which among the
-        largest pairings seeks the one of least distance.
+        A pixel near a mark comes before one farther off, as in the BSDS matcher, which seeks the
+        pairing of least distance among the largest ones.
         """
         here = alive[self.pixels]
         pixels = self.pixels[here]
@@ -197,8 +197,8 @@ def boundary_counts(ridges: Floats, marks: Mask, thresholds: Floats, tolerance: 
 
     ``ridges`` (H, W) are as ``suppress`` leaves them, ``marks`` [A, H, W] are of one annotator or
     more. A row holds: marks matched and marks, both summed over annotators; pixels matched to any
-    annotator and pixels, of the thinned ridges. Pairs are at most ``tolerance`` times the diagonal
-    apart. Source: Martin et al. 2004, Arbeláez et al. 2011 (BSDS).
+    annotator and pixels, of the thinned ridges. The distance of a pair is at most ``tolerance``
+    times the diagonal. Source: Martin et al. 2004, Arbeláez et al. 2011 (BSDS).
     """
     graph = PixelGraph(ridges >= thresholds[0])
     values = ridges[graph.rows, graph.columns]

@@ -52,20 +52,20 @@ def plane(tensor: torch.Tensor, what: str) -> torch.Tensor:
 def planes(prediction: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Prediction and ground truth of one image as (H, W) maps on the CPU.
 
-    Raises ValueError unless they have the same size: resizing is the task's part, not a metric's.
+    Raises ValueError unless they have the same size: resizing is up to the task, not the metric.
     """
     maps = plane(prediction, "prediction"), plane(target, "ground truth")
     if maps[0].shape != maps[1].shape:
-        seen, wanted = tuple(maps[0].shape), tuple(maps[1].shape)
+        size, expected = tuple(maps[0].shape), tuple(maps[1].shape)
         raise ValueError(
-            f"prediction of size {seen}, ground truth of size {wanted}: "
+            f"prediction of size {size}, ground truth of size {expected}: "
             "resize the prediction to the ground truth before it is scored"
         )
     return maps[0].cpu(), maps[1].cpu()
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float] | None:
-    """The percentiles of ``values`` that ``level`` lies between; None if none is finite."""
+    """Bounds of the central share ``level`` of the finite ``values``; None without any."""
     scored = values[np.isfinite(values)]
     if not scored.size:
         return None
@@ -111,7 +111,7 @@ class Accumulator(ABC):
 
     @abstractmethod
     def counts(self) -> dict[str, int]:
-        """What was scored (``images`` first) and what was left out, by reason."""
+        """Numbers of scored items (``images`` first) and of those left out, by reason."""
 
     @abstractmethod
     def per_image(self) -> dict[str, list[float]]:
@@ -119,9 +119,9 @@ class Accumulator(ABC):
 
     @abstractmethod
     def merge(self, other: Self) -> None:
-        """Add what ``other`` has seen; the order of merging does not change a metric.
+        """Add the scores of ``other``; the order of merging does not change a metric.
 
-        Raises ValueError if ``other`` was set up otherwise.
+        Raises ValueError if ``other`` has other settings.
         """
 
     def adopt(self, other: "Self") -> None:
@@ -134,17 +134,17 @@ class Accumulator(ABC):
 
     @abstractmethod
     def resample(self, weights: Ints) -> dict[str, Floats]:
-        """Metrics of other splits made of the scored images.
+        """Metrics of other splits of the scored images.
 
         ``weights``, shape (splits, images): how often each image is in each split. Returns arrays
         of shape (splits,), NaN where a split has nothing to score. A row of ones gives
-        ``compute()``. Metrics that cannot be had without keeping the images are left out. Raises
-        DataError if no image was scored.
+        ``compute()``. Metrics that need the images themselves are left out. Raises DataError if no
+        image was scored.
         """
 
     @abstractmethod
     def _settings(self) -> tuple[object, ...]:
-        """What two accumulators must share to be merged."""
+        """Settings that must be equal in two accumulators to be merged."""
 
     def replicates(self, samples: int = 1000, seed: int = 0) -> dict[str, Floats]:
         """Metrics of ``samples`` splits of as many images, drawn with replacement: [samples] each.
@@ -163,19 +163,21 @@ class Accumulator(ABC):
     ) -> dict[str, tuple[float, float]]:
         """Percentile intervals of the metrics over ``replicates``.
 
-        They tell how far one run's number depends on the choice of images; the spread over seeds
-        is another thing. Raises DataError if there is nothing to score.
+        They show how far one run's number depends on the choice of images, which is not its spread
+        over seeds. Raises DataError if there is nothing to score.
         """
-        found = {
+        intervals = {
             name: interval(values, level) for name, values in self.replicates(samples, seed).items()
         }
-        return {name: ends for name, ends in found.items() if ends is not None}
+        return {name: ends for name, ends in intervals.items() if ends is not None}
 
     def require_images(self) -> None:
         """Raises DataError, with what was left out, if no image was scored."""
         if self.images == 0:
-            seen = ", ".join(f"{name} {count}" for name, count in self.counts().items() if count)
-            raise DataError(f"{type(self).__name__}: nothing to score ({seen or 'no image'})")
+            left_out = ", ".join(
+                f"{name} {count}" for name, count in self.counts().items() if count
+            )
+            raise DataError(f"{type(self).__name__}: nothing to score ({left_out or 'no image'})")
 
     def _require_same(self, other: "Accumulator") -> None:
         if type(other) is not type(self) or other._settings() != self._settings():

@@ -100,10 +100,10 @@ def depth_errors(prediction: Floats, target: Floats) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class DepthScore:
-    """One image: its errors, how many pixels were scored or not, and the scale applied.
+    """One image: its errors, numbers of pixels scored or not, and the scale of its prediction.
 
-    ``pixels_not_finite`` of the scored predictions were NaN or infinite; ``scale`` is None where
-    no median scaling was asked for or none was possible.
+    ``pixels_not_finite`` of the scored predictions were NaN or infinite; ``scale`` is None without
+    median scaling, and where it is not possible.
     """
 
     errors: dict[str, float]
@@ -144,7 +144,7 @@ class DepthMetrics(RowAccumulator):
 
     ``min_depth`` and ``max_depth`` in metres bound the valid ground truth (strictly) and clamp the
     prediction: 1e-3…10 for NYU, 1e-3…80 for KITTI. ``crop`` is one of ``CROPS`` or None.
-    ``median_scaling`` is for predictions without a unit: ``scale_spread`` then tells how much the
+    ``median_scaling`` is for predictions without a unit: ``scale_spread`` is then how much the
     images' scales differ, and an image whose predictions have no positive median is scored
     unscaled and counted. ``update`` takes maps in metres of any real dtype and device.
     """
@@ -216,7 +216,7 @@ class DepthMetrics(RowAccumulator):
 
     @property
     def scales(self) -> list[float]:
-        """The factor that each image was scaled by, of those that were."""
+        """The factors of the images that median scaling has scaled."""
         return list(self._scales)
 
     def compute(self) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""Boundaries: counts per image and threshold under the BSDS protocol, and what follows from them.
+"""Boundaries: counts per image and threshold under the BSDS protocol, and scores from them.
 
 Degenerate images follow the BSDS code: without a mark, every predicted pixel is a false one;
-without a predicted pixel, nothing is found. A ratio of nothing is 0. One value differs, where that
-code gives NaN: the recall at a precision that no threshold reaches is 0.
+without a predicted pixel, every mark is missed. A ratio of nothing is 0. One value differs, where
+that code gives NaN: the recall at a precision that no threshold reaches is 0.
 """
 
 import math
@@ -27,7 +27,7 @@ THRESHOLDS = 99
 STEPS = 101
 LEAST_RECALL = 1e-3
 ROUNDING = 1e-3
-WAITING = 4  # images kept for each process
+WAITING = 4  # images in the queue for each process
 
 
 def probabilities(prediction: torch.Tensor) -> Floats:
@@ -47,7 +47,7 @@ def probabilities(prediction: torch.Tensor) -> Floats:
 
 
 def recall_precision(counts: Floats | Ints) -> tuple[Floats, Floats]:
-    """Of counts [..., 4] as ``boundary_counts`` orders them; 0 where there is nothing to divide."""
+    """Both, from counts [..., 4] in the order of ``boundary_counts``; 0 for a ratio of nothing."""
     shares = counts[..., ::2] / np.maximum(counts[..., 1::2], 1)
     return shares[..., 0], shares[..., 1]
 
@@ -88,11 +88,11 @@ def recall_at_half(recall: Floats, precision: Floats) -> float:
 
     Points of less than 0.001 recall do not count. Source: Dollár and Zitnick 2015.
     """
-    kept = recall >= LEAST_RECALL
-    levels, first = np.unique(precision[kept], return_index=True)
+    enough = recall >= LEAST_RECALL
+    levels, first = np.unique(precision[enough], return_index=True)
     if len(levels) == 0 or levels[-1] < 0.5:
         return 0.0
-    return float(np.interp(max(0.5, levels[0]), levels, recall[kept][first]))
+    return float(np.interp(max(0.5, levels[0]), levels, recall[enough][first]))
 
 
 def split_scores(rows: Ints, weights: Ints) -> dict[str, Floats]:
@@ -119,12 +119,12 @@ class EdgeMetrics(Accumulator):
 
     ``update`` takes a map of probabilities 0…1, real, and the annotators' marks as
     ``common.annotators.pack`` writes them, on any device. The map is reduced to its ridges first.
-    Ignored pixels are neither marked nor predicted; an image of nothing else is counted and not
-    scored. ``tolerance``, in image diagonals, is how far a pixel may lie from its mark: 0.0075 on
-    BSDS, 0.011 on NYUD. ``thresholds`` n stands for 1/(n+1), …, n/(n+1).
+    Ignored pixels are neither marked nor predicted; an image of ignored pixels only is counted and
+    not scored. ``tolerance``, in image diagonals, is how far a pixel may lie from its mark: 0.0075
+    on BSDS, 0.011 on NYUD. ``thresholds`` n stands for 1/(n+1), …, n/(n+1).
 
-    ``processes`` above 0 score in the background; asking for a result waits for them, and raises
-    the error of an image that failed. 99 × 4 whole numbers are kept for each image.
+    ``processes`` above 0 score in the background; a result waits for them, and raises the error of
+    an image that failed. 99 × 4 whole numbers are stored for each image.
     """
 
     infos: ClassVar[Mapping[str, MetricInfo]] = catalogue(

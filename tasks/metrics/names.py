@@ -1,10 +1,10 @@
-"""The usual short names of metrics. Apart from their code, for reports, which need no torch."""
+"""The usual short names of metrics, in a module that reports import without torch."""
 
 SHORT_NAMES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "delta1": "δ1", "delta2": "δ2",
                "delta3": "δ3", "maxf": "maxF", "meanf": "meanF", "mae": "MAE", "smeasure": "S",
                "maxe": "maxE", "abs_rel": "AbsRel", "rmse": "RMSE", "silog": "SILog", "ods": "ODS",
                "ois": "OIS", "ap": "AP", "r50": "R50"}  # fmt: skip
-"""By name; a metric of another task may be added. One that is missing goes by its name."""
+"""By name; another task may add its metrics. A metric without an entry goes by its name."""
 
 
 def metric_name(name: str) -> str:

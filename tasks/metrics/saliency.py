@@ -1,9 +1,9 @@
-"""Saliency: six measures of a grey map against a mask, with the values that PySODMetrics gives.
+"""Saliency: six measures of a grey map against a mask, with the values of PySODMetrics.
 
 Degenerate images follow PySODMetrics 1.6 too. With an empty mask every F-measure is 0, S is one
 minus the mean prediction and E the share of pixels below the threshold; with a full mask S is the
 mean prediction and E the share of pixels at or above the threshold. E divides by pixels − 1 and so
-may exceed 1 by that much. Two values differ, where PySODMetrics gives none of use: a quadrant
+may exceed 1 by that much. Two values differ, where those of PySODMetrics are of no use: a quadrant
 without pixels adds nothing to S (there: NaN, for a centroid in the last row or column), and in an
 image of one pixel E divides by 1 (there: 2^-52).
 """
@@ -194,7 +194,7 @@ def weighted_f(p: Floats, mask: Mask) -> float:
 
 @dataclass(frozen=True)
 class SaliencyScore:
-    """One image: measures that are averaged over images, and the curves (256,) that are first."""
+    """One image: measures to average over images, and curves (256,) to average before maxima."""
 
     values: dict[str, float]
     f_curve: Floats
@@ -283,8 +283,8 @@ class SaliencyMetrics(RowAccumulator):
     def resample(self, weights: Ints) -> dict[str, Floats]:
         result = super().resample(weights)
         if self.keep_curves:
-            kept = np.array(self._curves).reshape(self.images, 512) / FIXED
-            means = (weights @ kept).reshape(-1, 2, 256) / weights.sum(axis=1)[:, None, None]
+            curves = np.array(self._curves).reshape(self.images, 512) / FIXED
+            means = (weights @ curves).reshape(-1, 2, 256) / weights.sum(axis=1)[:, None, None]
             result["maxf"], result["maxe"] = means.max(axis=2).T
         return result
 

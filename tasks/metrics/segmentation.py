@@ -34,17 +34,17 @@ def confusion_matrix(
     class out of range. Source: Long et al. 2015 (FCN).
     """
     if prediction.shape != target.shape:
-        seen, wanted = tuple(prediction.shape), tuple(target.shape)
+        size, expected = tuple(prediction.shape), tuple(target.shape)
         raise ValueError(
-            f"prediction of size {seen}, ground truth of size {wanted}: "
+            f"prediction of size {size}, ground truth of size {expected}: "
             "upsample the logits to the ground truth, then take the argmax"
         )
     for what, labels in (("prediction", prediction), ("ground truth", target)):
         if labels.is_floating_point() or labels.is_complex():
             raise ValueError(f"{what}: expected a map of integer classes, got {labels.dtype}")
     true = target.to(torch.int64)
-    kept = true != ignore_index
-    true, predicted = true[kept], prediction.to(torch.int64)[kept]
+    labelled = true != ignore_index
+    true, predicted = true[labelled], prediction.to(torch.int64)[labelled]
     if wrong := _outside(true, num_classes):
         raise DataError(
             f"ground truth: label {wrong[0]} is outside 0…{num_classes - 1} and {ignore_index}"
@@ -139,7 +139,7 @@ def _mean(values: Floats) -> Floats:
 
 
 class SegmentationMetrics(Accumulator):
-    """mIoU, mAcc, aAcc and IoU per class, 0…1, over a split; boundary IoU if asked for.
+    """mIoU, mAcc, aAcc and IoU per class, 0…1, over a split; with ``boundary`` the boundary IoU.
 
     ``classes``: the names of labels 0, 1, …; ``ignore_index``: the label that is not scored.
     ``update`` takes two maps of classes of any integer dtype, on any device; it raises what
@@ -198,7 +198,7 @@ class SegmentationMetrics(Accumulator):
         return _stack(self._counts, len(self.classes))
 
     def boundary_image_counts(self) -> Ints:
-        """The same within the boundary bands; no image unless ``boundary`` was asked for."""
+        """The same within the boundary bands; without ``boundary``, of no image."""
         return _stack(self._boundary_counts, len(self.classes))
 
     def compute(self) -> dict[str, float]:
@@ -221,7 +221,7 @@ class SegmentationMetrics(Accumulator):
         }
 
     def per_image(self) -> dict[str, list[float]]:
-        """Nothing: no metric here is a mean over images. See ``image_counts``."""
+        """Empty: no metric here is a mean over images. See ``image_counts``."""
         return {}
 
     def merge(self, other: Self) -> None:
