@@ -1,4 +1,4 @@
-"""timm backbones as a list of feature maps. Nothing else about a backbone is known elsewhere.
+"""timm backbones as lists of feature maps: all that other modules know of a backbone.
 
 MobileNet and EfficientNet families (the timm models whose ``forward_intermediates`` knows
 ``extra_blocks``) give every stage: stem, all block stages and, where there is one, the 1×1 head
@@ -27,7 +27,7 @@ from common.registry import import_all, unknown_name
 
 MIN_STRIDES = 4
 FETCHING = ("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay")
-"""Arguments by which timm would read or fetch a file: weights come by ``weights`` alone."""
+"""Arguments by which timm would read or fetch a file; only ``weights`` names one here."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Backbone(nn.Module):
         self.net = net
         self.staged = staged
         self.channels_last_maps = _is_channels_last(net)
-        # a map at the input's own resolution (VGG) costs more than it gives a decoder
+        # a map at the input's own resolution (VGG) costs more than it helps a decoder
         self.skip = 0 if staged else sum(s < 2 for s in net.feature_info.reduction())  # type: ignore[union-attr,operator]
         self.fixed_size: tuple[int, int] | None = None
         self.size_divisor = 1
@@ -81,7 +81,7 @@ def backbone_names(pattern: str = "") -> list[str]:
 
 @functools.lru_cache(maxsize=1024)
 def check_name(name: str) -> None:
-    """Raises UsageError unless timm has the model ``name``, and its weight tag if it has one."""
+    """Raises UsageError unless timm has the model ``name``, with its weight tag if it has one."""
     _enter_variants()
     model, _, tag = name.partition(".")
     if not timm.is_model(model):
@@ -133,7 +133,7 @@ def create_without_weights(name: str, arguments: Mapping[str, Any] | None = None
     try:
         with torch.device("meta"):
             return create_backbone(name, arguments)
-    except Exception:  # a model may compute with numbers while it is built; or this fails again
+    except Exception:  # a model may compute with values as it is built; else this fails alike
         return create_backbone(name, arguments)
 
 
@@ -142,7 +142,7 @@ def input_statistics(
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and std of the RGB input in 0…1: the weight file's own, else timm's for the model.
 
-    Raises DataError for a ``.safetensors`` file that cannot be read or has other than numbers.
+    Raises DataError for a ``.safetensors`` file that cannot be read or whose values are no numbers.
     """
     check_name(name)
     mean, std = _usual_statistics(name)
@@ -186,15 +186,17 @@ def _create(name: str, arguments: Mapping[str, Any], pretrained: bool, **kwargs:
             return attempt(strict_img_size=False)
         except (TypeError, RuntimeError):  # most models know no such argument
             return attempt()
-    except Exception as error:  # what an argument does not suit raises almost anything
+    except Exception as error:  # a wrong argument raises almost anything
         if pretrained and isinstance(error, (OSError, RuntimeError)):
             raise UserError(
                 f"backbone {name}: its pretrained weights could not be had ({_reason(error)}); "
                 "without network, give a file with --weights"
             ) from error
         if arguments:
-            given = " ".join(f"--backbone-arg {k}={v}" for k, v in arguments.items())
-            raise UsageError(f"backbone {name} does not take {given}: {_reason(error)}") from error
+            arguments_text = " ".join(f"--backbone-arg {k}={v}" for k, v in arguments.items())
+            raise UsageError(
+                f"backbone {name} does not take {arguments_text}: {_reason(error)}"
+            ) from error
         if kwargs.get("features_only"):
             raise UsageError(
                 f"backbone {name} gives no feature maps in timm: {_reason(error)}"
@@ -235,7 +237,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file. One that asks for anything else is refused, and its code not run."""
+    """The tensors of a file. A pickle of anything else is refused, and its code not run."""
     try:
         check_size(path, WEIGHTS)
         if path.suffix == ".safetensors":
@@ -246,11 +248,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         with Capped(path) as file:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # its first lines advise to load it all the same
-        asked = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
-        if asked is None:
+        match = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+        if match is None:
             raise _unreadable(path, ValueError("no pickle of tensors")) from error
         raise DataError(
-            f"{path}: asks to run {printable(asked[1], 80)}, and was not loaded: get the weights "
+            f"{path}: asks to run {printable(match[1], 80)}, and was not loaded: get the weights "
             "as .safetensors, or as a state_dict of tensors alone"
         ) from None
     except Exception as error:
@@ -264,7 +266,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _check_stored(path: Path) -> None:
-    """Raises ValueError for a zip whose entries unpack to more than they are: torch's never do."""
+    """Raises ValueError for a zip with compressed entries, which torch never writes."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
@@ -279,16 +281,16 @@ def _load_weights(full: nn.Module, name: str, path: Path) -> None:
     classifier = config.get("classifier") or ()
     classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     state = {k: v for k, v in state.items() if not any(k.startswith(f"{c}.") for c in classifiers)}
-    wanted = full.state_dict()
-    missing = [k for k in wanted if k not in state]
-    foreign = [k for k in state if k not in wanted]
-    shapes = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    expected = full.state_dict()
+    missing = [k for k in expected if k not in state]
+    foreign = [k for k in state if k not in expected]
+    shapes = [k for k in expected if k in state and state[k].shape != expected[k].shape]
     if missing or foreign or shapes:
         if missing:
             first = f"lacks {missing[0]}"
         elif shapes:
             key = shapes[0]
-            first = f"{key} is {tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
+            first = f"{key} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
         else:
             first = f"has {foreign[0]} besides"
         raise DataError(
@@ -307,9 +309,9 @@ def _copy_tensors(full: nn.Module, features: nn.Module) -> None:
     target = features.state_dict()
     for key in target:
         flat = key.replace(".", "_")
-        found = source.get(flat, source.get(flat.removeprefix("model_")))
-        if found is not None and found.shape == target[key].shape:
-            target[key] = found
+        tensor = source.get(flat, source.get(flat.removeprefix("model_")))
+        if tensor is not None and tensor.shape == target[key].shape:
+            target[key] = tensor
         elif not key.endswith("num_batches_tracked"):
             raise DataError(f"timm's features of this backbone have {key}, the model has not")
     features.load_state_dict(target)
@@ -355,8 +357,8 @@ def _geometry(
             except (RuntimeError, AssertionError, ValueError):
                 return None
 
-    given = arguments.get("img_size")
-    own = (given, given) if isinstance(given, int) else given
+    img_size = arguments.get("img_size")
+    own = (img_size, img_size) if isinstance(img_size, int) else img_size
     own = tuple(own or tuple(config.get("input_size") or (3, 224, 224))[-2:])
     size: tuple[int, ...] = (256, 256)
     divisor, fixed = 1, None

@@ -1,7 +1,7 @@
-"""The decoder that a Connectivity wires: U-Net's connections and SparseMask's differ in data only.
+"""The decoder that a Connectivity wires: U-Net and SparseMask differ in its data only.
 
-A derived stage of the paper is D_l = BN(Σ_t up(conv1x1(relu6(t)))). Two facts make it cheap and
-leave the result as it is: all 1×1 convolutions that read one source are one convolution with more
+A derived stage of the paper is D_l = BN(Σ_t up(conv1x1(relu6(t)))). Two facts make it cheap at the
+same result: all 1×1 convolutions that read one source are one convolution with more
 output channels, and bilinear upsampling is linear, so that everything that reaches a stage from
 sources of one size is summed before a single upsampling.
 """
@@ -56,12 +56,12 @@ class ConnectedDecoder(Decoder):
         self.clamped: frozenset[str] = frozenset()
 
     def convolved(self, source: str, x: Tensor) -> Tensor:
-        """What ``source`` sends to all its consumers, at its own size: [B, width · users, h, w]."""
+        """Output of ``source`` to all its consumers, at its own size: [B, width · users, h, w]."""
         out: Tensor = self.convs[source](x)
         return out
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        # what waits for a stage: one sum for each stride, the 1×1 global average's under AVERAGE
+        # inputs of each stage so far: a sum per stride, under AVERAGE that of the 1×1 averages
         waiting: dict[int, dict[int, Tensor]] = {stage: {} for stage in self.order}
 
         def hand_out(source: str, x: Tensor, stride: int) -> None:
@@ -98,7 +98,7 @@ class ConnectedDecoder(Decoder):
     def fuse(self, clamped: Collection[int] = ()) -> "ConnectedDecoder":
         """A copy for inference, with the stages' BatchNorm folded into the convolutions.
 
-        clamped: indices of the features that a ReLU6 has made, to which another does nothing.
+        clamped: indices of the features that a ReLU6 puts out, which another leaves unchanged.
         BatchNorm follows the sum, so that its scale goes to every convolution of the stage, and
         its shift to one of them: interpolation leaves a constant as it is.
         """
@@ -129,7 +129,7 @@ class ConnectedDecoder(Decoder):
 
 
 class PresetDecoder(ConnectedDecoder):
-    """A ConnectedDecoder whose wiring is the preset ``name``, fitted to the backbone's strides."""
+    """A ConnectedDecoder with the wiring of the preset ``name`` for the backbone's strides."""
 
     name: ClassVar[str]
 

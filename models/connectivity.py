@@ -1,4 +1,4 @@
-"""Connectivity: which features feed which decoder stage. Plain data; the decoder is built from it.
+"""Connectivity: which features feed which decoder stage, as plain data for the decoder.
 
 Names: encoder features E1 (highest resolution) … EL (lowest), G (global average of EL), decoder
 stages D1 … DL. Stage l has the spatial size of E_l and may take E_i with i ≥ l, D_i with i > l
@@ -18,7 +18,7 @@ from common.registry import unknown_name
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 GLOBAL = "G"
-NAME = 120  # characters of a name in a file that are kept
+NAME = 120  # characters to which a name in a file is cut
 MOST_FEATURES, MOST_STRIDE = 100, 1024  # the deepest of timm have 12 and stride 64
 Connection = tuple[int, str]
 """A stage's number and the name of one of its inputs."""
@@ -42,7 +42,7 @@ class Connectivity:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a stage or an input that cannot be, naming it."""
+        """Raises UsageError that names an impossible stage or input."""
         count = len(self.strides)
         if count > MOST_FEATURES or not all(1 <= stride <= MOST_STRIDE for stride in self.strides):
             raise UsageError(
@@ -77,16 +77,16 @@ class Connectivity:
         return sum(len(inputs) for inputs in self.stages.values())
 
     def alive(self) -> "Connectivity":
-        """Without stages that have no input or that nobody uses; D1 is always used."""
-        kept = _alive(self.stages)
-        return Connectivity(self.name, self.strides, kept, self.backbone, self.origin)
+        """The wiring without stages that have no input or no consumer; D1 needs no consumer."""
+        stages = _alive(self.stages)
+        return Connectivity(self.name, self.strides, stages, self.backbone, self.origin)
 
     def pruned(self, merge: bool = True, absorb: bool = True) -> "Connectivity":
         """``alive``, without stages that repeat others (the reference's last two pruning steps).
 
-        merge: of two stages with the same inputs the deeper one stays, the only one that all
-        consumers of both may take. absorb: a stage goes whose inputs and consumers are all another
-        stage's too. D1 always stays, and nothing merges into it.
+        merge: of two stages with the same inputs only the deeper one stays, which all consumers of
+        both may take. absorb: a stage is dropped if another stage has all its inputs and
+        consumers. D1 always stays, and nothing merges into it.
         """
         stages = _alive(self.stages)
         while True:
@@ -96,15 +96,15 @@ class Connectivity:
             stages = _alive(fewer)
 
     def transfer(self, strides: Sequence[int], backbone: str = "") -> "Connectivity":
-        """The same wiring on a backbone with features of ``strides``: ``carried``'s result."""
-        return self.carried(strides, backbone).wiring
+        """The same wiring on a backbone with features of ``strides``; see ``carry``."""
+        return self.carry(strides, backbone).wiring
 
-    def carried(self, strides: Sequence[int], backbone: str = "") -> "Transfer":
+    def carry(self, strides: Sequence[int], backbone: str = "") -> "Transfer":
         """Carry the wiring to a backbone with features of ``strides`` (paper, section 4.3).
 
         Features are matched by stride. Where both sides have several of one stride they are
         matched in order from the deepest; surplus ones of the source share the shallowest match,
-        so that nothing they carried is lost. Where the backbone has no feature of a stride, the
+        so that their connections stay. Where the backbone has no feature of a stride, the
         stage and its connections are dropped. The output D1 stays the highest resolution; if
         nothing is left for it, it takes the deepest feature.
         """
@@ -135,15 +135,15 @@ class Connectivity:
                 else:
                     moved[stage, source] = (target, name)
                     stages.setdefault(target, {})[name] = None
-        kept = {stage: tuple(names) for stage, names in stages.items()}
+        result = {stage: tuple(names) for stage, names in stages.items()}
         same = strides == self.strides
-        kept = dict(self.stages) if same else _alive(kept) or {1: (f"E{len(strides)}",)}
+        result = dict(self.stages) if same else _alive(result) or {1: (f"E{len(strides)}",)}
         for connection, (target, name) in list(moved.items()):
-            if name not in kept.get(target, ()):
-                dead = name if target in kept else f"D{target}"
+            if name not in result.get(target, ()):
+                dead = name if target in result else f"D{target}"
                 lost[connection] = f"nothing reaches D1 through {dead}"
                 del moved[connection]
-        wiring = Connectivity(self.name, strides, kept, backbone, self.origin)
+        wiring = Connectivity(self.name, strides, result, backbone, self.origin)
         return Transfer(wiring, partner, moved, lost)
 
     def to_json(self) -> dict[str, Any]:
@@ -186,8 +186,10 @@ class Connectivity:
             raise UsageError(f"{path}: {error}") from error
 
     @classmethod
-    def recorded(cls, name: str, wiring: Mapping[str, Any], backbone: str = "") -> "Connectivity":
-        """From the strides and stages in a run's configuration; of other values, any error."""
+    def from_record(
+        cls, name: str, wiring: Mapping[str, Any], backbone: str = ""
+    ) -> "Connectivity":
+        """From strides and stages of a run's configuration; invalid values raise any error."""
         return cls(
             name=name,
             strides=tuple(int(s) for s in wiring["strides"]),
@@ -198,11 +200,11 @@ class Connectivity:
 
 @dataclass(frozen=True)
 class Transfer:
-    """A wiring on another backbone, and what became of each feature and connection.
+    """A wiring on another backbone, and the fate of each feature and connection.
 
-    partner: index of a source feature → index of the feature that stands for it; none where the
-    backbone lacks its stride. moved: connection → what it became; several may become one. lost:
-    connection → why it was dropped. Stages and sources are those of the source wiring.
+    partner: index of a source feature → index of its counterpart; no entry where the backbone lacks
+    its stride. moved: connection → its counterpart, which several may share. lost: connection →
+    reason why it is dropped. Keys are of the source wiring.
     """
 
     wiring: Connectivity
@@ -213,16 +215,16 @@ class Transfer:
 
 def _alive(stages: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
     """The stages that have an input and reach D1; none where D1 has none."""
-    kept = {stage: tuple(inputs) for stage, inputs in stages.items()}
+    alive = {stage: tuple(inputs) for stage, inputs in stages.items()}
     while True:
-        used = {source for inputs in kept.values() for source in inputs}
-        fewer = {s: i for s, i in kept.items() if i and (s == 1 or f"D{s}" in used)}
+        used = {source for inputs in alive.values() for source in inputs}
+        fewer = {s: i for s, i in alive.items() if i and (s == 1 or f"D{s}" in used)}
         fewer = {
             s: tuple(x for x in i if x[0] != "D" or int(x[1:]) in fewer) for s, i in fewer.items()
         }
-        if fewer == kept:
-            return kept
-        kept = fewer
+        if fewer == alive:
+            return alive
+        alive = fewer
 
 
 def from_weights(
@@ -234,54 +236,54 @@ def from_weights(
 ) -> Connectivity:
     """The connections whose weight is above ``threshold``, or the ``inputs`` largest of each stage.
 
-    weights: stage → source → weight in 0…1. Stages that are left without input or unused are still
-    there: ``alive`` drops them. Raises UsageError if no connection is left that reaches D1.
+    weights: stage → source → weight in 0…1. Stages without input or consumer stay in the result:
+    ``alive`` drops them. Raises UsageError if no connection is left that reaches D1.
     """
-    kept = {}
+    stages = {}
     for stage, row in weights.items():
         ranked = sorted(row, key=lambda source: -row[source])
         chosen = ranked[:inputs] if inputs else [s for s in row if row[s] > threshold]
-        kept[stage] = tuple(source for source in row if source in chosen)
-    if 1 not in _alive(kept):
+        stages[stage] = tuple(source for source in row if source in chosen)
+    if 1 not in _alive(stages):
         largest = max(weight for row in weights.values() for weight in row.values())
         output = max(weights[1].values(), default=0.0)
         raise UsageError(
             f"--threshold {threshold:g} leaves no connection that reaches the output: the largest "
             f"weight is {largest:.4g}, that of the output's inputs {output:.4g}: use a smaller one"
         )
-    return Connectivity(name, tuple(strides), kept)
+    return Connectivity(name, tuple(strides), stages)
 
 
 def _without_repeats(
     stages: Mapping[int, tuple[str, ...]], merge: bool, absorb: bool
 ) -> dict[int, tuple[str, ...]]:
     """``stages`` without the first stage that repeats another, or unchanged."""
-    kept = dict(stages)
-    users = {s: {c for c, inputs in kept.items() if f"D{s}" in inputs} for s in kept}
-    for stage, other in itertools.permutations(sorted(set(kept) - {1}), 2):
-        mine, theirs = set(kept[stage]), set(kept[other])
+    result = dict(stages)
+    users = {s: {c for c, inputs in result.items() if f"D{s}" in inputs} for s in result}
+    for stage, other in itertools.permutations(sorted(set(result) - {1}), 2):
+        mine, theirs = set(result[stage]), set(result[other])
         if merge and mine == theirs and stage < other:
             for user in users[stage]:
-                renamed = [f"D{other}" if n == f"D{stage}" else n for n in kept[user]]
-                kept[user] = tuple(dict.fromkeys(renamed))
+                renamed = [f"D{other}" if n == f"D{stage}" else n for n in result[user]]
+                result[user] = tuple(dict.fromkeys(renamed))
         elif not (absorb and mine <= theirs and users[stage] <= users[other]):
             continue
-        del kept[stage]
+        del result[stage]
         for user in users[stage]:
-            kept[user] = tuple(n for n in kept[user] if n != f"D{stage}")
-        return kept
-    return kept
+            result[user] = tuple(n for n in result[user] if n != f"D{stage}")
+        return result
+    return result
 
 
 def fully_dense(strides: Sequence[int]) -> Connectivity:
-    """Every connection that may be: the Fully Dense Network that a search starts from."""
+    """Every allowed connection: the Fully Dense Network that a search starts from."""
     count = len(strides)
     stages = {stage: tuple(candidates(stage, count)) for stage in range(count, 0, -1)}
     return Connectivity("fully-dense", tuple(strides), stages)
 
 
 def sparse_acn(strides: Sequence[int]) -> Connectivity:
-    """Sparsely aggregated: each D takes what stands 1, 2, 4, 8, 16 places before it, if it may.
+    """Sparsely aggregated: each D takes the names 1, 2, 4, 8, 16 places before it that it may.
 
     The places are those in E1 … EL, G, DL … D1 (Zhu et al. 2018, as the paper's table 1 counts).
     """
@@ -305,8 +307,8 @@ def encoder_sum(strides: Sequence[int]) -> Connectivity:
 def random_wiring(strides: Sequence[int], connections: int, seed: int) -> Connectivity:
     """A wiring of exactly ``connections`` live connections, drawn at random.
 
-    Grown from a random input of D1: each step adds a connection drawn evenly from those that a
-    stage in use may still take, and a stage that comes into use brings a random input of its own.
+    It grows from a random input of D1: each step adds a connection drawn evenly from those that a
+    stage in use may still take, and a stage that comes into use gets a random input of its own.
     A draw that overshoots the number starts again. Raises UsageError for an impossible number.
     """
     count = len(strides)
@@ -345,7 +347,7 @@ def unet(strides: Sequence[int]) -> Connectivity:
 
 
 def sparsemask(strides: Sequence[int]) -> Connectivity:
-    """The wiring that the authors found for MobileNetV2 on VOC 2012, transferred."""
+    """The authors' wiring for MobileNetV2 on VOC 2012, transferred."""
     return Connectivity.load(ARCHITECTURES / "sparsemask-voc2012.json").transfer(strides)
 
 
@@ -373,7 +375,7 @@ def is_preset(text: str) -> bool:
 def find(text: str, strides: Sequence[int]) -> Connectivity:
     """The preset or the architecture file that ``text`` names, on features of ``strides``.
 
-    Raises UsageError for what is neither and for a file that is no connectivity.
+    Raises UsageError if it is neither, and for a file that is no connectivity.
     """
     if is_preset(text):
         return preset(text, strides)

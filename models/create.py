@@ -32,7 +32,7 @@ def create_decoder(
     name: see ``list_decoders``, or ``connectivity:FILE.json``. features: (channels, stride) of each
     map, from the highest resolution to the lowest; the stride is in input pixels per map pixel.
     width: channels of the decoder's own maps, where it has a choice; None: its default. wiring: the
-    file's strides and stages, where they are known; then the file is not read.
+    file's strides and stages, if known; then the file is not read.
 
     The decoder takes a list of such maps, [B, C_i, H / stride_i, W / stride_i], and gives
     [B, ``out_channels``, h, w]; h and w are one of the maps', of a wired decoder the first one's.
@@ -61,13 +61,13 @@ def create_decoder(
     if wiring is None:
         source = Connectivity.load(wired.file)
     else:
-        source = Connectivity.recorded(wired.label, wiring)
+        source = Connectivity.from_record(wired.label, wiring)
     wiring_here = source.transfer([spec.stride for spec in specs])
     return ConnectedDecoder(specs, wiring_here, **options)
 
 
 def _specs(features: Sequence[FeatureSpec | tuple[int, int]]) -> tuple[FeatureSpec, ...]:
-    """Raises UsageError that names the feature which is none, or stands in the wrong place."""
+    """Raises UsageError that names a feature that is invalid or in the wrong place."""
     specs: list[FeatureSpec] = []
     for index, feature in enumerate(features):
         numbers: Any = feature

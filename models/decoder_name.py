@@ -1,4 +1,4 @@
-"""What names a decoder on the command line and in a result. Imports nothing heavy."""
+"""Names of decoders on the command line and in results. Imports nothing heavy."""
 
 import os.path
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ KIND = "connectivity"
 class DecoderName:
     """A decoder of the registry, or ``connectivity:FILE.json``: the one that the file wires.
 
-    label: the name for people; of a file, its name without folder and suffix. file: None for a
+    label: the name to show; of a file, its name without folder and suffix. file: None for a
     decoder of the registry.
     """
 
@@ -32,5 +32,5 @@ class DecoderName:
         return self.label if self.file is None else f"{KIND}:{self.file}"
 
     def without_folder(self) -> "DecoderName":
-        """The same, of a file in the working directory: says nothing of this machine."""
+        """The same with the file's name alone, which reveals nothing of this machine."""
         return self if self.file is None else DecoderName(self.label, Path(self.file.name))

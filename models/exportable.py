@@ -1,4 +1,4 @@
-"""Layers that exporters write down for one size, put for others that hold for all."""
+"""Layers for all input sizes, in place of layers that exporters fix to one size."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class Pooling(nn.Module):
     """Adaptive average pooling into ``bins`` as two matrix products, for any size of a map.
 
-    Exporters write the bounds of ``nn.AdaptiveAvgPool2d`` down for the size that they see. bins:
-    (rows, columns).
+    Exporters fix the bounds of ``nn.AdaptiveAvgPool2d`` to the size of the example. bins: (rows,
+    columns).
     """
 
     def __init__(self, bins: Any) -> None:
@@ -35,11 +35,11 @@ def _bins(x: Tensor, axis: int, bins: int) -> Tensor:
 
 
 class SameConv(nn.Module):
-    """A convolution with TensorFlow's padding, its amount in whole numbers.
+    """A convolution with TensorFlow's padding, computed in whole numbers.
 
-    timm's rounds a quotient and compares, twice for each layer; through a network that makes
-    expressions that torch.export takes minutes for. Kernels smaller than their stride, which may
-    need no padding, are not for this.
+    timm's rounds a quotient and compares, twice for each layer; over a network this builds
+    expressions that take torch.export minutes. It does not serve kernels smaller than their stride,
+    which may need no padding.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -58,7 +58,7 @@ class SameConv(nn.Module):
 
 
 def make_exportable(net: nn.Module) -> None:
-    """Replace, in place, the layers of ``net`` that there is a substitute for."""
+    """Replace, in place, the layers of ``net`` that have a substitute here."""
     for parent in list(net.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):

@@ -9,8 +9,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 def fold_batch_norms(net: nn.Module, example: Tensor) -> int:
     """Fold every BatchNorm of ``net``, in place, that reads nothing but a convolution's output.
 
-    Which ones do is seen in a forward of ``example``, since no two libraries name their layers
-    alike. timm's BatchNormAct2d leaves its activation behind. Returns how many were folded.
+    A forward of ``example`` shows which ones do, since no two libraries name their layers alike.
+    Of timm's BatchNormAct2d the activation stays. Returns the number of folded ones.
 
     Raises RuntimeError if the outputs change: other code then reads a convolution's output too.
     """
@@ -38,10 +38,10 @@ def fold_batch_norms(net: nn.Module, example: Tensor) -> int:
 
 @torch.no_grad()
 def clamped_features(backbone: nn.Module, example: Tensor) -> list[int]:
-    """Indices of ``backbone``'s feature maps that are the very output of a ReLU6."""
-    made: dict[int, Tensor] = {}  # the tensor is held, or its id comes again
+    """Indices of ``backbone``'s feature maps that are the output of a ReLU6 itself."""
+    clamped: dict[int, Tensor] = {}  # holds the tensors, or their ids come again
     hooks = [
-        module.register_forward_hook(lambda _, __, out: made.update({id(out): out}))
+        module.register_forward_hook(lambda _, __, out: clamped.update({id(out): out}))
         for module in backbone.modules()
         if isinstance(module, nn.ReLU6)
     ]
@@ -50,27 +50,27 @@ def clamped_features(backbone: nn.Module, example: Tensor) -> list[int]:
     finally:
         for hook in hooks:
             hook.remove()
-    return [index for index, feature in enumerate(features) if id(feature) in made]
+    return [index for index, feature in enumerate(features) if id(feature) in clamped]
 
 
 def _pairs(net: nn.Module, example: Tensor) -> dict[nn.Conv2d, nn.BatchNorm2d]:
-    """Convolutions and BatchNorms, called once, of which one's output goes into the other only."""
-    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is held, or its id comes again
+    """Convolutions whose only reader is a BatchNorm, and that one, where each is called once."""
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # holds the tensors, or their ids come again
     readers: dict[nn.Conv2d, list[nn.Module]] = {}
     calls: dict[nn.Module, int] = {}
-    kept: set[int] = set()  # what is handed out in a list, as feature maps are
+    listed: set[int] = set()  # tensors that a module returns in a list, as feature maps are
 
     def before(module: nn.Module, inputs: tuple[object, ...]) -> None:
         calls[module] = calls.get(module, 0) + 1
-        found = outputs.get(id(inputs[0])) if inputs else None
-        if found is not None:
-            readers.setdefault(found[0], []).append(module)
+        producer = outputs.get(id(inputs[0])) if inputs else None
+        if producer is not None:
+            readers.setdefault(producer[0], []).append(module)
 
     def after(module: nn.Module, _: tuple[object, ...], out: object) -> None:
         if isinstance(module, nn.Conv2d) and isinstance(out, Tensor):
             outputs[id(out)] = (module, out)
         elif isinstance(out, list | tuple):
-            kept.update(map(id, out))
+            listed.update(map(id, out))
 
     leaves = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) or not any(m.children())]
     hooks = [m.register_forward_pre_hook(before) for m in leaves]
@@ -80,7 +80,7 @@ def _pairs(net: nn.Module, example: Tensor) -> dict[nn.Conv2d, nn.BatchNorm2d]:
     finally:
         for hook in hooks:
             hook.remove()
-    for key in kept & set(outputs):
+    for key in listed & set(outputs):
         readers.pop(outputs[key][0], None)
     return {
         conv: users[0]

@@ -48,7 +48,7 @@ class Predictor(nn.Module):
 
     @classmethod
     def of(cls: type[Kind], other: "Predictor") -> Kind:
-        """``other`` as a predictor of this kind: of the same parts, in the same mode."""
+        """``other`` as a predictor of this kind, with the same parts and mode."""
         same = cls(other.backbone, other.decoder, {})
         same.heads, same.mean, same.std = other.heads, other.mean, other.std
         return same.train(other.training)
@@ -74,23 +74,23 @@ class Predictor(nn.Module):
         return logits
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Normalised, padded images → what the heads say, at their own size, by name."""
+        """Normalised, padded images → outputs of the heads, at their own size, by name."""
         features = self.decoder(self.backbone(x))
-        found = {}
+        logits = {}
         for task, head in self.heads.items():
             out = head(features[task] if isinstance(features, dict) else features)
             final, *sides = out if isinstance(out, list) else [out]
-            found[task] = final
-            found.update({f"{task}/side{i}": side for i, side in enumerate(sides, 1)})
-        return found
+            logits[task] = final
+            logits.update({f"{task}/side{i}": side for i, side in enumerate(sides, 1)})
+        return logits
 
     @torch.no_grad()
     def fuse(self: Kind) -> Kind:
-        """A copy for inference, of the same outputs: BatchNorm folded, dead parts gone."""
+        """A copy for inference with the same outputs: BatchNorm folded, unused parts removed."""
         fused = copy.deepcopy(self).eval()
         height, width = self.backbone.fixed_size or (64, 64)
-        same = torch.Generator().manual_seed(0)
-        example = torch.rand(1, 3, height, width, generator=same).to(self.mean.device)
+        generator = torch.Generator().manual_seed(0)
+        example = torch.rand(1, 3, height, width, generator=generator).to(self.mean.device)
         fused.decoder = self.decoder.fuse(clamped_features(fused.backbone, example))
         fold_batch_norms(fused, example)
         return fused
@@ -124,5 +124,5 @@ class TaskPredictor(Predictor):
 
 
 def plain(model: DensePredictor) -> Predictor:
-    """``model`` as users of Python get it: that of one task returns its logits themselves."""
+    """``model`` for users of Python: with one task it returns the logits without a dict."""
     return TaskPredictor.of(model) if len(model.heads) == 1 else model

@@ -1,8 +1,8 @@
-"""The connected decoder in a search: every connection has a weight, to be driven to 0 or kept.
+"""The connected decoder in a search: each connection has a weight, which may go to 0.
 
 A stage is D_l = BN(Σ_t w_l^t · up(bn_l^t(conv1x1_l^t(relu6(t))))), without affine parameters in the
-BatchNorms. Computed connection by connection this holds a full-size map for each connection. Here
-nothing is held for a connection: w and the BatchNorm of a 1×1 convolution are a scale and a shift
+BatchNorms. Computed connection by connection this holds a full-size map for each. Here nothing is
+held for a connection: w and the BatchNorm of a 1×1 convolution are a scale and a shift
 of its output channels, known before the convolution from the mean and the covariance of its input,
 so that a connection's weight, BatchNorm and convolution are one convolution, and what reaches a
 stage from sources of one size is summed before one upsampling.
@@ -21,7 +21,7 @@ from models.connectivity import Connectivity, fully_dense
 from models.decoders.base import DecoderInfo
 
 FEW = 4
-"""Pixels per channel, up to which a connection's statistics are taken of its output."""
+"""Pixels per channel up to which a connection's statistics come from its output."""
 Gate = Literal["noisy", "sampled"]
 
 
@@ -29,8 +29,8 @@ class RelaxedDecoder(ConnectedDecoder):
     """Maps [B, C_i, h_i, w_i] → relu6(D_1) [B, width, h_1, w_1], with a weight per connection.
 
     ``raw`` [connections]: the weights w, initially 1, in the order of ``connections``: in 0…2, or
-    with a mean of 1 in each stage where they are ``sampled``. What training has pushed outside is
-    brought back by ``clamp_``.
+    with a mean of 1 in each stage where they are ``sampled``. ``clamp_`` brings back what training
+    has pushed outside.
 
     gate: how w acts in training: ``noisy``, as clamp(w + noise · N(0, 1), 0, 2) (SparseMask), or
     ``sampled``, as 1 for ``inputs`` connections of a stage, drawn in proportion to w, and 0 for the
@@ -77,9 +77,9 @@ class RelaxedDecoder(ConnectedDecoder):
 
     @property
     def weights(self) -> Tensor:
-        """What the sparse loss and the threshold see of every connection, in 0…1.
+        """Each connection's weight in 0…1, for the sparse loss and the threshold.
 
-        w/2; of a ``sampled`` gate its share of the stage's weights.
+        w/2; of a ``sampled`` gate the share of w in the stage's weights.
         """
         if self.gate == "sampled":
             return torch.cat([raw / raw.sum() for raw in self.by_stage(self.raw.clamp_min(0))])
@@ -87,10 +87,10 @@ class RelaxedDecoder(ConnectedDecoder):
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Bring the stored weights back into 0…2; after each step of the optimiser.
+        """Bring the stored weights back into 0…2; call it after each step of the optimiser.
 
-        Of a ``sampled`` gate only the order counts, and at a bound it would be lost: there the
-        weights have no upper one, but a mean of 1 in each stage.
+        Of a ``sampled`` gate only the order counts, which an upper bound would erase: there the
+        weights get a mean of 1 in each stage instead.
         """
         if self.gate == "noisy":
             self.raw.clamp_(0, 2)
@@ -99,12 +99,12 @@ class RelaxedDecoder(ConnectedDecoder):
             raw.copy_(raw / raw.mean() if raw.any() else torch.ones_like(raw))
 
     def by_stage(self, values: Tensor) -> list[Tensor]:
-        """``values`` [connections], cut into the stages' shares, in the order of ``order``."""
+        """``values`` [connections], split by stage in the order of ``order``."""
         counts = [len(self.connectivity.stages[stage]) for stage in self.order]
         return list(torch.split(values, counts))
 
     def gates(self) -> Tensor:
-        """What each connection is multiplied with: [connections]."""
+        """The factor of each connection: [connections]."""
         if self.gate == "sampled":
             chosen = []
             for raw in self.by_stage(self.raw.detach()):
@@ -121,7 +121,7 @@ class RelaxedDecoder(ConnectedDecoder):
         return raw.clamp(0, 2)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        # the statistics of a batch want full precision
+        # the statistics of a batch need full precision
         with torch.autocast(features[0].device.type, enabled=False):
             self._gates = self.gates().to(features[0].dtype)
             try:

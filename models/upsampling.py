@@ -15,8 +15,7 @@ ROWS = 64
 def upsampled_sum(maps: Mapping[int, Tensor], stride: int, size: Sequence[int]) -> Tensor:
     """Σ of ``maps`` [B, C, h, w], by stride, upsampled with align_corners: [B, C, *size].
 
-    The one of ``stride`` has that size already. Its memory may be that of the result where no
-    gradients are wanted.
+    The map of ``stride`` has that size already. Without gradients the result may reuse its memory.
     """
     first = next(iter(maps.values()))
     if (

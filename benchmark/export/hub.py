@@ -66,7 +66,7 @@ def wiring_of(config: RunConfig) -> tuple[str, bytes] | None:
     file = DecoderName.parse(config.decoder).file
     if file is None or config.wiring is None or file.suffix != ".json" or file.name == CONFIG:
         return None
-    wiring = Connectivity.recorded(file.stem, config.wiring, config.backbone or "")
+    wiring = Connectivity.from_record(file.stem, config.wiring, config.backbone or "")
     return file.name, (json.dumps(wiring.to_json(), indent=1) + "\n").encode()
 
 

@@ -36,7 +36,7 @@ def carry(source: Connectivity, backbone: str, arguments: Mapping[str, Any]) -> 
     Raises UsageError for an unknown or single-scale backbone and for wrong ``arguments``.
     """
     strides = [f.stride for f in create_without_weights(backbone, arguments).features]
-    carried = source.carried(strides, backbone)
+    carried = source.carry(strides, backbone)
     origin = {
         "source": "transferred by stride",
         "from": {"name": source.name, "backbone": source.backbone, "strides": list(source.strides)},

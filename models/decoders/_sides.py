@@ -1,4 +1,4 @@
-"""What decoders with side outputs share: the weighted sum of score maps of several sizes."""
+"""The weighted sum of score maps of several sizes, for decoders with side outputs."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What every decoder is, and their registry."""
+"""The interface of decoders, and their registry."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from models.backbones import FeatureSpec
 
 @dataclass(frozen=True)
 class DecoderInfo:
-    """Declared facts about a decoder, known before one is built.
+    """Declared facts about a decoder, known without building one.
 
     strides: feature strides that a backbone must have. size_divisor: the input's height and width
     are padded to a multiple of it. exportable: torch.export takes it. min_train_batch: the fewest
@@ -56,10 +56,10 @@ class Decoder(nn.Module, ABC):
             )
 
     def fuse(self, clamped: Collection[int] = ()) -> "Decoder":  # noqa: ARG002
-        """A copy for inference, for which a decoder may rearrange what BatchNorm allows.
+        """A copy for inference; a decoder may fold its BatchNorms into other layers.
 
-        clamped: indices of the features that a ReLU6 has made, to which another does nothing.
-        BatchNorms behind a convolution are folded by ``DensePredictor.fuse``, for all alike.
+        clamped: indices of the features that a ReLU6 puts out, which another leaves unchanged.
+        ``Predictor.fuse`` folds the BatchNorms behind a convolution, for all decoders alike.
         """
         return copy.deepcopy(self).eval()
 
@@ -83,7 +83,7 @@ class Decoder(nn.Module, ABC):
 
         In training it may return a list: those logits, then side outputs for deep supervision.
         A side of shape [B, channels, h, w] is trained as the logits are; one of shape
-        [B, channels] says which channels' classes the image holds (``Task.presence_loss``).
+        [B, channels] scores which channels' classes the image holds (``Task.presence_loss``).
         """
         return nn.Conv2d(self.out_channels, channels, 1)
 

@@ -34,13 +34,13 @@ AVERAGED = (2, 3, 4)
 
 @DECODERS.register("dss")
 class DSS(Decoder):
-    """Maps → what the side branches make of the last map of each stride, finest first.
+    """Maps → outputs of the side branches on the last map of each stride, finest first.
 
     Side 5 reads the deepest map, side 6 the same pooled by two, side 4 the map before, and so on;
     a backbone with four strides has no side 1. A branch is two convolutions with ReLU. The head
-    scores each: R_m = conv1x1(branch_m) + Σ r_i · up(R_i) over deeper sides i. The weighted sum of
-    all R_m is trained, and each R_m alike; predicted is the mean of that sum and R_2, R_3, R_4 (of
-    logits rather than probabilities, so that it serves every task).
+    scores each: R_m = conv1x1(branch_m) + Σ r_i · up(R_i) over deeper sides i. Training
+    supervises the weighted sum of all R_m and each R_m alike; the prediction is the mean of that
+    sum and R_2, R_3, R_4 (of logits rather than probabilities, so that it serves every task).
 
     The default width gives the published 128 to 512 channels, which were chosen for VGG-16. On
     MobileNetV2, whose deepest map has 1280, that makes 72.3 M weights. SparseMask's table 5 prints

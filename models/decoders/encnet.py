@@ -1,4 +1,4 @@
-"""EncNet: channels of the deepest map, weighted by what the whole image holds."""
+"""EncNet: channels of the deepest map, weighted by the content of the whole image."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ class Encoding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # cdist runs in float32 under autocast, where a difference of bfloat16 squares would not do
-        # the way that it takes for more than 25 codewords, without a look at the size of the map
+        # compute_mode: cdist's choice for more than 25 codewords, whatever the size of the map
         distance = torch.cdist(
             x,
             self.codewords.expand(x.shape[0], -1, -1),
@@ -49,7 +49,7 @@ class EncNet(Decoder):
     context which classes the image holds (the SE-loss, for tasks that have classes).
 
     The published network dilates the backbone to stride 8 and trains a second classifier on its
-    last but one stage; here the maps are those of the plain backbone, and there is none.
+    last but one stage; here the maps are those of the plain backbone, without that classifier.
     """
 
     info = DecoderInfo(

@@ -1,4 +1,4 @@
-"""Every encoder feature straight into the output: the plainest wiring, to hold a search against."""
+"""Every encoder feature straight into the output: the plainest wiring, a baseline."""
 
 from models.connected_decoder import PresetDecoder
 from models.decoders.base import DECODERS, DecoderInfo

@@ -11,10 +11,10 @@ from models.decoders.base import DECODERS, Decoder, DecoderInfo, last_of_each_st
 
 @DECODERS.register("hed")
 class HED(Decoder):
-    """Maps → the last map of each stride. All that learns is in the head.
+    """Maps → the last map of each stride. All weights are in the head.
 
-    side_s = conv1x1(map_s); fused = Σ_s h_s · up(side_s), at the finest map's size. The fused
-    logits and each side are trained alike.
+    side_s = conv1x1(map_s); fused = Σ_s h_s · up(side_s), at the finest map's size. Training
+    supervises the fused logits and each side alike.
     """
 
     info = DecoderInfo(

@@ -55,13 +55,13 @@ class SMPDecoder(Decoder):
 
     @abstractmethod
     def build(self, channels: Any) -> nn.Module:
-        """The library's decoder. channels: of the image and of strides 2 to 32, 0: no such map."""
+        """The library's decoder. channels: of the image and strides 2 to 32; 0: no such map."""
 
     def forward(self, features: list[Tensor]) -> Tensor:
         deepest = features[self.deepest]
         batch, _, height, width = deepest.shape
 
-        # no decoder reads the image, but some its size
+        # no decoder reads the image, but some read its size
         maps = []
         for stride, index in zip((1, *PYRAMID), (None, *self.indices), strict=True):
             size = (height * PYRAMID[-1] // stride, width * PYRAMID[-1] // stride)
@@ -142,7 +142,7 @@ class UPerNet(SMPDecoder):
 
 @DECODERS.register("smp-segformer")
 class Segformer(SMPDecoder):
-    """SegFormer's all-MLP decoder, on all strides that there are → [B, 256, H/4, W/4]."""
+    """SegFormer's all-MLP decoder, on all available strides → [B, 256, H/4, W/4]."""
 
     info = _info("SegFormer", "Xie et al. 2021", strides=(4, 8, 16, 32), size_divisor=32)
     out_channels = 256

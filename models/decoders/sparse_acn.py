@@ -6,7 +6,7 @@ from models.decoders.base import DECODERS, DecoderInfo
 
 @DECODERS.register("sparse-acn")
 class SparseACN(PresetDecoder):
-    """Each stage takes what stands 1, 2, 4, 8 and 16 places before it in E1 … EL, G, DL … D1."""
+    """Each stage takes the maps 1, 2, 4, 8 and 16 places before it in E1 … EL, G, DL … D1."""
 
     name = "sparse-acn"
     info = DecoderInfo(

@@ -1,4 +1,4 @@
-"""SparseMask: the wiring that the authors' search found."""
+"""SparseMask: the wiring of the authors' search."""
 
 from models.connected_decoder import PAPER, PresetDecoder
 from models.decoders.base import DECODERS, DecoderInfo

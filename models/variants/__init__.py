@@ -1,1 +1,1 @@
-"""timm models of this project's own, one file each: ``docs/extending.md`` has an example."""
+"""timm models of this project, one file each: ``docs/extending.md`` has an example."""

@@ -388,7 +388,7 @@ def test_transfer_leaves_something_to_read_where_no_stride_fits() -> None:
 
 
 def test_transfer_tells_what_became_of_every_connection() -> None:
-    carried = preset("unet-connectivity", (2, 2, 4, 8)).carried((4, 4, 8, 16), "other")
+    carried = preset("unet-connectivity", (2, 2, 4, 8)).carry((4, 4, 8, 16), "other")
     assert carried.partner == {3: 2, 4: 3}
     # D3 → D2 and D4 → D3; D1 loses E1 (stride 2) and D2, which is dropped with its inputs
     assert carried.lost == {
@@ -407,15 +407,15 @@ def test_transfer_tells_what_became_of_every_connection() -> None:
 
 def test_transfer_tells_of_stages_that_fall_together() -> None:
     source = wiring({5: ("E5",), 4: ("D5", "E4"), 1: ("D4", "G")}, (2, 4, 8, 16, 16))
-    carried = source.carried((2, 4, 8, 16))
+    carried = source.carry((2, 4, 8, 16))
     assert carried.lost == {(4, "D5"): "both ends are D4 now"}
     assert carried.moved == {
         (5, "E5"): (4, "E4"), (4, "E4"): (4, "E4"), (1, "D4"): (1, "D4"), (1, "G"): (1, "G"),
     }  # fmt: skip
     dead = wiring({3: (), 1: ("D3", "E1")})
-    assert dead.carried(dead.strides).wiring.stages == dead.stages
+    assert dead.carry(dead.strides).wiring.stages == dead.stages
     cut = wiring({3: ("D4",), 4: ("E5",), 1: ("D3", "E1")}, (2, 4, 8, 16, 32))
-    assert cut.carried((2, 4, 8, 16)).lost == {
+    assert cut.carry((2, 4, 8, 16)).lost == {
         (3, "D4"): "nothing reaches D1 through D3",
         (4, "E5"): "no feature of stride 32",
         (1, "D3"): "nothing reaches D1 through D3",
@@ -430,7 +430,7 @@ def test_every_connection_is_moved_or_lost_with_a_reason(
     def pairs(c: Connectivity) -> set[tuple[int, str]]:
         return {(s, n) for s, inputs in c.stages.items() for n in inputs}
 
-    carried = connectivity.carried(strides)
+    carried = connectivity.carry(strides)
     assert set(carried.moved) | set(carried.lost) == pairs(connectivity)
     assert not set(carried.moved) & set(carried.lost)
     fallback = set() if carried.moved else {(1, f"E{len(strides)}")}

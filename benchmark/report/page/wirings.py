@@ -60,7 +60,7 @@ def wiring_of(config: RunConfig) -> Connectivity | None:
         if config.wiring is None:
             return replace(preset(config.decoder, strides), name=config.decoder)
         name = DecoderName.parse(config.decoder).label
-        return Connectivity.recorded(name, config.wiring).transfer(strides)
+        return Connectivity.from_record(name, config.wiring).transfer(strides)
     except (UserError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return None
 

@@ -189,7 +189,7 @@ def make_wiring(root: Path) -> None:
 def read_wiring(root: Path, rng: random.Random) -> None:
     wiring = Connectivity.load(root / "w.json")
     lines(wiring.pruned())
-    wiring.carried((2, 4, 8, 16, 32))
+    wiring.carry((2, 4, 8, 16, 32))
     if rng.random() < 0.05:
         render(wiring_figure(wiring), ".svg")
 
