@@ -1,4 +1,4 @@
-"""Limits on files that may come from elsewhere, and their text made safe to show.
+"""Limits on files that may come from elsewhere, and safe display of their text.
 
 The limits are far above what this program writes and what data sets publish; comments give both.
 """
