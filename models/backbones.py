@@ -319,7 +319,7 @@ def _copy_tensors(full: nn.Module, features: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class _Geometry:
-    """What forwards of a backbone's architecture show, whatever its weights."""
+    """Facts of a backbone's architecture from forwards; they do not depend on its weights."""
 
     features: tuple[FeatureSpec, ...]
     size_divisor: int
@@ -337,9 +337,9 @@ def _probe(
     key = json.dumps([name, arguments], sort_keys=True, default=repr)
     if key not in _geometries:
         _geometries[key] = _geometry(backbone, name, config, arguments)
-    found = _geometries[key]
-    backbone.features, backbone.size_divisor = found.features, found.size_divisor
-    backbone.fixed_size = found.fixed_size
+    geometry = _geometries[key]
+    backbone.features, backbone.size_divisor = geometry.features, geometry.size_divisor
+    backbone.fixed_size = geometry.fixed_size
 
 
 def _geometry(

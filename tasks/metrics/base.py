@@ -125,9 +125,9 @@ class Accumulator(ABC):
         """
 
     def adopt(self, other: "Self") -> None:
-        """Forget what was seen, and take what ``other`` has seen instead.
+        """Replace all scores by those of ``other``.
 
-        Raises ValueError if ``other`` was set up otherwise.
+        Raises ValueError if ``other`` has other settings.
         """
         self._require_same(other)
         self.__dict__ = dict(other.__dict__)
