@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"cli", "hubconf"},
@@ -27,7 +29,7 @@ LAYERS = (
 )
 """From the top down: a folder imports from layers below its own, never from its own or above."""
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}
-MOST_FILES, MOST_FOLDERS = 13, 15
+MOST_FILES, MOST_FOLDERS, MOST_LINES = 13, 15, 80
 
 
 def sources() -> dict[str, Path]:
@@ -92,6 +94,20 @@ def test_benchmark_is_folders_named_by_capability() -> None:
     for folder in (ROOT / "benchmark").rglob("*/"):
         files = [p for p in folder.glob("*.py") if p.name != "__init__.py"]
         assert len(files) <= MOST_FILES, f"{folder}: {len(files)} files"
+
+
+@pytest.mark.parametrize("package", ["cli.py", "hubconf.py", "benchmark", "models", "tasks",
+                                     "datasets", "common"])  # fmt: skip
+def test_functions_are_short(package: str) -> None:
+    top = ROOT / package
+    long = {}
+    for path in [top] if top.is_file() else top.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > MOST_LINES:
+                    long[f"{path.relative_to(ROOT)}: {node.name}"] = lines
+    assert long == {}
 
 
 if __name__ == "__main__":
