@@ -1,10 +1,12 @@
 """Small data sets in their on-disk layout, and a way to call the command line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -47,20 +49,27 @@ def cli() -> Callable[..., Result]:
     return call
 
 
-@pytest.fixture(autouse=True)
-def _quick_timing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
     """Runs of fast tests are timed for an instant, and without the pass that starts a process.
 
-    ``memory_pass`` brings that pass back; slow tests time as a user's runs do.
+    ``memory_pass`` brings that pass back; slow tests time as a user's runs do. A hook and no
+    fixture, so that runs that a module's fixture makes are quick too.
     """
-    names = {mark.name for mark in request.node.iter_markers()}
-    if "slow" in names:
-        return
+    names = {mark.name for mark in item.iter_markers()}
+    threads, time_models = torch.get_num_threads(), timing.time_models
     instant = {"min_time": 0.01, "warmup_time": 0.0, "block": 0.01}
-    time_models = timing.time_models
-    monkeypatch.setattr(
-        timing, "time_models", lambda *args, **options: time_models(*args, **options | instant)
-    )
-    if "memory_pass" not in names:
-        unmeasured = {"forward_bytes": None, "weights_bytes": None, "how": "", "error": "left out"}
-        monkeypatch.setattr(timing, "peak_memory", lambda *_, **__: unmeasured)
+    unmeasured = {"forward_bytes": None, "weights_bytes": None, "how": "", "error": "left out"}
+
+    def briefly(*arguments: Any, **options: Any) -> Any:
+        return time_models(*arguments, **options | instant)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if "slow" not in names:
+            patch.setattr(timing, "time_models", briefly)
+        if not names & {"slow", "memory_pass"}:
+            patch.setattr(timing, "peak_memory", lambda *_, **__: unmeasured)
+        try:
+            return (yield)
+        finally:
+            torch.set_num_threads(threads)  # a run sets those that it asks for

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark.run.runner import Runner
 from datasets.base import DATASETS
 from models.decoders.base import DECODERS
 from tasks.base import TASKS
@@ -31,7 +30,6 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator:
     for registry in (DATASETS, DECODERS, TASKS):
         registry.names()
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(Runner, "min_time", 0.01)
 
     def load(name: str) -> None:
         (file,) = (file for file in FILES if file.stem == name)
