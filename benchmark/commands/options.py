@@ -46,9 +46,9 @@ def _config_option(kind: type[NetworkConfig], name: str, several: bool) -> Calla
     if choices:
         text += f" One of {', '.join(choices)}."
     if name in FALLBACKS:
-        text += f" [default: the data set's own, else {_text(FALLBACKS[name])}]"
+        text += f" [default: the data set's own, else {_text(FALLBACKS[name], name)}]"
     elif default not in (None, {}) and name != "decoder":
-        text += f" [default: {_text(default)}]"
+        text += f" [default: {_text(default, name)}]"
     if field.annotation is bool:
         return click.option(f"{option}/--no-{option[2:]}", name, default=None, help=text)
     if name in PAIRS:
@@ -60,8 +60,10 @@ def _config_option(kind: type[NetworkConfig], name: str, several: bool) -> Calla
     return click.option(option, name, default=None, metavar="…", help=text)
 
 
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _text(value: Any, field: str) -> str:
+    """A default as the option takes it."""
+    separator = "x" if field.endswith("_size") else ","
+    return separator.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def option_values(options: dict[str, Any]) -> dict[str, Any]:

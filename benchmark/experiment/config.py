@@ -152,7 +152,9 @@ class RunConfig(NetworkConfig):
     )
     wiring: dict[str, Any] | None = Field(None, description="Filled in from the FILE.json.")
     epochs: int | None = Field(None, ge=1, description="Passes over the training split.")
-    ema: float | None = Field(None, gt=0, lt=1, description="Decay of averaged weights; off.")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="Decay of averaged weights; default: off."
+    )
     loss: str | None = Field(None, description="Sum of terms, as in ce+0.5*dice.")
     loss_weighting: Literal["fixed", "uncertainty", "dwa"] = Field(
         "fixed", description="How the losses of several tasks are weighed."

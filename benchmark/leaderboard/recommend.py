@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.leaderboard.boards import overlap
 from benchmark.leaderboard.rows import Board, Row
 from common.errors import UsageError, UserError
-from common.limits import NUMBER, RESULT, LimitError, parse_json, read_bytes
+from common.limits import NUMBER, RESULT, LimitError, parse_json, printable, read_bytes
 from models.decoder_name import DecoderName
 
 SETUP = ("hardware", "threads", "memory_format", "compiled", "amp")
@@ -195,7 +195,7 @@ def _time(row: Mapping[str, Any], name: str) -> float:
     """A field of a timing. Raises ValueError unless it is a positive number."""
     value = row["latency"][name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < NUMBER:
-        raise ValueError(f"{name} is no positive number")
+        raise ValueError(f"{name}: expected a number above 0, got {printable(repr(value), 80)}")
     return float(value)
 
 

@@ -163,10 +163,10 @@ def legend(boards: Sequence[Board]) -> str:
     lines = [
         "FPS, ms: median of one image, network and resizing to the input size, timed in turns in "
         "one process. MACs leave out interpolation, normalisation and element-wise work. 95 % of "
-        "images: bootstrap interval over the scored images; rows whose intervals overlap share a "
-        "rank. ± seeds: standard deviation over (number of) seeds. wall s: build, train and score "
-        "one run, without reading the data. front: no row of the board has a better score at the "
-        "same or a lower cost of this kind."
+        "images: bootstrap interval over the scored images; a row shares the rank above if its "
+        "interval overlaps that of the best row of the rank. ± seeds: standard deviation over "
+        "(number of) seeds. wall s: build, train and score one run, without reading the data. "
+        "front: no row of the board has a better score at the same or a lower cost of this kind."
     ]
     if any(map(_memory, boards)):
         lines.append("MB: peak memory of one forward above the weights.")

@@ -1,4 +1,4 @@
-"""One JSON file a run: written atomically, read, checked."""
+"""What result.json holds: the models of a run's result."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal

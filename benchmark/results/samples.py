@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.numerics import autocast
-from benchmark.results.layout import PICTURES as FOLDER
+from benchmark.results.layout import PICTURES
 from common.files import write_atomic
 from common.limits import PICTURE, LimitError, read_bytes
 from datasets.base import DATASETS, TARGETS
@@ -68,7 +68,7 @@ def save_strips(
             )
             safe = "".join(c if c.isalnum() or c in "-." else "-" for c in sample.name)[-60:]
             for part, picture in zip(PARTS, pictures, strict=True):
-                path = folder / FOLDER / f"{task.name}_{number}_{safe}_{part}.webp"
+                path = folder / PICTURES / f"{task.name}_{number}_{safe}_{part}.webp"
                 write_atomic(path, _small(picture, width / height))
 
 
@@ -78,7 +78,7 @@ def read_strips(folder: Path) -> list[Strip]:
     Those with a part that is missing, or no small WebP picture, are left out.
     """
     strips = []
-    for path in sorted((folder / FOLDER).glob(f"*_{PARTS[0]}.webp"))[:MOST]:
+    for path in sorted((folder / PICTURES).glob(f"*_{PARTS[0]}.webp"))[:MOST]:
         stem = path.name.removesuffix(f"_{PARTS[0]}.webp")
         files = [path.with_name(f"{stem}_{part}.webp") for part in PARTS]
         task, _, rest = stem.partition("_")

@@ -1,4 +1,4 @@
-"""Latency, parameters and multiply-accumulates, measured alike for every decoder.
+"""Latency, measured alike for every decoder.
 
 What is timed is ``model(images)`` in ``eval()`` and ``inference_mode``: normalisation, backbone,
 decoder, head and the resizing to the input size. Compared models are timed in turns in one
