@@ -49,12 +49,17 @@ def cli() -> Callable[..., Result]:
     return call
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """End-to-end runs take longest: they begin first, so that no process waits for them at last."""
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
-    """Runs of fast tests are timed for an instant, and without the pass that starts a process.
+    """Runs in this process are timed for an instant; those of fast tests do not measure memory.
 
-    ``memory_pass`` brings that pass back; slow tests time as a user's runs do. A hook and no
-    fixture, so that runs that a module's fixture makes are quick too.
+    ``memory_pass`` brings back that pass, which starts a process. A hook and no fixture, so that
+    runs that a module's fixture makes are quick too.
     """
     names = {mark.name for mark in item.iter_markers()}
     threads, time_models = torch.get_num_threads(), timing.time_models
@@ -65,8 +70,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, b
         return time_models(*arguments, **options | instant)
 
     with pytest.MonkeyPatch.context() as patch:
-        if "slow" not in names:
-            patch.setattr(timing, "time_models", briefly)
+        patch.setattr(timing, "time_models", briefly)
         if not names & {"slow", "memory_pass"}:
             patch.setattr(timing, "peak_memory", lambda *_, **__: unmeasured)
         try:

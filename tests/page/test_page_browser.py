@@ -17,6 +17,7 @@ CHROME = shutil.which("chromium") or shutil.which("google-chrome")
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("browser"),  # one is started
     pytest.mark.skipif(CHROME is None, reason="neither chromium nor google-chrome is installed"),
 ]
 

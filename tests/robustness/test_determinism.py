@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("determinism")]  # they share ``first``
 
 # several commands in one fresh process; without timings, which are never alike
 DRIVER = """

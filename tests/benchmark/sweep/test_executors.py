@@ -321,7 +321,11 @@ def test_a_local_pool_with_a_killed_worker(camvid, tmp_path):
     finishes_though_one_is_killed(LocalPool(2, 1), camvid, tmp_path)
 
 
+RAY = pytest.mark.xdist_group("ray")  # one cluster at a time
+
+
 @pytest.mark.slow
+@RAY
 def test_ray_with_a_killed_worker(camvid, tmp_path):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
@@ -358,7 +362,9 @@ def ends(group: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", [("--jobs", "2"), ("--executor", "ray")])
+@pytest.mark.parametrize(
+    "executor", [("--jobs", "2"), pytest.param(("--executor", "ray"), marks=RAY)]
+)
 def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(tmp_path, executor):
     if "ray" in executor:
         pytest.importorskip("ray")
