@@ -28,8 +28,8 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 def count_decoder_conv_weights(model: DensePredictor) -> int:
     """Weights of the decoder as SparseMask's tables count them, without BatchNorm and biases.
 
-    Of convolutions and linear layers (which are 1×1 convolutions); with the heads' where the
-    decoder's ``counts_classifier`` says so.
+    Counts convolutions and linear layers (which are 1×1 convolutions), and those of the heads too
+    where the decoder's ``counts_classifier`` is set.
     """
     parts: list[nn.Module] = [model.decoder]
     if model.decoder.info.counts_classifier:
@@ -45,7 +45,7 @@ def count_decoder_conv_weights(model: DensePredictor) -> int:
 def count_macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
     """Multiply-accumulates of convolutions and matrix products for one image of ``size``.
 
-    Counted on the meta device by torch's FlopCounterMode, which counts two operations each.
+    torch's FlopCounterMode counts them on the meta device, as two operations each.
     """
     twin = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -53,7 +53,7 @@ def count_macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
     counts = dict.fromkeys(PARTS, 0)
     for name, operations in counter.get_flop_counts().items():
         part, *rest = name.split(".")[1:] or [""]
-        # the container of heads is never called: its members are counted
+        # the container of heads is never called, so its members are counted
         if part in counts and not rest:
             counts[part] += sum(operations.values()) // 2
         elif part == "heads" and len(rest) == 1:
@@ -65,9 +65,9 @@ Size = tuple[int, int]
 
 
 class MapsOnly(nn.Module):
-    """Stands in for a backbone on the meta device: the shapes of its maps without its work.
+    """Stand-in for a backbone on the meta device: maps of the same shapes, without its work.
 
-    A backbone takes far longer to count than a decoder, and all its decoders see the same maps.
+    A backbone takes far longer to count than a decoder, and all its decoders read the same maps.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -89,7 +89,7 @@ class MapsOnly(nn.Module):
 
 
 def counted(model: DensePredictor, maps: MapsOnly, size: Size, classes: int) -> SpeedRow:
-    """``params`` and ``macs`` of a row. Raises UsageError for a size that cannot be."""
+    """``params`` and ``macs`` of a row. Raises UsageError for a size that the network refuses."""
     model.check_size(*size)
     light = DensePredictor(maps, model.decoder, {HEAD: classes})  # type: ignore[arg-type]
     height, width = (-(-s // model.size_divisor) * model.size_divisor for s in size)

@@ -1,8 +1,8 @@
-"""Functions called in fresh processes, whose memory and state nothing has touched.
+"""Call functions in fresh processes, whose memory and state nothing has touched.
 
-A server imports what it is asked for, computes nothing, and forks for every call: a process costs
-milliseconds where starting Python and importing torch costs seconds. It is started with the first
-call and ended with the ``with`` block.
+A server imports the module of a function, computes nothing, and forks for every call: a fork costs
+milliseconds where starting Python and importing torch costs seconds. The server starts with the
+first call and ends with the ``with`` block.
 """
 
 import importlib
@@ -23,9 +23,9 @@ from common.paths import ROOT
 
 
 class FreshProcess(Closing):
-    """Calls functions of this project's modules in processes of their own, one after another.
+    """Calls functions of this project's modules, one after another, each in its own process.
 
-    environment: variables that they have besides this process'.
+    environment: variables that these processes have besides those of this one.
     """
 
     def __init__(self, **environment: str) -> None:
@@ -40,10 +40,11 @@ class FreshProcess(Closing):
             self.server = None
 
     def call(self, function: Callable[..., Any], **arguments: Any) -> Any:
-        """What ``function(**arguments)`` returns there. Both ways only what JSON can hold.
+        """Call ``function(**arguments)`` in a fresh process and return its result.
 
-        function: of a module, by its name. Raises UserError with the error that was met there, or
-        that tells that the process was ended, as a system short of memory does.
+        function: one that its module holds under its name. Arguments and result are what JSON can
+        hold. Raises UserError with the function's error, or if the process is killed, as a system
+        short of memory does.
         """
         if self.server is None:
             self.server = _start(self.environment)
@@ -59,15 +60,15 @@ class FreshProcess(Closing):
         if not answer:
             self.close()
             raise UserError("a fresh process could not be started")
-        done = json.loads(answer)
-        if "error" in done:
-            raise UserError(done["error"])
-        return done["result"]
+        outcome = json.loads(answer)
+        if "error" in outcome:
+            raise UserError(outcome["error"])
+        return outcome["result"]
 
 
 def _start(environment: Mapping[str, str]) -> "subprocess.Popen[str]":
     if not hasattr(os, "fork"):
-        raise UserError("this system has no fork: fresh processes cannot be made")
+        raise UserError("this system has no fork: fresh processes cannot be started")
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
         [sys.executable, "-m", "benchmark.speed.fresh"],
@@ -75,14 +76,14 @@ def _start(environment: Mapping[str, str]) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(paths)},
-        start_new_session=True,  # so that it can be ended with its children
+        start_new_session=True,  # so that one signal ends it with its children
     )
 
 
 def _serve() -> None:
-    """Answer each line of standard input, a call, with a line: its result or its error."""
+    """Answer each line of standard input, a call, with one line: its result or its error."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # so that a library's print is not read as an answer
     for line in sys.stdin:
         job = json.loads(line)
         module = importlib.import_module(job["module"])
@@ -91,7 +92,7 @@ def _serve() -> None:
         if child == 0:
             os.close(read)
             with os.fdopen(write, "w") as pipe:
-                json.dump(_done(getattr(module, job["name"]), job["arguments"]), pipe)
+                json.dump(_outcome(getattr(module, job["name"]), job["arguments"]), pipe)
             os._exit(0)
         os.close(write)
         with os.fdopen(read) as pipe:
@@ -103,12 +104,12 @@ def _serve() -> None:
         answers.flush()
 
 
-def _done(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+def _outcome(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     try:
         return {"result": function(**arguments)}
-    except Exception as error:  # what a network does not take raises almost anything
+    except Exception as error:  # a network may raise almost anything for an input it refuses
         return {"error": reason(error)}
 
 

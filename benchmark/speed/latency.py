@@ -1,8 +1,8 @@
 """Latency, measured alike for every decoder.
 
-What is timed is ``model(images)`` in ``eval()`` and ``inference_mode``: normalisation, backbone,
-decoder, head and the resizing to the input size. Compared models are timed in turns in one
-process, because on a shared machine only ratios hold.
+A timing is of ``model(images)`` in ``eval()`` and ``inference_mode``: normalisation, backbone,
+decoder, head and resizing to the input size. Models to compare take turns in one process, because
+on a shared machine only ratios hold.
 """
 
 import time
@@ -25,7 +25,7 @@ COMPILED_NETWORKS = 10_000
 
 @dataclass(frozen=True)
 class Setup:
-    """How a network is run: with BatchNorm folded, compiled, in which memory format, in AMP."""
+    """How a network runs: BatchNorm folded or not, compiled or not, memory format, AMP or not."""
 
     fused: bool = True
     compiled: bool = False
@@ -37,7 +37,7 @@ class Setup:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def prepared(self, model: DensePredictor) -> tuple[nn.Module, "Setup"]:
-        """The network to run, and the setup as it is: not fused where that changes the outputs."""
+        """The network to run and its actual setup: not fused where that changes the outputs."""
         ready: nn.Module = model
         fused = self.fused
         if fused:
@@ -46,7 +46,7 @@ class Setup:
             except RuntimeError:
                 fused = False
         if self.compiled:
-            # one limit counts for all networks: past it, by default the ninth, they run uncompiled
+            # the limit is of all networks together: those past it (by default 8) run uncompiled
             torch._dynamo.config.cache_size_limit = COMPILED_NETWORKS
             torch._dynamo.config.accumulated_cache_size_limit = COMPILED_NETWORKS
             ready = torch.compile(ready, dynamic=False)  # type: ignore[assignment]
@@ -85,9 +85,9 @@ def _summary(seconds: list[float], batch: int, warmup: int) -> Latency:
 def forward_call(
     model: nn.Module, size: tuple[int, int], device: str, batch: int = 1, setup: Setup = PLAIN
 ) -> Callable[[], Any]:
-    """A forward of random images [batch, 3, *size]; the model is moved to where it runs.
+    """A function that runs ``model`` on random images [batch, 3, *size] and returns its outputs.
 
-    For use in ``inference_mode``. Returns the model's outputs.
+    Moves the model to ``device`` and sets ``eval()``. Call the function in ``inference_mode``.
     """
     kind = torch.device(device)
     x = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(
@@ -107,7 +107,7 @@ def forward_call(
 def first_call(
     model: nn.Module, size: tuple[int, int], device: str, batch: int, setup: Setup = PLAIN
 ) -> float:
-    """Seconds of the first forward, compilation included. Raises what the model raises."""
+    """Seconds of the first forward with compilation. Raises whatever the model raises."""
     call = forward_call(model, size, device, batch, setup)
     start = time.perf_counter()
     call()
@@ -127,8 +127,8 @@ def time_models(
 ) -> dict[str, Latency]:
     """Time ``models`` in turns on random images [batch, 3, *size], as ``time_calls`` does.
 
-    batch: one for all, or each model's. setup: how they are run; they have been ``prepared``.
-    protocol: arguments of ``time_calls``.
+    models: as ``Setup.prepared`` returns them. batch: one for all, or each model's. setup: how they
+    run. protocol: arguments of ``time_calls``.
     """
     batches = dict.fromkeys(models, batch) if isinstance(batch, int) else batch
     calls = {
@@ -147,11 +147,11 @@ def time_calls(
     warmup_time: float = 0.3,
     block: float = 0.1,
 ) -> dict[Name, Latency]:
-    """Time ``calls``, each the work on ``batch`` images, in turns.
+    """Time ``calls``, each of which works on ``batch`` images, in turns.
 
-    Each is warmed up for ``warmup_time`` seconds and at least three calls. Then blocks of about
-    ``block`` seconds alternate (A B C, B C A, …), the first call of a block not counted, until each
-    has ``min_time`` seconds and ``min_calls`` calls.
+    Each warms up for at least ``warmup_time`` seconds and three calls. Then blocks of about
+    ``block`` seconds alternate (A B C, B C A, …) until each has ``min_time`` seconds and
+    ``min_calls`` calls; the first call of a block does not count.
     """
 
     def timed(call: Callable[[], object]) -> float:
@@ -193,7 +193,7 @@ def speed_record(
     session: str,
     batch: int = 1,
 ) -> Speed:
-    """A timing and all that was timed. session: shared by what was timed in turns."""
+    """A timing with its conditions. session: an id that all timings of one round share."""
     return {
         "median_ms": latency.median_ms,
         "p5_ms": latency.p5_ms,

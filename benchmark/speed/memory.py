@@ -1,8 +1,8 @@
-"""Peak memory of a forward, in a pass of its own.
+"""Peak memory of a forward.
 
-On CUDA the allocator counts. On the CPU nobody does, and the peak of resident memory is the whole
-process', which remembers everything that went before: so a fresh process builds the network with
-random weights, runs it once, forgets its peak and runs it again.
+On CUDA the allocator counts it. On the CPU only the whole process has a peak of resident memory, of
+all that it ever did: so a fresh process builds the network with random weights, runs it once,
+resets the peak and runs it again.
 """
 
 import ctypes
@@ -32,11 +32,11 @@ HOW = {
 
 
 class Memory(TypedDict):
-    """What a forward takes at most, in bytes.
+    """Peak memory of a forward, in bytes.
 
     forward_bytes: activations, outputs and workspace, above weights and input. weights_bytes:
-    parameters and buffers as they are run, fused where the setup says so. how: what was read.
-    error: why forward_bytes is null, where it is.
+    parameters and buffers of the network that runs, fused where the setup says so. how: which
+    counter is read. error: why forward_bytes is null, where it is.
     """
 
     forward_bytes: int | None
@@ -46,7 +46,7 @@ class Memory(TypedDict):
 
 
 def fresh_process() -> FreshProcess:
-    """Where memory is measured: threads that wait leave the processor to others."""
+    """A process to measure memory in; its idle threads leave the processor to others."""
     return FreshProcess(OMP_WAIT_POLICY="passive")
 
 
@@ -59,10 +59,11 @@ def peak_memory(
     threads: int | None = None,
     process: FreshProcess | None = None,
 ) -> Memory:
-    """What a forward of images [batch, 3, *size] takes at most.
+    """Peak memory of a forward of images [batch, 3, *size].
 
-    setup: how it is run. threads: of the CPU; default: torch's own number here. process: an open
-    ``fresh_process()``, for a second or so a network; else it costs another few to import torch.
+    setup: how the network runs. threads: of the CPU; default: torch's number in this process.
+    process: an open ``fresh_process()``, with which a network takes about a second; without it,
+    importing torch takes a few more.
     """
     kind = torch.device(device).type
     memory = Memory(forward_bytes=None, weights_bytes=None, how=HOW[kind], error=None)
@@ -80,7 +81,7 @@ def peak_memory(
                 device=device,
                 threads=threads or torch.get_num_threads(),
             )
-    except Exception as error:  # of CUDA: what a network does not take raises almost anything
+    except Exception as error:  # on CUDA the network runs here and may raise almost anything
         memory["error"] = reason(error)
     return memory
 
@@ -94,7 +95,7 @@ def _measure(
     device: str,
     threads: int,
 ) -> tuple[int, int]:
-    """Bytes of a forward and of weights, of this process."""
+    """Bytes of a forward and of the weights, measured in this process."""
     on_cpu = torch.device(device).type == "cpu"
     if on_cpu:
         torch.set_num_threads(threads)
@@ -105,7 +106,7 @@ def _measure(
     call = forward_call(ready, (size[0], size[1]), device, batch, as_run)
     tensors = [*ready.parameters(), *ready.buffers()]
     weights = sum(t.numel() * t.element_size() for t in tensors)
-    call()  # code is loaded and compiled, kernels are chosen
+    call()  # loads and compiles code, chooses kernels
     peaks = [(_peak_of_process if on_cpu else _peak_of_cuda)(call, device) for _ in range(FORWARDS)]
     return max(peaks), weights
 
@@ -121,7 +122,7 @@ def _peak_of_cuda(call: Any, device: str) -> int:
 
 def _peak_of_process(call: Any, device: str) -> int:  # noqa: ARG001
     gc.collect()
-    with suppress(AttributeError, OSError, TypeError):  # glibc alone keeps what is freed
+    with suppress(AttributeError, OSError, TypeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
     reset_peak()
     before = resident("VmRSS")
@@ -130,16 +131,16 @@ def _peak_of_process(call: Any, device: str) -> int:  # noqa: ARG001
 
 
 def reset_peak() -> None:
-    """Have the system forget the peak of this process' resident memory."""
+    """Reset the peak of this process' resident memory. Raises UserError where that is refused."""
     try:
         RESET.write_text("5")
     except OSError:
         raise UserError(
-            f"{RESET} cannot be written: this system does not tell a forward's peak memory"
+            f"{RESET} cannot be written: this system does not report a forward's peak memory"
         ) from None
 
 
 def resident(name: str) -> int:
-    """Bytes that the line ``name`` of /proc/self/status tells."""
+    """Bytes in the line ``name`` of /proc/self/status."""
     lines = STATUS.read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

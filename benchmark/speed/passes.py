@@ -33,12 +33,12 @@ from common.progress import Listener
 from models.predictor import DensePredictor
 
 POSTPROCESSING = 0.25
-"""Of the time that a network gets, the share for its post-processing, which varies less."""
+"""Time for post-processing, which varies less, as a share of the network's."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What a row times: the network as it is run, how, and how many images at once."""
+    """The network that a row times, as it runs, with its setup and batch."""
 
     model: nn.Module
     setup: Setup
@@ -51,11 +51,12 @@ def timings(
     options: SpeedOptions,
     listener: Listener,
 ) -> tuple[list[SpeedRow], dict[int, Contender]]:
-    """Time all rows of one size and batch in turns: a part of each row; what ran, by its index.
+    """Time all rows of one size and batch in turns.
 
-    Of every row ``latency``, ``first_call_s``, ``postprocessing_ms`` and ``environment``; null
-    where there is none, and then ``error`` says why. models: by ``pair``. With ``options.onnx``
-    each row's ONNX file takes its turns too: ``onnx``, its latency, or null and ``onnx_error``.
+    models: by ``pair``. Returns for each row ``latency``, ``first_call_s``, ``postprocessing_ms``
+    and ``environment``, with nulls and the reason in ``error`` where a row does not run; and the
+    networks that ran, by the index of their row. With ``options.onnx`` each row's ONNX file takes
+    turns too: ``onnx`` is its latency, or null with the reason in ``onnx_error``.
     """
     device, setup = options.device, options.setup
     facts = environment(device)
@@ -80,7 +81,7 @@ def timings(
         for index, row in enumerate(rows):
             if (size_of(row), row["batch"]) != (size, batch) or row["error"]:
                 continue
-            try:  # alone first: what does not fit into memory must not take the others along
+            try:  # alone first: one that memory does not hold must not fail the others
                 if pair(row) not in ready:
                     ready[pair(row)] = setup.prepared(models[pair(row)])
                 model, as_run = ready[pair(row)]
@@ -107,10 +108,7 @@ def timings(
 def _onnx_files(
     rows: Sequence[SpeedRow], models: Mapping[str, DensePredictor], group: Mapping[int, Contender]
 ) -> tuple[dict[int, nn.Module], dict[int, str]]:
-    """The network of each row as an ONNX file of the row's size, run by onnxruntime.
-
-    And why a row has none.
-    """
+    """Each row's network as an ONNX file of the row's size, run by onnxruntime; errors by row."""
     from benchmark.export.formats import sizes_of, write
     from benchmark.export.network import ExportableNetwork
     from benchmark.export.onnx_files import OnnxNetwork
@@ -125,7 +123,7 @@ def _onnx_files(
                 write(shipped, "onnx", path, sizes_of(shipped, "onnx", size), {})
                 network = OnnxNetwork(path)
                 network(torch.rand(one.batch, 3, *size))
-            except Exception as error:  # what does not run may raise anything
+            except Exception as error:  # exporters and onnxruntime may raise anything
                 errors[index] = reason(error)
             else:
                 files[index] = network
@@ -139,7 +137,10 @@ def _time_group(
     size: tuple[int, int],
     options: SpeedOptions,
 ) -> tuple[dict[int, Contender], dict[int, SpeedRow]]:
-    """Time ``group``, and ``files`` of its rows, in turns: what ran, and the rows' parts."""
+    """Time ``group`` and the ONNX ``files`` of its rows in turns.
+
+    Returns the networks with the batch that memory held, and the part of each row.
+    """
     device, setup, min_time = options.device, options.setup, options.min_time
 
     def together(most: int) -> tuple[dict[int, Contender], dict[str, Latency], dict[int, float]]:
@@ -189,9 +190,9 @@ def _time_postprocessing(
     setup: Setup,
     min_time: float,
 ) -> dict[int, float]:
-    """Median ms of the argmax over each one's logits [batch, classes, *size].
+    """Median ms of the argmax over each network's logits [batch, classes, *size].
 
-    Equal shapes, formats and types take equal time, and are timed once.
+    Logits of equal shape, strides and type take equal time, so they are timed once.
     """
     kinds: dict[int, tuple[Any, ...]] = {}
     logits: dict[tuple[Any, ...], Tensor] = {}
@@ -210,7 +211,7 @@ def memories(
     options: SpeedOptions,
     listener: Listener,
 ) -> list[SpeedRow]:
-    """``memory`` of every row that ran, as ``peak_memory`` returns it; null of the others."""
+    """``memory`` of each row, as ``peak_memory`` returns it; null for a row that did not run."""
     parts: list[SpeedRow] = [{"memory": None} for _ in rows]
     listener.begin("peak memory", len(contenders))
     with fresh_process() as process:
@@ -230,9 +231,9 @@ def isolated(
     options: SpeedOptions,
     listener: Listener,
 ) -> list[SpeedRow]:
-    """Time every row that ran alone in ``options.processes`` fresh processes, the rows in turns.
+    """Time each row that ran by itself in ``options.processes`` fresh processes, rows in turns.
 
-    Gives ``isolated`` of each, or null and in ``isolated_error`` the reason.
+    Returns ``isolated`` of each row, or null with the reason in ``isolated_error``.
     """
     medians: dict[int, list[float]] = {index: [] for index in contenders}
     parts: list[SpeedRow] = [{"isolated": None, "isolated_error": None} for _ in rows]
@@ -241,7 +242,7 @@ def isolated(
         row = rows[index]
         if parts[index]["isolated_error"] is None:
             try:
-                with FreshProcess() as process:  # not a fork of the last: addresses vary too
+                with FreshProcess() as process:  # a new server, not a new fork: addresses vary too
                     medians[index].append(
                         process.call(
                             _time_alone,
@@ -258,14 +259,14 @@ def isolated(
             except UserError as error:
                 parts[index]["isolated_error"] = first_line(error)
         listener.step(pair(row))
-    for index, found in medians.items():
+    for index, times in medians.items():
         if parts[index]["isolated_error"] is None:
             parts[index]["isolated"] = {
                 "processes": options.processes,
-                "medians_ms": found,
-                "median_ms": statistics.median(found),
-                "min_ms": min(found),
-                "max_ms": max(found),
+                "medians_ms": times,
+                "median_ms": statistics.median(times),
+                "min_ms": min(times),
+                "max_ms": max(times),
             }
     return parts
 
@@ -297,7 +298,7 @@ def profiles(
     options: SpeedOptions,
     listener: Listener,
 ) -> list[SpeedRow]:
-    """``profile`` of every row that ran, as ``profile.profile`` returns it; null of the others."""
+    """``profile`` of each row, as ``profile.profile`` returns it; null for one that did not run."""
     parts: list[SpeedRow] = [{"profile": None} for _ in rows]
     listener.begin("profile", len(contenders) + 1)
     peaks = {

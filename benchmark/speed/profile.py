@@ -1,7 +1,7 @@
-"""Where a forward's time goes: its parts beside what this machine could do at best.
+"""Profile of a forward: the time of its parts beside the best that this machine can do.
 
-A part ends with a module, as hooks see it; what happens up to there is its own, so that no time is
-lost between two parts. The network that is timed is the one that is watched.
+Hooks mark where a module begins or ends. A part is all that happens from one mark to the next, so
+that no time is lost between two parts.
 """
 
 import statistics
@@ -26,13 +26,16 @@ BETWEEN = "between"
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 MATRIX = {"cpu": 1024, "cuda": 8192}
 VALUES = {"cpu": 2**26, "cuda": 2**28}
-"""Of a tensor of 4 bytes a value, far larger than a cache."""
+"""Values of 4 bytes in the tensor to copy, which is far larger than a cache."""
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """What this device reaches: operations a second of a large matrix product, two for each
-    multiply-accumulate, and bytes a second, read and written, of a large copy."""
+    """Measured peaks of a device.
+
+    flops_per_s: of a large matrix product, two operations for each multiply-accumulate.
+    bytes_per_s: of a large copy, read and written bytes together.
+    """
 
     flops_per_s: float
     bytes_per_s: float
@@ -40,9 +43,10 @@ class Peaks:
 
 
 class Part(TypedDict):
-    """A part of a forward. share: of the parts' sum. macs and bytes: of the batch.
+    """A part of a forward.
 
-    bound: what limits it at best, compute or memory. roofline_ms: the time at the device's peaks;
+    share: of the sum of all parts. macs, bytes: of the whole batch. bound: the resource that limits
+    it at the device's peaks, compute or memory. roofline_ms: the time at these peaks;
     roofline_share: roofline_ms / ms.
     """
 
@@ -57,9 +61,9 @@ class Part(TypedDict):
 
 
 class Profile(TypedDict):
-    """Parts of a forward. whole_ms: median without hooks.
+    """A forward and its parts, timed in turns.
 
-    sum_ms: of the parts' medians, timed with hooks in turns with the whole.
+    whole_ms: median without hooks. sum_ms: sum of the parts' medians, with hooks.
     """
 
     whole_ms: float
@@ -69,9 +73,9 @@ class Profile(TypedDict):
 
 
 def parts_of(model: DensePredictor) -> list[tuple[nn.Module, str, str]]:
-    """(module, the part that ends where it begins, the part that ends where it ends).
+    """(module, name of the part that ends where it begins, name of the one that ends with it).
 
-    An empty name: the part goes on. Whatever follows the last one is the resizing.
+    Where a name is empty, the part goes on. After the last mark comes the resizing.
     """
     marks: list[tuple[nn.Module, str, str]] = [(model.backbone, "normalise", "backbone")]
     decoder = model.decoder
@@ -88,7 +92,7 @@ def parts_of(model: DensePredictor) -> list[tuple[nn.Module, str, str]]:
 
 
 def _steps(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Children by name; of a single one, its children; of a container, which is not called, too."""
+    """Children by name; members of containers, which are not called, and of an only child."""
     children = list(module.named_children())
     if len(children) == 1 and list(children[0][1].children()):
         return _steps(children[0][1])
@@ -103,7 +107,7 @@ def _steps(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 @contextmanager
 def watched(model: DensePredictor, mark: Callable[[str], None]) -> Iterator[None]:
-    """Have ``mark`` called with the name of a part where it ends in ``model``'s forward."""
+    """Inside the block, ``model``'s forward calls ``mark(name)`` at the end of each part."""
     hooks = []
 
     def mark_it(name: str) -> Callable[..., None]:
@@ -123,9 +127,9 @@ def watched(model: DensePredictor, mark: Callable[[str], None]) -> Iterator[None
 
 
 class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Operations of convolutions and matrix products, and bytes that all operations move.
+    """Counts operations of convolutions and matrix products, and bytes that all operations move.
 
-    Each reads its inputs and writes its outputs; views move nothing.
+    An operation reads its inputs and writes its outputs; views move nothing.
     """
 
     def __init__(self) -> None:
@@ -134,14 +138,14 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.parts: dict[str, tuple[int, int]] = {}
 
     def mark(self, name: str) -> None:
-        """What was counted since the last mark is part ``name``'s."""
+        """Add the counts since the last mark to part ``name``."""
         flops, moved = self.parts.get(name, (0, 0))
         self.parts[name] = (flops + self.flops, moved + self.bytes)
         self.flops = self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if _consists_of_others(func):  # inference_mode hands it over whole
+        if _consists_of_others(func):  # inference_mode does not decompose it
             with self:
                 return func._op_dk(COMPOSITE, *args, **kwargs)
         out = func(*args, **kwargs)
@@ -154,7 +158,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         changed = func._schema.is_mutable
         written = [t for t in outputs if changed or t.untyped_storage().data_ptr() not in known]
         if written and not name.startswith(("empty", "new_empty")):
-            # what a copy overwrites is not read
+            # a copy does not read its first argument, which it overwrites
             read = inputs[1:] if name.startswith("copy_") else inputs
             self.bytes += sum(map(_bytes, read)) + sum(map(_bytes, written))
         return out
@@ -170,13 +174,13 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _bytes(tensor: Tensor) -> int:
-    """Of the values; an expanded tensor's lie in memory once."""
+    """Bytes of the values in memory, where an expanded dimension lies once."""
     repeated = [n for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if not stride]
     return tensor.numel() * tensor.element_size() // max(1, torch.Size(repeated).numel())
 
 
 class Clock:
-    """Milliseconds of parts: by the host's clock, or by events on CUDA."""
+    """Times parts in milliseconds: by events on CUDA, else by the host's clock."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.cuda = device, device.type == "cuda"
@@ -191,15 +195,15 @@ class Clock:
             self.marks.append((name, time.perf_counter()))
 
     def parts(self) -> dict[str, float]:
-        """Part → ms since the mark before. Forgets all marks, the first of which is the start."""
+        """Part → ms since the mark before; the first mark is the start. Removes all marks."""
         if self.cuda:
             torch.cuda.synchronize(self.device)
-        found: dict[str, float] = {}
+        times: dict[str, float] = {}
         for (_, start), (name, end) in zip(self.marks, self.marks[1:], strict=False):
             passed = start.elapsed_time(end) if self.cuda else (end - start) * 1000
-            found[name] = found.get(name, 0.0) + passed
+            times[name] = times.get(name, 0.0) + passed
         self.marks.clear()
-        return found
+        return times
 
 
 @torch.inference_mode()
@@ -212,7 +216,7 @@ def profile(
     peaks: Peaks,
     min_time: float = 2.0,
 ) -> Profile:
-    """Parts of a forward of images [batch, 3, *size]: time, work, and the share of the roofline."""
+    """Time, work and roofline share of the parts of a forward of images [batch, 3, *size]."""
     call = forward_call(model, size, device, batch, setup)
     kind = torch.device(device)
     counter, clock = Counter(), Clock(kind)
@@ -258,10 +262,11 @@ def profile(
 
 @torch.inference_mode()
 def measured_peaks(device: str, amp: bool = False, seconds: float = 1.0) -> Peaks:
-    """The best of many large matrix products and copies, with as many threads as torch has.
+    """Measure the device's peaks on many large matrix products, convolutions and copies.
 
-    A 3×3 convolution counts as a product, for on the CPU another library computes it. In float32,
-    with TF32 where convolutions have it, or in what ``amp`` computes in.
+    Uses torch's number of threads. A 3×3 convolution counts as a product too, because on the CPU
+    another library computes it. Computes in float32, with TF32 where convolutions use it, or in the
+    type of ``amp``. seconds: of each.
     """
     kind = torch.device(device)
     cuda = kind.type == "cuda"

@@ -1,4 +1,4 @@
-"""Rows of ``benchmark.speed.table`` as tables for a terminal: one for each question."""
+"""Rows of ``benchmark.speed.table`` as tables for a terminal."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from common.words import number
 
 PARTS = ("backbone", "decoder", "head")
 SHOWN_SHARE = 0.0005
-"""Of a profile's time, the least for which a part has a line."""
+"""Least share of a profile's time for which a part has a line."""
 WHICH = (
     'Which time for what: ratios from "in turns"; absolute times of an idle machine from "alone"; '
     "the profile only for shares."
@@ -67,34 +67,35 @@ def _labels(row: SpeedRow) -> list[str]:
 
 
 def _latency(row: SpeedRow) -> Speed:
-    """Of a row that ran."""
+    """The timing of a row that ran."""
     latency = row["latency"]
     assert latency is not None
     return latency
 
 
 def _batch(row: SpeedRow) -> str:
-    """The batch; where memory was short, what ran instead too."""
+    """The batch that was asked for and, where memory was short, the one that ran."""
     ran = _latency(row)["batch"]
     return str(ran) if ran == row["batch"] else f"asked {row['batch']}, ran {ran}"
 
 
 def _failures(rows: Sequence[SpeedRow]) -> list[str]:
+    """A line for each error, with the networks that have it."""
     failed: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
-    asked: dict[str, set[str]] = {}  # a backbone → its decoders
+    decoders_of: dict[str, set[str]] = {}  # by backbone
     several = len({row["batch"] for row in rows}) > 1
     for row in rows:
-        asked.setdefault(row["backbone"], set()).add(row["decoder"])
+        decoders_of.setdefault(row["backbone"], set()).add(row["decoder"])
         if row["error"] is not None:
-            # what counts depends on no batch, what does not run may
+            # an error in counting is one of all batches, an error in running may be of one
             batch = f" (batch {row['batch']})" if several and row["params"] else ""
-            alike = failed.setdefault(row["error"], {})
-            alike.setdefault((row["backbone"], batch), {})[row["decoder"]] = None
+            networks = failed.setdefault(row["error"], {})
+            networks.setdefault((row["backbone"], batch), {})[row["decoder"]] = None
     lines = []
-    for reason, found in failed.items():
+    for reason, networks in failed.items():
         names: list[str] = []
-        for (backbone, batch), decoders in found.items():
-            if len(decoders) > 1 and asked[backbone] == set(decoders):
+        for (backbone, batch), decoders in networks.items():
+            if len(decoders) > 1 and decoders_of[backbone] == set(decoders):
                 names.append(f"{backbone} with every decoder{batch}")
             else:
                 names += [f"{backbone} + {decoder}{batch}" for decoder in decoders]
@@ -123,7 +124,7 @@ def _sizes(rows: Sequence[SpeedRow]) -> Table:
 
 
 def _setup(record: Speed) -> str:
-    """How something was timed, in words."""
+    """The conditions of a timing, in words."""
     parts = [
         f"on {record['device']}, {record['threads']} thread{'s' * (record['threads'] != 1)}, "
         f"{record['memory_format']}",
@@ -187,7 +188,7 @@ def _per_image(record: Speed) -> float:
 
 
 def _throughput(rows: Sequence[SpeedRow]) -> Table:
-    """Images per second of each pair and size, a column for each batch that was asked for."""
+    """Images per second of each pair and size, with a column for each batch of the options."""
     batches = list(dict.fromkeys(row["batch"] for row in rows))
     grouped: dict[tuple[str, ...], dict[int, SpeedRow]] = {}
     for row in rows:
@@ -196,19 +197,19 @@ def _throughput(rows: Sequence[SpeedRow]) -> Table:
     notes = ["(n): memory was enough for n images only."] if shrunk else []
     titles = [*(f"batch {batch}" for batch in batches), "best batch"]
     table = _table("Images per second", notes, ("backbone", "decoder", "size"), titles)
-    for labels, found in grouped.items():
+    for labels, by_batch in grouped.items():
         cells = []
         for batch in batches:
-            record = found[batch]["latency"] if batch in found else None
+            record = by_batch[batch]["latency"] if batch in by_batch else None
             ran = "" if record is None or record["batch"] == batch else f" ({record['batch']})"
             cells.append(number(None if record is None else record["fps"], 1) + ran)
-        best = max(map(_latency, found.values()), key=lambda record: record["fps"])
+        best = max(map(_latency, by_batch.values()), key=lambda record: record["fps"])
         table.add_row(*labels, *cells, str(best["batch"]))
     return table
 
 
 def _isolated(rows: Sequence[SpeedRow]) -> Table:
-    """Each alone in fresh processes, beside its time in turns with others."""
+    """The time of each network alone in fresh processes, beside its time in turns."""
     errors = dict.fromkeys(row["isolated_error"] for row in rows)
     counts = {row["isolated"]["processes"] for row in rows if row["isolated"]}
     notes = [
@@ -220,8 +221,8 @@ def _isolated(rows: Sequence[SpeedRow]) -> Table:
     table = _table("Fresh processes", notes, ("backbone", "decoder", "size", "batch"), titles)
     for row in rows:
         cells = ["–"] * 3
-        if found := row["isolated"]:
-            low, middle, high = found["min_ms"], found["median_ms"], found["max_ms"]
+        if alone := row["isolated"]:
+            low, middle, high = alone["min_ms"], alone["median_ms"], alone["max_ms"]
             spread = f"{100 * (high - low) / middle:.1f} %"
             cells = [number(middle, 1), f"{low:.1f}–{high:.1f}", spread]
         turns = number(_latency(row)["median_ms"], 1)
@@ -229,14 +230,14 @@ def _isolated(rows: Sequence[SpeedRow]) -> Table:
     return table
 
 
-def _profile(row: SpeedRow, found: Profile, explained: bool) -> Table:
-    """Parts of one row's forward. explained: what the roofline is stands below."""
-    peaks = found["peaks"]
-    excess = 100 * (found["sum_ms"] / found["whole_ms"] - 1)
+def _profile(row: SpeedRow, profile: Profile, explained: bool) -> Table:
+    """Parts of one row's forward. explained: a note below says what the roofline is."""
+    peaks = profile["peaks"]
+    excess = 100 * (profile["sum_ms"] / profile["whole_ms"] - 1)
     notes = [
-        f"The parts' sum, {found['sum_ms']:.1f} ms, is {abs(excess):.1f} % "
+        f"The parts' sum, {profile['sum_ms']:.1f} ms, is {abs(excess):.1f} % "
         f"{'above' if excess > 0 else 'below'} the whole without a profile, "
-        f"{found['whole_ms']:.1f} ms.",
+        f"{profile['whole_ms']:.1f} ms.",
     ]
     if explained:
         notes.append(
@@ -248,7 +249,7 @@ def _profile(row: SpeedRow, found: Profile, explained: bool) -> Table:
     title = f"{row['backbone']} + {row['decoder']}, {_size(row)}, batch {_batch(row)}"
     titles = ["ms", "share", "MMACs", "MB moved", "roofline", "bound by"]
     table = _table(title, notes, ("part",), titles)
-    for part in found["parts"]:
+    for part in profile["parts"]:
         if part["share"] >= SHOWN_SHARE:
             table.add_row(
                 part["name"],

@@ -1,4 +1,4 @@
-"""The rows of ``speed``: a network, an image size and a batch each, and how they are measured."""
+"""Rows of ``speed``, each a network, an image size and a batch; options of the measurement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,11 +21,12 @@ HEAD = "classes"
 
 @dataclass(frozen=True)
 class SpeedOptions:
-    """What is measured of each network, and how.
+    """What to measure of each network, and how.
 
-    classes: channels of the head. arguments: of timm.create_model. timed: without it nothing is
-    run. min_time: seconds of calls for each. memory: peak memory too. processes: fresh ones to
-    repeat each time in. profiled: the parts of each network too. onnx: each as an ONNX file too.
+    classes: channels of the head. arguments: of timm.create_model. timed: if False, nothing runs.
+    min_time: seconds of calls for each network. memory: measure peak memory too. processes: number
+    of fresh processes to repeat each timing in. profiled: time the parts of each network too. onnx:
+    time each network's ONNX file too.
     """
 
     classes: int = 21
@@ -41,7 +42,7 @@ class SpeedOptions:
     onnx: bool = False
 
     def check(self) -> None:
-        """Raises UsageError for what cannot be together, and for a device that is not there."""
+        """Raises UsageError for options that exclude each other and for a missing device."""
         if not self.timed and (self.profiled or self.processes or self.onnx):
             option = "--profile" if self.profiled else "--isolate" if self.processes else "--onnx"
             raise UsageError(f"{option}: with --no-time nothing is run; leave one of them out")
@@ -56,7 +57,7 @@ class SpeedOptions:
 
 
 class Isolated(TypedDict):
-    """Times of a network alone in fresh processes: the median of each, and of these medians."""
+    """Medians of a network alone in fresh processes, and the median and range of these."""
 
     processes: int
     medians_ms: list[float]
@@ -66,13 +67,12 @@ class Isolated(TypedDict):
 
 
 class SpeedRow(TypedDict, total=False):
-    """A row, or the part of it that one pass gives: of what is not measured no key is there.
+    """A row, or the part of it that one pass measures; keys of other measurements are missing.
 
     params: of backbone, decoder and head, and ``decoder_conv_weights`` as the paper counts them.
     macs: of one image. latency: of a batch; its own ``batch`` is smaller than the row's where
-    memory was short. first_call_s: compilation included. postprocessing_ms: of the argmax. onnx:
-    the latency of the ONNX file. error: why there are nulls; ``onnx_error`` and ``isolated_error``
-    likewise.
+    memory was short. first_call_s: with compilation. postprocessing_ms: of the argmax. onnx: the
+    latency of the ONNX file. error, onnx_error, isolated_error: the reason for nulls.
     """
 
     backbone: str
@@ -98,7 +98,7 @@ class SpeedRow(TypedDict, total=False):
 
 
 def pair(row: SpeedRow) -> str:
-    """The row's network in words."""
+    """The row's network, as messages name it."""
     return f"{row['backbone']} + {row['decoder']}"
 
 
@@ -109,7 +109,7 @@ def size_of(row: SpeedRow) -> tuple[int, int]:
 
 
 def network_of(row: SpeedRow) -> NetworkSpec:
-    """The row's network, to be built in another process."""
+    """The row's network, as another process can build it."""
     return NetworkSpec(
         row["backbone"], row["decoder"], {HEAD: row["classes"]}, row["backbone_args"]
     )

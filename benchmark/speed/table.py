@@ -32,11 +32,11 @@ def speed_rows(
 ) -> list[SpeedRow]:
     """A row for each backbone, decoder, image size (height, width) and batch, in this order.
 
-    All pairs of one size and batch are timed in turns. A pair that cannot be has ``error``, the
-    reason, and nulls; one that counts but does not run has ``error`` and no latency.
+    All pairs of one size and batch take turns. A pair that cannot be built has nulls and the reason
+    in ``error``; one that cannot run has its counts, ``error`` and no latency.
 
-    Raises UsageError for unknown names, for a device that is not there, for a profile of compiled
-    networks, for passes that run what is only to be counted, and for ONNX anywhere but on the CPU.
+    Raises UsageError for unknown names, a missing device, a profile of compiled networks, a pass
+    that runs networks without ``timed``, and ONNX anywhere but on the CPU in float32.
     """
     options, listener = options or SpeedOptions(), listener or Silent()
     check_names(backbones, decoders)
@@ -71,7 +71,7 @@ def _counted_rows(
     options: SpeedOptions,
     models: dict[str, DensePredictor],
 ) -> Iterator[SpeedRow]:
-    """Rows of a backbone with what can be counted; its networks are added to ``models``.
+    """Rows of a backbone with their counts; adds its networks to ``models``.
 
     choices: decoders and image sizes.
     """
@@ -103,7 +103,7 @@ def _counted_rows(
                         model = DensePredictor(backbone, built, {HEAD: options.classes})
                     models[pair(row)] = model
                 row |= counted(models[pair(row)], maps, size, options.classes)
-            except Exception as fault:  # a pair that does not fit may raise anything
+            except Exception as fault:  # a decoder may raise anything for maps that do not fit it
                 row["error"] = reason(fault)
         for batch in options.batches:
             yield row | {"batch": batch}

@@ -119,4 +119,4 @@ def test_a_system_that_does_not_tell_is_named(monkeypatch, tmp_path):
 
     found = peak_memory(TINY, (32, 32), process=Here())  # type: ignore[arg-type]
     assert found["forward_bytes"] is None
-    assert "does not tell a forward's peak memory" in found["error"]
+    assert "does not report a forward's peak memory" in found["error"]
