@@ -1,4 +1,4 @@
-"""What a check is: its status, its result, and how an answer is taken."""
+"""A check: its question, its outcome, and how it is run with a time limit."""
 
 import threading
 import time
@@ -11,8 +11,8 @@ from common.errors import reason
 Status = Literal["ok", "warn", "fail"]
 
 
-class Found(NamedTuple):
-    """What a check saw. advice: a line, empty where there is nothing to say."""
+class Outcome(NamedTuple):
+    """Outcome of a check. seen: one line. advice: one line, or empty where there is none."""
 
     status: Status
     seen: str
@@ -21,7 +21,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. needed: ``run`` cannot do without. seconds: what the check took."""
+    """A check with its outcome. needed: ``run`` cannot work if it fails. seconds: of the check."""
 
     name: str
     status: Status
@@ -32,46 +32,47 @@ class Check:
 
 
 class Question(NamedTuple):
-    """A check to come. limit: seconds that it may take."""
+    """A check that is still to run. limit: seconds that it may take."""
 
     name: str
-    ask: Callable[[], Found]
+    ask: Callable[[], Outcome]
     needed: bool = False
     limit: float = 15.0
 
 
 def answer(question: Question) -> Check:
-    """The finding; a check that raises or does not end in time is a ``fail`` with its reason."""
-    answers: list[Found | KeyboardInterrupt] = []
+    """Run a check. One that raises or does not end in time is a ``fail`` with its reason."""
+    answers: list[Outcome | KeyboardInterrupt] = []
 
     def ask() -> None:
         try:
             answers.append(question.ask())
-        except (Exception, SystemExit) as error:  # of a broken installation almost anything
-            answers.append(Found("fail", reason_of(error), "mend what this names, and ask again"))
+        except (Exception, SystemExit) as error:  # a broken installation raises almost anything
+            advice = "mend what this names, and ask again"
+            answers.append(Outcome("fail", reason_of(error), advice))
         except KeyboardInterrupt as error:
             answers.append(error)
 
     start = time.perf_counter()
-    # a thread, for nothing else leaves a file system that does not answer
+    # only a thread can be left behind when a file system does not answer
     thread = threading.Thread(target=ask, name=question.name, daemon=True)
     thread.start()
     thread.join(question.limit)
-    late = Found("fail", f"no answer within {question.limit:g} s", "what it asks for hangs")
-    found = answers[0] if answers else late
-    if isinstance(found, KeyboardInterrupt):
-        raise found
+    late = Outcome("fail", f"no answer within {question.limit:g} s", "what it asks for hangs")
+    outcome = answers[0] if answers else late
+    if isinstance(outcome, KeyboardInterrupt):
+        raise outcome
     seconds = round(time.perf_counter() - start, 3)
-    return Check(question.name, *found, question.needed, seconds)
+    return Check(question.name, *outcome, question.needed, seconds)
 
 
 def reason_of(error: BaseException) -> str:
-    """Why something failed, in a line."""
+    """The reason of a failure, in one line."""
     if isinstance(error, Exception):
         return reason(error)
     return f"{type(error).__name__}: {error}"
 
 
 def stops_runs(checks: Sequence[Check]) -> list[str]:
-    """The names of what failed and ``run`` needs."""
+    """Names of the failed checks that ``run`` needs."""
     return [check.name for check in checks if check.needed and check.status == "fail"]

@@ -1,4 +1,4 @@
-"""What this machine and installation can do: one check after another, each with its advice."""
+"""Examine this machine and installation: one check after another, each with its advice."""
 
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def questions(results: Path, data: Path | None, ray: bool, probes: "Probes") -> list[Question]:
-    """All checks, in order. probes: what runs in other processes meanwhile."""
+    """All checks, in order. probes: the processes that run meanwhile."""
     from benchmark.doctor import machine, software
 
-    asked = [
-        Question("load", machine.load),  # first: what follows is load itself
+    result = [
+        Question("load", machine.load),  # first, because the other checks are load themselves
         Question("memory", machine.memory),
         Question("shared memory", machine.shared_memory),
         Question("results folder", lambda: machine.results_folder(results), needed=True),
@@ -30,34 +30,34 @@ def questions(results: Path, data: Path | None, ray: bool, probes: "Probes") -> 
         Question("fresh processes", machine.fresh_processes),
         Question("torch.compile", lambda: software.compiles(probes), limit=60),
         Question("ONNX", lambda: software.exports(probes), limit=60),
-        # timed: last, when nothing else of ours runs
+        # these are timed, so they come last, when no probe runs
         Question("mixed precision", software.mixed_precision, limit=30),
         Question("same bits", software.same_bits, limit=30),
         Question("self-test", software.self_test, needed=True, limit=90),
     ]
     if data is not None:
-        asked.insert(4, Question("data", lambda: machine.data(data), needed=True))
+        result.insert(4, Question("data", lambda: machine.data(data), needed=True))
     if ray:
-        asked.insert(-3, Question("Ray", lambda: software.starts_ray(probes), limit=90))
-    return asked
+        result.insert(-3, Question("Ray", lambda: software.starts_ray(probes), limit=90))
+    return result
 
 
 def examine(
     results: Path, data: Path | None = None, ray: bool = False, listener: Listener | None = None
 ) -> list[Check]:
-    """All findings, in order. Never raises for what it finds; writes nothing that stays.
+    """Run all checks, in order. A problem is a finding and raises nothing; no file stays.
 
-    results: folder that runs would be written to. data: a data set's folder or packed file, if it
-    is to be looked at. ray: start Ray too, which takes long.
+    results: folder that runs would be written to. data: a data set's folder or packed file to
+    check. ray: start Ray too, which takes long.
     """
     from benchmark.doctor.software import Probes
 
     listener = listener or Silent()
-    found = []
+    checks = []
     with Probes(["compile", "onnx", *(["ray"] if ray else [])]) as probes:
-        asked = questions(results, data, ray, probes)
-        listener.begin("doctor", len(asked))
-        for question in asked:
-            found.append(answer(question))
+        pending = questions(results, data, ray, probes)
+        listener.begin("doctor", len(pending))
+        for question in pending:
+            checks.append(answer(question))
             listener.step(question.name)
-    return found
+    return checks

@@ -1,8 +1,8 @@
-"""What ``doctor`` tries in processes of their own: it may crash, hang, or write caches.
+"""Probes of ``doctor`` that may crash, hang or write caches, so each has its own process.
 
     python -m benchmark.doctor.probes compile|onnx|ray
 
-prints what was found, a line of JSON; an error ends it with a traceback.
+prints the result as a line of JSON; an error ends it with a traceback.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ class _Small(nn.Module):
 
 
 def compile_() -> dict[str, Any]:
-    """seconds: of a first call, compilation included."""
+    """Compile a function. seconds: of the first call, with compilation."""
     x = torch.linspace(-1, 1, 1000)
     start = time.perf_counter()
     y = torch.compile(lambda x: torch.sin(x) * x + 1)(x)
@@ -38,7 +38,7 @@ def compile_() -> dict[str, Any]:
 
 
 def onnx() -> dict[str, Any]:
-    """error: largest difference to torch; None where there is no onnxruntime to run it."""
+    """Export a network. error: largest difference from torch; None without onnxruntime."""
     model, images = _Small().eval().requires_grad_(False), torch.rand(1, 3, 16, 16)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "small.onnx"
@@ -50,12 +50,12 @@ def onnx() -> dict[str, Any]:
         session = onnxruntime.InferenceSession(
             path.read_bytes(), providers=["CPUExecutionProvider"]
         )
-        found = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
-    return {"error": float((model(images) - torch.from_numpy(found)).abs().max())}
+        output = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
+    return {"error": float((model(images) - torch.from_numpy(output)).abs().max())}
 
 
 def ray() -> dict[str, Any]:
-    """seconds: until a worker has answered."""
+    """Start Ray. seconds: until a worker has answered."""
     import ray
 
     start = time.perf_counter()

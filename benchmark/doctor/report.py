@@ -1,4 +1,4 @@
-"""Findings of ``doctor`` as a table for the terminal."""
+"""Checks of ``doctor`` as a table for the terminal."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
-    """A row a finding: what was seen, and under it the advice."""
+    """A row for each check: what it saw, and under it the advice."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -27,7 +27,7 @@ def checks_table(checks: Sequence[Check]) -> Table:
 
 
 def summary(checks: Sequence[Check]) -> str:
-    """One line: how many of each, how long it took, whether ``run`` will work."""
+    """One line: checks by status, seconds in all, and whether ``run`` will work."""
     counts = [f"{sum(c.status == s for c in checks)} {s}" for s in STYLES]
     seconds = sum(check.seconds for check in checks)
     failed = stops_runs(checks)

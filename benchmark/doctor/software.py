@@ -1,4 +1,4 @@
-"""Checks of the installation: packages, and whether what they offer works here."""
+"""Checks of the installation: packages, and whether their features work here."""
 
 import importlib
 import importlib.util
@@ -17,7 +17,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from benchmark.doctor.checks import Found
+from benchmark.doctor.checks import Outcome
 from common.closing import Closing
 from common.errors import UserError, reason
 from common.paths import ROOT
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 DEVELOPMENT = ("test", "lint", "type")
-"""Extras that nobody needs to use the benchmark."""
+"""Extras that only developers need."""
 USES = {
     "tensorboard": "--tensorboard", "serve": "serve", "ray": "sweep --executor ray",
     "slurm": "sweep --executor slurm", "export": "export and speed --onnx",
@@ -37,97 +37,100 @@ MODULES = ("torch", "torchvision", "timm", "kornia", "h5py", "skimage",
 
 
 def project() -> Mapping[str, Any]:
-    """The table [project] of pyproject.toml, where packages and their lower bounds stand."""
+    """The table [project] of pyproject.toml, with packages and their lower bounds."""
     table: Mapping[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    found: Mapping[str, Any] = table["project"]
-    return found
+    result: Mapping[str, Any] = table["project"]
+    return result
 
 
-def python() -> Found:
-    """The version of Python, against the one that the project asks for."""
+def python() -> Outcome:
+    """The version of Python, against the one that the project requires."""
     from packaging.specifiers import SpecifierSet
 
-    asked = str(project()["requires-python"])
+    required = str(project()["requires-python"])
     seen = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    if not SpecifierSet(asked).contains(platform.python_version(), prereleases=True):
-        return Found("warn", seen, f"tested with {asked}: make an environment of such a Python")
-    return Found("ok", seen, f"any Python {asked} will do")
+    if not SpecifierSet(required).contains(platform.python_version(), prereleases=True):
+        return Outcome(
+            "warn", seen, f"tested with {required}: make an environment of such a Python"
+        )
+    return Outcome("ok", seen, f"any Python {required} will do")
 
 
-def packages() -> Found:
-    """The packages that everything needs, and their versions."""
-    there, missing, old = sorted_out(project()["dependencies"])
+def packages() -> Outcome:
+    """The packages that every command needs, and their versions."""
+    present, missing, old = compare_versions(project()["dependencies"])
     remedy = "pip install -e ."
     if missing:
-        return Found("fail", f"not installed: {', '.join(missing)}", remedy)
+        return Outcome("fail", f"not installed: {', '.join(missing)}", remedy)
     if old:
-        return Found("warn", f"too old: {', '.join(old)}", remedy)
-    return Found("ok", ", ".join(there), "every result.json tells the versions that made it")
+        return Outcome("warn", f"too old: {', '.join(old)}", remedy)
+    return Outcome("ok", ", ".join(present), "every result.json names the versions of its run")
 
 
 def extras() -> list[str]:
-    """What can be installed besides, but for what only developers need."""
+    """Optional extras, without those that only developers need."""
     try:
         names: Mapping[str, Any] = project()["optional-dependencies"]
     except (ImportError, OSError, ValueError, KeyError):
-        return []  # ``packages`` tells
+        return []  # ``packages`` reports it
     return [name for name in names if name not in DEVELOPMENT]
 
 
-def extra(name: str) -> Found:
-    """The packages of an extra. That one is not installed is nobody's fault."""
-    there, missing, old = sorted_out(project()["optional-dependencies"][name])
+def extra(name: str) -> Outcome:
+    """The packages of an extra; a missing one is no failure."""
+    present, missing, old = compare_versions(project()["optional-dependencies"][name])
     remedy = f"pip install -e .[{name}]"
     if old:
-        return Found("warn", f"too old: {', '.join(old)}", remedy)
+        return Outcome("warn", f"too old: {', '.join(old)}", remedy)
     if missing:
-        return Found("ok", f"not installed: {', '.join(missing)}", f"if needed: {remedy}")
-    return Found("ok", ", ".join(there), f"for {USES.get(name, name)}")
+        return Outcome("ok", f"not installed: {', '.join(missing)}", f"if needed: {remedy}")
+    return Outcome("ok", ", ".join(present), f"for {USES.get(name, name)}")
 
 
-def sorted_out(requirements: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """What ``requirements`` name: there, with versions; missing; there but below the bound."""
+def compare_versions(requirements: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """The packages of ``requirements``: present, with versions; missing; out of their bounds."""
     from packaging.requirements import Requirement
 
-    there, missing, old = [], [], []
+    present, missing, old = [], [], []
     for text in requirements:
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate():
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate():
             continue
         try:
-            found = version(wanted.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
-            missing.append(wanted.name)
+            missing.append(requirement.name)
             continue
-        if wanted.specifier.contains(found, prereleases=True):
-            there.append(f"{wanted.name} {found}")
+        package = f"{requirement.name} {installed}"
+        if requirement.specifier.contains(installed, prereleases=True):
+            present.append(package)
         else:
-            old.append(f"{wanted.name} {found} (asked: {wanted.specifier})")
-    return there, missing, old
+            old.append(f"{package} (asked: {requirement.specifier})")
+    return present, missing, old
 
 
-def imports() -> Found:
+def imports() -> Outcome:
     """Whether the packages can be imported together."""
     start = time.perf_counter()
     for name in MODULES:
         try:
             importlib.import_module(name)
-        except Exception as error:  # of packages that do not fit, anything
+        except Exception as error:  # packages that do not fit each other raise anything
             why = " ".join(str(error).split())
             remedy = "pip install -e ."
             if not isinstance(error, ModuleNotFoundError):
                 remedy = f"install torch and torchvision from one place, then {remedy}"
-            return Found("fail", f"import {name}: {type(error).__name__}: {why}", remedy)
+            return Outcome("fail", f"import {name}: {type(error).__name__}: {why}", remedy)
     seconds = time.perf_counter() - start
-    return Found(
+    return Outcome(
         "ok",
         f"{len(MODULES)} packages in {seconds:.1f} s",
-        "a start takes as long",
+        "a command takes as long to start",
     )
 
 
 class Probes(Closing):
-    """Functions of ``benchmark.doctor.probes``, each in a process of its own, all at once."""
+    """Runs functions of ``benchmark.doctor.probes`` all at once, each in its own process."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
@@ -139,11 +142,11 @@ class Probes(Closing):
             self.folder = tempfile.mkdtemp(prefix="doctor-")
             for name in self.names:
                 self.start(name)
-        except OSError as error:  # no temporary folder, no process: ``result`` tells
+        except OSError as error:  # no temporary folder or no process: ``result`` raises it
             self.why = reason(error)
 
     def start(self, name: str) -> None:
-        """Start a process that nothing compiled before serves, and that leaves nothing."""
+        """Start a process with an empty compilation cache, which ``close`` removes."""
         fresh = {"TORCHINDUCTOR_CACHE_DIR": self.folder, "PYTHONWARNINGS": "ignore"}
         self.running[name] = subprocess.Popen(
             [sys.executable, "-m", "benchmark.doctor.probes", name],
@@ -152,7 +155,7 @@ class Probes(Closing):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # so that it can be ended with its children
+            start_new_session=True,  # so that one signal ends it with its children
         )
 
     def close(self) -> None:
@@ -163,58 +166,60 @@ class Probes(Closing):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def result(self, name: str) -> dict[str, Any]:
-        """What the function has found. Raises UserError with why it has not."""
+        """The result of the function. Raises UserError with the reason where there is none."""
         if name not in self.running:
             raise UserError(f"no process was started: {self.why}")
-        out, said = self.running[name].communicate()
+        out, err = self.running[name].communicate()
         if self.running[name].returncode == 0:
-            found: dict[str, Any] = json.loads(out.splitlines()[-1])
-            return found
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
+            result: dict[str, Any] = json.loads(out.splitlines()[-1])
+            return result
+        lines = [line.strip() for line in err.splitlines() if line.strip()]
         # the error's own line, not the advice that follows it
-        told = [line for line in lines if "Error: " in line or "not found" in line.lower()]
+        errors = [line for line in lines if "Error: " in line or "not found" in line.lower()]
         ended = f"its process ended with {self.running[name].returncode}"
-        raise UserError((told or lines or [ended])[-1][:300])
+        raise UserError((errors or lines or [ended])[-1][:300])
 
 
-def compiles(probes: Probes) -> Found:
+def compiles(probes: Probes) -> Outcome:
     """torch.compile of a small function, which needs a C++ compiler."""
     try:
-        found = probes.result("compile")
+        result = probes.result("compile")
     except UserError as error:
         lacks = any(word in str(error).lower() for word in ("compiler", "g++"))
         remedy = ", or install a C++ compiler (apt-get install g++)" if lacks else ""
-        return Found("fail", str(error), f"leave --compile out{remedy}")
-    return Found("ok", f"works; a first compilation took {found['seconds']:.1f} s",
+        return Outcome("fail", str(error), f"leave --compile out{remedy}")
+    return Outcome("ok", f"works; a first compilation took {result['seconds']:.1f} s",
                  "speed --compile")  # fmt: skip
 
 
-def exports(probes: Probes) -> Found:
-    """ONNX export of a small network, and the exported network run."""
+def exports(probes: Probes) -> Outcome:
+    """ONNX export of a small network, and a run of the exported network."""
     missing = [n for n in ("onnx", "onnxscript") if importlib.util.find_spec(n) is None]
     if missing:
-        return Found("ok", f"not tried: no {' and no '.join(missing)}",
+        return Outcome("ok", f"not tried: no {' and no '.join(missing)}",
                      f"if needed: {install_of('onnx')}")  # fmt: skip
     try:
-        found = probes.result("onnx")
+        result = probes.result("onnx")
     except UserError as error:
-        return Found("fail", str(error), f"reinstall: {install_of('onnx')}")
-    if found["error"] is None:
-        remedy = f"to run what was exported: {install_of('onnxruntime')}"
-        return Found("ok", "a small network can be exported", remedy)
-    seen = f"a small network exported and run: {found['error']:.0e} off torch"
-    return Found("ok" if found["error"] < 1e-3 else "fail", seen, "runs without this project too")
+        return Outcome("fail", str(error), f"reinstall: {install_of('onnx')}")
+    if result["error"] is None:
+        remedy = f"to run the exported file: {install_of('onnxruntime')}"
+        return Outcome("ok", "a small network can be exported", remedy)
+    seen = f"a small network exported and run: {result['error']:.0e} off torch"
+    return Outcome(
+        "ok" if result["error"] < 1e-3 else "fail", seen, "runs without this project too"
+    )
 
 
-def starts_ray(probes: Probes) -> Found:
-    """Ray, started with one worker."""
+def starts_ray(probes: Probes) -> Outcome:
+    """Start of Ray with one worker."""
     if importlib.util.find_spec("ray") is None:
-        return Found("warn", "not installed", install_of("ray"))
+        return Outcome("warn", "not installed", install_of("ray"))
     try:
-        found = probes.result("ray")
+        result = probes.result("ray")
     except UserError as error:
-        return Found("fail", str(error), f"reinstall: {install_of('ray')}")
-    return Found("ok", f"starts, and a worker answered after {found['seconds']:.1f} s",
+        return Outcome("fail", str(error), f"reinstall: {install_of('ray')}")
+    return Outcome("ok", f"starts, and a worker answered after {result['seconds']:.1f} s",
                  "for many runs on many machines")  # fmt: skip
 
 
@@ -223,14 +228,14 @@ def install_of(package: str) -> str:
     from packaging.requirements import Requirement
 
     for name in extras():
-        wanted = project()["optional-dependencies"][name]
-        if package in [Requirement(text).name for text in wanted]:
+        requirements = project()["optional-dependencies"][name]
+        if package in [Requirement(text).name for text in requirements]:
             return f"pip install -e .[{name}]"
     return f"pip install {package}"
 
 
-def mixed_precision() -> Found:
-    """Training steps of the default backbone, in half precision and in single."""
+def mixed_precision() -> Outcome:
+    """Time of a training step of the default backbone in mixed precision, against float32."""
     import torch
 
     from benchmark.experiment.network import NetworkSpec
@@ -253,16 +258,16 @@ def mixed_precision() -> Found:
     ratio = slow / fast
     seen = f"{kind} on {device}: a training step takes {1 / ratio:.2f} times that of float32"
     if not finite:
-        return Found("fail", f"{kind} on {device}: gradients are not finite", "leave --amp out")
+        return Outcome("fail", f"{kind} on {device}: gradients are not finite", "leave --amp out")
     if ratio < 1:
-        return Found("ok", seen, "works, but is slower here: leave --amp out")
+        return Outcome("ok", seen, "works, but is slower here: leave --amp out")
     if ratio < 1.2:
-        return Found("ok", seen, "works, but hardly pays here: leave --amp out")
-    return Found("ok", seen, "--amp pays")
+        return Outcome("ok", seen, "works, but hardly pays here: leave --amp out")
+    return Outcome("ok", seen, "--amp pays")
 
 
 def best_times(calls: Sequence[Callable[[], object]], budget: float = 1.5) -> list[float]:
-    """The shortest of several times of each call, in turns, after one for warming up."""
+    """Shortest seconds of each call; all take turns for ``budget`` seconds after a warm-up."""
     best = [float("inf")] * len(calls)
     for call in calls:
         call()
@@ -275,31 +280,31 @@ def best_times(calls: Sequence[Callable[[], object]], budget: float = 1.5) -> li
     return best
 
 
-def same_bits() -> Found:
-    """Gradients of what dense prediction is made of, computed twice, with deterministic kernels."""
+def same_bits() -> Outcome:
+    """Whether gradients repeat to the bit with deterministic kernels."""
     import torch
 
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    said, odd = [], False
+    lines, odd = [], False
     strict = torch.are_deterministic_algorithms_enabled()
     for device in devices:
         torch.use_deterministic_algorithms(True)
         try:
             same = torch.equal(gradient(device), gradient(device))
-            said.append(f"{device}: {'alike' if same else 'NOT alike'}")
+            lines.append(f"{device}: {'alike' if same else 'NOT alike'}")
             odd |= not same and device == "cpu"
-        except RuntimeError as error:  # of a kernel that torch has in no deterministic form
-            said.append(f"{device}: {str(error).split(',')[0].split('. ')[0]}")
+        except RuntimeError as error:  # torch has no deterministic form of a kernel
+            lines.append(f"{device}: {str(error).split(',')[0].split('. ')[0]}")
         finally:
             torch.use_deterministic_algorithms(strict)
     if odd:
-        return Found("warn", "; ".join(said), "the same command may not give the same weights")
+        return Outcome("warn", "; ".join(lines), "the same command may not give the same weights")
     remedy = "the same command gives the same bits on the CPU"
-    return Found("ok", "; ".join(said), f"{remedy}, not on CUDA" if len(said) > 1 else remedy)
+    return Outcome("ok", "; ".join(lines), f"{remedy}, not on CUDA" if len(lines) > 1 else remedy)
 
 
 def gradient(device: str) -> "torch.Tensor":
-    """Of convolution, pooling, bilinear upsampling and a loss over pixels; all from one seed."""
+    """Gradient of convolution, pooling, bilinear upsampling and a loss over pixels, from a seed."""
     import torch
     from torch.nn import functional as F
 
@@ -315,8 +320,8 @@ def gradient(device: str) -> "torch.Tensor":
     return weight.grad.cpu()
 
 
-def self_test() -> Found:
-    """A tiny network trained on the built-in rooms, twice from one seed; in memory."""
+def self_test() -> Outcome:
+    """Train a tiny network on the built-in rooms twice from one seed; write no file."""
     losses, weights, speed, score = trained()
     again = trained()
     seen = (
@@ -324,15 +329,15 @@ def self_test() -> Found:
         f"{max(speed, again[2]):.0f} images/s in training"
     )
     if not losses[-1] < losses[0]:
-        return Found("fail", seen, "training does not lower the loss: reinstall the packages")
+        return Outcome("fail", seen, "training does not lower the loss: reinstall the packages")
     if losses != again[0] or any(not w.equal(again[1][name]) for name, w in weights.items()):
         remedy = "results of one seed will differ: see docs/reproducibility.md"
-        return Found("fail", f"{seen}; two runs from one seed differ", remedy)
-    return Found("ok", f"{seen}; two runs from one seed are alike", "run may start")
+        return Outcome("fail", f"{seen}; two runs from one seed differ", remedy)
+    return Outcome("ok", f"{seen}; two runs from one seed are alike", "run may start")
 
 
 def trained() -> tuple[list[float], "dict[str, torch.Tensor]", float, float]:
-    """Losses of the epochs, the weights, images a second, and the score on what was not seen."""
+    """Losses of the epochs, the weights, images per second, and the score on test images."""
     from benchmark.experiment.config import make_config
     from benchmark.experiment.network import build_model
     from benchmark.experiment.plan import make_tasks, resolve
@@ -341,16 +346,16 @@ def trained() -> tuple[list[float], "dict[str, torch.Tensor]", float, float]:
     from common.progress import Silent
     from datasets.pipeline import Resized, open_splits
 
-    asked = {"task": "depth", "limit": 24, "image_size": 64, "batch_size": 8, "epochs": 4,
-             "validate_every": 4, "backbone": "test_resnet", "decoder": "sparsemask"}  # fmt: skip
-    config = resolve(make_config(asked))
+    options = {"task": "depth", "limit": 24, "image_size": 64, "batch_size": 8, "epochs": 4,
+               "validate_every": 4, "backbone": "test_resnet", "decoder": "sparsemask"}  # fmt: skip
+    config = resolve(make_config(options))
     tasks = make_tasks(config)
     splits = open_splits(config.dataset, None, [tasks[0].target], config.image_size, config.limit)
     data = {
         name: Resized(splits[name], config.image_size, tasks[0].target, targets=name == "train")
         for name in ("train", "test")
     }
-    for index in range(len(data["train"])):  # what is drawn once is not timed
+    for index in range(len(data["train"])):  # renders them, which is not to be timed
         data["train"][index]
 
     def scores(network: "torch.nn.Module") -> dict[str, float]:

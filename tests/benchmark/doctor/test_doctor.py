@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from benchmark.doctor import machine, software
-from benchmark.doctor.checks import Check, Found, Question, answer, stops_runs
+from benchmark.doctor.checks import Check, Outcome, Question, answer, stops_runs
 from benchmark.doctor.examine import examine, questions
 from benchmark.doctor.report import checks_table, summary
 from common.errors import UserError
@@ -96,7 +96,7 @@ def no_probes(monkeypatch):
 
 
 def test_findings_come_in_order_and_are_told_as_they_come(monkeypatch, tmp_path, no_probes):
-    asked = [Question(n, lambda: Found("ok", "fine")) for n in ("one", "two")]
+    asked = [Question(n, lambda: Outcome("ok", "fine")) for n in ("one", "two")]
     monkeypatch.setattr("benchmark.doctor.examine.questions", lambda *_: asked)
     steps, counts = [], []
     listener = types.SimpleNamespace(begin=lambda _, count: counts.append(count), step=steps.append)
@@ -419,7 +419,7 @@ def test_what_was_tried_elsewhere(monkeypatch):
     assert software.exports(Told({"error": 1e-6})).status == "ok"
     assert software.exports(Told({"error": 0.5})).status == "fail"
     found = software.exports(Told({"error": None}))
-    assert found.advice.startswith("to run what was exported: pip install")
+    assert found.advice.startswith("to run the exported file: pip install")
     assert software.exports(Told(why="broken")).status == "fail"
     assert software.starts_ray(Told({"seconds": 9.0})).status == "ok"
     assert software.starts_ray(Told(why="no port")).seen == "no port"
