@@ -1,4 +1,4 @@
-"""A run's trained network: written by the runner, opened again by what uses networks."""
+"""Checkpoints: the trained network of a run, to save and to open."""
 
 import json
 import math
@@ -27,19 +27,19 @@ SUFFIX = ".safetensors"
 
 
 def checkpoint_file(folder: Path, which: str) -> Path:
-    """Where a run's ``best`` or ``last`` weights are."""
+    """The file of a run's ``best`` or ``last`` weights."""
     return folder / f"{which}{SUFFIX}"
 
 
 def save_checkpoint(folder: Path, which: str, model: nn.Module, facts: Mapping[str, Any]) -> None:
-    """Write the ``best`` or ``last`` weights of a run, with ``facts`` about them beside."""
+    """Write the ``best`` or ``last`` weights of a run, and ``facts`` about them to a JSON file."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     write_atomic(checkpoint_file(folder, which), to_bytes(tensors))
     write_atomic(folder / f"{which}.json", json.dumps(facts, indent=1) + "\n")
 
 
 def load_checkpoint(folder: Path, which: str, model: nn.Module) -> None:
-    """Load ``best`` or ``last`` weights of a run into its network."""
+    """Load a run's ``best`` or ``last`` weights into ``model``. Raises UserError if damaged."""
     path = checkpoint_file(folder, which)
     try:
         model.load_state_dict(load_file(path))
@@ -48,14 +48,14 @@ def load_checkpoint(folder: Path, which: str, model: nn.Module) -> None:
 
 
 def _check_fits(path: Path, spec: NetworkSpec) -> None:
-    """Raises UserError for weights that are not as many as the network's, before it is built.
+    """Raises UserError if the file does not hold as many numbers as the network has weights.
 
-    What result.json describes may be of any size; what its weights take is on the disk already.
+    This is checked before the network takes memory: result.json may describe one of any size.
     """
     try:
         with torch.device("meta"):
-            wanted = sum(tensor.numel() for tensor in spec.build().state_dict().values())
-    except Exception:  # some models compute with numbers while they are built: they are tried
+            needed = sum(tensor.numel() for tensor in spec.build().state_dict().values())
+    except Exception:  # some models cannot be built without numbers; loading checks them
         return
     try:
         with safe_open(path, framework="pt") as file:
@@ -63,13 +63,13 @@ def _check_fits(path: Path, spec: NetworkSpec) -> None:
         held = sum(map(math.prod, shapes))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not this run's weights ({first_line(error)})") from error
-    if held != wanted:
-        raise UserError(f"{path}: not this run's weights: {held} numbers where it has {wanted}")
+    if held != needed:
+        raise UserError(f"{path}: not this run's weights: {held} numbers where it has {needed}")
 
 
 @dataclass
 class Checkpoint:
-    """A trained network with the run that it comes from.
+    """A trained network and its run.
 
     which: ``best`` or ``last`` weights. model: on the CPU, in eval mode.
     """
@@ -83,15 +83,15 @@ class Checkpoint:
 
     @property
     def folder(self) -> Path:
-        """The run's."""
+        """The folder of the run."""
         return self.path if self.path.is_dir() else self.path.parent
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """The network of a run's folder (the weights that were scored), or of one of its files.
+    """Open a run's network from its folder (the weights that were scored) or a file of weights.
 
-    Nothing but the folder is needed: neither the backbone's first weights nor a wiring's file.
-    Raises UsageError where ``path`` is no such thing, UserError for damaged weights.
+    The folder is enough: neither pretrained weights nor a wiring's file are read. Raises UsageError
+    if ``path`` is neither, UserError for damaged weights.
     """
     if not path.exists():
         raise UsageError(f"--checkpoint {path}: no such folder or file: name a run's folder")
@@ -123,7 +123,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise
     except ImportError as error:
         raise UserError(f"{error}: pip install -e . brings what is needed") from error
-    except Exception as error:  # what was edited by hand may describe no network at all
+    except Exception as error:  # an edited file may describe no network at all
         raise UsageError(
             f"{folder / FILE}: describes no network that can be built ({reason(error)}): take the "
             "run's own file"
@@ -136,7 +136,8 @@ def load_model(run: str | Path) -> Predictor:
     """The trained network of a run: images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W].
 
     run: its folder (the weights that were scored), or the best.safetensors or last.safetensors in
-    it. On the CPU, in eval mode; else as ``create_model`` gives it: of several tasks the logits by
-    name. Raises UsageError where ``run`` is no such thing, UserError for damaged weights.
+    it. The network is on the CPU in eval mode, and otherwise as ``create_model`` returns it: of
+    several tasks it returns the logits by name. Raises UsageError if ``run`` is neither, UserError
+    for damaged weights.
     """
     return plain(open_checkpoint(Path(run).expanduser()).model)

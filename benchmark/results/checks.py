@@ -1,4 +1,4 @@
-"""Checks of a result's open fields, so that reports can rely on them."""
+"""Parsing and checks of results, so that reports can rely on their fields."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -22,24 +22,21 @@ SMALL = min(limits.INTEGER, limits.NUMBER)
 
 
 def parsed(text: bytes) -> Any:
-    """Parse JSON with pydantic-core, three times as fast as ``json``; raises ``json``'s errors.
-
-    Raises ValueError for what is not JSON.
-    """
+    """Parse JSON with pydantic-core (3x faster than ``json``). Raises ValueError if it is none."""
     try:
         return from_json(text)
     except ValueError:
         try:
             limits.parse_json(text)
-            raise  # what only ``json`` reads: halves of surrogate pairs
+            raise  # only ``json`` reads halves of surrogate pairs
         except LimitError:
             raise
-        except ValueError as error:  # of JSON, or of text that is not UTF-8
+        except ValueError as error:  # not JSON, or not UTF-8
             raise ValueError(f"no whole JSON ({' '.join(str(error).split())})") from error
 
 
 def checked(content: Any) -> Result:
-    """The result that ``content`` is. Raises ValueError that says what it is instead."""
+    """``content`` as a Result. Raises ValueError that says what is wrong with it."""
     if not isinstance(content, dict) or "format" not in content or "config" not in content:
         raise ValueError("JSON, but not the result of a run")
     if content["format"] != FORMAT:
@@ -61,7 +58,7 @@ def checked(content: Any) -> Result:
 
 
 def _check(result: Result) -> None:
-    """Raises ValueError for what reports could not show: the open fields may hold anything."""
+    """Raises ValueError for values of the open fields that reports cannot show."""
     config, environment = result.config, result.environment
     for name, text in (
         *(("key", result.key), ("task", config.task), ("dataset", config.dataset)),
@@ -97,15 +94,15 @@ def _check(result: Result) -> None:
 
 
 def _typed(field: str, values: Mapping[str, Any], types: Mapping[str, type]) -> None:
-    """Raises ValueError for a value that is there, not null, and of another type or too large."""
+    """Raises ValueError for a value other than null that is too large or of another type."""
     numbers: list[float] = []
     for name, kind in types.items():
         value = values.get(name)
         if value is None:
             continue
-        wanted = (int, float) if kind is float else kind
-        if isinstance(value, bool) or not isinstance(value, wanted):
-            raise ValueError(f"{field}: {printable(name, NAME)} is {_said(value)}")
+        types_of = (int, float) if kind is float else kind
+        if isinstance(value, bool) or not isinstance(value, types_of):
+            raise ValueError(f"{field}: {printable(name, NAME)} is {_shown(value)}")
         if isinstance(value, int | float):
             numbers.append(value)
     if numbers:
@@ -117,12 +114,12 @@ def _no_null(field: str, values: Mapping[str, Any], name: str) -> None:
         raise ValueError(f"{field}: {name} is null")
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     return printable(f"{type(value).__name__} {value}", SHOWN)
 
 
 def _bounded(field: str, numbers: Collection[float]) -> None:
-    """Raises ValueError for a number that is too large to be summed and squared."""
+    """Raises ValueError for a number too large to sum and to square."""
     if _small(numbers):
         return
     for value in numbers:
@@ -132,15 +129,15 @@ def _bounded(field: str, numbers: Collection[float]) -> None:
 
 
 def _small(numbers: Iterable[float]) -> bool:
-    """Whether all are small for certain, as nearly always; not where one is no number."""
+    """Whether the sum of absolute values is small, as nearly always; False if one is NaN."""
     try:
         return sum(map(abs, numbers)) <= SMALL
-    except OverflowError:  # an integer that is no double
+    except OverflowError:  # an integer beyond the range of a double
         return False
 
 
 def _check_finished(result: Result) -> None:
-    """Raises ValueError for a finished result without what a leaderboard reads."""
+    """Raises ValueError for a finished result that lacks a value which a leaderboard reads."""
 
     def need(field: str, values: Mapping[str, Any], names: Iterable[str]) -> None:
         for name in names:

@@ -1,4 +1,4 @@
-"""Names of the files in a run's or a search's folder, and how they get there."""
+"""Names of the files in a run's or a search's folder; moving and removing them."""
 
 import shutil
 from contextlib import suppress
@@ -8,17 +8,17 @@ from common.files import locked, whole_file
 
 FILE = "result.json"
 FAILED = "failed.json"
-"""A failed repetition of a finished run."""
+"""Result of a failed repetition of a finished run."""
 TRACEBACK = "traceback.txt"
 FOLDER = "training"
-"""Within a run's or a search's folder: what belongs to a training under way."""
+"""Folder within a run's or a search's, for the files of a training under way."""
 FILES = ("state.safetensors", "state-before.safetensors")
 EVENTS = "events.out.tfevents.*"
 PICTURES = "samples"
 
 
 def _outcome(folder: Path) -> list[Path]:
-    """The files that a training leaves when it ends, without its saved states."""
+    """The files that a training leaves when it ends: all but its saved states."""
     return [path for path in folder.rglob("[!.]*") if path.is_file() and path.name not in FILES]
 
 
@@ -30,7 +30,7 @@ def remove_outcome(folder: Path) -> None:
 def hand_over(folder: Path, target: Path) -> None:
     """Copy the files that a training leaves into ``target``, where they replace older ones.
 
-    It stays in ``folder`` until ``clear``: a process that is killed in between loses nothing.
+    They stay in ``folder`` until ``clear``: a process that is killed in between loses nothing.
     """
     files = _outcome(folder)
     shutil.rmtree(target / PICTURES, ignore_errors=True)
@@ -43,16 +43,16 @@ def hand_over(folder: Path, target: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove what a finished training has left, if anything."""
-    for name in FILES:  # first: without them the rest is never used
+    """Remove ``folder`` of a finished training, if it exists."""
+    for name in FILES:  # first, because without them nothing uses the rest
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_finished(record: Path) -> None:
-    """``clear`` beside ``record``, which ends a training, where a killed process could not.
+    """``clear`` the folder beside ``record``, a finished training's, if a killed process left it.
 
-    A state that is newer is of a training that has begun since.
+    A state that is newer than ``record`` belongs to a later training and stays.
     """
     folder = record.parent / FOLDER
     states = [path.stat().st_mtime_ns for path in map(folder.joinpath, FILES) if path.is_file()]
@@ -61,7 +61,7 @@ def clear_finished(record: Path) -> None:
 
 
 def tidy(record: Path) -> None:
-    """``clear_finished`` by a process that only reads what is there, unless another works there."""
+    """``clear_finished`` by a process that only reads, unless another process works there."""
 
     def busy() -> None:
         raise BlockingIOError

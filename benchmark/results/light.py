@@ -1,6 +1,6 @@
-"""Results made small: what tables do not read is dropped, what many results share is kept once.
+"""Light copies of results: only what tables read, with equal parts shared between copies.
 
-A result of ten epochs takes some 30 kB as objects, a light one about 5 kB.
+A result of ten epochs takes some 30 kB as objects, a light copy about 5 kB.
 """
 
 import marshal
@@ -22,14 +22,14 @@ Value = TypeVar("Value")
 
 
 class Lightener:
-    """Makes results light; those made by one of these share their parts."""
+    """Makes light copies of results; the copies of one ``Lightener`` share their equal parts."""
 
     def __init__(self) -> None:
         self.pool: dict[bytes, dict[str, Any]] = {}
         self.history: list[dict[str, float]] = []
 
     def __call__(self, result: Result) -> Result:
-        """A copy of ``result`` without its history, with fewer times. It cannot be saved again."""
+        """A copy of ``result`` without history and most times. Never save it."""
         changes = {**self._scores(result), "config": self.config(result.config)}
         for names in SHARED:
             changes |= self._shared(result, names)
@@ -41,28 +41,28 @@ class Lightener:
         return _light(result, changes)
 
     def config(self, config: Model) -> Model:
-        """A copy of ``config`` which shares parts with the others."""
+        """A copy of ``config`` that shares parts with other copies."""
         return _light(config, self._shared(config, CONFIG))
 
     def _scores(self, scores: TaskScores) -> dict[str, Any]:
         shown = scores.columns
         return {
             **self._shared(scores, SCORES),
-            # those of single classes are many, and in no table
+            # metrics of single classes are many, and no table shows them
             "metrics": {n: x for n, x in scores.metrics.items() if "/" not in n or n in shown},
             "intervals": _of(scores.intervals, shown[:1]),
         }
 
     def _shared(self, model: BaseModel, names: tuple[str, ...]) -> dict[str, Any]:
-        """Values of fields, kept once for all models that have equal ones there."""
+        """Values of the fields ``names``; models with equal values share one dict."""
         values = {name: getattr(model, name) for name in names}
-        key = marshal.dumps(values, 2)  # without references: alike values, alike bytes
+        key = marshal.dumps(values, 2)  # version 2 has no references: equal values give equal bytes
         return self.pool.setdefault(key, values)
 
 
 def _light(model: Model, changes: Mapping[str, Any]) -> Model:
     light = model.model_copy(update=changes)
-    light.model_fields_set.clear()  # some 2 kB
+    light.model_fields_set.clear()  # saves some 2 kB
     return light
 
 

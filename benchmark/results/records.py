@@ -17,7 +17,7 @@ IDENTITY = ("task", "dataset", "backbone", "decoder", "seed")
 class Results(list[Result]):
     """Results of runs, with ``to_records`` for a table.
 
-    A choice of them: ``Results(r for r in rows if r.config.dataset == "camvid")``.
+    To select some: ``Results(r for r in rows if r.config.dataset == "camvid")``.
     """
 
     def to_records(self) -> list[dict[str, Any]]:
@@ -26,9 +26,9 @@ class Results(list[Result]):
         label: the decoder's name for people. metric: the one that ranks; score: its value;
         interval_low, interval_high: its 95 % bootstrap interval over test images. Every metric
         stands under its own name as well. params_PART, params and macs: counts, MACs of one image.
-        latency_ms and fps: of one image; memory_mb: of its forward, above the weights; to be
-        compared within one ``session`` of timing. seconds: of the run. config.NAME: its other
-        options. What a run lacks, because it failed or was not timed, is None or has no key.
+        latency_ms and fps: of one image; memory_mb: of its forward, above the weights; compare
+        them within one ``session`` of timing. seconds: of the run. config.NAME: its other
+        options. A value that a run lacks, because it failed or was not timed, is None or missing.
         """
         return [_record(task, view) for run in self for task, view in run.by_task().items()]
 
@@ -36,13 +36,13 @@ class Results(list[Result]):
 def load_results(path: str | Path) -> Results:
     """The results under ``path``, in order of their folders' names.
 
-    path: a folder of runs (``--results``), or one run's. Warns of each result that is left out: it
-    cannot be read, or is there twice. Raises UsageError where there is no such folder.
+    path: a folder of runs (``--results``), or one run's. Leaves out, with a warning, each result
+    that cannot be read or is a duplicate. Raises UsageError where there is no such folder.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UsageError(f"{path}: no such folder: name one that holds runs, or a run's")
-    if (folder / FILE).is_file():  # read as the only one of the folder around it
+    if (folder / FILE).is_file():  # collect it as the only folder of its parent
         folder = folder.resolve()
         results, problems = collect(folder.parent, [folder.name])
     else:
@@ -53,7 +53,7 @@ def load_results(path: str | Path) -> Results:
 
 
 def _record(task: str, result: Result) -> dict[str, Any]:
-    """One task of a run; the values are text, numbers, flags, None or tuples of these."""
+    """The record of one task; values are text, numbers, flags, None or tuples of these."""
     config, environment, speed = result.config, result.environment, result.speed or {}
     metric = next(iter(result.columns), None)
     low, high = result.intervals.get(metric or "", (None, None))

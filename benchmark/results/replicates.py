@@ -11,7 +11,7 @@ import numpy as np
 from common import limits
 from common.files import write_atomic
 
-if TYPE_CHECKING:  # which imports torch, and a report has no need of it
+if TYPE_CHECKING:  # it imports torch, which a report does not need
     from tasks.metrics.base import Floats
 
 REPLICATES = "bootstrap.npz"
@@ -30,9 +30,9 @@ def save_replicates(folder: Path, replicates: Mapping[str, "Mapping[str, Floats]
 
 
 def load_replicates(folder: Path, task: str) -> "dict[str, Floats]":
-    """The replicates of one task's metrics, by name; empty where the folder holds none readable.
+    """The replicates of one task's metrics, float64 [N] by name; empty if none can be read.
 
-    Two runs scored on the same images drew the same splits: their replicates are paired.
+    Runs scored on the same images draw the same splits, so their replicates are paired.
     """
     try:
         path = folder / REPLICATES
@@ -46,12 +46,12 @@ def load_replicates(folder: Path, task: str) -> "dict[str, Floats]":
                 if name.startswith(f"{task}/")
             }
             return {name: values for name, values in loaded.items() if values is not None}
-    except Exception:  # zip and npy readers raise almost anything for damaged bytes
+    except Exception:  # the zip and npy readers raise almost anything for damaged bytes
         return {}
 
 
 def _vector(archive: zipfile.ZipFile, name: str) -> "Floats | None":
-    """A row of numbers, float64 [N]; None for anything else: a header may ask for any size."""
+    """An array float64 [N]; None for anything else, whose header may claim any size."""
     content = archive.read(name)
     header = io.BytesIO(content)
     np.lib.format.read_magic(header)

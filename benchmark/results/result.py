@@ -1,4 +1,4 @@
-"""What result.json holds: the models of a run's result."""
+"""The result of a run: the fields of its JSON file."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ SplitFacts = TypedDict(
     {"images": int, "from": str, "fingerprint": str, "skipped": list[str]},
     total=False,
 )
-"""The images of a split. from: its published name. skipped: errors of those that were left out."""
+"""The images of a split. from: its published name. skipped: the errors of bad samples."""
 
 
 class Constant(TypedDict, total=False):
@@ -27,12 +27,12 @@ class Constant(TypedDict, total=False):
 
 
 class Speed(TypedDict, total=False):
-    """A timing and all that was timed.
+    """A timing with its conditions.
 
-    From median_ms to iqr_ms: of one forward. fps: images per second, batch / median. session:
-    shared by what was timed in turns. weights_of: key of the run whose weights were timed for all
-    runs of this network. peak_memory_mb: of one forward above the weights; peak_memory_how: what
-    was read, or why there is none.
+    From median_ms to iqr_ms: of one forward. fps: images per second, batch / median. session: an id
+    that all networks timed in turns share. weights_of: key of the run whose weights were timed for
+    all runs of this network. peak_memory_mb: of one forward above the weights; peak_memory_how:
+    which counter was read, or why there is none.
     """
 
     median_ms: float
@@ -61,11 +61,11 @@ class Speed(TypedDict, total=False):
 
 
 class TaskScores(BaseModel):
-    """What a run scored in one task.
+    """Scores of a run in one task.
 
     metrics and intervals: the test split's (95 % bootstrap over images). columns: the metrics that
-    a table shows, the ranking one first; higher_is_better: for each of them. constant: the best
-    constant prediction's scores, the floor.
+    a table shows, the ranking one first; higher_is_better: for each of them. constant: scores of
+    the best constant prediction, the floor.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -83,10 +83,10 @@ class TaskScores(BaseModel):
 class Result(TaskScores):
     """All that is needed to rank a run and to repeat it.
 
-    Its own scores are those of the one task; with several, they are in ``tasks``, by name. speed is
-    None until the run has been timed. resumed: steps at which an interrupted training was taken up
-    again. at_once: images that went through the network together, where memory was short of a
-    batch. folder: where it was read from, not written.
+    Its own scores are those of a single task; with several tasks, ``tasks`` holds them by name.
+    speed: None until the run is timed. resumed: steps at which an interrupted training went on.
+    at_once: images that go through the network together, where memory does not hold a batch.
+    folder: the folder it was read from; it is not written.
     """
 
     format: Literal[1] = 1
@@ -112,11 +112,11 @@ class Result(TaskScores):
 
     @property
     def machine(self) -> tuple[str, int]:
-        """Device and threads; "" and 0 where a failed run did not note them."""
+        """Device and threads; "" and 0 where a failed run has none."""
         return self.environment.get("device") or "", self.environment.get("threads") or 0
 
     def by_task(self) -> "dict[str, Result]":
-        """The result as each of its tasks sees it: with that task's scores as its own."""
+        """The result by task, each with that task's scores as its own."""
         if not self.tasks:
             return {self.config.task: self}
         return {

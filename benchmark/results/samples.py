@@ -1,4 +1,4 @@
-"""Small pictures of what a run predicts on a few scored images, for the report's strips."""
+"""Small pictures of a run's predictions on a few scored images, for the report's strips."""
 
 import io
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from tasks.base import Task
 COUNT = 3
 WIDTH = 192
 PARTS = ("image", "truth", "prediction")
-MOST = 60  # strips of a run that are read: four tasks have 12
+MOST = 60  # strips of a run to read; four tasks have 12
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One scored image of a run, as WebP files. name: the image's in its data set."""
+    """Image, truth and prediction of one scored image as WebP. name: of its sample."""
 
     task: str
     name: str
@@ -42,7 +42,7 @@ def save_strips(
 ) -> None:
     """Write ``samples/TASK_NUMBER_NAME_PART.webp`` of images spread evenly over ``data``.
 
-    The same images for every run on the same split.
+    All runs on one split draw the same images.
     """
     device = torch.device(config.device)
     palette = DATASETS.get(config.dataset).info.palette
@@ -73,9 +73,9 @@ def save_strips(
 
 
 def read_strips(folder: Path) -> list[Strip]:
-    """The strips that a run's folder holds, in order.
+    """The strips in a run's folder, in order.
 
-    Those with a part that is missing, or no small WebP picture, are left out.
+    A strip with a part that is missing or no small WebP picture is left out.
     """
     strips = []
     for path in sorted((folder / PICTURES).glob(f"*_{PARTS[0]}.webp"))[:MOST]:
@@ -92,9 +92,9 @@ def read_strips(folder: Path) -> list[Strip]:
 
 
 def _picture(path: Path) -> bytes:
-    """A file's content; nothing for what is no WebP picture, or one of more than ``WIDTH`` pixels.
+    """The content of a WebP file; empty if it is none, or larger than ``WIDTH`` pixels a side.
 
-    A reader's browser would unpack it, however large it says that it is.
+    A reader's browser would unpack a picture of any size.
     """
     data = read_bytes(path, PICTURE)
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
@@ -104,7 +104,7 @@ def _picture(path: Path) -> bytes:
     elif data[12:16] == b"VP8L":
         bits = int.from_bytes(data[21:25], "little")
         sides = [(bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1]
-    else:  # what we write has no second header, which could say another size than the first
+    else:  # an extended header, which we never write, could hide another size
         return b""
     return data if max(sides) <= WIDTH else b""
 

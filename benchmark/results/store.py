@@ -1,4 +1,4 @@
-"""Results on disk: one JSON file a run, written atomically, read and collected."""
+"""Results on disk, one JSON file for each run: save, read, collect."""
 
 import gc
 import os
@@ -17,12 +17,12 @@ from common.limits import LimitError
 
 
 def save(folder: Path, result: Result) -> None:
-    """Write ``result`` into its folder."""
+    """Write ``result`` into ``folder`` atomically."""
     write_atomic(folder / FILE, result.model_dump_json(indent=1) + "\n")
 
 
 def load(folder: Path) -> Result | None:
-    """The result in ``folder``; None where there is none, or (with a warning) an unreadable one."""
+    """The result in ``folder``; None if there is none, or, with a warning, an unreadable one."""
     try:
         return read(folder)
     except NoResultError:
@@ -45,7 +45,7 @@ class NoResultError(ValueError):
 def read(folder: Path) -> Result:
     """The result in ``folder``.
 
-    Raises NoResultError where there is none, ValueError that says what its file is instead.
+    Raises NoResultError where there is none, ValueError that says what is wrong with its file.
     """
     try:
         content = parsed(limits.read_bytes(folder / FILE, limits.RESULT))
@@ -65,11 +65,11 @@ def collect(
     names: Sequence[str] | None = None,
     keep: Callable[[Result], Result] = lambda result: result,
 ) -> tuple[list[Result], list[str]]:
-    """The results under ``results`` in order of folder names, and why others were left out.
+    """The results under ``results`` in order of folder names, and why others are left out.
 
-    names: of the folders to look into, without it all. keep: makes of each what is kept, see
-    ``light.py``. Of several folders that hold a run of the same key, the one that is named by the
-    key is kept, or the first. Raises DataError for a folder that cannot be listed.
+    names: folders to read; default: all. keep: turns each result into the object to keep, see
+    ``light.py``. Of several folders with results of one key, the one whose name ends with the key
+    wins, or else the first. Raises DataError for a folder that cannot be listed.
     """
     with many_objects():
         return _collect(_folders(results, names), keep)
@@ -77,7 +77,7 @@ def collect(
 
 @contextmanager
 def many_objects() -> Iterator[None]:
-    """In here nothing looks for cycles, which takes the longer the more objects there are."""
+    """Disable the search for reference cycles, which takes longer the more objects there are."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -88,7 +88,7 @@ def many_objects() -> Iterator[None]:
 
 
 def _folders(results: Path, names: Sequence[str] | None = None) -> Iterator[Path]:
-    """Folders under ``results`` in order of their names; not all need hold a result."""
+    """Folders under ``results`` in order of their names, with or without a result."""
     if names is None:
         try:
             names = sorted(e.name for e in os.scandir(results)) if results.is_dir() else []
@@ -117,18 +117,18 @@ def _collect(
         assert other.folder is not None
         same = read(other.folder).model_dump() == result.model_dump()
         how = "the same as" if same else "another result of the run in"
-        left, kept = result.folder, other.folder
+        loser, winner = result.folder, other.folder
         if _is_named(result) and not _is_named(other):
-            left, kept = kept, left
+            loser, winner = winner, loser
             by_key[result.key] = keep(result)
-        problems.append(f"{left}: left out: {how} {kept}")
+        problems.append(f"{loser}: left out: {how} {winner}")
     return sorted(by_key.values(), key=lambda r: r.folder.name if r.folder else ""), problems
 
 
 def each(results: Path) -> Iterator[Result]:
-    """The readable results under ``results``, one at a time, so that none need be kept."""
+    """The readable results under ``results``, one at a time to save memory."""
     for folder in _folders(results):
-        with suppress(ValueError):  # reported where results are shown
+        with suppress(ValueError):  # reports name them
             yield read(folder)
 
 
@@ -137,7 +137,7 @@ def _is_named(result: Result) -> bool:
 
 
 def read_all(results: Path) -> Iterator[Result]:
-    """``collect``, with a warning for each that is left out."""
+    """The results of ``collect``, with a warning for each that is left out."""
     collected, problems = collect(results)
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
