@@ -47,7 +47,7 @@ def search(
     from benchmark.experiment.plan import resolve
     from benchmark.training.scalars import check_tensorboard
     from benchmark.wiring import search as searching
-    from benchmark.wiring.record import FOUND, SEARCH
+    from benchmark.wiring.record import SEARCH, WIRING
 
     if tensorboard:
         check_tensorboard()
@@ -61,7 +61,7 @@ def search(
         if not lead():
             return
     _print_wiring(record["found"])
-    click.echo(f"wrote {output / FOUND} and {output / SEARCH}", err=True)
+    click.echo(f"wrote {output / WIRING} and {output / SEARCH}", err=True)
 
 
 @click.command()
@@ -79,13 +79,13 @@ def prune(
     import json
 
     from benchmark.wiring.prune import prune
-    from benchmark.wiring.record import FOUND, read_search
+    from benchmark.wiring.record import WIRING, read_search
 
     changes = {"threshold": threshold, "merge": merge, "absorb": absorb}
     update = {name: value for name, value in changes.items() if value is not None}
     wiring, facts = prune(read_search(folder).model_copy(update=update))
     _print_wiring(facts)
-    write_output(output or folder / FOUND, json.dumps(wiring.to_json(), indent=1) + "\n")
+    write_output(output or folder / WIRING, json.dumps(wiring.to_json(), indent=1) + "\n")
 
 
 def _print_wiring(facts: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""From a search's final weights to a wiring."""
+"""Pruning: from a search's final weights to a wiring."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,7 +8,7 @@ from models.connectivity import Connectivity, from_weights
 
 
 def prune(search: Search) -> tuple[Connectivity, dict[str, Any]]:
-    """The wiring that a search's final weights leave, and how it came about.
+    """The wiring of the final weights above the threshold, and facts about the pruning.
 
     Raises UsageError if the threshold leaves nothing.
     """
@@ -25,21 +25,21 @@ def prune(search: Search) -> tuple[Connectivity, dict[str, Any]]:
         **{name.rstrip("_"): value for name, value in settings.items()},
     }
     name = f"{search.task}-{search.dataset}-seed{settings['seed']}"
-    kept = from_weights(name, search.strides, weights, search.threshold, search.inputs)
-    alive = kept.alive()
-    found = alive.pruned(search.merge, search.absorb)
-    found = replace(found, backbone=search.backbone, origin=origin)
-    chosen = {(s, n) for s, inputs in kept.stages.items() for n in inputs}
+    strong = from_weights(name, search.strides, weights, search.threshold, search.inputs)
+    alive = strong.alive()
+    wiring = alive.pruned(search.merge, search.absorb)
+    wiring = replace(wiring, backbone=search.backbone, origin=origin)
+    chosen = {(s, n) for s, inputs in strong.stages.items() for n in inputs}
     smallest = min(values[connection] for connection in chosen)
     largest = max((w for c, w in values.items() if c not in chosen), default=0.0)
-    return found, {
+    return wiring, {
         "candidates": len(values),
         "kept": len(chosen),
         "alive": alive.connections,
-        "connections": found.connections,
+        "connections": wiring.connections,
         "smallest_kept": smallest,
         "largest_dropped": largest,
-        # None: what was dropped is exactly 0, or weights are shares of their stage
+        # None if all dropped weights are exactly 0, or if weights are shares of their stage
         "gap": smallest / largest if largest > 0 and search.inputs is None else None,
-        "stages": found.to_json()["stages"],
+        "stages": wiring.to_json()["stages"],
     }

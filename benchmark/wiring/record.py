@@ -1,4 +1,4 @@
-"""The record of a search, search.json: read and checked."""
+"""The record of a search, search.json: its fields and checks."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ from models.connectivity import (
     candidates,
 )
 
-SEARCH, FOUND = "search.json", "found.json"
+SEARCH, WIRING = "search.json", "found.json"
 
 
 Step = Annotated[int, Field(ge=0, le=10**12)]
@@ -25,17 +25,17 @@ Weight = Annotated[float, Field(ge=0, le=1)]
 
 
 class SearchConnection(BaseModel):
-    """An input that a search may give to a stage."""
+    """A candidate connection of a search: an input of a stage."""
 
     stage: int
     source: str
 
 
 class Search(BaseModel):
-    """The record of a search, ``search.json``: what pruning and pictures need, and all the rest.
+    """The record of a search, ``search.json``. Fields beside those of pruning and drawing stay too.
 
-    weights: w/2 in 0…1 of every one of ``connections``, a row for each of ``iterations``; final:
-    the last ones. inputs: of each stage, with MaskConnect.
+    weights: w/2 in 0…1 of each of ``connections``, a row for each of ``iterations``. final: the
+    last weights. inputs: number of inputs of each stage, with MaskConnect.
     """
 
     model_config = ConfigDict(allow_inf_nan=False, extra="allow")
@@ -58,7 +58,7 @@ class Search(BaseModel):
 
     @property
     def pairs(self) -> list[Connection]:
-        """The connections as the wiring has them."""
+        """The connections as (stage, source)."""
         return [(c.stage, c.source) for c in self.connections]
 
     @model_validator(mode="after")
@@ -79,30 +79,30 @@ class Search(BaseModel):
 
 
 def read_search(folder: Path) -> Search:
-    """The record in a search folder. Raises UsageError that names the file and what is wrong."""
+    """The record in a search folder. Raises UsageError that names the file and its fault."""
     path = folder / SEARCH
     try:
         return Search.model_validate_json(read_bytes(path, RESULT))
     except FileNotFoundError:
         raise UsageError(f"{path}: not there: name the folder that a search wrote") from None
-    except (OSError, ValueError) as error:  # of the limits, or of pydantic
-        seen = printable(_told(error), 200)
+    except (OSError, ValueError) as error:  # limits, or pydantic
+        seen = printable(_reason(error), 200)
         raise UsageError(f"{path}: not the record of a search ({seen})") from error
 
 
 def load_search(folder: Path) -> tuple[Connectivity, Search]:
-    """The found wiring and the record of a search folder.
+    """The wiring and the record in a search folder.
 
-    Raises UsageError that names the file which is missing, damaged or of another search.
+    Raises UsageError that names a file which is missing, damaged or of another search.
     """
     search = read_search(folder)
-    found = Connectivity.load(folder / FOUND)
-    if found.strides != search.strides:
+    wiring = Connectivity.load(folder / WIRING)
+    if wiring.strides != search.strides:
         raise UsageError(f"{folder}: found.json and search.json have other strides")
-    return found, search
+    return wiring, search
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]

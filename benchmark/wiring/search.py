@@ -19,7 +19,7 @@ from benchmark.training.keeper import EVERY, Keeper
 from benchmark.training.learner import with_readers
 from benchmark.training.scalars import scalar_log
 from benchmark.wiring.prune import prune
-from benchmark.wiring.record import FOUND, SEARCH, Search, read_search
+from benchmark.wiring.record import SEARCH, WIRING, Search, read_search
 from benchmark.wiring.relaxed_training import RelaxedTraining
 from common.errors import UsageError
 from common.files import write_atomic
@@ -40,11 +40,11 @@ def search(
 ) -> dict[str, Any]:
     """Search a wiring for ``config`` and write ``found.json`` and ``search.json`` into ``output``.
 
-    Its losses are in metrics.jsonl besides, and for ``tensorboard``. Its state is saved ``every``
-    seconds; a search that was ended before goes on from there, a finished one is not repeated.
-    Returns the content of search.json. Raises UsageError before anything starts for options that do
-    not fit and for a folder that holds another search, and at the end, with search.json written, if
-    the threshold leaves nothing.
+    Losses go to metrics.jsonl and, with ``tensorboard``, to its files too. The state is saved
+    ``every`` seconds: an interrupted search goes on from there, a finished one is not repeated.
+    Returns the content of search.json. Raises UsageError at the start for options that do not fit
+    and for a folder that holds another search, and at the end, after search.json is written, if the
+    threshold leaves nothing.
     """
     listener = listener or Silent()
     check_device(config.device)
@@ -60,9 +60,10 @@ def search(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with distributed.alone(output, listener) as late:
-        made = distributed.from_lead(_finished(output, settings, overwrite=False) if late else None)
-        if made is not None:
-            return made
+        other = _finished(output, settings, overwrite=False) if late else None
+        finished = distributed.from_lead(other)
+        if finished is not None:
+            return finished
         if distributed.lead():
             clear_finished(output / SEARCH)
         return _search(config, output, listener, tensorboard, every)
@@ -122,12 +123,12 @@ def _search(
         return record
     hand_over(folder, output)
     try:
-        found, record["found"] = prune(Search.model_validate(record))
-    except UsageError:  # what was learned stays, also where the threshold leaves nothing
+        wiring, record["found"] = prune(Search.model_validate(record))
+    except UsageError:  # keep the weights, so that prune can take another threshold
         write_atomic(output / SEARCH, json.dumps(record) + "\n")
         clear(folder)
         raise
-    write_atomic(output / FOUND, json.dumps(found.to_json(), indent=1) + "\n")
+    write_atomic(output / WIRING, json.dumps(wiring.to_json(), indent=1) + "\n")
     write_atomic(output / SEARCH, json.dumps(record) + "\n")
     clear(folder)
     return record
@@ -151,22 +152,22 @@ def build_relaxed(config: ResolvedSearch, tasks: list[Task]) -> DensePredictor:
 
 
 def _finished(output: Path, settings: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
-    """The record of a search of these settings that ``output`` holds.
+    """The record in ``output`` of a finished search with these settings, if there is one.
 
-    Raises UsageError where it holds another one, or one whose threshold left nothing.
+    Raises UsageError for another search, and for one whose threshold leaves nothing.
     """
     path = output / SEARCH
     if overwrite or not path.exists():
         return None
     try:
-        was = read_search(output)
-        about = f"a search of {was.task} on {was.dataset} with {was.backbone}"
-        if was.config == settings:
+        old = read_search(output)
+        about = f"a search of {old.task} on {old.dataset} with {old.backbone}"
+        if old.config == settings:
             record: dict[str, Any] = json.loads(path.read_bytes())
-            prune(was)
-            if (output / FOUND).exists():
+            prune(old)
+            if (output / WIRING).exists():
                 return record
-            about = "that search, without what it found: see prune,"
+            about = "that search, without its wiring: see prune,"
     except UsageError:
         about = "a file that is no search of this version"
     raise UsageError(f"{path}: {about} is there: name another --output, or repeat by --overwrite")
