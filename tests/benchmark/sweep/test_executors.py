@@ -279,7 +279,7 @@ class Killing:
 
 def finishes_though_one_is_killed(executor, camvid, folder):
     """A sweep of four runs; the second is killed in its middle. Every run completes once."""
-    runs = runs_of(camvid, "fcn", "unet-connectivity", seeds=(0, 1), epochs=30)
+    runs = runs_of(camvid, "fcn", "unet-connectivity", seeds=(0, 1), epochs=10)
     killing = Killing(executor, run_key(runs[1]))
     done, watch = sweep(killing, runs, folder)
     assert killing.killed is not None
@@ -370,7 +370,7 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(tmp_path, executor
         pytest.importorskip("ray")
     path = tmp_path / "sweep.yaml"
     path.write_text(
-        "defaults: {image-size: 32x32, epochs: 40, limit: 200, batch-size: 2, threads: 1,"
+        "defaults: {image-size: 32x32, epochs: 40, limit: 60, batch-size: 2, threads: 1,"
         " backbone: test_resnet}\nruns: [{task: depth, decoders: [fcn, unet-connectivity]}]\n"
     )
     command = [sys.executable, "cli.py", "sweep", path, "--results", tmp_path / "runs",
