@@ -1,7 +1,7 @@
 """Commands on wirings: `search`, `prune`, `transfer`, `draw`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from benchmark.commands.options import (
 )
 from benchmark.experiment.config import PAPER_SEARCH, SearchConfig
 from common.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchmark.wiring.record import Pruning
 
 
 @click.command()
@@ -60,7 +63,8 @@ def search(
         record = searching.search(config, output, overwrite, listener, tensorboard, every)
         if not lead():
             return
-    _print_wiring(record["found"])
+    if record.found is not None:
+        _print_wiring(record.found)
     click.echo(f"wrote {output / WIRING} and {output / SEARCH}", err=True)
 
 
@@ -88,7 +92,7 @@ def prune(
     write_output(output or folder / WIRING, json.dumps(wiring.to_json(), indent=1) + "\n")
 
 
-def _print_wiring(facts: dict[str, Any]) -> None:
+def _print_wiring(facts: "Pruning") -> None:
     for stage, inputs in facts["stages"].items():
         click.echo(f"D{stage} ← {', '.join(inputs)}")
     gap = "" if facts["gap"] is None else f", {facts['gap']:.3g} times as much"

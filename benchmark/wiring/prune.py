@@ -1,13 +1,12 @@
 """Pruning: from a search's final weights to a wiring."""
 
 from dataclasses import replace
-from typing import Any
 
-from benchmark.wiring.record import Search
+from benchmark.wiring.record import Pruning, Search
 from models.connectivity import Connectivity, from_weights
 
 
-def prune(search: Search) -> tuple[Connectivity, dict[str, Any]]:
+def prune(search: Search) -> tuple[Connectivity, Pruning]:
     """The wiring of the final weights above the threshold, and facts about the pruning.
 
     Raises UsageError if the threshold leaves nothing.
@@ -39,7 +38,6 @@ def prune(search: Search) -> tuple[Connectivity, dict[str, Any]]:
         "connections": wiring.connections,
         "smallest_kept": smallest,
         "largest_dropped": largest,
-        # None if all dropped weights are exactly 0, or if weights are shares of their stage
         "gap": smallest / largest if largest > 0 and search.inputs is None else None,
         "stages": wiring.to_json()["stages"],
     }

@@ -1,10 +1,14 @@
 """The record of a search, search.json: its fields and checks."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import TypedDict
 
+from benchmark.experiment.environment import OPEN, Environment
+from benchmark.results.result import SplitFacts
 from benchmark.wiring.names import arrow
 from common.errors import UsageError
 from common.limits import RESULT, printable, read_bytes
@@ -31,11 +35,30 @@ class SearchConnection(BaseModel):
     source: str
 
 
+class Pruning(TypedDict):
+    """Facts about a pruning; numbers of connections, and weights.
+
+    alive: connections that reach the output. gap: smallest_kept / largest_dropped; None if all
+    dropped weights are exactly 0, or if weights are shares of their stage.
+    """
+
+    candidates: int
+    kept: int
+    alive: int
+    connections: int
+    smallest_kept: float
+    largest_dropped: float
+    gap: float | None
+    stages: dict[str, list[str]]
+
+
 class Search(BaseModel):
-    """The record of a search, ``search.json``. Fields beside those of pruning and drawing stay too.
+    """The record of a search, ``search.json``. A file may have more fields.
 
     weights: w/2 in 0…1 of each of ``connections``, a row for each of ``iterations``. final: the
-    last weights. inputs: number of inputs of each stage, with MaskConnect.
+    last weights. inputs: number of inputs of each stage, with MaskConnect. losses: of every
+    iteration. resumed: iterations at which an interrupted search went on. peak_memory_bytes: on
+    CUDA. found: None if the threshold leaves nothing.
     """
 
     model_config = ConfigDict(allow_inf_nan=False, extra="allow")
@@ -44,22 +67,34 @@ class Search(BaseModel):
     method: str
     task: str
     dataset: str
-    config: dict[str, Any]
-    inputs: int | None = None
-    merge: bool = True
-    absorb: bool = True
     backbone: str
     strides: tuple[int, ...] = Field(max_length=MOST_FEATURES)
     threshold: float = Field(ge=0, lt=1)
+    merge: bool = True
+    absorb: bool = True
+    inputs: int | None = None
     connections: list[SearchConnection] = Field(min_length=1)
+    config: dict[str, Any]
+    command: str = ""
+    environment: Annotated[Environment, OPEN] = Field(default_factory=Environment)
+    data: Annotated[SplitFacts, OPEN] = Field(default_factory=SplitFacts)
     iterations: list[Step] = Field(min_length=1)
     weights: list[list[Weight]]
     final: list[Weight]
+    losses: dict[str, list[float]] = Field(default_factory=dict)
+    seconds: float = 0.0
+    resumed: list[int] = Field(default_factory=list)
+    peak_memory_bytes: int | None = None
+    found: Annotated[Pruning, OPEN] | None = None
 
     @property
     def pairs(self) -> list[Connection]:
         """The connections as (stage, source)."""
         return [(c.stage, c.source) for c in self.connections]
+
+    def text(self) -> str:
+        """The content of ``search.json``."""
+        return json.dumps(self.model_dump(mode="json", exclude_unset=True)) + "\n"
 
     @model_validator(mode="after")
     def _check(self) -> "Search":

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from benchmark.experiment.config import ResolvedSearch
 from benchmark.experiment.numerics import State
@@ -25,11 +25,19 @@ ROWS = 500
 """Most rows of weights in a search's record."""
 
 
-class RelaxedTraining(Training[dict[str, Any]]):
+class Learned(TypedDict):
+    """What a search learned, see ``Search``."""
+
+    iterations: list[int]
+    weights: list[list[float]]
+    final: list[float]
+    losses: dict[str, list[float]]
+
+
+class RelaxedTraining(Training[Learned]):
     """Trains ``model`` and its connections' weights in place; one epoch holds all iterations.
 
-    ``fit`` returns ``iterations``, ``weights`` (w/2 of every connection at each of them), ``final``
-    and ``losses`` (of every iteration). Every few steps it logs mean losses and the number of
+    Every few steps it logs mean losses and the number of
     connections above the threshold.
     """
 
@@ -103,7 +111,7 @@ class RelaxedTraining(Training[dict[str, Any]]):
         """Number of connections above the threshold."""
         return int((self.decoder.weights > self.config.threshold).sum())
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> Learned:
         self.rows[self.step] = _rounded(self.decoder.weights)
         return {
             "iterations": list(self.rows),

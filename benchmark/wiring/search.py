@@ -14,13 +14,14 @@ from benchmark.experiment.network import check_device, check_sync, open_network
 from benchmark.experiment.numerics import seed_everything
 from benchmark.experiment.plan import command_of, make_tasks
 from benchmark.results.layout import FOLDER, clear, clear_finished, hand_over, tidy
+from benchmark.results.result import SplitFacts
 from benchmark.training.batches import check_batch
 from benchmark.training.keeper import EVERY, Keeper
 from benchmark.training.learner import with_readers
 from benchmark.training.scalars import scalar_log
 from benchmark.wiring.prune import prune
-from benchmark.wiring.record import SEARCH, WIRING, Search, read_search
-from benchmark.wiring.relaxed_training import RelaxedTraining
+from benchmark.wiring.record import SEARCH, WIRING, Search, SearchConnection, read_search
+from benchmark.wiring.relaxed_training import Learned, RelaxedTraining
 from common.errors import UsageError
 from common.files import write_atomic
 from common.progress import Listener, Silent
@@ -37,12 +38,12 @@ def search(
     listener: Listener | None = None,
     tensorboard: bool = False,
     every: float = EVERY,
-) -> dict[str, Any]:
+) -> Search:
     """Search a wiring for ``config`` and write ``found.json`` and ``search.json`` into ``output``.
 
     Losses go to metrics.jsonl and, with ``tensorboard``, to its files too. The state is saved
     ``every`` seconds: an interrupted search goes on from there, a finished one is not repeated.
-    Returns the content of search.json. Raises UsageError at the start for options that do not fit
+    Returns the record in search.json. Raises UsageError at the start for options that do not fit
     and for a folder that holds another search, and at the end, after search.json is written, if the
     threshold leaves nothing.
     """
@@ -71,7 +72,7 @@ def search(
 
 def _search(
     config: ResolvedSearch, output: Path, listener: Listener, tensorboard: bool, every: float
-) -> dict[str, Any]:
+) -> Search:
     tasks = make_tasks(config)
     decoder = build_relaxed(config, tasks).decoder
     assert isinstance(decoder, RelaxedDecoder)
@@ -80,29 +81,15 @@ def _search(
     skips = config.on_bad_sample == "skip"
     data = Resized(splits["train"], config.image_size, names, targets=True, skips=skips)
     check_batch(config, decoder.info, len(data))
-    record: dict[str, Any] = {
-        "format": 1,
-        "method": config.method,
-        "task": config.task,
-        "dataset": config.dataset,
-        "backbone": config.backbone,
-        "strides": decoder.strides,
-        "threshold": config.threshold,
-        "merge": config.merge,
-        "absorb": config.absorb,
-        "inputs": config.inputs if config.method == "maskconnect" else None,
-        "connections": [
-            {"stage": stage, "source": source} for stage, source in decoder.connections
-        ],
-        "config": config.model_dump(mode="json"),
-        "command": f"{command_of(config, 'search')} --output {output}",
-        "environment": environment(config.device),
-        "data": {"images": len(data), "fingerprint": splits["train"].data.fingerprint()},
-    }
-    identity = {"config": record["config"], "data": record["data"], "torch": torch.__version__}
+    settings = config.model_dump(mode="json")
+    facts: SplitFacts = {
+        "images": len(data), "fingerprint": splits["train"].data.fingerprint(),
+    }  # fmt: skip
+    at_start = environment(config.device)
+    identity = {"config": settings, "data": facts, "torch": torch.__version__}
     folder = output / FOLDER
 
-    def attempt() -> dict[str, Any]:
+    def attempt() -> tuple[Learned, float, list[int]]:
         keeper = Keeper(folder, identity, every, listener, config.device)
         keeper.watch({"train": data.bad})
         model = build_relaxed(config, tasks)
@@ -110,26 +97,46 @@ def _search(
             keeper.log = log
             training = RelaxedTraining(config, model, tasks, data)
             learned = training.fit(log.write, listener, keeper)
-        return learned | {"seconds": keeper.seconds, "resumed": keeper.resumed}
+        return learned, keeper.seconds, keeper.resumed
 
-    record |= with_readers(attempt, config.workers, listener)
+    learned, seconds, resumed = with_readers(attempt, config.workers, listener)
     for bad in distributed.gathered(data.bad):
         data.bad.update(bad)
     if data.bad:
-        record["data"] = {**record["data"], "skipped": data.errors()}
+        facts = {**facts, "skipped": data.errors()}
+    record = Search(
+        format=1,
+        method=config.method,
+        task=config.task,
+        dataset=config.dataset,
+        backbone=config.backbone,
+        strides=tuple(decoder.strides),
+        threshold=config.threshold,
+        merge=config.merge,
+        absorb=config.absorb,
+        inputs=config.inputs if config.method == "maskconnect" else None,
+        connections=[SearchConnection(stage=s, source=name) for s, name in decoder.connections],
+        config=settings,
+        command=f"{command_of(config, 'search')} --output {output}",
+        environment=at_start,
+        data=facts,
+        **learned,
+        seconds=seconds,
+        resumed=resumed,
+    )
     if config.device.startswith("cuda"):
-        record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(config.device)
+        record.peak_memory_bytes = torch.cuda.max_memory_allocated(config.device)
     if not distributed.lead():
         return record
     hand_over(folder, output)
     try:
-        wiring, record["found"] = prune(Search.model_validate(record))
+        wiring, record.found = prune(record)
     except UsageError:  # keep the weights, so that prune can take another threshold
-        write_atomic(output / SEARCH, json.dumps(record) + "\n")
+        write_atomic(output / SEARCH, record.text())
         clear(folder)
         raise
     write_atomic(output / WIRING, json.dumps(wiring.to_json(), indent=1) + "\n")
-    write_atomic(output / SEARCH, json.dumps(record) + "\n")
+    write_atomic(output / SEARCH, record.text())
     clear(folder)
     return record
 
@@ -151,7 +158,7 @@ def build_relaxed(config: ResolvedSearch, tasks: list[Task]) -> DensePredictor:
     )
 
 
-def _finished(output: Path, settings: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
+def _finished(output: Path, settings: Mapping[str, Any], overwrite: bool) -> Search | None:
     """The record in ``output`` of a finished search with these settings, if there is one.
 
     Raises UsageError for another search, and for one whose threshold leaves nothing.
@@ -163,10 +170,9 @@ def _finished(output: Path, settings: Mapping[str, Any], overwrite: bool) -> dic
         old = read_search(output)
         about = f"a search of {old.task} on {old.dataset} with {old.backbone}"
         if old.config == settings:
-            record: dict[str, Any] = json.loads(path.read_bytes())
             prune(old)
             if (output / WIRING).exists():
-                return record
+                return old
             about = "that search, without its wiring: see prune,"
     except UsageError:
         about = "a file that is no search of this version"

@@ -289,8 +289,8 @@ def test_a_stop_while_a_search_ends_costs_nothing(
         search(config, tmp_path / "cut")
     monkeypatch.undo()
     found = search(config, tmp_path / "cut")
-    assert found["resumed"] == [config.iterations]
-    assert found["final"] == whole["final"]
+    assert found.resumed == [config.iterations]
+    assert found.final == whole.final
 
 
 @pytest.mark.parametrize("left", ["states", "no states", "newer states"])
@@ -363,15 +363,15 @@ def test_a_stopped_search_goes_on_to_the_same_bits(tmp_path: Path, method: str) 
     ears = Ears()
     cut = search(config, tmp_path / "cut", listener=ears)
     assert ears.said == ["resuming the search: at step 5 of 7"]
-    assert cut["resumed"] == [2, 5]
+    assert cut.resumed == [2, 5]
     for name in ("iterations", "weights", "final", "losses", "found"):
-        assert cut[name] == whole[name]
+        assert getattr(cut, name) == getattr(whole, name)
     for name in ("found.json", "metrics.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert {path.name for path in (tmp_path / "cut").iterdir()} == {
         "found.json", "search.json", "metrics.jsonl",
     }  # fmt: skip
-    assert search(config, tmp_path / "cut", listener=ears)["final"] == whole["final"]
+    assert search(config, tmp_path / "cut", listener=ears).final == whole.final
     assert "already finished" in ears.said[-1]
 
 
