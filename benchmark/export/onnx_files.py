@@ -1,6 +1,5 @@
 """ONNX files: axis names, metadata, and running them with onnxruntime on the CPU."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,9 +81,3 @@ def drop_outputs(model: Any, ending: str) -> None:
     others = [output for output in model.graph.output if not output.name.endswith(ending)]
     del model.graph.output[:]
     model.graph.output.extend(others)
-
-
-def read_metadata(path: Path, name: str) -> dict[str, Any]:
-    """The JSON metadata that a file holds under ``name``."""
-    content: dict[str, Any] = json.loads(OnnxNetwork(path).metadata[name])
-    return content
