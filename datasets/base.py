@@ -149,6 +149,19 @@ class DenseDataset(ABC):
         return []
 
     @classmethod
+    def description(cls, root: Path | None) -> dict[str, Any] | None:  # noqa: ARG003
+        """What the files under ``root`` say of the data set, for JSON; None if all is declared.
+
+        Raises as the constructor does.
+        """
+        return None
+
+    @classmethod
+    def facts(cls, description: Mapping[str, Any] | None) -> DatasetInfo:  # noqa: ARG003
+        """The facts of the data set that ``description`` is of."""
+        return cls.info
+
+    @classmethod
     def available_splits(cls, root: Path | None) -> list[str]:  # noqa: ARG003
         """The splits that can be opened under ``root``; the declared ones unless files decide."""
         return list(cls.info.splits)

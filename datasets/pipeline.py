@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import DataError, UsageError, first_line
-from datasets.base import DATASETS, TARGETS, DenseDataset, Sample
+from datasets.base import DATASETS, TARGETS, DatasetInfo, DenseDataset, Sample
 from datasets.files import one_of
 from datasets.hdf5 import Packed, is_packed
 
@@ -48,6 +48,16 @@ def opener(
     return dataset, {"size": size} if dataset.info.built_in and size is not None else {}
 
 
+def description_of(name: str, root: Path | None) -> dict[str, Any] | None:
+    """What the files under ``root`` say of data set ``name``; None if all of it is declared."""
+    return opener(name, root)[0].description(root)
+
+
+def info_at(name: str, root: Path | None) -> DatasetInfo:
+    """The facts of data set ``name``, whose files are under ``root``."""
+    return DATASETS.get(name).facts(description_of(name, root))
+
+
 def open_split(
     name: str,
     root: Path | None,
@@ -69,7 +79,7 @@ def open_split(
     Raises UsageError for an unknown data set, task or split, DataError for missing or empty files.
     """
     dataset, facts = opener(name, root, size)
-    info, available = DATASETS.get(name).info, dataset.available_splits(root)
+    info, available = info_at(name, root), dataset.available_splits(root)
     opened = {} if opened is None else opened
     held_out = "val" not in available or info.scored == "val"
     source = {"test": info.scored, "val": "train" if held_out else "val"}.get(split, split)
@@ -106,7 +116,7 @@ def open_splits(
 
     Raises what it raises, and UsageError for a data set without a train split.
     """
-    info, available = DATASETS.get(name).info, opener(name, root, size)[0].available_splits(root)
+    info, available = info_at(name, root), opener(name, root, size)[0].available_splits(root)
     if "train" not in available:
         infos = [DATASETS.get(other).info for other in DATASETS.names()]
         tasks = [task] if isinstance(task, str) else task

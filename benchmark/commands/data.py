@@ -35,9 +35,9 @@ def preview(
     from benchmark.data.preview import contact_sheet
     from benchmark.experiment.config import make_config
     from benchmark.experiment.plan import resolve
-    from datasets.base import DATASETS
+    from datasets.pipeline import info_at
 
-    info = DATASETS.get(dataset).info
+    info = info_at(dataset, folder)
     task = task or next(iter(info.tasks))
     split = split or ("train" if "train" in info.splits else next(iter(info.splits)))
     values = {"task": task, "dataset": dataset, "data": folder, "image_size": image_size}
@@ -67,7 +67,7 @@ def check(
     from benchmark.data.report import print_check
 
     with progress() as listener:
-        report = check(dataset, folder, _tasks(dataset, tasks), listener)
+        report = check(dataset, folder, _tasks(dataset, folder, tasks), listener)
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     if json_file == "-":
         click.echo(text, nl=False)
@@ -105,8 +105,9 @@ def pack(
     from benchmark.experiment.config import make_config
     from benchmark.experiment.plan import resolve
 
-    tasks = _tasks(dataset, tasks)
-    values = {"task": "+".join(tasks), "dataset": dataset, "image_size": image_size}
+    tasks = _tasks(dataset, folder, tasks)
+    values = {"task": "+".join(tasks), "dataset": dataset, "data": folder}
+    values["image_size"] = image_size
     size = resolve(make_config(values)).image_size
     with progress() as listener:
         count = pack(dataset, folder, tasks, size, compression, output, overwrite, listener)
@@ -114,12 +115,12 @@ def pack(
     click.echo(f"wrote {output}: {count} samples, {megabytes:.1f} MB", err=True)
 
 
-def _tasks(dataset: str, names: tuple[str, ...]) -> tuple[str, ...]:
+def _tasks(dataset: str, folder: Path | None, names: tuple[str, ...]) -> tuple[str, ...]:
     """The tasks ``names``, each once; without names, all of the data set."""
-    from datasets.base import DATASETS
     from datasets.files import check_choice
+    from datasets.pipeline import info_at
 
-    info = DATASETS.get(dataset).info
+    info = info_at(dataset, folder)
     for name in names:
         check_choice(info, "task", name, info.tasks)
     return tuple(dict.fromkeys(names or info.tasks))

@@ -19,14 +19,13 @@ from torch import Tensor
 from common.errors import DataError
 from common.progress import Listener
 from datasets.base import (
-    DATASETS,
     TARGETS,
     DatasetInfo,
     DenseDataset,
     Sample,
     TargetStatistics,
 )
-from datasets.pipeline import opener
+from datasets.pipeline import info_at, opener
 
 
 @dataclass
@@ -137,7 +136,7 @@ def check(name: str, root: Path | None, tasks: Sequence[str], listener: Listener
     and std. Raises UsageError for wrong arguments, DataError if nothing can be read.
     """
     dataset, facts = opener(name, root)
-    result = Check(DATASETS.get(name).info)
+    result = Check(info_at(name, root))
     for split in dataset.available_splits(root):
         done: set[str] = set()
         for task in tasks:

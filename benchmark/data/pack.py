@@ -6,10 +6,10 @@ from pathlib import Path
 from common.errors import DataError, UsageError
 from common.files import check_target, whole_file
 from common.progress import Listener
-from datasets.base import DATASETS, DenseDataset, Sample
+from datasets.base import DenseDataset, Sample
 from datasets.files import one_of
 from datasets.hdf5 import SUFFIXES, PackWriter
-from datasets.pipeline import fitted, open_split, opener
+from datasets.pipeline import fitted, info_at, open_split, opener
 
 
 def pack(
@@ -30,7 +30,7 @@ def pack(
     UserError if ``output`` cannot be written; an earlier file then stays.
     """
     _check_output(output, overwrite)
-    info = DATASETS.get(name).info
+    info = info_at(name, root)
     dataset, facts = opener(name, root, size)
     parts = {
         split: {task: dataset(root, split, task, **facts) for task in tasks}

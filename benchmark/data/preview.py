@@ -8,9 +8,10 @@ from PIL import Image
 
 from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.numerics import seed_everything
+from benchmark.experiment.plan import info_of
 from benchmark.training.batches import make_augment
 from common.errors import UsageError
-from datasets.base import DATASETS, TARGETS
+from datasets.base import TARGETS
 from datasets.pipeline import Resized, open_split
 
 GAP = 4
@@ -30,7 +31,7 @@ def contact_sheet(
         if name not in part[0].targets:
             has = ", ".join(part[0].targets)
             raise UsageError(f"--target {name}: data set {config.dataset} has {has}")
-    palette = DATASETS.get(config.dataset).info.palette
+    palette = info_of(config).palette
     augment = make_augment(config)
     seed_everything(config.seed)
     data = Resized(part, config.image_size, names, targets=True)

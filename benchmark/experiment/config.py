@@ -46,6 +46,9 @@ class NetworkConfig(BaseModel):
     task: str = Field("depth", description="What to predict.")
     dataset: str = Field("scenes", description="Data set; see `list datasets`.")
     data: Path | None = Field(None, description="Folder of the data set, or its packed FILE.h5.")
+    description: dict[str, Any] | None = Field(
+        None, description="Filled in from the data's own description."
+    )
     limit: int | None = Field(None, ge=1, description="Use only the first N images of each split.")
 
     backbone: str | None = Field(None, description="timm model with at least four strides.")
@@ -99,6 +102,21 @@ class NetworkConfig(BaseModel):
     def tasks(self) -> list[str]:
         """The names that ``task`` joins by ``+``."""
         return split_tasks(self.task)
+
+    def settings(self) -> dict[str, Any]:
+        """All fields as JSON, without those of ``LATER`` at their default."""
+        content = self.model_dump(mode="json")
+        fields = type(self).model_fields
+        late = {name for name in LATER if name in fields and content[name] == fields[name].default}
+        return {name: value for name, value in content.items() if name not in late}
+
+    @property
+    def scored_description(self) -> str:
+        """The parts of ``description`` that decide a score, as one text; "" without any."""
+        if self.description is None:
+            return ""
+        parts = {name: x for name, x in self.description.items() if name not in UNSCORED}
+        return json.dumps(parts, sort_keys=True, ensure_ascii=False)
 
     @field_validator("image_size", "crop_size", mode="before")
     @classmethod
@@ -206,6 +224,8 @@ class RunConfig(NetworkConfig):
             del content["wiring"]
         else:
             del content["decoder"]
+        if self.description is not None:
+            content["description"] = self.scored_description
         text = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -331,11 +351,15 @@ PAPER_SEARCH: Mapping[str, Any] = {
 
 PAIRS = {"backbone_args": "backbone_arg", "task_weights": "task_weight"}
 """Fields that one KEY=VALUE option each fills."""
-SINCE = ("sync_bn", "processes")
+LATER = ("description",)
+"""Fields that records of before lack."""
+SINCE = (*LATER, "sync_bn", "processes")
 """Fields that came later: at their default the key is the one from before."""
+UNSCORED = ("name", "licence", "citation")
+"""Parts of a description that change no score."""
 NOT_IDENTITY = {"weights", "workers", "on_bad_sample"}
 """Fields that do not change what a run of good data gives."""
-FILLED_IN = ("weights_sha256", "wiring", "processes")
+FILLED_IN = ("description", "weights_sha256", "wiring", "processes")
 """Fields that follow from files, and are no options."""
 
 

@@ -9,9 +9,9 @@ import torch
 
 from benchmark.experiment.config import Resolved, ResolvedRun, split_tasks
 from benchmark.experiment.numerics import seed_everything
+from benchmark.experiment.plan import info_of
 from common.errors import UsageError
 from datasets.augment import check_crop
-from datasets.base import DATASETS
 from models.backbones import Backbone, create_backbone, input_statistics
 from models.create import check_decoder, create_decoder
 from models.decoders.base import Decoder, SeparateDecoders
@@ -125,7 +125,7 @@ def open_network(
     model = DensePredictor(backbone, make_decoder(backbone), channels, config.mean, config.std)
     crop = config.crop_size or config.image_size
     sizes = [config.image_size, crop]
-    if DATASETS.get(config.dataset).info.turned:
+    if info_of(config).turned:
         sizes.append(config.image_size[::-1])
     for size in sizes:
         model.check_size(*size)

@@ -24,7 +24,8 @@ from benchmark.experiment.distributed import asked
 from common.errors import DataError, UsageError
 from common.files import sha256_of
 from common.limits import WEIGHTS, LimitError, check_size
-from datasets.base import DATASETS
+from datasets.base import DATASETS, DatasetInfo
+from datasets.pipeline import description_of
 from models.backbones import input_statistics
 from models.connectivity import Connectivity
 from models.decoder_name import DecoderName
@@ -35,11 +36,16 @@ AXES = ("backbone", "decoder", "seed")
 DEFAULT_DECODERS = ("sparsemask", "unet-connectivity", "fcn", "deeplabv3-light", "smp-fpn")
 
 
+def info_of(config: NetworkConfig) -> DatasetInfo:
+    """The facts of a configuration's data set."""
+    return DATASETS.get(config.dataset).facts(config.description)
+
+
 def make_task(config: NetworkConfig, name: str | None = None) -> Task:
     """The task of a run, or the one called ``name`` of a search, with the data set's facts."""
     name = name or config.task
     task = TASKS.get(name)
-    info = DATASETS.get(config.dataset).info
+    info = info_of(config)
     if task.target not in info.tasks:
         wanted = name if name == task.target else f"{task.target}, which {name} needs"
         has = ", ".join(info.tasks)
@@ -60,7 +66,7 @@ def targets_of(task: str) -> list[str]:
 
 def run_key(config: RunConfig) -> str:
     """The key that names a resolved run."""
-    info = DATASETS.get(config.dataset).info
+    info = info_of(config)
     return config.key(info.generic, info.revision)
 
 
@@ -108,11 +114,13 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
 
     Raises UsageError for unknown names, DataError for a missing weights file.
     """
+    described = description_of(config.dataset, config.data)
+    config = config.model_copy(update={"description": described})
     make_tasks(config)
     file = DecoderName.parse(config.decoder).file if isinstance(config, RunConfig) else None
     if isinstance(config, RunConfig) and file is None:
         DECODERS.get(config.decoder)
-    defaults = {**FALLBACKS, **DATASETS.get(config.dataset).info.defaults}
+    defaults = {**FALLBACKS, **info_of(config).defaults}
     values: dict[str, Any] = {
         name: value
         for name, value in defaults.items()

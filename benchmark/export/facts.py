@@ -5,8 +5,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from benchmark.experiment.config import ResolvedRun
+from benchmark.experiment.plan import info_of
 from benchmark.results.result import Result
-from datasets.base import DATASETS
 from tasks.base import Task
 
 PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxscript")
@@ -27,7 +27,7 @@ def task_facts(config: ResolvedRun, task: Task, result: Result | None) -> dict[s
     """A task's unit, classes and depth range; score and protocol, if ``result`` has them."""
     facts: dict[str, Any] = {"title": task.title, "channels": task.channels}
     facts |= {"unit": task.unit, "from_logits": task.formula}
-    facts |= DATASETS.get(config.dataset).info.tasks[task.target]
+    facts |= info_of(config).tasks[task.target]
     scored = result.by_task().get(task.name) if result is not None else None
     if scored is not None and scored.columns:
         main = scored.columns[0]

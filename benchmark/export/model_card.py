@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from benchmark.experiment.plan import info_of
 from benchmark.results.result import Result
 from common.words import number
-from datasets.base import DATASETS
 from tasks.base import TASKS
 from tasks.metrics.names import metric_name
 
@@ -25,7 +25,7 @@ def model_card(result: Result, facts: Mapping[str, Any], repo: str, wiring: str 
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True,
         trim_blocks=True, lstrip_blocks=True, autoescape=False,
     )  # fmt: skip
-    info = DATASETS.get(result.config.dataset).info
+    info = info_of(result.config)
     return environment.get_template("model_card.md.j2").render(
         front=yaml.safe_dump(_front_matter(result, repo), sort_keys=False, allow_unicode=True),
         name=repo.rpartition("/")[2],
@@ -59,7 +59,7 @@ def _front_matter(result: Result, repo: str) -> dict[str, Any]:
                 {
                     "task": {"type": TASKS.get(task).pipeline_tag or task},
                     "dataset": {
-                        "name": DATASETS.get(config.dataset).info.title,
+                        "name": info_of(config).title,
                         "type": config.dataset,
                         "split": view.protocol.split("/")[2] if view.protocol else "test",
                     },

@@ -36,7 +36,11 @@ def boards(results: Iterable[Result]) -> list[Board]:
     for task, result in finished:
         device, threads = result.machine
         protocol = result.protocol, result.columns[0]
-        place = (protocol, _images(result, "test"), device, threads, result.config.amp)
+        place = (
+            protocol,
+            *(_images(result, "test"), result.config.scored_description),
+            *(device, threads, result.config.amp),
+        )
         if place not in tables:
             board = tables[place] = Board(
                 task=task,
@@ -79,9 +83,9 @@ def boards(results: Iterable[Result]) -> list[Board]:
 
 
 def title_of(task: str, config: RunConfig) -> str:
-    """``task on data set``, with the folder's name where the data set is the user's own."""
-    name, folder = config.dataset, ""
-    if config.data is not None:
+    """``task on data set``, with its own or its folder's name where it is the user's own."""
+    name, folder = config.dataset, (config.description or {}).get("name", "")
+    if not folder and config.data is not None:
         folder = config.data.stem if config.data.suffix in (".h5", ".hdf5") else config.data.name
     if folder.casefold().replace("_", "-") in ("", name) or not _is_generic(name):
         return f"{task} on {name}"
@@ -165,7 +169,7 @@ def _sized(config: RunConfig) -> tuple[Any, ...]:
 
 
 # fields of a configuration in which the runs of one row may differ
-WITHIN_ROW = {"seed", "weights", "data", "workers"}
+WITHIN_ROW = {"description", "seed", "weights", "data", "workers"}
 
 # fields in which a network of several tasks may differ from those of its single tasks
 JOINT = {"task", "loss", "loss_weighting", "task_weights", "separate_decoders"}

@@ -12,10 +12,11 @@ from torch import nn
 
 from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.numerics import autocast
+from benchmark.experiment.plan import info_of
 from benchmark.results.layout import PICTURES
 from common.files import write_atomic
 from common.limits import PICTURE, LimitError, read_bytes
-from datasets.base import DATASETS, TARGETS
+from datasets.base import TARGETS
 from datasets.pipeline import Resized
 from tasks.base import Task
 
@@ -45,7 +46,7 @@ def save_strips(
     All runs on one split draw the same images.
     """
     device = torch.device(config.device)
-    palette = DATASETS.get(config.dataset).info.palette
+    palette = info_of(config).palette
     model.eval()
     chosen = np.linspace(0, len(data) - 1, min(COUNT, len(data))).astype(int)
     for number, index in enumerate(dict.fromkeys(chosen.tolist())):

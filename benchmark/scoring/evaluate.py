@@ -9,13 +9,13 @@ from torch.utils.data import DataLoader, Subset
 from benchmark.experiment import distributed
 from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.numerics import autocast
+from benchmark.experiment.plan import info_of
 from benchmark.results.result import Constant, TaskScores
 from benchmark.scoring.views import Views, predict
 from common.errors import DataError, UserError, out_of_memory
 from common.memory import fitting
 from common.progress import Listener
 from common.stopping import heed_no_interrupt
-from datasets.base import DATASETS
 from datasets.pipeline import Readable, Resized, collate_readable, start_method
 from tasks.base import Task
 from tasks.metrics.base import Accumulator, Floats, interval
@@ -67,7 +67,7 @@ def protocol_id(
     None: the one that the data set declares. original: images have the files' own resolution.
     missing: number of bad samples that are skipped.
     """
-    split = split or DATASETS.get(config.dataset).info.scored
+    split = split or info_of(config).scored
     size = "original" if original else "x".join(map(str, config.image_size))
     limit = f"/first{config.limit}" if config.limit else ""
     limit += f"/without{missing}" if missing else ""

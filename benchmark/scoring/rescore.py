@@ -11,16 +11,15 @@ from pydantic import BaseModel
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import OPEN, Environment, environment
 from benchmark.experiment.network import check_device
-from benchmark.experiment.plan import as_resolved, make_tasks
+from benchmark.experiment.plan import as_resolved, info_of, make_tasks
 from benchmark.results.checkpoint import open_checkpoint
 from benchmark.results.result import SplitFacts, TaskScores
 from benchmark.scoring.evaluate import evaluate, protocol_id, replicates_of, scores_of
 from benchmark.scoring.views import Size, Views
 from common.errors import UsageError
 from common.progress import Listener, Silent
-from datasets.base import DATASETS
 from datasets.hdf5 import is_packed
-from datasets.pipeline import Resized, open_split
+from datasets.pipeline import Resized, description_of, open_split
 from models.predictor import DensePredictor
 from tasks.base import Task
 
@@ -52,11 +51,13 @@ def rescore(
     """
     listener = listener or Silent()
     checkpoint = open_checkpoint(path)
-    config = as_resolved(RunConfig.model_validate({**checkpoint.config.model_dump(), **changes}))
+    values = {**checkpoint.config.model_dump(), **changes}
+    values["description"] = description_of(values["dataset"], values["data"])
+    config = as_resolved(RunConfig.model_validate(values))
     check_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    info = DATASETS.get(config.dataset).info
+    info = info_of(config)
     original = original and not info.built_in  # rendered at any size
     size = None if original else config.image_size
     if is_packed(config.data) and (original or split == "train"):

@@ -51,7 +51,7 @@ def search(
     check_device(config.device)
     check_sync(config)
     distributed.check_batch(config.batch_size)
-    settings = config.model_dump(mode="json")
+    settings = config.settings()
     finished = distributed.from_lead(_finished(output, settings, overwrite))
     if finished is not None:
         listener.message(f"{output / SEARCH}: already finished (--overwrite repeats it)")
@@ -81,7 +81,7 @@ def _search(
     skips = config.on_bad_sample == "skip"
     data = Resized(splits["train"], config.image_size, names, targets=True, skips=skips)
     check_batch(config, decoder.info, len(data))
-    settings = config.model_dump(mode="json")
+    settings = config.settings()
     facts: SplitFacts = {
         "images": len(data), "fingerprint": splits["train"].data.fingerprint(),
     }  # fmt: skip
