@@ -124,6 +124,8 @@ class DenseDataset(ABC):
     """One split of a data set. Random access, picklable, the same sample for the same index."""
 
     info: ClassVar[DatasetInfo]
+    joint: ClassVar[bool] = False
+    """Whether the constructor takes ``also``: further tasks whose targets its samples hold."""
     dropped = 0
     """Number of samples that ``survey`` has left out."""
 
@@ -177,4 +179,6 @@ class DenseDataset(ABC):
         """Short hexadecimal digest that changes when the split's files change."""
 
 
-DATASETS: Registry[type[DenseDataset]] = Registry("dataset", "datasets.readers", "datasets.scenes")
+DATASETS: Registry[type[DenseDataset]] = Registry(
+    "dataset", "datasets.readers", "datasets.scenes", "datasets.own"
+)

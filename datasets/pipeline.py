@@ -85,6 +85,8 @@ def open_split(
     source = {"test": info.scored, "val": "train" if held_out else "val"}.get(split, split)
     if source not in opened:
         first, *others = [task] if isinstance(task, str) else task
+        if dataset.joint:
+            facts["also"], others = others, []
         opened[source] = dataset(root, source, first, **facts)
         with warnings.catch_warnings():  # the first task has given them
             warnings.simplefilter("ignore")

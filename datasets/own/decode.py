@@ -1,0 +1,339 @@
+"""Contents of a user's files: numbers of any depth, masks, boundaries, images of any bands."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common import limits
+from common.annotators import MOST, pack
+from common.errors import DataError
+from datasets.files import AGAIN, IGNORE, check_depth, check_pixels, read_labels, reason
+from datasets.files import _decoded as decoded
+from datasets.own.description import Bands, Depth, Edges, Saliency, Segmentation
+
+ARRAYS = (".npy",)
+TIFFS = (".tif", ".tiff")
+UNITS = {1.0: "metres", 0.1: "decimetres", 0.01: "centimetres", 0.001: "millimetres",
+         1 / 256: "1/256 m", 1 / 5000: "1/5000 m", 1e-4: "0.1 mm"}  # fmt: skip
+"""Usual units of depth files."""
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """The numbers of an array file, [H, W] or [H, W, C], of its own type.
+
+    Mapped, not loaded: a damaged header then cannot ask for more than the file has. Raises
+    DataError.
+    """
+    try:
+        limits.check_size(path, limits.IMAGE)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with path.open("rb") as file:
+                start = file.read(8)
+                # later versions may claim a header of 4 GB
+                if start[:6] == b"\x93NUMPY" and start[6:] != b"\1\0":
+                    raise ValueError("it is no array file of version 1")
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: file is missing: {AGAIN}") from None
+    except Exception as error:  # a damaged header makes NumPy raise almost anything
+        raise DataError(f"{path}: cannot be read ({reason(error)}): {AGAIN}") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+        raise DataError(f"{path}: holds no array of numbers: {AGAIN}")
+    if array.ndim not in (2, 3) or not array.size:
+        raise DataError(f"{path}: shape {array.shape} where [H, W] or [H, W, bands] is expected")
+    check_pixels(path, array.shape[1], array.shape[0])
+    return np.asarray(array)
+
+
+def read_tiff(path: Path, bands: int = 1) -> NDArray[Any]:
+    """The numbers of a TIFF file's first image, [H, W, C], of its own type.
+
+    bands: the number of channels that is expected. Raises DataError.
+    """
+    import tifffile  # late: 0.1 s
+
+    try:
+        limits.check_size(path, limits.IMAGE)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with tifffile.TiffFile(path) as file:
+                series = file.series[0]
+                axes, shape = series.axes, series.shape
+                # an array [H, W, C] that was written by tifffile.imwrite(path, array) alone
+                if axes == "QYX" and shape[2] == bands != shape[0]:
+                    axes = "YXS"
+                sides = dict(zip(axes, shape, strict=True))
+                others = [axis for axis in axes if axis not in "YX" and sides[axis] > 1]
+                if not {"Y", "X"} <= set(axes) or len(others) > 1:
+                    raise ValueError(f"axes {axes} of shape {shape}")
+                check_pixels(path, sides["X"], sides["Y"])
+                if np.prod(shape, dtype=float) > limits.PIXELS * 8:
+                    raise ValueError(f"shape {shape} is too large")
+                array = series.asarray()
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: file is missing: {AGAIN}") from None
+    except Exception as error:  # a damaged file makes the reader raise almost anything
+        text = reason(error)
+        remedy = "pip install imagecodecs, or save it without" if "imagecodecs" in text else AGAIN
+        raise DataError(f"{path}: cannot be read ({text}): {remedy}") from error
+    order = [axes.index("Y"), axes.index("X")]
+    rest = [axis for axis in range(array.ndim) if axis not in order]
+    array = array.transpose(*order, *rest)
+    return np.ascontiguousarray(array.reshape(*array.shape[:2], -1))
+
+
+def read_numbers(path: Path) -> NDArray[Any]:
+    """One number for each pixel, [H, W], of an array file, a TIFF or a grey image.
+
+    Raises DataError for colours and for what cannot be read.
+    """
+    if path.suffix.lower() in ARRAYS:
+        array = read_array(path)
+    elif path.suffix.lower() in TIFFS:
+        array = read_tiff(path)
+    else:
+        with decoded(path) as picture:
+            if picture.mode == "P":  # what optimisers make of few greys
+                grey = np.array(picture.convert("L"))
+                if (np.array(picture.convert("RGB")) != grey[..., None]).any():
+                    raise DataError(f"{path}: a palette of colours is no map of numbers: {AGAIN}")
+                return grey
+            if picture.mode != "L" and picture.mode[0] not in "IF":
+                problem = f"mode {picture.mode} is no map of numbers"
+                raise DataError(f"{path}: {problem}: write grey PNG, TIFF or .npy")
+            array = np.array(picture)
+    if array.ndim == 3 and array.shape[2] != 1:
+        problem = f"{array.shape[2]} numbers a pixel where one is expected"
+        raise DataError(f"{path}: {problem}: write grey PNG, TIFF or .npy")
+    return array.reshape(array.shape[:2])
+
+
+# --- ground truth --------------------------------------------------------------------------------
+
+
+def read_depth_map(path: Path, target: Depth) -> Tensor:
+    """float32 [H, W] metres; 0 = no reading. Raises DataError if none is in the range."""
+    raw = read_numbers(path).astype(np.float64)
+    valid = np.isfinite(raw) & (raw != 0)
+    for value in target.invalid:
+        valid &= raw != value
+    if target.metres_per_unit is not None:
+        if (lowest := raw[valid].min(initial=0)) < 0:
+            remedy = f"name it in invalid: [{lowest:g}] if it stands for no reading"
+            raise DataError(f"{path}: depth {lowest:g} is negative: {remedy}")
+        per_metre = 1 / target.metres_per_unit
+        depth = np.where(valid, raw / per_metre, 0)
+    else:
+        assert target.focal_times_baseline is not None
+        per_metre = 1.0
+        disparity = target.disparity_scale * raw + target.disparity_offset
+        valid &= disparity > 0
+        depth = np.where(valid, target.focal_times_baseline / np.where(valid, disparity, 1), 0)
+    metres = depth.astype(np.float32)
+    low, high = target.range
+    if not ((metres >= low) & (metres <= high)).any() and target.metres_per_unit is not None:
+        for unit in units(raw[valid], target.range):
+            problem = f"no pixel has a depth within {low:g}…{high:g} m"
+            raise DataError(
+                f"{path}: {problem} if stored in {_unit(target.metres_per_unit)}: with "
+                f"metres_per_unit: {unit:.6g} ({UNITS[unit]}) there are some"
+            )
+    check_depth(path, metres, per_metre, target.range)
+    return torch.from_numpy(metres)
+
+
+def units(raw: NDArray[np.float64], within: tuple[float, float]) -> list[float]:
+    """The usual units, in metres, in which the median of ``raw`` lies ``within`` this range."""
+    if not raw.size:
+        return []
+    middle = float(np.median(raw))
+    return [unit for unit in UNITS if within[0] <= middle * unit <= within[1]]
+
+
+def _unit(metres: float) -> str:
+    return next((name for unit, name in UNITS.items() if unit == metres), f"{metres:g} m")
+
+
+def read_grey(path: Path) -> NDArray[np.uint8]:
+    """uint8 [H, W] of a grey image, which may be saved in colour. Raises DataError on colours."""
+    remedy = "write an 8-bit grey image"
+    with decoded(path) as picture:
+        if picture.mode[0] in "IF":
+            problem = f"mode {picture.mode} has more than 8 bits"
+            raise DataError(f"{path}: {problem}: {remedy}")
+        if "A" in picture.mode and picture.getchannel("A").getextrema() != (255, 255):
+            raise DataError(f"{path}: is transparent in places: {remedy}")
+        grey = np.array(picture.convert("L"))
+        if picture.mode not in ("1", "L", "LA"):
+            colours = np.array(picture.convert("RGB"))
+            if (colours != grey[..., None]).any():
+                raise DataError(f"{path}: mode {picture.mode} with colours: {remedy}")
+    return grey
+
+
+def _above(path: Path, grey: NDArray[np.uint8], threshold: int) -> NDArray[np.bool_]:
+    """The pixels above ``threshold``. Raises DataError where only values that mean it are below."""
+    if 0 < (top := int(grey.max())) <= threshold:
+        remedy = f"write threshold: 0 if {top} is the object, or map it to 255"
+        raise DataError(f"{path}: largest value is {top}, nothing is above {threshold}: {remedy}")
+    return grey > threshold
+
+
+def read_object_mask(path: Path, target: Saliency) -> Tensor:
+    """uint8 [H, W]: 1 = object, 0 = background, 255 = ignored."""
+    grey = read_grey(path)
+    ignored = np.isin(grey, target.ignore)
+    mask = _above(path, np.where(ignored, 0, grey), target.threshold).astype(np.uint8)
+    mask[ignored] = IGNORE
+    return torch.from_numpy(mask)
+
+
+def read_marks(paths: Sequence[Path], target: Edges) -> Tensor:
+    """The boundaries of every annotator's file, packed by ``common.annotators``."""
+    maps = [_above(path, read_grey(path), target.threshold) for path in paths]
+    for path, marks in zip(paths, maps, strict=True):
+        if marks.shape != maps[0].shape:
+            (h, w), (fh, fw) = marks.shape, maps[0].shape
+            raise DataError(f"{path}: {w}×{h} pixels but {paths[0]} has {fw}×{fh}")
+    if len(maps) > MOST:
+        raise DataError(f"{paths[0]}: {len(maps)} annotators, at most {MOST} are read")
+    return pack(torch.from_numpy(np.stack(maps)))
+
+
+def read_classes(path: Path, target: Segmentation) -> Tensor:
+    """uint8 [H, W] class index, 255 = ignored.
+
+    A file in colours is read by its colours where there is a palette, any other by its values.
+    Raises DataError for a value or colour that is no class.
+    """
+    if target.palette and path.suffix.lower() not in ARRAYS:
+        with decoded(path) as picture:
+            if picture.mode not in ("1", "L") and picture.mode[0] not in "IF":
+                colours = np.array(picture.convert("RGB"))
+                return torch.from_numpy(_by_colour(path, colours, target))
+    return _by_value(path, target)
+
+
+def _by_colour(path: Path, colours: NDArray[np.uint8], target: Segmentation) -> NDArray[np.uint8]:
+    """Class indices of colours [H, W, 3]."""
+    codes = (colours.astype(np.int64) << [16, 8, 0]).sum(-1)
+    known = [*target.palette, *target.ignore_colours]
+    indices = [*range(len(target.palette)), *[IGNORE] * len(target.ignore_colours)]
+    keys = np.array([(r << 16) + (g << 8) + b for r, g, b in known])
+    order = np.argsort(keys)
+    place = np.searchsorted(keys[order], codes).clip(max=len(keys) - 1)
+    unknown = keys[order][place] != codes
+    if unknown.any():
+        colour = colours[unknown][0].tolist()
+        raise DataError(
+            f"{path}: the colour {colour} of {unknown.sum()} pixels is none of the palette: add "
+            "it to palette or ignore_colours"
+        )
+    classes: NDArray[np.uint8] = np.array(indices, np.uint8)[order][place]
+    return classes
+
+
+def _by_value(path: Path, target: Segmentation) -> Tensor:
+    suffix = path.suffix.lower()
+    deep = suffix in (*ARRAYS, *TIFFS)
+    if not deep:
+        with decoded(path) as picture:
+            deep = picture.mode[0] in "IF"
+    if not deep:
+        return read_labels(path, target.values, target.ignore)
+    values = read_numbers(path)
+    if values.dtype.kind == "f":
+        raise DataError(f"{path}: {values.dtype} numbers are no class indices: write integers")
+    table = np.full(65536, -1, np.int16)
+    table[list(target.values)] = np.arange(len(target.values))
+    table[[*target.ignore, IGNORE] if IGNORE not in target.values else list(target.ignore)] = IGNORE
+    outside = (values < 0) | (values > 65535)
+    mapped = table[np.where(outside, 0, values).astype(np.int64)]
+    wrong = outside | (mapped < 0)
+    if wrong.any():
+        label = int(values[wrong][0])
+        raise DataError(
+            f"{path}: label {label} of {(values == label).sum()} pixels is no class: add it to "
+            "classes or ignore"
+        )
+    return torch.from_numpy(mapped.astype(np.uint8))
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+def _channels(path: Path, bands: int) -> NDArray[Any]:
+    """All channels of an image, [H, W, C], of the file's own type. Raises DataError.
+
+    bands: the number that is expected of all files of the image.
+    """
+    suffix = path.suffix.lower()
+    if suffix in ARRAYS:
+        array = read_array(path)
+        return array.reshape(*array.shape[:2], -1)
+    if suffix in TIFFS:
+        return read_tiff(path, bands)
+    with decoded(path) as picture:
+        if picture.mode[0] not in "IF" and ";16" in str(getattr(picture, "tile", "")):
+            problem = "16 bits a channel in colour, which are read as 8"
+            raise DataError(f"{path}: {problem}: save it as TIFF or .npy")
+        if picture.mode == "1":
+            picture = picture.convert("L")
+        elif picture.mode in ("P", "PA"):
+            picture = picture.convert("RGB")
+        array = np.array(picture)
+    return array.reshape(*array.shape[:2], -1)
+
+
+def read_bands(paths: Sequence[Path], bands: Bands) -> Tensor:
+    """The bands of an image's files, [C, H, W] in 0…255.
+
+    uint8 where all files are and no ``max`` scales them; else float32. Raises DataError for another
+    number of bands, and for numbers that are not finite.
+    """
+    arrays = [_channels(path, len(bands.names)) for path in paths]
+    for path, array in zip(paths, arrays, strict=True):
+        if array.shape[:2] != arrays[0].shape[:2]:
+            (h, w), (fh, fw) = array.shape[:2], arrays[0].shape[:2]
+            raise DataError(f"{path}: {w}×{h} pixels but {paths[0]} has {fw}×{fh}")
+    count = sum(array.shape[2] for array in arrays)
+    if count != len(bands.names):
+        has = " + ".join(str(array.shape[2]) for array in arrays)
+        names = ", ".join(bands.names)
+        raise DataError(
+            f"{paths[0]}: {has} bands where {len(bands.names)} are declared ({names}): mend "
+            "bands.names, or bands.also for bands in further files"
+        )
+    if all(array.dtype == np.uint8 for array in arrays) and set(bands.max) <= {255.0}:
+        return torch.from_numpy(np.concatenate(arrays, 2)).permute(2, 0, 1).contiguous()
+    tops = bands.max * len(bands.names) if len(bands.max) == 1 else bands.max
+    if not tops:
+        tops = tuple(top for p, a in zip(paths, arrays, strict=True) for top in _tops(p, a))
+    values = np.concatenate([array.astype(np.float32) for array in arrays], 2)
+    if not np.isfinite(values).all():
+        band = bands.names[int(np.argwhere(~np.isfinite(values))[0][2])]
+        raise DataError(f"{paths[0]}: band {band} has values that are no number: fill them in")
+    scaled = values * (255 / np.array(tops, np.float32))
+    return torch.from_numpy(scaled).permute(2, 0, 1).contiguous()
+
+
+def _tops(path: Path, array: NDArray[Any]) -> tuple[float, ...]:
+    """The value of each band that becomes 1: the largest of its type."""
+    if array.dtype.kind not in "bu":
+        remedy = "write bands.max, the value that becomes 1"
+        raise DataError(f"{path}: {array.dtype} numbers have no largest value: {remedy}")
+    top: float = 1.0 if array.dtype.kind == "b" else np.iinfo(array.dtype).max * 1.0
+    count: int = array.shape[2]
+    return (top,) * count

@@ -1,0 +1,455 @@
+"""``dataset.yaml``: where images and ground truth lie in a folder, and how they are encoded."""
+
+import functools
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from common.errors import DataError, UsageError
+from common.limits import printable
+from common.marked_yaml import MarkedYaml, Place, read_marked_yaml
+from common.registry import nearest
+from datasets.files import read_list, voc_colour
+from datasets.own.patterns import check_pattern
+
+FILE = "dataset.yaml"
+MOST_CLASSES = 254
+"""A class index is a byte, and 255 is ignored."""
+MOST_BANDS = 64
+NUMBERED = re.compile(r"(\d+)\s*[:,\s]\s*(.+)")
+
+RGB = tuple[int, int, int]
+
+
+def _listed(value: Any) -> Any:
+    """A single value, or texts with ``, `` between, as a list."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(", ")]
+    return [value] if isinstance(value, int | float) else value
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("write a finite number")
+    return value
+
+
+def _colour(value: Any) -> Any:
+    """A colour of ``#rrggbb`` or three numbers."""
+    if isinstance(value, str):
+        if not re.fullmatch(r"#?[0-9a-fA-F]{6}", value):
+            raise ValueError("write [red, green, blue] or '#rrggbb'")
+        return tuple(bytes.fromhex(value[-6:]))
+    return value
+
+
+Number = Annotated[float, AfterValidator(_finite)]
+Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = Annotated[tuple[Byte, Byte, Byte], BeforeValidator(_colour)]
+Value = Annotated[int, Field(ge=0, le=65535)]
+Files = Annotated[
+    tuple[Annotated[str, AfterValidator(check_pattern)], ...],
+    BeforeValidator(_listed),
+    Field(min_length=1, max_length=64),
+]
+
+
+class Part(BaseModel):
+    """A mapping of the file. Keys that it does not know are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Target(Part):
+    """Ground truth files.
+
+    files: patterns relative to the folder. partial: images without such a file are left out;
+    otherwise each image must have one.
+    """
+
+    files: Files
+    partial: bool = False
+
+
+class Segmentation(Target):
+    """Label maps.
+
+    classes: names, of the values 0, 1, …; or a mapping of the values in the files to names; or the
+    name of a text file with a name, or ``VALUE NAME``, in each line. ignore: values that are
+    neither trained on nor scored, besides 255. palette: the colour of each class, in their order or
+    by name, or ``voc``; colour and palette images are then read by colour. ignore_colours: colours
+    that are ignored.
+    """
+
+    classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    ids: tuple[Value, ...] = ()
+    ignore: Annotated[tuple[Value, ...], BeforeValidator(_listed)] = (255,)
+    palette: tuple[Colour, ...] = ()
+    ignore_colours: tuple[Colour, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        """Classes by value as names and ``ids``; a palette by name, or VOC's, as a list."""
+        if not isinstance(values, Mapping):
+            return values
+        values = dict(values)
+        classes, palette = values.get("classes"), values.get("palette")
+        if isinstance(classes, Mapping):
+            if "ids" in values:
+                raise ValueError("classes: a mapping gives the values: leave out ids")
+            values["classes"], values["ids"] = list(classes.values()), list(classes)
+        names = values.get("classes")
+        if palette == "voc" and isinstance(names, list | tuple):
+            values["palette"] = [voc_colour(index) for index in range(len(names))]
+            values.setdefault("ignore_colours", [voc_colour(255)])
+        elif isinstance(palette, Mapping) and isinstance(names, list | tuple):
+            for name in palette:
+                if name not in names:
+                    close = nearest(str(name), map(str, names), 1)
+                    hint = f": did you mean {close[0]}?" if close else ""
+                    raise ValueError(f"palette: {name} is none of the classes{hint}")
+            for name in names:
+                if name not in palette:
+                    raise ValueError(f"palette: no colour of {name}: write one")
+            values["palette"] = [palette[name] for name in names]
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.classes) > MOST_CLASSES:
+            raise ValueError(f"classes: {len(self.classes)}, at most {MOST_CLASSES} are possible")
+        if double := _twice(self.classes):
+            raise ValueError(f"classes: {double} stands twice")
+        if self.ids and len(self.ids) != len(self.classes):
+            raise ValueError(f"ids: {len(self.ids)} values for {len(self.classes)} classes")
+        if (double := _twice(self.values)) is not None:
+            raise ValueError(f"classes: the value {double} stands for two")
+        for value in self.ignore:
+            if value in self.values:
+                name = self.classes[self.values.index(value)]
+                raise ValueError(f"ignore: {value} is the class {name} already")
+        if self.palette and len(self.palette) != len(self.classes):
+            colours = f"{len(self.palette)} colours for {len(self.classes)} classes"
+            raise ValueError(f"palette: {colours}: write one for each")
+        if (shared := _twice((*self.palette, *self.ignore_colours))) is not None:
+            raise ValueError(f"palette: the colour {list(shared)} stands for two")
+        if self.ignore_colours and not self.palette:
+            raise ValueError("ignore_colours: has no meaning without palette")
+        return self
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The value in the files of each class."""
+        return self.ids or tuple(range(len(self.classes)))
+
+    def facts(self) -> dict[str, Any]:
+        return {"classes": self.classes}
+
+
+class Depth(Target):
+    """Depth or disparity maps, along the optical axis.
+
+    metres_per_unit: depth is this times the value; or focal_times_baseline (pixels · metres): depth
+    is this divided by the disparity in pixels, which is disparity_scale · value + disparity_offset.
+    invalid: values without a reading, besides 0, negative disparities and what is no number.
+    range: nearest and farthest depth in metres that are trained on and scored.
+    """
+
+    metres_per_unit: Positive | None = None
+    focal_times_baseline: Positive | None = None
+    disparity_scale: Positive = 1.0
+    disparity_offset: Number = 0.0
+    invalid: Annotated[tuple[Number, ...], BeforeValidator(_listed)] = (0.0,)
+    range: tuple[Positive, Positive]
+    crop: Literal["nyu_eigen", "kitti_garg"] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.metres_per_unit is None) == (self.focal_times_baseline is None):
+            raise ValueError(
+                "write metres_per_unit (0.001 for millimetres), or focal_times_baseline for "
+                "disparity, and not both"
+            )
+        if self.range[0] >= self.range[1]:
+            raise ValueError(f"range: {self.range[0]:g} is not below {self.range[1]:g}")
+        disparity = self.disparity_scale != 1 or self.disparity_offset != 0
+        if disparity and self.focal_times_baseline is None:
+            raise ValueError("disparity_scale, disparity_offset: are for focal_times_baseline only")
+        return self
+
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"min_depth": self.range[0], "max_depth": self.range[1]}
+        return facts | ({"crop": self.crop} if self.crop else {})
+
+
+class Marks(Target):
+    """Grey maps. threshold: a pixel is part of the target where its value is above it."""
+
+    threshold: Annotated[int, Field(ge=0, le=254)] = 128
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+
+class Saliency(Marks):
+    """Masks. ignore: values that are neither trained on nor scored."""
+
+    ignore: Annotated[tuple[Byte, ...], BeforeValidator(_listed)] = ()
+
+
+class Edges(Marks):
+    """Boundary maps. files: one pattern for each annotator; an image needs one of them."""
+
+
+class Targets(Part):
+    """The kinds of ground truth; at least one."""
+
+    segmentation: Segmentation | None = None
+    depth: Depth | None = None
+    saliency: Saliency | None = None
+    edges: Edges | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.present:
+            raise ValueError(f"write at least one of {', '.join(type(self).model_fields)}")
+        return self
+
+    @property
+    def present(self) -> dict[str, "Segmentation | Depth | Saliency | Edges"]:
+        """The targets by name."""
+        return {name: target for name, target in self if target is not None}
+
+
+class Splits(Part):
+    """Lists of samples, or shares of all samples that a hash of their names chooses.
+
+    seed: another seed chooses others. group: a regular expression; samples whose names have the
+    same text at its first group, or as its whole match, stay in one split.
+    """
+
+    train: str | None = None
+    val: Annotated[float, Field(ge=0, lt=1)] | str | None = None
+    test: Annotated[float, Field(ge=0, lt=1)] | str | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+    group: str | None = None
+
+    @field_validator("group")
+    @classmethod
+    def _compiles(cls, group: str | None) -> str | None:
+        try:
+            re.compile(group or "")
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from None
+        return group
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        lists = [name for name in ("train", "val", "test") if isinstance(getattr(self, name), str)]
+        shares = [n for n in ("val", "test") if isinstance(getattr(self, n), float)]
+        if lists and shares:
+            raise ValueError(f"{lists[0]} is a list and {shares[0]} a share: write one kind")
+        if lists and (self.seed is not None or self.group is not None):
+            raise ValueError("seed, group: are for shares, val: 0.1, and not for lists")
+        if not lists and not any(getattr(self, name) for name in shares):
+            raise ValueError("write lists, train: train.txt, or shares, val: 0.1")
+        if sum(getattr(self, name) for name in shares) >= 1:
+            raise ValueError("val and test leave nothing to train on")
+        if lists == ["train"]:
+            raise ValueError("write val or test too: a network is scored on one of them")
+        for name in lists:
+            check_pattern(getattr(self, name))
+        return self
+
+    @property
+    def lists(self) -> dict[str, str]:
+        """The list file of each split; empty for shares."""
+        names = {name: getattr(self, name) for name in ("train", "val", "test")}
+        return {name: file for name, file in names.items() if isinstance(file, str)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The splits that there are."""
+        if self.lists:
+            return tuple(self.lists)
+        return ("train", *(name for name in ("val", "test") if getattr(self, name)))
+
+
+class Bands(Part):
+    """Images of other than three channels, or of more than 8 bits.
+
+    names: of the channels, in the order of the files. also: patterns of further files, whose
+    channels follow those of the images. max: the value that becomes 1, one for all or one each;
+    default: the largest of the files' integer type. mean, std: of each channel, after that.
+    """
+
+    names: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_BANDS)]
+    also: Annotated[
+        tuple[Annotated[str, AfterValidator(check_pattern)], ...], BeforeValidator(_listed)
+    ] = ()
+    max: Annotated[tuple[Positive, ...], BeforeValidator(_listed)] = ()
+    mean: tuple[Number, ...] = ()
+    std: tuple[Positive, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if double := _twice(self.names):
+            raise ValueError(f"names: {double} stands twice")
+        for name in ("max", "mean", "std"):
+            count = len(getattr(self, name))
+            if count not in ((0, 1, len(self.names)) if name == "max" else (0, len(self.names))):
+                raise ValueError(f"{name}: {count} numbers for {len(self.names)} bands")
+        if bool(self.mean) != bool(self.std):
+            raise ValueError("mean, std: write both or neither")
+        return self
+
+
+class Description(Part):
+    """All of ``dataset.yaml``. image_size: height and width of training, where none is given."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=80)]
+    images: Files
+    targets: Targets
+    splits: Splits = Splits(val=0.1, test=0.2)
+    bands: Bands | None = None
+    image_size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] | None = None
+    licence: str = ""
+    citation: str = ""
+
+
+def _twice(values: Iterable[Any]) -> Any:
+    """The first of ``values`` that repeats an earlier one, or None."""
+    seen = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_description(root: Path) -> Description:
+    """The description of the folder ``root``.
+
+    Raises UsageError that names file, line, key, value and near match for what is wrong in it, and
+    DataError where the folder has none.
+    """
+    path = root / FILE
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        remedy = f"python cli.py data init {root} writes one"
+        raise DataError(f"{path}: the description is missing: {remedy}") from None
+    return _read(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(path: Path, changed: int, size: int) -> Description:  # noqa: ARG001
+    """changed, size: so that an edited file is read again."""
+    try:
+        marked = read_marked_yaml(path)
+    except UsageError as error:
+        if "alias" in str(error):  # YAML's own meaning of *
+            raise UsageError(f"{error}: put a pattern that begins with * in quotes") from None
+        raise
+    content = marked.content
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{path}: holds no keys: write name:, images: and targets:")
+    return validated(marked, _with_class_names(marked, content))
+
+
+def validated(marked: MarkedYaml, content: Mapping[Any, Any]) -> Description:
+    """``content`` checked; errors name the line of ``marked``. Raises UsageError."""
+    try:
+        return Description.model_validate(content)
+    except ValidationError as error:
+        # an unknown key is often why a known one is missing
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise UsageError(_explained(marked, first)) from None
+
+
+def _explained(marked: MarkedYaml, error: Any) -> str:
+    place: Place = tuple(error["loc"])
+    # pydantic names the member of a union behind the key
+    while place and place not in marked.lines and error["type"] != "missing":
+        place = place[:-1]
+    key = ".".join(map(str, place))
+    where = f"{marked.where(place)}: {key}" if key else str(marked.path)
+    if error["type"] == "extra_forbidden":
+        known = _keys_around(place)
+        name = str(place[-1])
+        if close := nearest(name, known, 1):
+            return f"{where}: unknown key: did you mean {close[0]}?"
+        if any(character in name for character in "*/"):
+            return f"{where}: unknown key: write several patterns as a list, [a/*.png, b/*.png]"
+        return f"{where}: unknown key: expected one of {', '.join(known)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{where}: is missing: write it"
+    if error["type"] == "string_type":
+        message += ", put it in quotes"
+    if isinstance(error["input"], Mapping | BaseModel):
+        return f"{where}: {message}"
+    return f"{where}: {message} (got {printable(repr(error['input']), 200)})"
+
+
+def _keys_around(place: Place) -> list[str]:
+    """The keys that may stand beside the last one of ``place``."""
+    kinds: dict[Place, type[Part]] = {
+        (): Description,
+        ("targets",): Targets,
+        ("targets", "segmentation"): Segmentation,
+        ("targets", "depth"): Depth,
+        ("targets", "saliency"): Saliency,
+        ("targets", "edges"): Edges,
+        ("splits",): Splits,
+        ("bands",): Bands,
+    }
+    return [key for key in kinds[place[:-1]].model_fields if key != "ids"]
+
+
+def _with_class_names(marked: MarkedYaml, content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """``content`` with the lines of a file of class names in the file's place."""
+    place = ("targets", "segmentation", "classes")
+    targets = content.get("targets")
+    targets = targets if isinstance(targets, Mapping) else {}
+    labels = targets.get("segmentation")
+    labels = labels if isinstance(labels, Mapping) else {}
+    file = labels.get("classes")
+    if not isinstance(file, str):
+        return content
+    where = f"{marked.where(place)}: {'.'.join(place)}"
+    try:
+        check_pattern(file)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None
+    path = marked.path.parent / file
+    try:
+        texts = [line.text for line in read_list(path, "write a class name in each line")]
+    except DataError as error:
+        raise UsageError(f"{where}: {error}") from None
+    numbered = [NUMBERED.fullmatch(text) for text in texts]
+    classes: Any = texts
+    if all(numbered):
+        pairs = [(int(match[1][:6]), match[2]) for match in numbered if match]
+        if (double := _twice(value for value, _ in pairs)) is not None:
+            raise UsageError(f"{path}: the value {double} stands twice: keep one of the lines")
+        classes = dict(pairs)
+    return {**content, "targets": {**targets, "segmentation": {**labels, "classes": classes}}}
