@@ -124,6 +124,8 @@ class DenseDataset(ABC):
     """One split of a data set. Random access, picklable, the same sample for the same index."""
 
     info: ClassVar[DatasetInfo]
+    described: ClassVar[bool] = False
+    """Whether files under the root say what the data set is: ``description`` reads them."""
     joint: ClassVar[bool] = False
     """Whether the constructor takes ``also``: further tasks whose targets its samples hold."""
     dropped = 0
@@ -148,6 +150,10 @@ class DenseDataset(ABC):
 
     def faults(self, index: int) -> list[DataError]:  # noqa: ARG002
         """An error for each file of an unreadable sample; empty where it has a single file."""
+        return []
+
+    def remarks(self) -> list[str]:
+        """Warnings of files under the root that are part of no sample."""
         return []
 
     @classmethod

@@ -5,6 +5,7 @@ Each array is a dataset of its own, in one chunk with a checksum: ``SPLIT/image/
 """
 
 import io
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,9 +106,17 @@ class PackWriter:
                 self._disk.check()
 
     def facts(
-        self, info: DatasetInfo, tasks: Sequence[str], splits: Sequence[str], size: tuple[int, int]
+        self,
+        info: DatasetInfo,
+        tasks: Sequence[str],
+        splits: Sequence[str],
+        size: tuple[int, int],
+        description: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the facts of the data set, and the size (height, width) of the images."""
+        """Write the facts of the data set, and the size (height, width) of the images.
+
+        description: what the data set's own files say of it.
+        """
         attributes = self._file.attrs
         attributes["dataset"] = _encoded([info.name])[0]
         attributes["revision"] = info.revision
@@ -117,6 +126,8 @@ class PackWriter:
         for task in tasks:
             if classes := info.tasks[task].get("classes"):
                 attributes["classes"] = _encoded(classes)
+        if description is not None:
+            attributes["description"] = _encoded([json.dumps(description)])[0]
         if info.palette:
             attributes["palette"] = np.array(info.palette, np.uint8)
 
@@ -207,6 +218,29 @@ def _check_array(kind: str, array: h5py.Dataset) -> None:
         raise ValueError(f"{array.name} has {pixels} pixels, at most {limits.PIXELS} are read")
 
 
+def packed_description(path: Path, dataset: str) -> dict[str, Any] | None:
+    """What the files that were packed said of their data set; None if it declares all itself.
+
+    Raises UsageError for a file that holds another data set than ``dataset``, DataError for a
+    damaged one.
+    """
+    with _reading(path), _open(path) as file:
+        _check_name(path, file, dataset)
+        if "description" not in file.attrs:
+            return None
+        content = limits.parse_json(_decoded(attribute(file, "description")))
+        if not isinstance(content, dict):
+            raise ValueError("its description is no mapping")
+        return content
+
+
+def _check_name(path: Path, file: h5py.File, dataset: str) -> None:
+    """Raises UsageError unless the file was packed from ``dataset``."""
+    name = printable(_decoded(attribute(file, "dataset")), 80)
+    if name != dataset:
+        raise UsageError(f"{path}: packed from {name}, not {dataset}: name the right one")
+
+
 class Packed(DenseDataset):
     """One split of a packed file; a sample has the targets of all tasks in it.
 
@@ -228,7 +262,8 @@ class Packed(DenseDataset):
         Raises UsageError where the file holds something else, DataError where it is damaged.
         """
         assert root is not None
-        self.info = DATASETS.get(dataset).info  # type: ignore[misc]
+        description = packed_description(root, dataset)
+        self.info = DATASETS.get(dataset).facts(description)  # type: ignore[misc]
         self.path, self.split = root, split
         self._handle: tuple[int, h5py.File] | None = None
         with _reading(root), _open(root) as file:
@@ -243,12 +278,11 @@ class Packed(DenseDataset):
     def _check(
         self, file: h5py.File, task: str, dataset: str, size: tuple[int, int] | None
     ) -> None:
-        name = printable(_decoded(attribute(file, "dataset")), 80)
+        _check_name(self.path, file, dataset)
         height, width = map(int, attribute(file, "image_size"))
-        if name != dataset:
-            raise UsageError(f"{self.path}: packed from {name}, not {dataset}: name the right one")
-        if attribute(file, "revision") != DATASETS.get(name).info.revision:
-            raise UsageError(f"{self.path}: the reader of {name} has changed since: pack it anew")
+        if attribute(file, "revision") != DATASETS.get(dataset).info.revision:
+            changed = f"the reader of {dataset} has changed since"
+            raise UsageError(f"{self.path}: {changed}: pack it anew")
         if task not in self.kinds:
             kinds = one_of(self.kinds)
             raise UsageError(f"{self.path}: holds {kinds}, no {task}: pack anew with --task {task}")

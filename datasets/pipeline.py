@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from common.errors import DataError, UsageError, first_line
 from datasets.base import DATASETS, TARGETS, DatasetInfo, DenseDataset, Sample
 from datasets.files import one_of
-from datasets.hdf5 import Packed, is_packed
+from datasets.hdf5 import Packed, is_packed, packed_description
 
 HOLD_OUT = 0.1
 CACHE_BYTES = 2**30
@@ -50,7 +50,10 @@ def opener(
 
 def description_of(name: str, root: Path | None) -> dict[str, Any] | None:
     """What the files under ``root`` say of data set ``name``; None if all of it is declared."""
-    return opener(name, root)[0].description(root)
+    dataset = DATASETS.get(name)
+    if dataset.described and root is not None and is_packed(root):
+        return packed_description(root, name)
+    return dataset.description(root)
 
 
 def info_at(name: str, root: Path | None) -> DatasetInfo:

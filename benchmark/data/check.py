@@ -142,16 +142,18 @@ def check(name: str, root: Path | None, tasks: Sequence[str], listener: Listener
         for task in tasks:
             if task in done:
                 continue
+            left = [other for other in tasks if other not in done]
+            also = {"also": [other for other in left if other != task]} if dataset.joint else {}
             try:
                 with warnings.catch_warnings():  # the report has the counts
                     warnings.simplefilter("ignore")
-                    data, missing = dataset.survey(root, split, task, **facts)
+                    data, missing = dataset.survey(root, split, task, **also, **facts)
             except DataError as error:
                 result.problems.append(str(error))
                 result.closed(split)
                 continue
             result.problems += map(str, missing)
-            left = [other for other in tasks if other not in done]
+            result.warnings += data.remarks()
             done |= result.split(split, data, left, listener)
     train = result.splits.get("train", {})
     return {

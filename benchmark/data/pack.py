@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from common.errors import DataError, UsageError
 from common.files import check_target, whole_file
@@ -9,7 +10,7 @@ from common.progress import Listener
 from datasets.base import DenseDataset, Sample
 from datasets.files import one_of
 from datasets.hdf5 import SUFFIXES, PackWriter
-from datasets.pipeline import fitted, info_at, open_split, opener
+from datasets.pipeline import description_of, fitted, info_at, open_split, opener
 
 
 def pack(
@@ -33,7 +34,7 @@ def pack(
     info = info_at(name, root)
     dataset, facts = opener(name, root, size)
     parts = {
-        split: {task: dataset(root, split, task, **facts) for task in tasks}
+        split: _sources(dataset, root, split, tasks, facts)
         for split in dataset.available_splits(root)
     }
     train = parts.get("train", {}).get(tasks[0])
@@ -42,7 +43,7 @@ def pack(
         opened = {"train": train}
         trained = open_split(name, root, tasks[0], size, "train", opened=opened).indices
     with whole_file(output, "-o") as path, PackWriter(path, compression) as writer:
-        writer.facts(info, tasks, list(parts), size)
+        writer.facts(info, tasks, list(parts), size, description_of(name, root))
         for split, sources in parts.items():
             data = sources[tasks[0]]
             resized = set(trained if data is train else ())
@@ -63,6 +64,19 @@ def _check_output(output: Path, overwrite: bool) -> None:
     check_target(output, "-o")
     if output.exists() and not overwrite:
         raise UsageError(f"-o {output}: exists: name another file, or replace it by --overwrite")
+
+
+def _sources(
+    dataset: type[DenseDataset],
+    root: Path | None,
+    split: str,
+    tasks: Sequence[str],
+    facts: Mapping[str, Any],
+) -> dict[str, DenseDataset]:
+    """What reads the targets of each task: one for all of them, where there is such a one."""
+    if dataset.joint:
+        return dict.fromkeys(tasks, dataset(root, split, tasks[0], **{**facts, "also": tasks[1:]}))
+    return {task: dataset(root, split, task, **facts) for task in tasks}
 
 
 def _merged(sources: Mapping[str, DenseDataset], index: int) -> Sample:

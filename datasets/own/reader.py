@@ -98,6 +98,7 @@ class OwnData(DenseDataset):
         licence="as your files",
         generic=True,
     )
+    described: ClassVar[bool] = True
     joint: ClassVar[bool] = True
 
     def __init__(
@@ -116,15 +117,15 @@ class OwnData(DenseDataset):
         in the description, DataError for what is wrong with files.
         """
         self.root = check_root(self.info, root, LAYOUT)
-        self.described = read_description(self.root)
-        self.info = facts_of(self.described)  # type: ignore[misc]
+        self.content = read_description(self.root)
+        self.info = facts_of(self.content)  # type: ignore[misc]
         self.tasks = tuple(dict.fromkeys((task, *also)))
         for name in self.tasks:
             check_choice(self.info, "task", name, self.info.tasks)
         check_choice(self.info, "split", split, self.info.splits)
         self.split, self.missing = split, missing
         self.warned = False
-        folder = Folder(self.root, self.described, self.tasks)
+        folder = Folder(self.root, self.content, self.tasks)
         self.samples: list[Files] = []
         for chosen in self._chosen(folder):
             try:
@@ -140,14 +141,31 @@ class OwnData(DenseDataset):
             if sample.targets:
                 self.samples.append(sample)
         if not self.samples and missing is None:
-            raise DataError(f"{self.root}: the {split} split has no sample: {self._remedy()}")
+            problem = f"the {split} split has no sample"
+            raise DataError(f"{self.root}: {problem}: add images, or change splits in its {FILE}")
 
-    def _remedy(self) -> str:
-        return "add images, or change splits in its dataset.yaml"
+    def remarks(self) -> list[str]:
+        folder = Folder(self.root, self.content, self.tasks)
+        parts = []
+        for task in self.tasks:
+            parts.append((f"of {task} without an image", folder.unpaired(task)))
+            if self.content.targets.present[task].partial:
+                files = folder.images.items()
+                without = [file for name, file in files if not folder.target_files(task, name)]
+                parts.append((f"of images without {task}", without))
+        if lists := self.content.splits.lists:
+            names = Names(folder.images, [])
+            entries = [
+                entry for split in lists for entry in by_lists(self.root, lists, split, names)
+            ]
+            listed = {entry[0] for entry in entries if not isinstance(entry, DataError)}
+            rest = [file for name, file in folder.images.items() if name not in listed]
+            parts.append(("of images in none of the lists", rest))
+        return [f"{_count(files)} {what}, first {files[0]}" for what, files in parts if files]
 
     def _chosen(self, folder: Folder) -> Any:
         """(name, where) of each sample of the split, or its error."""
-        splits = self.described.splits
+        splits = self.content.splits
         if splits.lists:
             names = Names(folder.images, self._patterns(folder))
             return by_lists(self.root, splits.lists, self.split, names)
@@ -158,7 +176,7 @@ class OwnData(DenseDataset):
         return [
             (pattern, files)
             for task in self.tasks
-            for pattern in self.described.targets.present[task].files
+            for pattern in self.content.targets.present[task].files
             for files in folder.targets[task]
         ]
 
@@ -167,7 +185,7 @@ class OwnData(DenseDataset):
         image = folder.images[name]
         images = [image]
         for pattern, files in zip(
-            self.described.bands.also if self.described.bands else (), folder.bands, strict=True
+            self.content.bands.also if self.content.bands else (), folder.bands, strict=True
         ):
             if name not in files:
                 raise DataError(f"{self.root / image}: has no file {pattern} of its name: add it")
@@ -177,8 +195,8 @@ class OwnData(DenseDataset):
             files_here = folder.target_files(task, name)
             if files_here:
                 targets[task] = tuple(self.root / file for file in files_here)
-            elif not self.described.targets.present[task].partial:
-                patterns = ", ".join(self.described.targets.present[task].files)
+            elif not self.content.targets.present[task].partial:
+                patterns = ", ".join(self.content.targets.present[task].files)
                 raise DataError(
                     f"{self.root / image}: no {task} of its name ({patterns}): add it, or write "
                     f"partial: true below targets.{task} in {self.root / FILE}"
@@ -238,12 +256,12 @@ class OwnData(DenseDataset):
         return Sample(image, targets, files.name)
 
     def _image(self, files: Files) -> Tensor:
-        if self.described.bands is None:
+        if self.content.bands is None:
             return read_image(files.images[0])
-        return decode.read_bands(files.images, self.described.bands)
+        return decode.read_bands(files.images, self.content.bands)
 
     def _target(self, task: str, paths: Sequence[Path]) -> Tensor:
-        target = self.described.targets.present[task]
+        target = self.content.targets.present[task]
         if isinstance(target, Edges):
             return decode.read_marks(paths, target)
         decoded = READERS[task](paths[0], target)
@@ -274,6 +292,10 @@ class OwnData(DenseDataset):
                 for path in paths
             ),
         )
+
+
+def _count(files: Sequence[str]) -> str:
+    return f"{len(files)} files" if len(files) > 1 else "1 file"
 
 
 def facts_of(description: Description) -> DatasetInfo:

@@ -163,3 +163,21 @@ def test_the_fingerprint_changes_with_a_file(root: Path) -> None:
     with (root / f"edges/{name}_2.png").open("ab") as file:
         file.write(b"more")
     assert OwnData(root, "train", "edges").fingerprint() != before
+
+
+def test_what_has_no_partner_is_counted(root: Path) -> None:
+    data = OwnData(root, "train", "depth", also=["saliency"])
+    assert data.remarks() == []
+    (root / "rgb/clip0_000.jpg").rename(root / "rgb/other_000.jpg")
+    shares = YAML[YAML.index("{val:") : YAML.index("licence:") - 1]
+    text = YAML.replace(shares, "{train: a.txt, test: b.txt}")
+    text = text.replace("depth: {", "depth: {partial: true, ")
+    (root / "dataset.yaml").write_text(text)
+    (root / "a.txt").write_text("clip0_001\nclip0_002\n")
+    (root / "b.txt").write_text("clip1_003\n")
+    assert OwnData(root, "train", "depth", also=["saliency"]).remarks() == [
+        "1 file of depth without an image, first depth/clip0_000.png",
+        "1 file of images without depth, first rgb/other_000.jpg",
+        "1 file of saliency without an image, first masks/clip0_000.png",
+        "21 files of images in none of the lists, first rgb/clip1_004.jpg",
+    ]
