@@ -237,8 +237,10 @@ class Targets(Part):
 
 
 class Splits(Part):
-    """Lists of samples, or shares of all samples that a hash of their names chooses.
+    """Lists of samples, patterns of images, or shares that a hash of the samples' names chooses.
 
+    train, val, test: a text file with a sample in each line, or a pattern such as ``train/*.jpg``;
+    of val and test also a share, 0.1.
     seed: another seed chooses others. group: a regular expression; samples whose names have the
     same text at its first group, or as its whole match, stay in one split.
     """
@@ -278,7 +280,7 @@ class Splits(Part):
 
     @property
     def lists(self) -> dict[str, str]:
-        """The list file of each split; empty for shares."""
+        """The list file, or the pattern, of each split; empty for shares."""
         names = {name: getattr(self, name) for name in ("train", "val", "test")}
         return {name: file for name, file in names.items() if isinstance(file, str)}
 

@@ -1,4 +1,4 @@
-"""Which samples belong to which split: by lists, or by a hash of the sample's name."""
+"""Which samples belong to which split: by lists, patterns, or a hash of the sample's name."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from common.errors import DataError
 from common.limits import printable
 from datasets.files import Line, read_list
 from datasets.own.description import Splits
-from datasets.own.patterns import compiled
+from datasets.own.patterns import compiled, wildcards
 
 AMBIGUOUS = ""
 
@@ -96,9 +96,18 @@ def by_lists(
 ) -> Iterator[tuple[str, str] | DataError]:
     """The samples of ``split`` in the order of its list, each with the line that names it.
 
+    Of a pattern, the samples whose images match it, sorted.
+
     In place of a line that names no sample, or repeats one, its error. Raises DataError for a list
     that cannot be read.
     """
+    if wildcards(pattern := lists[split]):
+        matches = compiled(pattern).fullmatch
+        chosen = sorted(name for name, image in names.images.items() if matches(image))
+        if not chosen:
+            raise DataError(f"{root}: splits.{split}: {pattern} matches no image")
+        yield from ((name, pattern) for name in chosen)
+        return
     seen: dict[str, str] = {}
     for line in read_list(root / lists[split], "write the name of an image in each line"):
         try:

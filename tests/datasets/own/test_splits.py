@@ -81,3 +81,11 @@ def test_a_line_with_the_file_of_another_sample_is_an_error(tmp_path: Path) -> N
     )  # fmt: skip
     assert good[0] == "s2/2"
     assert "s2/depth_2.png is not the file that belongs to sync/s2/rgb_1.jpg" in str(bad)
+
+
+def test_a_pattern_chooses_by_the_images_folder(tmp_path: Path) -> None:
+    splits = {"train": "sync/s2/*", "test": "sync/s9/*.jpg"}
+    entries = list(by_lists(tmp_path, splits, "train", Names(IMAGES, [])))
+    assert entries == [("s2/1", "sync/s2/*"), ("s2/2", "sync/s2/*")]
+    with pytest.raises(DataError, match=r"splits.test: sync/s9/\*.jpg matches no image"):
+        list(by_lists(tmp_path, splits, "test", Names(IMAGES, [])))
