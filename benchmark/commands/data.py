@@ -1,5 +1,6 @@
 """`data`: look at data sets, check and pack them."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -9,7 +10,33 @@ from benchmark.commands.options import console_of_width, progress, quiet, write_
 
 @click.group()
 def data() -> None:
-    """Look at data sets, check them, pack them into one file."""
+    """Describe your own data; look at data sets, check them, pack them into one file."""
+
+
+@data.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--overwrite", is_flag=True, help="Replace its dataset.yaml.")
+def init(folder: Path, overwrite: bool) -> None:
+    """Look at a folder of your own and write its dataset.yaml.
+
+    Finds images and their labels, depth, masks or edges, and guesses classes, units and ranges; it
+    says what it is not sure of.
+    """
+    quiet()
+    from benchmark.data.init import FILL_IN, describe
+    from datasets.own.description import FILE, read_description
+
+    draft = describe(folder, overwrite)
+    for note in draft.notes:
+        click.echo(note)
+    for doubt in draft.unsure:
+        click.echo(f"not sure: {doubt}")
+    click.echo(f"wrote {folder / FILE}", err=True)
+    if any(FILL_IN in line for line in draft.lines):
+        click.echo(f"write the number in place of {FILL_IN}, then:", err=True)
+    else:
+        read_description(folder)
+    click.echo(f"next: python cli.py data check own --data {shlex.quote(str(folder))}", err=True)
 
 
 @data.command()

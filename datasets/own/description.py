@@ -115,7 +115,8 @@ class Segmentation(Target):
             values["classes"], values["ids"] = list(classes.values()), list(classes)
         names = values.get("classes")
         if palette == "voc" and isinstance(names, list | tuple):
-            values["palette"] = [voc_colour(index) for index in range(len(names))]
+            numbers = values.get("ids") or range(len(names))
+            values["palette"] = [voc_colour(number) for number in numbers]
             values.setdefault("ignore_colours", [voc_colour(255)])
         elif isinstance(palette, Mapping) and isinstance(names, list | tuple):
             for name in palette:

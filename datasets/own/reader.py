@@ -142,7 +142,8 @@ class OwnData(DenseDataset):
                 self.samples.append(sample)
         if not self.samples and missing is None:
             problem = f"the {split} split has no sample"
-            raise DataError(f"{self.root}: {problem}: add images, or change splits in its {FILE}")
+            remedy = f"change splits in its {FILE}: lists, a larger share or another seed"
+            raise DataError(f"{self.root}: {problem}: {remedy}")
 
     def remarks(self) -> list[str]:
         folder = Folder(self.root, self.content, self.tasks)

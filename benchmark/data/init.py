@@ -1,0 +1,446 @@
+"""Write a ``dataset.yaml`` for an unknown folder: what it seems to hold, and what is not sure."""
+
+import itertools
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from benchmark.data.groups import Group, Kind, common_start, groups_of, look
+from common.errors import DataError, UsageError
+from common.files import write_atomic
+from datasets.files import read_list, voc_colour
+from datasets.own.decode import UNITS
+from datasets.own.description import FILE, Splits
+from datasets.own.patterns import key_of, wildcards
+from datasets.own.splits import Names, by_hash, group_of
+
+UNSURE = "NOT SURE"
+FILL_IN = "FILL_IN"
+TARGETS: tuple[Kind, ...] = ("segmentation", "depth", "saliency", "edges")
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+PIXELS = 256 * 320
+"""About so many pixels have the images that are proposed for training."""
+LABELS = 400
+"""Label maps that are opened for their values."""
+
+
+@dataclass
+class Draft:
+    """A description in the making. unsure: what the user should look at. notes: what is certain."""
+
+    root: Path
+    lines: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unsure: list[str] = field(default_factory=list)
+
+    def write(self, text: str, unsure: str = "", comment: str = "") -> None:
+        """A line of the file; with a comment where something is not sure."""
+        if unsure:
+            self.unsure.append(f"{text.strip().removesuffix(':')}: {unsure}")
+            comment = f"{UNSURE}: {unsure}"
+        self.lines.append(f"{text}  # {comment}" if comment else text)
+
+
+def describe(root: Path, overwrite: bool) -> Draft:
+    """Look at the folder ``root`` and write its ``dataset.yaml``.
+
+    Raises UsageError if it is no folder, or has one already (unless ``overwrite``), DataError where
+    no images with ground truth are found.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{root}: {'is not' if root.exists() else 'there is no'} folder: name one")
+    path = root / FILE
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists: edit it, or replace it by --overwrite")
+    groups = groups_of(root)
+    images, pairs = _matched(root, groups)
+    draft = Draft(root)
+    name = re.sub(r"[^\w.-]+", "-", root.resolve().name).strip("-.") or "mine"
+    draft.write(f"name: {name[:80]}")
+    draft.write(f"images: {_text(images.pattern)}", *_other_images(images, groups, pairs))
+    draft.notes.append(f"{len(images.files)} images {images.pattern}")
+    draft.write("targets:")
+    for kind, chosen in pairs.items():
+        _write_target(draft, kind, chosen, images)
+    _write_bands(draft, images)
+    _write_size(draft, images)
+    _write_splits(draft, images)
+    draft.write("licence: ''", comment="of your data: model cards and exports name it")
+    draft.write("citation: ''")
+    used = {file for chosen in pairs.values() for group in chosen for file in group.files}
+    used |= set(images.files)
+    for group in groups:
+        if not used & set(group.files):
+            draft.notes.append(f"not used: {len(group.files)} files {group.pattern}")
+    write_atomic(path, "\n".join(draft.lines) + "\n", "DIR")
+    return draft
+
+
+# --- what belongs together -----------------------------------------------------------------------
+
+
+def _matched(root: Path, groups: Sequence[Group]) -> tuple[Group, dict[Kind, list[Group]]]:
+    """The images, and the groups of each kind of ground truth with their names."""
+    for attempt in (groups, [_stripped(group) for group in groups]):
+        images = _choose_images(root, attempt)
+        pairs = {kind: _partners(images, attempt, kind) for kind in TARGETS}
+        pairs = {kind: chosen for kind, chosen in pairs.items() if chosen}
+        if pairs:
+            return images, pairs
+    seen = ", ".join(f"{group.pattern} ({len(group.files)})" for group in groups[:6])
+    raise DataError(
+        f"{root}: no ground truth of the names of {images.pattern}: give images and their labels, "
+        f"depth, masks or edges the same name (there is {seen})"
+    )
+
+
+def _choose_images(root: Path, groups: Sequence[Group]) -> Group:
+    candidates = [group for group in groups if group.kind == "images"]
+    if not candidates:
+        seen = ", ".join(f"{g.pattern} ({len(g.files)}, {g.kind})" for g in groups[:6])
+        raise DataError(f"{root}: no group of files looks like photographs: there is {seen}")
+
+    def rank(group: Group) -> tuple[int, int]:
+        partners = [_share(group, other) for other in groups if other.kind in TARGETS]
+        return sum(share >= 0.5 for share in partners), len(group.files)
+
+    return max(candidates, key=rank)
+
+
+def _keys(group: Group, last: int) -> dict[str, str]:
+    keys = ((key_of(group.pattern, file, last), file) for file in group.files)
+    return {key: file for key, file in keys if key is not None}
+
+
+def _share(images: Group, other: Group) -> float:
+    """The share of the files of ``other`` that have an image of their name, or of the images."""
+    last = min(wildcards(images.pattern), wildcards(other.pattern))
+    mine, theirs = _keys(images, last), _keys(other, last)
+    if len(mine) < len(images.files) or len(theirs) < len(other.files):
+        return 0.0  # several files of one name
+    return len(mine.keys() & theirs.keys()) / max(min(len(mine), len(theirs)), 1)
+
+
+def _partners(images: Group, groups: Sequence[Group], kind: Kind) -> list[Group]:
+    """The best group of a kind; of edges all that have the best's number of pairs, one a person."""
+    candidates = [group for group in groups if group.kind == kind]
+    if kind == "edges":
+        candidates += [part for group in candidates for part in _annotators(images, group)]
+    shares = [(group, _share(images, group)) for group in candidates]
+    shares = [(group, share) for group, share in shares if share >= 0.5]
+    if not shares:
+        return []
+    best, _ = max(shares, key=lambda pair: pair[1] * len(pair[0].files))
+    if kind != "edges":
+        return [best]
+    most = len(best.files)
+    return [group for group, _ in shares if len(group.files) >= 0.5 * most]
+
+
+def _annotators(images: Group, group: Group) -> list[Group]:
+    """``group`` by the number that its names end in, one a person; empty if that gives no pairs."""
+    people: dict[str, list[str]] = defaultdict(list)
+    for file in group.files:
+        match = re.search(r"[_-]\d+(?=\.\w+$)", file)
+        if match is None:
+            return []
+        people[match[0]].append(file)
+    start, end = group.pattern.rsplit("*", 1)
+    split = [
+        replace(group, pattern=f"{start}*{number}{end}", files=files)
+        for number, files in sorted(people.items())
+    ]
+    return [part for part in split if _share(images, part) >= 0.5] if len(split) > 1 else []
+
+
+def _stripped(group: Group) -> Group:
+    """``group`` with the word that all its names begin with in the pattern: ``img_*.png``."""
+    names = [PurePosixPath(file).name for file in group.files]
+    match = re.match(r"[A-Za-z][A-Za-z_.-]*[_.-]", common_start(names))
+    folder, _, name = group.pattern.rpartition("*")
+    if match is None or len(names) < 2:
+        return group
+    return replace(group, pattern=f"{folder}{match[0]}*{name}")
+
+
+def _other_images(
+    images: Group, groups: Sequence[Group], pairs: dict[Kind, list[Group]]
+) -> tuple[str]:
+    used = {id(group) for chosen in pairs.values() for group in chosen}
+    others = [
+        group.pattern
+        for group in groups
+        if group.kind == "images" and group.files != images.files and id(group) not in used
+    ]
+    return (f"{', '.join(others[:3])} look like images too" if others else "",)
+
+
+# --- parts of the file ---------------------------------------------------------------------------
+
+
+def _text(value: object) -> str:
+    """A YAML scalar: in quotes where YAML would read something else."""
+    text = str(value)
+    plain = re.fullmatch(r"[A-Za-z_][\w ./*?-]*", text) and not re.search(r"[ .]$|: | #", text)
+    words = {"yes", "no", "on", "off", "true", "false", "null", "y", "n", "none"}
+    return text if plain and text.lower() not in words else json.dumps(text, ensure_ascii=False)
+
+
+def _write_target(draft: Draft, kind: Kind, chosen: Sequence[Group], images: Group) -> None:
+    group = chosen[0]
+    sure = "" if all(g.sure for g in chosen) else f"it may be something else than {kind}"
+    patterns = [_text(g.pattern) for g in chosen]
+    files = patterns[0] if len(patterns) == 1 else f"[{', '.join(patterns)}]"
+    draft.write(f"  {kind}:", sure)
+    draft.write(f"    files: {files}")
+    last = min(wildcards(images.pattern), *(wildcards(g.pattern) for g in chosen))
+    names = set().union(*(_keys(g, last) for g in chosen))
+    without = len(_keys(images, last).keys() - names)
+    if without:
+        draft.write("    partial: true", f"{without} of {len(images.files)} images have no {kind}")
+    draft.notes.append(f"{len(names)} {kind} {', '.join(g.pattern for g in chosen)}")
+    if alone := len(names - _keys(images, last).keys()):
+        draft.notes.append(f"{alone} of these without an image")
+    {"segmentation": _write_classes, "depth": _write_depth}.get(kind, _write_marks)(draft, group)
+
+
+def _write_classes(draft: Draft, group: Group) -> None:
+    look(draft.root, group, LABELS)
+    looked = f"from {len(group.seen)} of {len(group.files)} files"
+    colours = sorted(group.colours)
+    values = sorted(group.values - {255, 65535})
+    if colours and not values:  # in colours, and no palette to number them
+        names = _class_names(draft.root, len(colours))
+        names = names[: len(colours)] or [f"class_{i}" for i in range(len(colours))]
+        draft.write("    classes:", f"{len(colours)} colours {looked}")
+        draft.lines += [f"      - {_text(name)}" for name in names]
+        draft.write("    palette:", "which colour is which class" if "class_0" not in names else "")
+        pairs = zip(names, colours, strict=True)
+        draft.lines += [f"      {_text(name)}: {list(colour)}" for name, colour in pairs]
+        return
+    count = values[-1] + 1 if values else 1
+    known = _class_names(draft.root, count)
+    if known:
+        draft.write("    classes:", comment="names from a file beside the data")
+        draft.lines += [f"      - {_text(name)}" for name in known]
+    elif count <= 64 or len(values) >= 0.25 * count:
+        draft.write("    classes:", f"{count} classes without names, {looked}")
+        draft.lines += [f"      - class_{value}" for value in range(count)]
+    else:
+        draft.write("    classes:", f"{len(values)} values without names, {looked}")
+        draft.lines += [f"      {value}: class_{value}" for value in values]
+    if 255 in group.values:
+        draft.write("    ignore: 255")
+    if colours and set(colours) <= {voc_colour(index) for index in group.values}:
+        draft.write("    palette: voc", comment="colours decide, as in PASCAL VOC")
+
+
+def _class_names(root: Path, at_least: int) -> list[str]:
+    """Names from a text file beside the data that has one for each class; else none."""
+    for file in ("classes.txt", "labels.txt", "names.txt", "class_names.txt"):
+        try:
+            names = [line.text for line in read_list(root / file, "")]
+        except DataError:
+            continue
+        if at_least <= len(names) <= 254 and len(set(names)) == len(names):
+            return names
+    return []
+
+
+def _write_depth(draft: Draft, group: Group) -> None:
+    parts = [content.numbers for content in group.seen if content.numbers is not None]
+    raw = (
+        np.concatenate([np.asarray(part, float).ravel() for part in parts])
+        if parts
+        else np.zeros(0)
+    )
+    integers = all("int" in content.dtype for content in group.seen)
+    invalid = [0.0]
+    if integers and raw.max(initial=0) > 255:
+        invalid.append(65535.0)
+    if (raw == -1).any():
+        invalid.append(-1.0)
+    known = raw[np.isfinite(raw) & ~np.isin(raw, invalid) & (raw > 0)]
+    if re.search(r"disp", group.pattern.lower()):
+        draft.write(f"    focal_times_baseline: {FILL_IN}",
+                    "focal length in pixels × baseline in metres")  # fmt: skip
+        draft.write("    range: [0.1, 100]", "nearest and farthest depth in metres")
+        return
+    unit, others = _unit(known, integers)
+    median = float(np.median(known)) if known.size else 0.0
+    doubt = ""
+    if others or not known.size:
+        more = ", ".join(f"{other:g} ({median * other:.3g} m)" for other in others)
+        doubt = f"median {median * unit:.3g} m" + (f"; others: {more}" if more else "")
+    comment = f"{UNITS.get(unit, '')}: median {median * unit:.3g} m"
+    draft.write(f"    metres_per_unit: {unit:.10g}", doubt, comment)
+    draft.write(f"    invalid: [{', '.join(f'{value:g}' for value in invalid)}]")
+    low, high = (np.quantile(known, [0.001, 0.999]) * unit) if known.size else (0.1, 10.0)
+    low, high = _rounded(float(low), math.floor), _rounded(float(high) * 1.05, math.ceil)
+    draft.write(f"    range: [{low:g}, {high:g}]",
+                comment="nearest and farthest depth in metres that count")  # fmt: skip
+
+
+def _unit(known: np.ndarray, integers: bool) -> tuple[float, list[float]]:
+    """The likeliest unit in metres, and others that are possible too."""
+    if not known.size:
+        return 0.001 if integers else 1.0, []
+    median = float(np.median(known))
+    whole = bool((known == np.round(known)).all())
+    if not integers and not whole:
+        likely = [1.0] if 0.05 <= median <= 500 else [0.001]
+    else:
+        units = (0.001, 1 / 256, 1 / 5000, 0.01, 1.0) if integers else (0.001, 1.0, 0.01)
+        likely = [unit for unit in units if 0.3 <= median * unit <= 80]
+    likely = likely or [1.0]
+    return likely[0], likely[1:]
+
+
+def _rounded(value: float, how: Callable[[float], int]) -> float:
+    """``value`` to one digit, or two, down or up."""
+    scale = 10 ** (math.floor(math.log10(value)) - 1)
+    steps = how(value / scale / 5) * 5
+    return float(f"{max(steps, 1) * scale:.6g}")
+
+
+def _write_marks(draft: Draft, group: Group) -> None:
+    top = max(group.values, default=255)
+    if top <= 128:
+        draft.write("    threshold: 0", f"the largest value is {top}, which counts as the object")
+
+
+def _write_bands(draft: Draft, images: Group) -> None:
+    contents = images.seen
+    channels = Counter(content.channels for content in contents).most_common(1)[0][0]
+    plain = all(content.dtype == "uint8" for content in contents)
+    if (channels == 3 and plain) or (channels == 1 and plain and any(c.lossy for c in contents)):
+        return
+    if channels == 1 and plain:
+        return  # grey images are read as RGB
+    names = ["red", "green", "blue", "nir"] if channels == 4 else []
+    names = names or [f"band_{index + 1}" for index in range(channels)]
+    draft.write("bands:")
+    draft.write(f"  names: [{', '.join(names)}]", "names and order of the bands")
+    if not plain:
+        read = [c for c in contents if c.numbers is not None and c.channels == channels]
+        values = [np.asarray(c.numbers).reshape(-1, channels) for c in read]
+        tops = np.quantile(np.concatenate(values).astype(float), 0.999, axis=0)
+        top = [float(f"{max(value, 1e-6):.3g}") for value in tops]
+        draft.write(f"  max: [{', '.join(f'{value:g}' for value in top)}]",
+                    "the value of each band that becomes 1")  # fmt: skip
+    draft.notes.append(f"{channels} bands")
+
+
+def _write_size(draft: Draft, images: Group) -> None:
+    sizes = Counter(content.size for content in images.seen)
+    (height, width), _ = sizes.most_common(1)[0]
+    several = f"{len(sizes)} sizes, such as " if len(sizes) > 1 else ""
+    comment = f"of training; the images have {several}{height}x{width}"
+    draft.write(f"image_size: {list(_size(height, width))}", comment=comment)
+
+
+def _size(height: int, width: int) -> tuple[int, int]:
+    """Multiples of 32 of nearly these proportions and about ``PIXELS``, not more than the image."""
+    most = [max(32, math.ceil(side / 32) * 32) for side in (height, width)]
+    pixels = min(PIXELS, height * width)
+    heights, widths = (range(32, side + 1, 32) for side in most)
+
+    def misfit(size: tuple[int, int]) -> float:
+        shape = abs(math.log(size[0] * width / (size[1] * height)))
+        return shape + 0.05 * abs(math.log(size[0] * size[1] / pixels))
+
+    return min(itertools.product(heights, widths), key=misfit)
+
+
+def _write_splits(draft: Draft, images: Group) -> None:
+    lists = _lists(draft.root, images) or _split_folders(images)
+    if lists:
+        pairs = ", ".join(f"{split}: {_text(value)}" for split, value in lists.items())
+        if "test" in lists or "val" in lists:
+            draft.write(f"splits: {{{pairs}}}")
+            draft.notes.append(f"splits {pairs}")
+            return
+    names = sorted(_keys(images, wildcards(images.pattern)))
+    group = _group(names)
+    splits = _seeded(names, Splits(val=0.1, test=0.2, group=group))
+    counts = ", ".join(f"{len(part)} {split}" for split, part in by_hash(names, splits).items())
+    text = f"splits: {{val: 0.1, test: 0.2, seed: {splits.seed}"
+    if group:
+        clips = len({group_of(name, group) for name in names})
+        doubt = f"{clips} clips by their names stay together: {counts}"
+        draft.write(f"{text}, group: '{group}'}}", doubt)
+    else:
+        draft.write(f"{text}}}", comment=f"by a hash of the names: {counts}")
+
+
+def _seeded(names: Sequence[str], splits: Splits) -> Splits:
+    """``splits`` with the first seed that comes near the shares: few names may leave one empty."""
+
+    def misfit(seeded: Splits) -> float:
+        chosen = by_hash(names, seeded)
+        shares = {"val": seeded.val, "test": seeded.test}
+        wanted = {split: float(share or 0) * len(names) for split, share in shares.items()}
+        return max(abs(len(chosen[split]) - count) / count for split, count in wanted.items())
+
+    tries = [splits.model_copy(update={"seed": seed}) for seed in range(100)]
+    return next((one for one in tries if misfit(one) <= 0.3), min(tries, key=misfit))
+
+
+def _lists(root: Path, images: Group) -> dict[str, str]:
+    """The text files that name images of each split."""
+    names = Names(_keys(images, wildcards(images.pattern)), [])
+    chosen: dict[str, str] = {}
+    files = sorted([*root.glob("*.txt"), *root.glob("*/*.txt")])
+    for split, words in SPLIT_WORDS.items():
+        for file in files:
+            if not set(re.findall(r"[a-z]+", file.stem.lower())) & set(words):
+                continue
+            try:
+                lines = read_list(file, "")[:50]
+            except DataError:
+                continue
+            if sum(_names_image(names, line) for line in lines) >= 0.9 * len(lines):
+                chosen.setdefault(split, file.relative_to(root).as_posix())
+    return chosen
+
+
+def _names_image(names: Names, line: object) -> bool:
+    try:
+        names.sample(line)  # type: ignore[arg-type]
+    except DataError:
+        return False
+    return True
+
+
+def _split_folders(images: Group) -> dict[str, str]:
+    """A pattern for each split that has a folder of its own."""
+    chosen: dict[str, str] = {}
+    for file in images.files:
+        parts = PurePosixPath(file).parts
+        for place, part in enumerate(parts[:-1]):
+            for split, words in SPLIT_WORDS.items():
+                if part.lower() in words and split not in chosen:
+                    chosen[split] = "/".join(
+                        [*parts[: place + 1], *["*"] * (len(parts) - place - 1)]
+                    )
+    return chosen if "train" in chosen else {}
+
+
+def _group(names: Sequence[str]) -> str | None:
+    """An expression for clips: what stands before the last number, if that repeats."""
+    for pattern in (r"(.*)/", r"(.*)[_-]\d+$"):
+        if all(re.search(pattern, name) for name in names):
+            groups = Counter(group_of(name, pattern) for name in names)
+            if 5 <= len(groups) <= len(names) / 2:
+                return pattern
+    return None

@@ -1,0 +1,207 @@
+"""`data init` on folders as people have them: what it writes is read, checked and trained on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from click.testing import Result
+
+from datasets.own.description import Description, read_description
+from datasets.own.reader import OwnData
+from tests.datasets.own.folder import YAML, discs, maps, save
+from tests.support import TINY, line
+
+Cli = Callable[..., Result]
+
+
+def init(cli: Cli, root: Path, *options: str) -> tuple[Description, Result]:
+    """The description that the command writes, which `data check` then accepts."""
+    done = cli("data", "init", root, *options)
+    assert done.exit_code == 0, done.output
+    described = read_description(root)
+    checked = cli("data", "check", "own", "--data", root, "--json", "-")
+    assert checked.exit_code == 0, checked.output
+    assert json.loads(checked.stdout)["problems"] == []
+    return described, done
+
+
+def trained(cli: Cli, root: Path, *tasks: str) -> None:
+    """A run on the description ends in a row."""
+    names = [part for task in tasks for part in ("--task", task)]
+    done = cli("run", "--dataset", "own", "--data", root, *names, "--decoder", "fcn", *TINY,
+               "--epochs", "1", "--results", root.parent / "runs")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert all(f"{task} on own ({read_description(root).name})" in done.stdout for task in tasks)
+
+
+def test_every_kind_of_ground_truth_is_found(cli: Cli, tmp_path: Path) -> None:
+    root = discs(tmp_path / "discs")
+    (root / "dataset.yaml").unlink()
+    described, done = init(cli, root)
+    wanted = Description.model_validate(
+        {"name": "discs", "images": "rgb/*.jpg",
+         "targets": {
+             "segmentation": {"files": "labels/*.png",
+                              "classes": ["class_0", "class_1", "class_2"]},
+             "depth": {"files": "depth/*.png", "metres_per_unit": 0.001, "invalid": [0, 65535],
+                       "range": [1.5, 4.0]},
+             "saliency": {"files": "masks/*.png"},
+             "edges": {"files": ["edges/*_1.png", "edges/*_2.png"]}},
+         "splits": {"val": 0.1, "test": 0.2, "seed": 0, "group": r"(.*)[_-]\d+$"},
+         "image_size": [64, 64]}
+    )  # fmt: skip
+    assert described.images == wanted.images
+    assert described.targets == wanted.targets
+    assert described.splits.group == wanted.splits.group
+    assert all(len(OwnData(root, split, "depth")) >= 3 for split in ("train", "val", "test"))
+    assert "not sure: metres_per_unit: 0.001: median" in done.output
+
+
+def test_labels_and_depth_of_other_names_and_sizes(cli: Cli, tmp_path: Path) -> None:
+    root = tmp_path / "my scan"
+    for index in range(12):
+        arrays = maps(index)
+        big = [np.kron(arrays[name], np.ones((1 + index % 2,) * 2)) for name in ("labels", "depth")]
+        image = np.repeat(np.repeat(arrays["image"], 1 + index % 2, 0), 1 + index % 2, 1)
+        save(root / f"photos/shot-{index:02d}.JPG", image)
+        save(root / f"annotations/shot-{index:02d}_labels.png", big[0].astype(np.uint8))
+        save(root / f"scan/shot-{index:02d}_depth.png", big[1].astype(np.uint16))
+    (root / "classes.txt").write_text("floor\nball\nring\n")
+    described, _ = init(cli, root)
+    assert described.name == "my-scan"
+    assert described.images == ("photos/*.JPG",)
+    assert described.targets.segmentation is not None
+    assert described.targets.segmentation.files == ("annotations/*_labels.png",)
+    assert described.targets.segmentation.classes == ("floor", "ball", "ring")
+    assert described.targets.depth is not None
+    assert described.targets.depth.files == ("scan/*_depth.png",)
+    trained(cli, root, "segmentation", "depth")
+
+
+@pytest.mark.parametrize("top", [1, 255])
+def test_masks_alone(cli: Cli, tmp_path: Path, top: int) -> None:
+    root = tmp_path / "masks"
+    for index in range(10):
+        arrays = maps(index)
+        save(root / f"img_{index}.jpg", arrays["image"])
+        save(root / f"mask_{index}.png", arrays["mask"] // (255 // top))
+    described, _ = init(cli, root)
+    assert (described.images, list(described.targets.present)) == (("img_*.jpg",), ["saliency"])
+    data = OwnData(root, "train", "saliency")
+    truth = maps(int(data[0].name))["mask"] > 0
+    assert np.array_equal(data[0].targets["saliency"].numpy(), truth)
+    trained(cli, root, "saliency")
+
+
+def test_float_depth(cli: Cli, tmp_path: Path) -> None:
+    root = tmp_path / "lidar"
+    for index in range(10):
+        arrays = maps(index)
+        save(root / f"rgb/{index:04d}.png", arrays["image"])
+        metres = np.where(arrays["depth"] == 65535, np.nan, arrays["depth"] / 1000)
+        (root / "depth").mkdir(exist_ok=True)
+        tifffile.imwrite(root / f"depth/{index:04d}.tiff", metres.astype(np.float32))
+    described, done = init(cli, root)
+    assert described.targets.depth is not None
+    assert described.targets.depth.metres_per_unit == 1.0
+    assert described.targets.depth.range[0] <= 1.5
+    assert described.targets.depth.range[1] >= 3.47
+    assert "not sure: metres_per_unit" not in done.output
+    trained(cli, root, "depth")
+
+
+def test_folders_of_splits_and_scenes(cli: Cli, tmp_path: Path) -> None:
+    root = tmp_path / "folders"
+    for index, split in enumerate(["train"] * 6 + ["val"] * 3):
+        arrays = maps(index)
+        save(root / f"{split}/images/{index}.png", arrays["image"])
+        save(root / f"{split}/labels/{index}.png", arrays["labels"])
+    described, _ = init(cli, root)
+    assert described.images == ("*/images/*.png",)
+    assert described.splits.lists == {"train": "train/*/*", "val": "val/*/*"}
+    assert [len(OwnData(root, split, "segmentation")) for split in ("train", "val")] == [6, 3]
+
+
+def test_lists_beside_the_data_are_used(cli: Cli, tmp_path: Path) -> None:
+    root = discs(tmp_path / "discs")
+    (root / "dataset.yaml").unlink()
+    (root / "lists").mkdir()
+    for split, numbers in {"train": range(3, 24), "test": range(3)}.items():
+        lines = [f"rgb/clip{n // 3}_{n:03d}.jpg" for n in numbers]
+        (root / f"lists/{split}.txt").write_text("\n".join(lines))
+    (root / "train_notes.txt").write_text("nothing of the kind\n")
+    described, _ = init(cli, root)
+    assert described.splits.lists == {"train": "lists/train.txt", "test": "lists/test.txt"}
+
+
+@pytest.mark.parametrize("palette", [False, True])
+def test_labels_in_colours(cli: Cli, tmp_path: Path, palette: bool) -> None:
+    from PIL import Image
+
+    root, table = tmp_path / "colours", np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
+    for index in range(8):
+        arrays = maps(index)
+        labels = np.where(arrays["labels"] == 255, 0, arrays["labels"])
+        save(root / f"image/{index}.png", arrays["image"])
+        path = save(root / f"label/{index}.png", table[labels])
+        if palette:
+            Image.open(path).quantize(3).save(path)
+    described, _ = init(cli, root)
+    assert described.targets.segmentation is not None
+    read = OwnData(root, "train", "segmentation")[0]
+    truth = maps(int(read.name))["labels"]
+    colours = described.targets.segmentation.palette
+    wanted = {tuple(table[i]): colours.index(tuple(table[i].tolist())) for i in range(3)}
+    for value, colour in enumerate(table):
+        pixels = read.targets["segmentation"].numpy()[truth == value]
+        assert (pixels == wanted[tuple(colour)]).all()
+
+
+def test_a_part_of_the_images_has_ground_truth(cli: Cli, tmp_path: Path) -> None:
+    root = discs(tmp_path / "discs")
+    (root / "dataset.yaml").unlink()
+    for index in range(0, 24, 4):
+        (root / f"depth/clip{index // 3}_{index:03d}.png").unlink()
+    described, done = init(cli, root)
+    assert described.targets.depth is not None
+    assert described.targets.depth.partial
+    assert "not sure: partial: true: 6 of 24 images have no depth" in done.output
+
+
+def test_disparity_asks_for_what_no_file_says(cli: Cli, tmp_path: Path) -> None:
+    root = tmp_path / "stereo"
+    for index in range(6):
+        arrays = maps(index)
+        save(root / f"left/{index}.png", arrays["image"])
+        save(root / f"disparity/{index}.png", arrays["depth"])
+    done = cli("data", "init", root)
+    assert done.exit_code == 0, done.output
+    assert "not sure: focal_times_baseline: FILL_IN" in done.output
+    refused = cli("data", "check", "own", "--data", root)
+    assert refused.exit_code == 2
+    assert "targets.depth.focal_times_baseline: " in line(refused)
+
+
+def test_nothing_is_overwritten_unasked(cli: Cli, tmp_path: Path) -> None:
+    root = discs(tmp_path / "discs")
+    refused = cli("data", "init", root)
+    assert refused.exit_code == 2
+    assert line(refused).endswith("dataset.yaml: exists: edit it, or replace it by --overwrite")
+    assert (root / "dataset.yaml").read_text() == YAML
+    assert cli("data", "init", root, "--overwrite").exit_code == 0
+    assert (root / "dataset.yaml").read_text() != YAML
+
+
+def test_folders_without_anything_to_describe(cli: Cli, tmp_path: Path) -> None:
+    gone = cli("data", "init", tmp_path / "gone")
+    assert (gone.exit_code, "there is no folder: name one" in line(gone)) == (2, True)
+    empty = cli("data", "init", tmp_path)
+    assert (empty.exit_code, "holds no image or array" in line(empty)) == (1, True)
+    for index in range(3):
+        save(tmp_path / f"a/{index}.png", maps(index)["image"])
+    alone = cli("data", "init", tmp_path)
+    assert alone.exit_code == 1
+    assert "no ground truth of the names of a/*.png" in line(alone)
