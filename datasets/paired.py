@@ -10,16 +10,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DenseDataset, Sample
-from datasets.files import (
-    Line,
-    check_choice,
-    check_file,
-    check_root,
-    fingerprint,
-    read_image,
-    read_mask,
-    warn_of_count,
-)
+from datasets.decoding import read_image, read_mask
+from datasets.files import Line, check_choice, check_file, check_root, fingerprint, warn_of_count
 
 
 class Pair(NamedTuple):

@@ -15,7 +15,8 @@ from common.errors import DataError, UsageError
 from common.files import write_atomic
 from common.progress import Listener
 from datasets.base import DATASETS, Sample
-from datasets.files import SUFFIXES, read_any_image
+from datasets.decoding import read_any_image
+from datasets.files import SUFFIXES
 from datasets.pipeline import fitted
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmark.predict.maps import png
 from common.drawing import Picture
 from common.errors import DataError, reason
-from datasets.files import FORMATS, read_any_image
+from datasets.decoding import FORMATS, read_any_image
 
 TEMPLATES = Path(__file__).parent / "templates"
 Draw = Callable[[Tensor], Mapping[str, Picture]]

@@ -13,8 +13,8 @@ from torch import Tensor
 from common import limits
 from common.annotators import MOST, pack
 from common.errors import DataError
-from datasets.files import AGAIN, IGNORE, check_depth, check_pixels, read_labels, reason
-from datasets.files import _decoded as decoded
+from datasets.decoding import AGAIN, IGNORE, check_depth, check_pixels, decoded, reason
+from datasets.files import read_labels
 from datasets.own.description import Bands, Depth, Edges, Saliency, Segmentation
 
 ARRAYS = (".npy",)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from common import limits
 from common.errors import DataError
-from datasets.files import AGAIN
+from datasets.decoding import AGAIN
 
 LARGEST = 2**26  # bytes of all variables, unpacked
 HEADER = 128

@@ -9,7 +9,7 @@ from torch import Tensor
 from common.annotators import MOST, pack
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import AGAIN
+from datasets.decoding import AGAIN
 from datasets.paired import Pair, PairedFiles, match_files
 from datasets.readers._matlab import read_field
 

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import Line, exists, inside, read_labels, read_list
+from datasets.decoding import read_labels
+from datasets.files import Line, exists, inside, read_list
 from datasets.paired import Pair, PairedFiles
 
 CLASSES = (

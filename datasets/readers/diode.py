@@ -10,7 +10,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import AGAIN, DepthSet, check_depth, fingerprint, one_of, reason
+from datasets.decoding import AGAIN, DepthSet, check_depth, reason
+from datasets.files import fingerprint, one_of
 from datasets.paired import Pair, PairedFiles, match_files
 
 KINDS = ("indoors", "outdoor")

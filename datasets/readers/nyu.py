@@ -21,19 +21,8 @@ from common import limits
 from common.errors import DataError
 from datasets._hdf5_checks import own, own_array
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
-from datasets.files import (
-    AGAIN,
-    IGNORE,
-    DepthSet,
-    check_choice,
-    check_depth,
-    check_file,
-    check_root,
-    fingerprint,
-    reason,
-    voc_colour,
-    warn_of_count,
-)
+from datasets.decoding import AGAIN, IGNORE, DepthSet, check_depth, reason, voc_colour
+from datasets.files import check_choice, check_file, check_root, fingerprint, warn_of_count
 from datasets.readers._matlab import read_numbers
 
 FRAMES = "nyu_depth_v2_labeled.mat"

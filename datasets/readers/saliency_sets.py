@@ -12,7 +12,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import SUFFIXES, Line, inside, read_list, read_mask
+from datasets.decoding import read_mask
+from datasets.files import SUFFIXES, Line, inside, read_list
 from datasets.paired import MaskPairs, Pair
 
 DEFAULTS = {"image_size": (256, 256), "crop_size": (224, 224)}

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import DepthSet, exists, inside, read_depth, read_list
+from datasets.decoding import DepthSet, read_depth
+from datasets.files import exists, inside, read_list
 from datasets.paired import Pair, PairedFiles
 
 NO_READING = 65535

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.files import Line, inside, read_labels, read_list, voc_colour
+from datasets.decoding import read_labels, voc_colour
+from datasets.files import Line, inside, read_list
 from datasets.paired import Pair, PairedFiles
 
 CLASSES = (

@@ -41,7 +41,8 @@ from common.limits import LimitError, printable, read_bytes, size_text
 from common.marked_yaml import read_marked_yaml
 from common.progress import Silent
 from datasets.base import DATASETS
-from datasets.files import read_any_image, read_depth, read_image, read_labels, read_list, read_mask
+from datasets.decoding import read_any_image, read_depth, read_image, read_labels, read_mask
+from datasets.files import read_list
 from datasets.hdf5 import Packed
 from models.backbones import create_backbone
 from models.connectivity import Connectivity, fully_dense

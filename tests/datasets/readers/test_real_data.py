@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DenseDataset
-from datasets.files import read_depth, read_image, read_labels, read_mask
+from datasets.decoding import read_depth, read_image, read_labels, read_mask
 
 pytestmark = pytest.mark.slow
 
