@@ -4,7 +4,7 @@ Every fault of a file raises a DataError of one line: the file, what was seen, w
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from common import limits
@@ -24,7 +24,28 @@ IGNORE = 255
 # Pillow's other readers are older code, and its EPS reader would start a program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 AGAIN = "copy or download it again"
-Palette = Sequence[tuple[int, int, int]]
+ORIENTATION, LARGEST = "orientation", "largest"  # what ``decoded`` adds to a picture's info
+TURNS: dict[int, Callable[[Tensor], Tensor]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored.flip(-1),
+    3: lambda stored: stored.flip(-2, -1),
+    4: lambda stored: stored.flip(-2),
+    5: lambda stored: stored.transpose(-2, -1),
+    6: lambda stored: stored.rot90(-1, (-2, -1)),
+    7: lambda stored: stored.transpose(-2, -1).flip(-2, -1),
+    8: lambda stored: stored.rot90(1, (-2, -1)),
+}
+"""From a picture as stored to the upright one, by EXIF orientation."""
+_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""From the upright picture to the stored one."""
 
 
 def reason(error: Exception) -> str:
@@ -48,7 +69,11 @@ def check_pixels(path: Path, width: int, height: int) -> None:
 
 @contextmanager
 def decoded(path: Path) -> Iterator[Image.Image]:
-    """The picture, upright by its EXIF orientation; any failure inside raises DataError."""
+    """The picture as it is stored, not turned; any failure inside raises DataError.
+
+    Its ``info`` has the EXIF ``ORIENTATION``, 1…8, and under ``LARGEST`` the value that Pillow
+    scales to the largest one: 255 of 8 bits, less for files of fewer bits or levels.
+    """
     try:
         limits.check_size(path, limits.IMAGE)
         with warnings.catch_warnings():
@@ -56,8 +81,16 @@ def decoded(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")
             with Capped(path) as file, Image.open(file, formats=FORMATS) as picture:
                 check_pixels(path, *picture.size)
-                ImageOps.exif_transpose(picture, in_place=True)
-                yield picture
+                largest = _largest(picture)  # the next line may decode it, which loses this
+                orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+                if orientation not in TURNS:
+                    orientation = 1
+                stored: Image.Image = picture
+                if picture.format == "TIFF" and orientation > 1:  # Pillow turns these itself
+                    picture.load()
+                    stored = picture.transpose(_BACK[orientation])
+                stored.info |= {ORIENTATION: orientation, LARGEST: largest}
+                yield stored
     except DataError:
         raise
     except Image.DecompressionBombError:  # Pillow's own limit, at some 180 million
@@ -72,14 +105,36 @@ def decoded(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path}: cannot be read ({reason(error)}): {AGAIN}") from error
 
 
-def read_image(path: Path) -> Tensor:
-    """uint8 [3, H, W], RGB; grey and palette images are converted, transparency is dropped."""
+def _largest(picture: Image.Image) -> int:
+    """The value in the file that Pillow scales to its mode's largest one."""
+    if picture.mode == "1":
+        return 1
+    tiles = getattr(picture, "tile", None)
+    codec, arguments = (tiles[0][0], tiles[0][3]) if tiles else ("", "")
+    if codec in ("ppm", "ppm_plain"):  # of any number of levels
+        return int(arguments[1])
+    raw = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
+    least = {"L;2": 3, "L;4": 15}.get(str(raw)[:3]) if picture.mode == "L" else None
+    return least or (65535 if picture.mode.startswith("I") else 255)
+
+
+def read_stored(path: Path) -> tuple[Tensor, int]:
+    """As ``read_image``, but not turned; and its EXIF orientation, 1…8."""
     with decoded(path) as picture:
         if picture.mode[0] in "IF":
             problem = f"more than 8 bits a pixel (mode {picture.mode})"
             raise DataError(f"{path}: {problem}: convert the image to 8-bit RGB")
         pixels = np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        orientation = picture.info[ORIENTATION]
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), orientation
+
+
+def read_image(path: Path) -> Tensor:
+    """uint8 [3, H, W], RGB, upright by its EXIF orientation.
+
+    Grey and palette images are converted, transparency is dropped.
+    """
+    return upright(*read_stored(path))
 
 
 def read_any_image(path: Path) -> Tensor:
@@ -93,91 +148,86 @@ def read_any_image(path: Path) -> Tensor:
             if deep.min() < 0 or deep.max() > 65535:
                 problem = f"values {deep.min()}…{deep.max()}"
                 raise DataError(f"{path}: {problem}: convert the image to 8-bit RGB")
-            grey = (deep.astype(np.int64) // 257).astype(np.uint8)
-            return torch.from_numpy(grey)[None].expand(3, -1, -1).contiguous()
+            grey = torch.from_numpy((deep.astype(np.int64) // 257).astype(np.uint8))
+            return upright(grey, picture.info[ORIENTATION]).expand(3, -1, -1).contiguous()
     return read_image(path)
 
 
-def _runs(values: Iterable[int]) -> str:
-    """``0…6, 9`` for the numbers 0 to 6 and 9."""
-    runs: list[list[int]] = []
-    for value in sorted(values):
-        if runs and value == runs[-1][-1] + 1:
-            runs[-1][1:] = [value]
-        else:
-            runs.append([value])
-    return ", ".join("…".join(map(str, run)) for run in runs)
+def upright(stored: Tensor, orientation: int) -> Tensor:
+    """A picture [..., H, W] turned and mirrored as its EXIF ``orientation``, 1…8, asks for."""
+    return TURNS[orientation](stored).contiguous() if orientation > 1 else stored
 
 
-def _check_palette(path: Path, labels: np.ndarray, colours: list[int], palette: Palette) -> None:
-    """Raises DataError if a label in the map has another colour than in ``palette``."""
-    table = [tuple(colours[i : i + 3]) for i in range(0, len(colours), 3)]
-    for index in np.unique(labels).tolist():
-        colour = table[index] if index < len(table) else "none"
-        if colour != palette[index]:
-            raise DataError(
-                f"{path}: colour {colour} of label {index} should be {palette[index]}: the palette "
-                "was changed, and the labels may be too: take the original file, or save right "
-                "labels as 8-bit grey"
-            )
+def orient(
+    path: Path, stored: Tensor, orientation: int, targets: Sequence[tuple[Path, str, Tensor]]
+) -> tuple[Tensor, str | None]:
+    """The image as its targets were drawn: as it is stored, or upright.
 
-
-def voc_colour(index: int) -> tuple[int, int, int]:
-    """VOC's colour of a label 0…255: bits 0, 3, 6 are red's highest, 1, 4, 7 green's, 2, 5 blue's.
-
-    Source: VOCdevkit, VOClabelcolormap.m.
+    stored, orientation: as ``read_stored`` gives them. targets: file, name and map [H, W] of each,
+    as stored. Where the targets fit both, the image stays as it is stored; then what is doubtful
+    is returned too. Raises DataError where the targets fit neither.
     """
-    red, green, blue = (
-        sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
-        for channel in range(3)
-    )
-    return red, green, blue
+    turned = upright(stored, orientation)
+    misfits = [
+        [target for target in targets if target[2].shape[-2:] != image.shape[-2:]]
+        for image in (stored, turned)
+    ]
+    if not misfits[0]:
+        if orientation == 1 or turned.shape != stored.shape:
+            return stored, None
+        return stored, (
+            f"EXIF orientation {orientation}, and its {targets[0][1]} fits it turned or not: both "
+            "are taken as stored: look at data preview, turn the image's pixels or drop the tag"
+        )
+    if not misfits[1]:
+        return turned, None
+    file, role, target = misfits[0][0]
+    (h, w), (th, tw) = stored.shape[-2:], target.shape[-2:]
+    tag = f" and EXIF orientation {orientation}" if orientation > 1 else ""
+    problem = f"{role} of {tw}×{th} pixels but its image {path} has {w}×{h}{tag}"
+    raise DataError(f"{file}: {problem}: take both from the same source")
 
 
-def read_labels(
-    path: Path, ids: Sequence[int], void: Iterable[int] = (), palette: Palette = ()
-) -> Tensor:
-    """uint8 [H, W] class index: the value ``ids[i]`` becomes i, ``void`` and 255 become 255.
+def whole_numbers(path: Path, picture: Image.Image) -> NDArray[np.int64]:
+    """The values [H, W] of a picture of more than 8 bits, as they are in the file.
 
-    Palette images are read by index, not by colour; with ``palette``, 256 published colours, their
-    colours must be these. Raises DataError on any other value or palette.
+    Raises DataError if they need more than 16 bits.
     """
-    with decoded(path) as picture:
-        if picture.mode not in ("L", "P"):
-            problem = f"mode {picture.mode} is no map of class indices"
-            remedy = "take the original file, or " if palette else ""
-            raise DataError(f"{path}: {problem}: {remedy}write an 8-bit grey or palette image")
-        labels = np.array(picture)
-        colours = picture.getpalette()
-    if palette and colours is not None:
-        _check_palette(path, labels, colours, palette)
-    void = {*void, IGNORE}
-    indices = np.full(256, -1, np.int16)
-    indices[list(ids)] = np.arange(len(ids))
-    indices[list(void)] = IGNORE
-    mapped = indices[labels]
-    if mapped.min() < 0:
-        expected = f"{_runs(ids)} and {_runs(void)}"
-        remedy = f"map it to a class, or to {IGNORE} to ignore it"
-        raise DataError(f"{path}: label {labels[mapped < 0][0]} is outside {expected}: {remedy}")
-    return torch.from_numpy(mapped.astype(np.uint8))
+    values = np.array(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        problem = f"values {values.min()}…{values.max()} where 16 bits are expected"
+        raise DataError(f"{path}: {problem}: take the original file")
+    if picture.format == "PPM":  # Pillow scales them to 65535
+        values = np.rint(values * (picture.info[LARGEST] / 65535)).astype(np.int64)
+    return values
+
+
+def opaque(picture: Image.Image) -> bool:
+    """Whether a picture has no alpha, or one that is 255 everywhere."""
+    return "A" not in picture.getbands() or picture.getchannel("A").getextrema() == (255, 255)
 
 
 def read_mask(path: Path, graded: bool = False) -> Tensor:
     """uint8 [H, W]: 1 where the grey or 1-bit image is above 128, else 0.
 
     graded: grey is the share of viewers who chose a pixel, so that none may reach 128. Raises
-    DataError on colours, and on a mask whose largest value is 1…128 unless it is graded.
+    DataError on colours, on an alpha that is not the same everywhere, and on a mask whose largest
+    value is 1…128 unless it is graded.
     """
     remedy = "write an 8-bit grey image, 0 = background, 255 = object"
     with decoded(path) as picture:
         grey = np.array(picture.convert("L"))
         # a grey image may be saved in colour
         if picture.mode not in ("1", "L") and not (
-            picture.mode in ("P", "RGB")
+            picture.mode in ("P", "RGB", "LA", "RGBA")
             and (np.array(picture.convert("RGB")) == grey[..., None]).all()
         ):
             raise DataError(f"{path}: mode {picture.mode} is no mask: {remedy}")
+        if picture.mode in ("LA", "RGBA"):
+            low, high = picture.getchannel("A").getextrema()
+            if low != high:
+                problem = f"alpha of {low}…{high} may be the mask, or the grey may"
+                raise DataError(f"{path}: {problem}: {remedy}")
     if 0 < (top := int(grey.max())) <= 128 and not graded:
         raise DataError(f"{path}: largest value is {top}, nothing is above 128: {remedy}")
     return torch.from_numpy((grey > 128).astype(np.uint8))
@@ -193,10 +243,7 @@ def read_depth(path: Path, per_metre: float, invalid: int, limits: tuple[float, 
         if not picture.mode.startswith("I"):
             problem = f"8 bits a channel (mode {picture.mode}) where 16-bit depth is expected"
             raise DataError(f"{path}: {problem}: take the original depth file, not a picture of it")
-        raw = np.array(picture)
-    if raw.min() < 0 or raw.max() > 65535:
-        problem = f"values {raw.min()}…{raw.max()} where 16-bit depth is expected"
-        raise DataError(f"{path}: {problem}: take the original depth file")
+        raw = whole_numbers(path, picture)
     depth = np.where(raw == invalid, 0, raw).astype(np.float32) / np.float32(per_metre)
     check_depth(path, depth, per_metre, limits)
     return torch.from_numpy(depth)

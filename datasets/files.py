@@ -24,11 +24,11 @@ from datasets.decoding import check_pixels as check_pixels
 from datasets.decoding import read_any_image as read_any_image
 from datasets.decoding import read_depth as read_depth
 from datasets.decoding import read_image as read_image
-from datasets.decoding import read_labels as read_labels
 from datasets.decoding import read_mask as read_mask
 from datasets.decoding import reason as reason
-from datasets.decoding import voc_colour as voc_colour
 from datasets.decoding import warn_of_unit as warn_of_unit
+from datasets.labels import read_labels as read_labels
+from datasets.labels import voc_colour as voc_colour
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".pbm"),

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.decoding import read_labels
 from datasets.files import Line, exists, inside, read_list
+from datasets.labels import read_labels
 from datasets.paired import Pair, PairedFiles
 
 CLASSES = (

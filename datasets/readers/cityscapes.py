@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from datasets.base import DATASETS, DatasetInfo
-from datasets.decoding import read_labels
+from datasets.labels import read_labels
 from datasets.paired import Pair, PairedFiles, match_files
 
 # class → id in *_gtFine_labelIds.png, colour

@@ -21,8 +21,9 @@ from common import limits
 from common.errors import DataError
 from datasets._hdf5_checks import own, own_array
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
-from datasets.decoding import AGAIN, IGNORE, DepthSet, check_depth, reason, voc_colour
+from datasets.decoding import AGAIN, IGNORE, DepthSet, check_depth, reason
 from datasets.files import check_choice, check_file, check_root, fingerprint, warn_of_count
+from datasets.labels import voc_colour
 from datasets.readers._matlab import read_numbers
 
 FRAMES = "nyu_depth_v2_labeled.mat"

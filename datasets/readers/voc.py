@@ -8,8 +8,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.decoding import read_labels, voc_colour
 from datasets.files import Line, inside, read_list
+from datasets.labels import read_labels, voc_colour
 from datasets.paired import Pair, PairedFiles
 
 CLASSES = (

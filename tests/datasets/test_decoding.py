@@ -11,7 +11,16 @@ from PIL import Image
 
 from common import limits
 from common.errors import DataError
-from datasets.decoding import read_depth, read_image, read_labels, read_mask, warn_of_unit
+from datasets.decoding import (
+    orient,
+    read_depth,
+    read_image,
+    read_mask,
+    read_stored,
+    upright,
+    warn_of_unit,
+)
+from datasets.labels import read_labels
 
 H, W = 24, 32
 GENERATOR = np.random.default_rng(0)
@@ -103,6 +112,44 @@ def test_damaged_metadata_is_no_warning(tmp_path: Path) -> None:
         assert read_image(tmp_path / "b.png").shape == (3, H, W)
 
 
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_an_image_as_it_is_stored(tmp_path: Path, orientation: int, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(RGB).save(path, exif=exif)
+    stored, seen = read_stored(path)
+    assert seen == orientation
+    assert stored.shape == (3, H, W)
+    difference = stored.permute(1, 2, 0).numpy().astype(int) - RGB
+    assert abs(difference).mean() < (50 if suffix == ".jpg" else 1e-9)
+    turned = TURNS[orientation](stored.permute(1, 2, 0).numpy())
+    assert np.array_equal(read_image(path).permute(1, 2, 0).numpy(), turned)
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_an_image_lies_as_its_targets_do(orientation: int) -> None:
+    stored = torch.from_numpy(RGB).permute(2, 0, 1)
+    turned = upright(stored, orientation)
+    swaps = orientation > 4
+
+    def lies(*sizes: tuple[int, int]) -> tuple[torch.Tensor, str | None]:
+        targets = [(Path(f"{i}.png"), "mask", torch.zeros(size)) for i, size in enumerate(sizes)]
+        return orient(Path("a.jpg"), stored, orientation, targets)
+
+    image, doubt = lies((H, W))
+    assert torch.equal(image, stored)
+    assert (doubt is None) == (orientation == 1 or swaps)
+    if swaps:
+        image, doubt = lies((W, H))
+        assert torch.equal(image, turned)
+        assert doubt is None
+        message(lambda: lies((H, W), (W, H)), f"1.png: mask of {H}×{W} pixels but its image a.jpg")
+    tag = f" has {W}×{H} and EXIF orientation {orientation}: take" if orientation > 1 else f"{H}: "
+    message(lambda: lies((H, W), (H, 9)), f"1.png: mask of 9×{H} pixels but its image a.jpg", tag)
+
+
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
 def test_image_of_more_than_8_bits(tmp_path: Path, dtype: type) -> None:
     path = save(tmp_path / "a.tif", RGB[:, :, 0].astype(dtype))
@@ -142,37 +189,6 @@ def test_other_programs_are_not_started(tmp_path: Path) -> None:
     message(lambda: read_image(path), path, "not an image")
 
 
-# --- label maps
-
-
-def test_labels_keep_indices_and_ignore_void(tmp_path: Path) -> None:
-    indices = np.resize(np.array([*range(12), 255], np.uint8), (H, W))
-    expected = np.where(indices == 11, 255, indices)
-    grey = save(tmp_path / "grey.png", indices)
-    image = Image.fromarray(indices, mode="P")
-    image.putpalette(GENERATOR.integers(0, 256, 768, dtype=np.uint8).tobytes())
-    image.save(tmp_path / "palette.png")
-    for path in (grey, tmp_path / "palette.png"):
-        result = labels(path)
-        assert result.dtype == torch.uint8
-        assert np.array_equal(result.numpy(), expected)
-
-
-def test_label_out_of_range(tmp_path: Path) -> None:
-    indices = np.zeros((H, W), np.uint8)
-    indices[3, 4] = 37
-    path = save(tmp_path / "a.png", indices)
-    expected = f"{path}: label 37 is outside 0…10 and 11, 255: map it to a class, or to 255 to"
-    assert message(lambda: labels(path)).startswith(expected)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "1", "I;16"])
-def test_label_map_of_another_mode(tmp_path: Path, mode: str) -> None:
-    path = save(tmp_path / "a.png", RGB, "L" if mode == "I;16" else None)
-    Image.open(path).convert(mode).save(path)
-    message(lambda: labels(path), path, f"mode {mode}", "8-bit grey or palette")
-
-
 # --- masks
 
 
@@ -186,17 +202,29 @@ def test_mask_is_one_above_128(tmp_path: Path) -> None:
     assert not read_mask(save(tmp_path / "c.png", grey * 0)).any()
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_mask_of_another_mode(tmp_path: Path, mode: str) -> None:
     path = save(tmp_path / "a.png", RGB, mode)
     message(lambda: read_mask(path), path, f"mode {mode} is no mask", "0 = background")
 
 
-@pytest.mark.parametrize("mode", ["RGB", "P"])
+@pytest.mark.parametrize("mode", ["RGB", "P", "LA", "RGBA"])
 def test_a_grey_mask_saved_in_colour(tmp_path: Path, mode: str) -> None:
     grey = Image.fromarray(np.resize(np.array([0, 255, 128, 129], np.uint8), (H, W)))
     grey.convert(mode).save(tmp_path / "a.png")
     assert np.array_equal(read_mask(tmp_path / "a.png").numpy(), np.array(grey) > 128)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_an_alpha_that_may_be_the_mask(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray(np.resize(np.array([0, 255], np.uint8), (H, W)))
+    picture = grey.convert(mode)
+    picture.putalpha(7)  # the same everywhere says nothing
+    picture.save(tmp_path / "a.png")
+    assert np.array_equal(read_mask(tmp_path / "a.png").numpy(), np.array(grey) > 128)
+    picture.putpixel((0, 0), (0,) * (len(mode) - 1) + (9,))
+    picture.save(tmp_path / "a.png")
+    message(lambda: read_mask(tmp_path / "a.png"), "a.png: alpha of 7…9 may be the mask", "grey")
 
 
 def test_mask_of_16_bits(tmp_path: Path) -> None:
@@ -227,6 +255,13 @@ def test_depth_in_metres(tmp_path: Path) -> None:
 def test_depth_of_8_bits(tmp_path: Path, mode: str) -> None:
     path = save(tmp_path / "a.png", RGB, mode)
     message(lambda: depth(path), path, f"8 bits a channel (mode {mode})", "original depth file")
+
+
+def test_depth_of_any_number_of_levels(tmp_path: Path) -> None:
+    raw = np.resize(np.array([0, 1, 1500, 9999], np.uint16), (H, W))
+    header = f"P5 {W} {H} 9999\n".encode()
+    (tmp_path / "a.pgm").write_bytes(header + raw.astype(">u2").tobytes())
+    assert np.array_equal(depth(tmp_path / "a.pgm").numpy(), raw / np.float32(1000))
 
 
 @pytest.mark.parametrize("value", [-5, 70000])

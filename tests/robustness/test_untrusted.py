@@ -41,9 +41,10 @@ from common.limits import LimitError, printable, read_bytes, size_text
 from common.marked_yaml import read_marked_yaml
 from common.progress import Silent
 from datasets.base import DATASETS
-from datasets.decoding import read_any_image, read_depth, read_image, read_labels, read_mask
+from datasets.decoding import read_any_image, read_depth, read_image, read_mask
 from datasets.files import read_list
 from datasets.hdf5 import Packed
+from datasets.labels import read_labels
 from models.backbones import create_backbone
 from models.connectivity import Connectivity, fully_dense
 from tests.page import page_data

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DenseDataset
-from datasets.decoding import read_depth, read_image, read_labels, read_mask
+from datasets.decoding import read_depth, read_image, read_mask
+from datasets.labels import read_labels
 
 pytestmark = pytest.mark.slow
 

@@ -62,16 +62,21 @@ def test_any_of_the_three_folders_is_the_same_data(root: Path) -> None:
 
 def test_colours_instead_of_indices(root: Path) -> None:
     path = root / "SegmentationClass" / "2007_000032.png"
-    Image.open(path).convert("RGB").save(path)
-    expected = f"{path}: mode RGB is no map of class indices: take the original file, or write an 8"
-    assert failure(root).startswith(expected)
+    picture = Image.open(path).convert("RGB")
+    for save in (picture.save, picture.quantize(22).save):  # with as few colours as occur
+        save(path)
+        labels = Voc2012(root, "train", "segmentation")[0].targets["segmentation"]
+        assert labels.flatten()[:22].tolist() == LABELS
+    picture.resize((W // 2, H // 2), Image.Resampling.BILINEAR).save(path)
+    assert failure(root).startswith(f"{path}: colour (")
+    assert failure(root).endswith("no label has it: take the original file, or write 8-bit grey")
 
 
 def test_another_palette(root: Path) -> None:
     path = root / "SegmentationClass" / "2007_000032.png"
-    # what comes of opening the colours and saving them with as few of them as occur
+    # what comes of opening the colours and saving them with fewer of them than occur
     colours = Image.open(path).convert("RGB")
-    colours.quantize(22).save(path)
+    colours.quantize(9).save(path)
     seen = failure(root)
     assert seen.startswith(f"{path}: colour (")
     assert seen.endswith("take the original file, or save right labels as 8-bit grey")

@@ -1,0 +1,176 @@
+"""Label maps: the class index of each pixel, in whatever way the file stores it."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from common.errors import DataError
+from datasets.decoding import IGNORE, LARGEST, decoded, opaque, whole_numbers
+
+Palette = Sequence[tuple[int, int, int]]
+Numbers = NDArray[np.integer]
+GREY = "write 8-bit grey"
+
+
+def voc_colour(index: int) -> tuple[int, int, int]:
+    """VOC's colour of a label 0…255: bits 0, 3, 6 are red's highest, 1, 4, 7 green's, 2, 5 blue's.
+
+    Source: VOCdevkit, VOClabelcolormap.m.
+    """
+    red, green, blue = (
+        sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
+        for channel in range(3)
+    )
+    return red, green, blue
+
+
+def read_labels(
+    path: Path, ids: Sequence[int], void: Iterable[int] = (), palette: Palette = ()
+) -> Tensor:
+    """uint8 [H, W] class index: the label ``ids[i]`` becomes i, ``void`` and 255 become 255.
+
+    palette: the published colour of each label, as far as there is one. The label is
+
+    - of a grey image its value, in 8 or 16 bits. Pillow scales fewer bits to 8; what was meant is
+      taken from the labels that there are;
+    - of a palette image the index, if ``palette`` is not declared or its colours are these. An
+      optimiser may have sorted them: then the colours count, and so do greys that are not the
+      indices;
+    - of colours, also with an opaque alpha, the one that has them in ``palette``.
+
+    Raises DataError on any other label or colour, and on a file with two meanings.
+    """
+    if len(set(map(tuple, palette))) < len(palette):  # colours then tell nothing
+        palette = ()
+    with decoded(path) as picture:
+        if picture.format == "JPEG":
+            raise DataError(f"{path}: JPEG changes labels: take the original file, as PNG")
+        kind, stored, readings = _readings(path, picture, palette)
+    void = {*void, IGNORE}
+    table = np.full(2**16 + 1, -1, np.int16)  # the last one is of colours that no label has
+    table[list(ids)] = np.arange(len(ids))
+    table[list(void)] = IGNORE
+    maps = [table[reading][stored] for reading in readings]
+    known = [classes for classes in maps if classes.min() >= 0]
+    if not known:
+        labels = " or ".join(_runs(np.unique(reading[stored]).tolist()) for reading in readings)
+        if not kind:
+            labels = str(readings[0][stored[maps[0] < 0][0]])
+        problem = f"{kind}label {labels} is outside {_runs(ids)} and {_runs(void)}"
+        raise DataError(f"{path}: {problem}: map it to a class, or to {IGNORE} to ignore it")
+    if len(known) == 2 and (known[0] != known[1]).any():
+        one, other = (_runs(np.unique(reading[stored]).tolist()) for reading in readings)
+        raise DataError(f"{path}: {kind}labels may be {one} or {other}: {GREY}")
+    return torch.from_numpy(known[0].astype(np.uint8))
+
+
+def _readings(
+    path: Path, picture: Image.Image, palette: Palette
+) -> tuple[str, Numbers, list[Numbers]]:
+    """What a file stores [H, W], and for each way to read it the label of each stored value.
+
+    Two ways, of which one may prove wrong, have a name for errors.
+    """
+    if picture.mode == "P":
+        return _of_palette(path, np.array(picture), picture.getpalette() or [], palette)
+    if picture.mode == "1":
+        return "1-bit grey: ", np.array(picture, np.uint8), [np.arange(2), np.array([0, 255])]
+    if picture.mode == "L":
+        values, largest = np.arange(256), picture.info[LARGEST]
+        if largest == 255:
+            return "", np.array(picture), [values]
+        scaled = np.rint(values * largest / 255).astype(int)
+        kind = f"{largest.bit_length()}-bit grey, which decoders scale by {255 / largest:.3g}: "
+        return kind, np.array(picture), [scaled, values]
+    if picture.mode.startswith("I"):
+        return "", whole_numbers(path, picture), [np.arange(2**16)]
+    if picture.mode in ("LA", "RGB", "RGBA"):
+        if not opaque(picture):
+            raise DataError(f"{path}: is transparent in places, which is no label: {GREY}")
+        return _of_colours(path, picture.mode, np.array(picture.convert("RGB")), palette)
+    raise _no_labels(path, picture.mode, palette)
+
+
+def _no_labels(path: Path, mode: str, palette: Palette) -> DataError:
+    remedy = "take the original file, or " if palette else ""
+    problem = f"mode {mode} is no map of class indices"
+    return DataError(f"{path}: {problem}: {remedy}write an 8-bit grey or palette image")
+
+
+def _codes(colours: Numbers) -> Numbers:
+    """Colours [..., 3] as one number each."""
+    red, green, blue = np.moveaxis(colours.astype(np.int64), -1, 0)
+    return (red << 16) + (green << 8) + blue
+
+
+def _label_of(colours: Numbers, palette: Palette) -> Numbers:
+    """The label [N] of each of the colours [N, 3]; -1 of one that none has."""
+    labels = {colour: label for label, colour in enumerate(map(tuple, palette))}
+    return np.array([labels.get(tuple(colour), -1) for colour in colours.tolist()], int)
+
+
+def _of_palette(
+    path: Path, stored: Numbers, flat: list[int], palette: Palette
+) -> tuple[str, Numbers, list[Numbers]]:
+    colours = np.full((256, 3), -1)
+    colours[: len(flat) // 3] = np.reshape(flat[: len(flat) // 3 * 3], (-1, 3))
+    indices = np.arange(256)
+    used = np.flatnonzero(np.bincount(stored.ravel(), minlength=256))
+    declared = {i: tuple(palette[i]) for i in used.tolist() if i < len(palette)}
+    changed = [i for i, colour in declared.items() if tuple(colours[i]) != colour]
+    if palette and not changed:
+        return "", stored, [indices]
+    labels = np.full(256, -1)
+    labels[used] = _label_of(colours[used], palette)
+    if palette and (labels[used] >= 0).all():
+        return "", stored, [labels]
+    red = colours[:, 0]
+    if (colours[used] == red[used, None]).all() and (red[used] >= 0).all():
+        if set(red[used].tolist()) <= {0, 255}:
+            return "black and white of a palette: ", stored, [indices, red]
+        return "", stored, [red]
+    if changed:
+        index = changed[0]
+        colour = tuple(colours[index].tolist()) if 3 * index < len(flat) else "none"
+        raise DataError(
+            f"{path}: colour {colour} of label {index} should be {palette[index]}: the palette "
+            "was changed, and the labels may be too: take the original file, or save right "
+            "labels as 8-bit grey"
+        )
+    return "", stored, [indices]
+
+
+def _of_colours(
+    path: Path, mode: str, colours: Numbers, palette: Palette
+) -> tuple[str, Numbers, list[Numbers]]:
+    codes, stored, counts = np.unique(_codes(colours), return_inverse=True, return_counts=True)
+    stored = stored.reshape(colours.shape[:2])
+    table = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1)
+    labels = _label_of(table, palette)
+    if palette and (labels >= 0).all():
+        return "", stored, [labels]
+    if (table == table[:, :1]).all():  # a grey image may be saved in colour
+        return "", stored, [table[:, 0]]
+    if not palette:
+        raise _no_labels(path, mode, palette)
+    unknown = np.flatnonzero(labels < 0)
+    worst = unknown[counts[unknown].argmax()]
+    more = f", and {len(unknown) - 1} more colours" if len(unknown) > 1 else ""
+    problem = f"colour {tuple(table[worst].tolist())} of {counts[worst]} pixels{more}"
+    raise DataError(f"{path}: {problem}: no label has it: take the original file, or {GREY}")
+
+
+def _runs(values: Iterable[int]) -> str:
+    """``0…6, 9`` for the numbers 0 to 6 and 9."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1][1:] = [value]
+        else:
+            runs.append([value])
+    return ", ".join("…".join(map(str, run)) for run in runs)
