@@ -1,5 +1,6 @@
 """The interface of data sets: samples, kinds of targets, declared facts."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,6 +50,10 @@ class TargetStatistics(ABC):
     @abstractmethod
     def doubts(self) -> list[str]:
         """Warnings of what is possible but unlikely to be right."""
+
+    def contradictions(self) -> list[str]:
+        """What a published training split cannot look like; a problem of a set that has one."""
+        return []
 
 
 class TargetKind(ABC):
@@ -119,6 +124,11 @@ class DatasetInfo:
     turned: bool = False
     revision: int = 1
 
+    @property
+    def published(self) -> bool:
+        """Whether others have the same images under this name."""
+        return not (self.generic or self.built_in)
+
 
 class DenseDataset(ABC):
     """One split of a data set. Random access, picklable, the same sample for the same index."""
@@ -147,6 +157,18 @@ class DenseDataset(ABC):
         Raises as the constructor does where a whole folder or list is missing.
         """
         return cls(root, split, task, **facts), []
+
+    def doubt(self, kind: str, where: object, problem: str) -> None:
+        """Note what may be wrong with a file that is read; the first of a kind is a warning."""
+        noted = self.__dict__.setdefault("_doubts", {}).setdefault(kind, {})
+        if not noted:
+            warnings.warn(f"{where}: {problem}", stacklevel=3)
+        noted[str(where)] = problem
+
+    def doubts(self) -> list[tuple[str, str]]:
+        """File and problem of all that ``doubt`` has noted."""
+        kinds: dict[str, dict[str, str]] = self.__dict__.get("_doubts", {})
+        return [doubt for noted in kinds.values() for doubt in noted.items()]
 
     def faults(self, index: int) -> list[DataError]:  # noqa: ARG002
         """An error for each file of an unreadable sample; empty where it has a single file."""

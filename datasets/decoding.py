@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from common import limits
 from common.errors import DataError
 from common.limits import Capped, LimitError, printable
-from datasets.base import DatasetInfo
+from datasets.base import DenseDataset
 
 IGNORE = 255
 # Pillow's other readers are older code, and its EPS reader would start a program.
@@ -269,33 +268,33 @@ def check_depth(
     raise DataError(f"{where}: {problem}: remove the frame from the list or mend its unit")
 
 
-def warn_of_unit(
-    where: object, depth: Tensor, per_metre: float, limits: tuple[float, float]
-) -> bool:
-    """Warn if ``depth``, as in ``check_depth``, looks as if in another unit; whether it does.
+def doubt_of_unit(depth: Tensor, per_metre: float, limits: tuple[float, float]) -> str | None:
+    """Why ``depth``, as in ``check_depth``, looks as if in another unit; None if it does not.
 
     Suspicious: whole numbers that all stay below 100, as metres would, and a median of more than
     three times the upper limit.
     """
     known = depth[depth > 0]
     if not known.numel():
-        return False
+        return None
     low, median, top = (float(v) for v in (known.min(), known.median(), known.max()))
     if not (per_metre > 1 and top * per_metre < 100) and median <= 3 * limits[1]:
-        return False
+        return None
     problem = f"depths of {low:g}…{top:g} m, median {median:g} m"
-    warnings.warn(
-        f"{where}: {problem}, if stored as {_unit(per_metre)}: check the unit of the files",
-        stacklevel=2,
-    )
-    return True
+    return f"{problem}, if stored as {_unit(per_metre)}: check the unit of the files"
 
 
-class DepthSet:
-    """Mixin of depth data sets: the declared range, and one warning of a wrong unit."""
+def warn_of_unit(
+    where: object, depth: Tensor, per_metre: float, limits: tuple[float, float]
+) -> bool:
+    """Warn of ``doubt_of_unit``; whether there is one."""
+    if (problem := doubt_of_unit(depth, per_metre, limits)) is not None:
+        warnings.warn(f"{where}: {problem}", stacklevel=2)
+    return problem is not None
 
-    info: ClassVar[DatasetInfo]
-    warned = False
+
+class DepthSet(DenseDataset):
+    """Mixin of depth data sets: the declared range, and doubts about the unit."""
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -304,6 +303,7 @@ class DepthSet:
         return facts["min_depth"], facts["max_depth"]
 
     def check_unit(self, where: object, depth: Tensor, per_metre: float) -> Tensor:
-        """``depth`` unchanged; warns of the first one that looks as if stored in another unit."""
-        self.warned = self.warned or warn_of_unit(where, depth, per_metre, self.limits)
+        """``depth`` unchanged; notes if it looks as if stored in another unit."""
+        if (problem := doubt_of_unit(depth, per_metre, self.limits)) is not None:
+            self.doubt("unit", where, problem)
         return depth

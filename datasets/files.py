@@ -34,6 +34,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".pbm"),
     *(".tif", ".tiff", ".webp"),
 )
+ANOTHER = "this is not the published set: for data of your own take --dataset own"
 
 
 def one_of(names: Iterable[str]) -> str:
@@ -65,11 +66,20 @@ def check_root(info: DatasetInfo, root: Path | None, layout: str) -> Path:
     return root
 
 
+def far_off(info: DatasetInfo, split: str, count: int) -> bool:
+    """Whether ``count`` is not the published size of ``split`` by more than a factor of two."""
+    published = info.splits.get(split) if info.published else None
+    return published is not None and not published <= 2 * count <= 4 * published
+
+
 def warn_of_count(info: DatasetInfo, root: Path, split: str, count: int) -> None:
     """Warns, with both numbers, if ``count`` is not the published size of ``split``."""
     if info.splits[split] not in (None, count):
         size = f"{count} samples in '{split}'"
-        warnings.warn(f"{root}: {size} where {info.title} has {info.splits[split]}", stacklevel=3)
+        text = f"{root}: {size} where {info.title} has {info.splits[split]}"
+        if far_off(info, split, count):
+            text += f": {ANOTHER}"
+        warnings.warn(text, stacklevel=3)
 
 
 def exists(path: Path) -> bool:

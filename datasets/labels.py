@@ -105,7 +105,7 @@ def _no_labels(path: Path, mode: str, palette: Palette) -> DataError:
 def _codes(colours: Numbers) -> Numbers:
     """Colours [..., 3] as one number each."""
     red, green, blue = np.moveaxis(colours.astype(np.int64), -1, 0)
-    return (red << 16) + (green << 8) + blue
+    return np.asarray((red << 16) + (green << 8) + blue)
 
 
 def _label_of(colours: Numbers, palette: Palette) -> Numbers:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DenseDataset, Sample
-from datasets.decoding import read_image, read_mask
+from datasets.decoding import orient, read_mask, read_stored
 from datasets.files import Line, check_choice, check_file, check_root, fingerprint, warn_of_count
 
 
@@ -139,16 +139,17 @@ class PairedFiles(DenseDataset):
     def __getitem__(self, index: int) -> Sample:
         """Raises DataError that names the damaged or wrong file."""
         pair = self.pairs[index]
-        image, target = read_image(pair.image), self.read_target(pair.target)
-        if image.shape[1:] != target.shape:
-            (h, w), (th, tw) = image.shape[1:], target.shape
-            problem = f"{self.target} of {tw}×{th} pixels but its image {pair.image} has {w}×{h}"
-            raise DataError(f"{pair.target}: {problem}: take both from the same source")
+        stored, orientation = read_stored(pair.image)
+        target = self.read_target(pair.target)
+        maps = [(pair.target, self.target, target)]
+        image, doubt = orient(pair.image, stored, orientation, maps)
+        if doubt is not None:
+            self.doubt("orientation", pair.image, doubt)
         return Sample(image, {self.task: target}, pair.name)
 
     def faults(self, index: int) -> list[DataError]:
         pair, errors = self.pairs[index], []
-        for read, path in ((read_image, pair.image), (self.read_target, pair.target)):
+        for read, path in ((read_stored, pair.image), (self.read_target, pair.target)):
             try:
                 read(path)
             except DataError as error:

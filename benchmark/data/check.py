@@ -1,8 +1,9 @@
 """Read every sample of a data set once; collect problems, warnings and statistics.
 
-Problems make the check fail: missing or damaged files, values out of range, and images that two
-splits share, since training images must not be scored. Warnings do not: counts other than the
-published ones, an image twice in one split, ground truth that looks odd.
+Problems make the check fail: missing or damaged files, values out of range, images that two splits
+share, since training images must not be scored, and content that is not the published set's: a
+count that is off by more than a factor of two, or fewer than half of the classes in train. Warnings
+do not: other counts, an image twice in one split, ground truth that looks odd.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from benchmark.data.notes import Notes
 from common.errors import DataError
 from common.progress import Listener
 from datasets.base import (
@@ -25,6 +27,7 @@ from datasets.base import (
     Sample,
     TargetStatistics,
 )
+from datasets.files import ANOTHER, far_off
 from datasets.pipeline import info_at, opener
 
 
@@ -60,8 +63,8 @@ class Check:
     """The check's state. first_met: hash of an image → its first split, index and name."""
 
     info: DatasetInfo
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    problems: Notes
+    warnings: Notes
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     first_met: dict[bytes, tuple[str, int, str]] = field(default_factory=dict)
 
@@ -78,7 +81,8 @@ class Check:
             try:
                 sample = data[index]
             except DataError as error:
-                self.problems += [str(fault) for fault in data.faults(index) or [error]]
+                for fault in data.faults(index) or [error]:
+                    self.problems.add_error(fault)
                 listener.step()
                 continue
             readable += 1
@@ -90,27 +94,41 @@ class Check:
                     if task not in targets:
                         targets[task] = TARGETS.get(task).statistics(self.info.tasks[task])
                     if problem := targets[task].add(sample.targets[task]):
-                        self.problems.append(f"{split}: {sample.name}: {task}: {problem}")
+                        self.problems.add(f"{split}: {sample.name}", f"{task}: {problem}")
             listener.step(sample.name)
+        for where, doubt in data.doubts():
+            self.warnings.add(where, doubt)
         report = self.splits.setdefault(split, {"targets": {}})
         if first:
             samples = len(data) + data.dropped
-            if not samples:
-                self.problems.append(f"{split}: no sample")
             published = self.info.splits.get(split)
             report |= {"samples": samples, "published": published, "readable": readable}
-            report |= {"fingerprint": data.fingerprint(), **images.summary()}
-            if published not in (None, samples):
-                self.warnings.append(f"{split}: {samples} samples, published are {published}")
+            report |= {"fingerprint": data.fingerprint() if len(data) else None}
+            report |= images.summary()
+            self._count(split, samples)
         for task, statistics in targets.items():
             report["targets"][task] = statistics.summary()
-            self.warnings += [f"{split}: {task}: {doubt}" for doubt in statistics.doubts()]
+            for doubt in statistics.doubts():
+                self.warnings.add_alone(f"{split}: {task}: {doubt}")
+            if split == "train" and self.info.published and 2 * readable > len(data) + data.dropped:
+                for text in statistics.contradictions():
+                    self.problems.add_alone(f"{split}: {task}: {text}: {ANOTHER}")
         return set(targets)
+
+    def _count(self, split: str, samples: int) -> None:
+        published = self.info.splits.get(split)
+        if not samples:
+            self.problems.add_alone(f"{split}: no sample")
+        elif far_off(self.info, split, samples):
+            text = f"{split}: {samples} samples, published are {published}"
+            self.problems.add_alone(f"{text}: {ANOTHER}")
+        elif published not in (None, samples):
+            self.warnings.add_alone(f"{split}: {samples} samples, published are {published}")
 
     def closed(self, split: str) -> None:
         """Report a split that could not be opened."""
         facts = {"samples": None, "published": self.info.splits.get(split), "readable": 0,
-                 "fingerprint": "", "targets": {}, **ImageStatistics().summary()}  # fmt: skip
+                 "fingerprint": None, "targets": {}, **ImageStatistics().summary()}  # fmt: skip
         self.splits.setdefault(split, facts)
 
     def _compare(self, split: str, index: int, sample: Sample) -> None:
@@ -118,11 +136,11 @@ class Check:
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, person=_shape(pixels)).digest()
         other, number, name = self.first_met.setdefault(digest, (split, index, sample.name))
         if other != split:
-            self.problems.append(
-                f"{split}: {sample.name}: the same image as {name} of {other}: leave one out"
-            )
+            text = f"the same image as {name} of {other}: leave one out"
+            self.problems.add(f"{split}: {sample.name}", text, f"image of {other} in {split}")
         elif number != index:
-            self.warnings.append(f"{split}: {sample.name}: the same image as {name}")
+            text = f"the same image as {name}"
+            self.warnings.add(f"{split}: {sample.name}", text, f"image twice in {split}")
 
 
 def _shape(pixels: np.ndarray) -> bytes:
@@ -132,11 +150,12 @@ def _shape(pixels: np.ndarray) -> bytes:
 def check(name: str, root: Path | None, tasks: Sequence[str], listener: Listener) -> dict[str, Any]:
     """Read every sample of ``tasks`` in every split of data set ``name``.
 
-    Returns ``problems`` and ``warnings`` as texts, numbers by split, and the training images' mean
-    and std. Raises UsageError for wrong arguments, DataError if nothing can be read.
+    Returns ``problems`` and ``warnings`` as texts, one for each cause, numbers by split, and the
+    training images' mean and std. Raises UsageError for wrong arguments, DataError if nothing can
+    be read.
     """
     dataset, facts = opener(name, root)
-    result = Check(info_at(name, root))
+    result = Check(info_at(name, root), Notes(root), Notes(root))
     for split in dataset.available_splits(root):
         done: set[str] = set()
         for task in tasks:
@@ -144,24 +163,26 @@ def check(name: str, root: Path | None, tasks: Sequence[str], listener: Listener
                 continue
             left = [other for other in tasks if other not in done]
             also = {"also": [other for other in left if other != task]} if dataset.joint else {}
-            try:
-                with warnings.catch_warnings():  # the report has the counts
-                    warnings.simplefilter("ignore")
+            with warnings.catch_warnings():  # the report has the counts and the doubts
+                warnings.simplefilter("ignore")
+                try:
                     data, missing = dataset.survey(root, split, task, **also, **facts)
-            except DataError as error:
-                result.problems.append(str(error))
-                result.closed(split)
-                continue
-            result.problems += map(str, missing)
-            result.warnings += data.remarks()
-            done |= result.split(split, data, left, listener)
+                except DataError as error:
+                    result.problems.add_error(error)
+                    result.closed(split)
+                    continue
+                for lack in missing:
+                    result.problems.add_error(lack)
+                for remark in data.remarks():
+                    result.warnings.add_alone(remark)
+                done |= result.split(split, data, left, listener)
     train = result.splits.get("train", {})
     return {
         "dataset": name,
         "data": None if root is None else str(root),
         "tasks": list(tasks),
-        "problems": list(dict.fromkeys(result.problems)),
-        "warnings": list(dict.fromkeys(result.warnings)),
+        "problems": result.problems.texts(),
+        "warnings": result.warnings.texts(),
         "mean": train.get("mean"),
         "std": train.get("std"),
         "splits": result.splits,

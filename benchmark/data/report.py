@@ -50,10 +50,10 @@ def _facts(split: Mapping[str, Any]) -> dict[str, str]:
     named = ", ".join(f"{size} ({count})" for size, count in sizes[:SIZES])
     more = f", {len(sizes) - SIZES} more" if len(sizes) > SIZES else ""
     return {
-        "samples": str(split["samples"] or "–"),
+        "samples": "–" if split["samples"] is None else str(split["samples"]),
         "published": str(split["published"] or "–"),
         "readable": str(split["readable"]),
-        "fingerprint": split["fingerprint"],
+        "fingerprint": split["fingerprint"] or "–",
         "sizes": named + more,
         "mean": " ".join(f"{x:.3f}" for x in split["mean"] or ()),
         "std": " ".join(f"{x:.3f}" for x in split["std"] or ()),

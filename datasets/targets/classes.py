@@ -46,6 +46,13 @@ class ClassStatistics(TargetStatistics):
         doubts = [f"no pixel of {', '.join(never)}"] if never else []
         return doubts + ([f"{self.blank} maps without a known pixel"] if self.blank else [])
 
+    def contradictions(self) -> list[str]:
+        """Fewer than half of the classes."""
+        count = len(self.classes) - len(self.summary()["never"])
+        if 2 * count >= len(self.classes):
+            return []
+        return [f"pixels of only {count} of {len(self.classes)} classes"]
+
 
 @TARGETS.register("segmentation")
 class Classes(TargetKind):

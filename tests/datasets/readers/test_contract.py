@@ -335,7 +335,7 @@ class TestReaderContract:
             for split, published in info.splits.items():
                 if published is not None:
                     title = re.escape(info.title)
-                    expected = rf" samples in '{split}' where {title} has {published}$"
+                    expected = rf" samples in '{split}' where {title} has {published}: this is "
                     with pytest.warns(UserWarning, match=expected) as caught:
                         data = DATASETS.get(name)(root, split, task)
                     start = f"{data.root}: {len(data)} samples in "
