@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -185,6 +186,35 @@ def orient(
     tag = f" and EXIF orientation {orientation}" if orientation > 1 else ""
     problem = f"{role} of {tw}×{th} pixels but its image {path} has {w}×{h}{tag}"
     raise DataError(f"{file}: {problem}: take both from the same source")
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """The numbers of an array file, [H, W] or [H, W, C], of its own type.
+
+    Mapped, not loaded: a damaged header then cannot ask for more than the file has. Raises
+    DataError.
+    """
+    try:
+        limits.check_size(path, limits.IMAGE)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with path.open("rb") as file:
+                start = file.read(8)
+                # later versions may claim a header of 4 GB
+                if start[:6] == b"\x93NUMPY" and start[6:] != b"\1\0":
+                    raise ValueError("it is no array file of version 1")
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: file is missing: {AGAIN}") from None
+    except Exception as error:  # a damaged header makes NumPy raise almost anything
+        raise DataError(f"{path}: cannot be read ({reason(error)}): {AGAIN}") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+        raise DataError(f"{path}: holds no array of numbers: {AGAIN}")
+    if array.ndim not in (2, 3) or not array.size:
+        problem = f"shape {array.shape} where [H, W] or [H, W, bands] is expected"
+        raise DataError(f"{path}: {problem}: {AGAIN}")
+    check_pixels(path, array.shape[1], array.shape[0])
+    return np.asarray(array)
 
 
 def whole_numbers(path: Path, picture: Image.Image) -> NDArray[np.int64]:

@@ -32,9 +32,10 @@ def voc_colour(index: int) -> tuple[int, int, int]:
 def read_labels(
     path: Path, ids: Sequence[int], void: Iterable[int] = (), palette: Palette = ()
 ) -> Tensor:
-    """uint8 [H, W] class index: the label ``ids[i]`` becomes i, ``void`` and 255 become 255.
+    """uint8 [H, W] class index: the label ``ids[i]`` becomes i, ``void`` becomes 255.
 
-    palette: the published colour of each label, as far as there is one. The label is
+    255 is void too, unless it is one of ``ids``. palette: the published colour of each label, as
+    far as there is one. The label is
 
     - of a grey image its value, in 8 or 16 bits. Pillow scales fewer bits to 8; what was meant is
       taken from the labels that there are;
@@ -51,7 +52,7 @@ def read_labels(
         if picture.format == "JPEG":
             raise DataError(f"{path}: JPEG changes labels: take the original file, as PNG")
         kind, stored, readings = _readings(path, picture, palette)
-    void = {*void, IGNORE}
+    void = {*void, *({IGNORE} - set(ids))}
     table = np.full(2**16 + 1, -1, np.int16)  # the last one is of colours that no label has
     table[list(ids)] = np.arange(len(ids))
     table[list(void)] = IGNORE

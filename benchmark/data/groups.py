@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DataError
+from datasets.decoding import decoded, read_array
 from datasets.files import SUFFIXES
-from datasets.files import _decoded as decoded
-from datasets.own.decode import ARRAYS, TIFFS, read_array, read_tiff
+from datasets.own.decode import ARRAYS, TIFFS, read_tiff
 from datasets.own.patterns import files_below
 
 Kind = Literal["images", "segmentation", "depth", "saliency", "edges", "unknown"]

@@ -14,7 +14,8 @@ import numpy as np
 from benchmark.data.groups import Group, Kind, common_start, groups_of, look
 from common.errors import DataError, UsageError
 from common.files import write_atomic
-from datasets.files import read_list, voc_colour
+from datasets.files import read_list
+from datasets.labels import voc_colour
 from datasets.own.decode import UNITS
 from datasets.own.description import FILE, Splits
 from datasets.own.patterns import key_of, wildcards

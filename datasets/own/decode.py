@@ -13,8 +13,18 @@ from torch import Tensor
 from common import limits
 from common.annotators import MOST, pack
 from common.errors import DataError
-from datasets.decoding import AGAIN, IGNORE, check_depth, check_pixels, decoded, reason
-from datasets.files import read_labels
+from datasets.decoding import (
+    AGAIN,
+    IGNORE,
+    LARGEST,
+    check_depth,
+    check_pixels,
+    decoded,
+    opaque,
+    read_array,
+    reason,
+)
+from datasets.labels import read_labels
 from datasets.own.description import Bands, Depth, Edges, Saliency, Segmentation
 
 ARRAYS = (".npy",)
@@ -25,34 +35,6 @@ UNITS = {1.0: "metres", 0.1: "decimetres", 0.01: "centimetres", 0.001: "millimet
 
 
 # --- numbers -------------------------------------------------------------------------------------
-
-
-def read_array(path: Path) -> NDArray[Any]:
-    """The numbers of an array file, [H, W] or [H, W, C], of its own type.
-
-    Mapped, not loaded: a damaged header then cannot ask for more than the file has. Raises
-    DataError.
-    """
-    try:
-        limits.check_size(path, limits.IMAGE)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with path.open("rb") as file:
-                start = file.read(8)
-                # later versions may claim a header of 4 GB
-                if start[:6] == b"\x93NUMPY" and start[6:] != b"\1\0":
-                    raise ValueError("it is no array file of version 1")
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path}: file is missing: {AGAIN}") from None
-    except Exception as error:  # a damaged header makes NumPy raise almost anything
-        raise DataError(f"{path}: cannot be read ({reason(error)}): {AGAIN}") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
-        raise DataError(f"{path}: holds no array of numbers: {AGAIN}")
-    if array.ndim not in (2, 3) or not array.size:
-        raise DataError(f"{path}: shape {array.shape} where [H, W] or [H, W, bands] is expected")
-    check_pixels(path, array.shape[1], array.shape[0])
-    return np.asarray(array)
 
 
 def read_tiff(path: Path, bands: int = 1) -> NDArray[Any]:
@@ -110,6 +92,9 @@ def read_numbers(path: Path) -> NDArray[Any]:
                 if (np.array(picture.convert("RGB")) != grey[..., None]).any():
                     raise DataError(f"{path}: a palette of colours is no map of numbers: {AGAIN}")
                 return grey
+            if picture.info[LARGEST] < 255:
+                problem = f"{picture.info[LARGEST] + 1} levels, which decoders spread over 256"
+                raise DataError(f"{path}: {problem}: write 8- or 16-bit grey")
             if picture.mode != "L" and picture.mode[0] not in "IF":
                 problem = f"mode {picture.mode} is no map of numbers"
                 raise DataError(f"{path}: {problem}: write grey PNG, TIFF or .npy")
@@ -173,7 +158,7 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
         if picture.mode[0] in "IF":
             problem = f"mode {picture.mode} has more than 8 bits"
             raise DataError(f"{path}: {problem}: {remedy}")
-        if "A" in picture.mode and picture.getchannel("A").getextrema() != (255, 255):
+        if not opaque(picture):
             raise DataError(f"{path}: is transparent in places: {remedy}")
         grey = np.array(picture.convert("L"))
         if picture.mode not in ("1", "L", "LA"):
@@ -246,29 +231,19 @@ def _by_colour(path: Path, colours: NDArray[np.uint8], target: Segmentation) -> 
 
 
 def _by_value(path: Path, target: Segmentation) -> Tensor:
-    suffix = path.suffix.lower()
-    deep = suffix in (*ARRAYS, *TIFFS)
-    if not deep:
-        with decoded(path) as picture:
-            deep = picture.mode[0] in "IF"
-    if not deep:
+    if path.suffix.lower() not in ARRAYS:
         return read_labels(path, target.values, target.ignore)
     values = read_numbers(path)
     if values.dtype.kind == "f":
         raise DataError(f"{path}: {values.dtype} numbers are no class indices: write integers")
-    table = np.full(65536, -1, np.int16)
-    table[list(target.values)] = np.arange(len(target.values))
-    table[[*target.ignore, IGNORE] if IGNORE not in target.values else list(target.ignore)] = IGNORE
-    outside = (values < 0) | (values > 65535)
-    mapped = table[np.where(outside, 0, values).astype(np.int64)]
-    wrong = outside | (mapped < 0)
-    if wrong.any():
-        label = int(values[wrong][0])
-        raise DataError(
-            f"{path}: label {label} of {(values == label).sum()} pixels is no class: add it to "
-            "classes or ignore"
-        )
-    return torch.from_numpy(mapped.astype(np.uint8))
+    classes = np.full(values.shape, -1, np.int16)
+    for index, value in enumerate(target.values):
+        classes[values == value] = index
+    classes[np.isin(values, target.ignore)] = IGNORE
+    if (classes < 0).any():
+        label = int(values[classes < 0][0])
+        raise DataError(f"{path}: label {label} is no class: add it to classes or ignore")
+    return torch.from_numpy(classes.astype(np.uint8))
 
 
 # --- images --------------------------------------------------------------------------------------

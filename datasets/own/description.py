@@ -22,7 +22,8 @@ from common.errors import DataError, UsageError
 from common.limits import printable
 from common.marked_yaml import MarkedYaml, Place, read_marked_yaml
 from common.registry import nearest
-from datasets.files import read_list, voc_colour
+from datasets.files import read_list
+from datasets.labels import voc_colour
 from datasets.own.patterns import check_pattern
 
 FILE = "dataset.yaml"

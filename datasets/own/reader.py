@@ -9,14 +9,8 @@ from torch import Tensor
 
 from common.errors import DataError, UsageError
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
-from datasets.files import (
-    check_choice,
-    check_file,
-    check_root,
-    fingerprint,
-    read_image,
-    warn_of_unit,
-)
+from datasets.decoding import doubt_of_unit, orient, read_stored
+from datasets.files import check_choice, check_file, check_root, fingerprint
 from datasets.own import decode
 from datasets.own.description import FILE, Depth, Description, Edges, Targets, read_description
 from datasets.own.patterns import Matches
@@ -124,7 +118,6 @@ class OwnData(DenseDataset):
             check_choice(self.info, "task", name, self.info.tasks)
         check_choice(self.info, "split", split, self.info.splits)
         self.split, self.missing = split, missing
-        self.warned = False
         folder = Folder(self.root, self.content, self.tasks)
         self.samples: list[Files] = []
         for chosen in self._chosen(folder):
@@ -246,34 +239,34 @@ class OwnData(DenseDataset):
     def __getitem__(self, index: int) -> Sample:
         """Raises DataError that names the damaged or wrong file."""
         files = self.samples[index]
-        image = self._image(files)
+        stored, orientation = self._image(files)
         targets = {task: self._target(task, paths) for task, paths in files.targets.items()}
-        for task, target in targets.items():
-            if target.shape != image.shape[1:]:
-                (h, w), (th, tw) = image.shape[1:], target.shape
-                problem = f"{task} of {tw}×{th} pixels but its image {files.images[0]} has {w}×{h}"
-                path = files.targets[task][0]
-                raise DataError(f"{path}: {problem}: take both from the same source")
+        maps = [(files.targets[task][0], task, target) for task, target in targets.items()]
+        image, doubt = orient(files.images[0], stored, orientation, maps)
+        if doubt is not None:
+            self.doubt("orientation", files.images[0], doubt)
         return Sample(image, targets, files.name)
 
-    def _image(self, files: Files) -> Tensor:
+    def _image(self, files: Files) -> tuple[Tensor, int]:
+        """The image as it is stored, and its EXIF orientation; bands have none."""
         if self.content.bands is None:
-            return read_image(files.images[0])
-        return decode.read_bands(files.images, self.content.bands)
+            return read_stored(files.images[0])
+        return decode.read_bands(files.images, self.content.bands), 1
 
     def _target(self, task: str, paths: Sequence[Path]) -> Tensor:
         target = self.content.targets.present[task]
         if isinstance(target, Edges):
             return decode.read_marks(paths, target)
         decoded = READERS[task](paths[0], target)
-        if isinstance(target, Depth) and not self.warned:
+        if isinstance(target, Depth):
             per_metre = 1 / (target.metres_per_unit or 1)
-            self.warned = warn_of_unit(paths[0], decoded, per_metre, target.range)
+            if (problem := doubt_of_unit(decoded, per_metre, target.range)) is not None:
+                self.doubt("unit", paths[0], problem)
         return decoded
 
     def faults(self, index: int) -> list[DataError]:
         files, errors = self.samples[index], []
-        reads: list[Callable[[], Tensor]] = [lambda: self._image(files)]
+        reads: list[Callable[[], object]] = [lambda: self._image(files)]
         for task, paths in files.targets.items():
             reads.append(lambda task=task, paths=paths: self._target(task, paths))  # type: ignore[misc]
         for read in reads:

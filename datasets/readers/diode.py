@@ -1,6 +1,5 @@
 """DIODE: laser-scanned rooms and streets; an array file for depth, another for its validity."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
-from datasets.decoding import AGAIN, DepthSet, check_depth, reason
+from datasets.decoding import AGAIN, DepthSet, check_depth, read_array
 from datasets.files import fingerprint, one_of
 from datasets.paired import Pair, PairedFiles, match_files
 
@@ -77,26 +76,9 @@ def _mask(depth: Path) -> Path:
 
 
 def _read_map(path: Path) -> NDArray[np.float32]:
-    """The numbers, float32 [H, W], of an array file [H, W] or [H, W, 1].
-
-    Mapped, not loaded: a damaged header then cannot ask for more than the file has.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with path.open("rb") as file:
-                start = file.read(8)
-                # later versions may claim a header of 4 GB
-                if start[:6] == b"\x93NUMPY" and start[6:] != b"\1\0":
-                    raise ValueError("it is no array file of version 1")
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path}: file is missing: {AGAIN}") from None
-    except Exception as error:  # a damaged header makes NumPy raise almost anything
-        raise DataError(f"{path}: cannot be read ({reason(error)}): {AGAIN}") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
-        raise DataError(f"{path}: holds no array of numbers: {AGAIN}")
-    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,)) or not array.size:
+    """The numbers, float32 [H, W], of an array file [H, W] or [H, W, 1]. Raises DataError."""
+    array = read_array(path)
+    if array.shape[2:] not in ((), (1,)):
         raise DataError(f"{path}: shape {array.shape} where [H, W, 1] is expected: {AGAIN}")
     with np.errstate(all="ignore"):
         numbers: NDArray[np.float32] = array.reshape(array.shape[:2]).astype(np.float32)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from common.annotators import annotators, share
 from common.errors import DataError
-from datasets.files import read_depth
+from datasets.decoding import read_depth
 from datasets.own import decode
 from datasets.own.description import Bands, Depth, Edges, Saliency, Segmentation
 from tests.datasets.own.folder import save
@@ -115,12 +115,18 @@ def test_labels_by_value(tmp_path: Path, name: str, kind: Any) -> None:
     assert torch.equal(read, torch.from_numpy(INDICES))
 
 
+def test_255_may_be_a_class(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", np.array([[0, 255]], np.uint8))
+    target = labels(classes={0: "a", 255: "b"}, ignore=[])
+    assert decode.read_classes(path, target).tolist() == [[0, 1]]
+
+
 def test_values_above_a_byte(tmp_path: Path) -> None:
     target = labels(classes={5: "a", 1163: "b", 300: "c"}, ignore=[65535])
     values = np.array([[5, 1163, 300], [300, 1163, 65535]], np.uint16)
     read = decode.read_classes(written(tmp_path / "a.png", values), target)
     assert torch.equal(read, torch.from_numpy(INDICES))
-    with pytest.raises(DataError, match="label 4 of 2 pixels is no class: add it to classes or"):
+    with pytest.raises(DataError, match="label 4 is outside 5, 300, 1163 and 255, 65535: map it"):
         decode.read_classes(written(tmp_path / "b.png", np.array([[5, 4, 4]], np.uint16)), target)
     with pytest.raises(DataError, match="float32 numbers are no class indices"):
         decode.read_classes(written(tmp_path / "b.npy", METRES.astype(np.float32)), target)

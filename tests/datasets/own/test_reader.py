@@ -181,3 +181,21 @@ def test_what_has_no_partner_is_counted(root: Path) -> None:
         "1 file of saliency without an image, first masks/clip0_000.png",
         "21 files of images in none of the lists, first rgb/clip1_004.jpg",
     ]
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_photograph_that_a_tag_turns_stays_on_its_target(root: Path, orientation: int) -> None:
+    data = OwnData(root, "train", "saliency", also=["segmentation"])
+    name = data[0].name
+    path = root / f"rgb/{name}.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.open(path).save(path, exif=exif)
+    stored = np.array(Image.open(path))
+    if orientation == 3:  # a map fits it either way
+        with pytest.warns(UserWarning, match="EXIF orientation 3"):
+            sample = data[0]
+        assert [where for where, _ in data.doubts()] == [str(path)]
+    else:
+        sample = data[0]
+    assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), stored)
