@@ -9,9 +9,6 @@ import copy
 import functools
 import inspect
 import json
-import pickle
-import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +18,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from common.errors import DataError, UsageError, UserError
-from common.limits import WEIGHTS, Capped, check_size, printable
+from common.errors import DataError, UsageError, UserError, first_line
 from common.registry import import_all, unknown_name
+from models.weights import load_weights, metadata_of
 
 MIN_STRIDES = 4
 FETCHING = ("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay")
@@ -111,7 +108,7 @@ def create_backbone(
         raise UsageError(f"--backbone-arg {refused[0]}: is not taken: give a file with --weights")
     full = _create(name, arguments, pretrained, num_classes=0)
     if weights is not None:
-        _load_weights(full, name, weights)
+        load_weights(full, name, weights)
     if "extra_blocks" in inspect.signature(_intermediates(full)).parameters:
         for unused in ("conv_head", "norm_head") if not hasattr(full, "bn2") else ():
             if hasattr(full, unused):  # MobileNetV3 convolves after pooling, for the classifier
@@ -147,7 +144,7 @@ def input_statistics(
     check_name(name)
     mean, std = _usual_statistics(name)
     if weights is not None and weights.suffix == ".safetensors":
-        metadata = _safetensors_metadata(weights)
+        metadata = metadata_of(weights)
         mean = _three(weights, "mean", metadata.get("mean"), mean)
         std = _three(weights, "std", metadata.get("std"), std)
     return mean, std
@@ -189,24 +186,19 @@ def _create(name: str, arguments: Mapping[str, Any], pretrained: bool, **kwargs:
     except Exception as error:  # a wrong argument raises almost anything
         if pretrained and isinstance(error, (OSError, RuntimeError)):
             raise UserError(
-                f"backbone {name}: its pretrained weights could not be had ({_reason(error)}); "
+                f"backbone {name}: its pretrained weights could not be had ({first_line(error)}); "
                 "without network, give a file with --weights"
             ) from error
         if arguments:
             arguments_text = " ".join(f"--backbone-arg {k}={v}" for k, v in arguments.items())
             raise UsageError(
-                f"backbone {name} does not take {arguments_text}: {_reason(error)}"
+                f"backbone {name} does not take {arguments_text}: {first_line(error)}"
             ) from error
         if kwargs.get("features_only"):
             raise UsageError(
-                f"backbone {name} gives no feature maps in timm: {_reason(error)}"
+                f"backbone {name} gives no feature maps in timm: {first_line(error)}"
             ) from error
         raise
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error's text; its type where it has none."""
-    return next(filter(None, str(error).splitlines()), type(error).__name__)
 
 
 def _intermediates(net: nn.Module) -> Any:
@@ -216,88 +208,6 @@ def _intermediates(net: nn.Module) -> Any:
 def _is_channels_last(net: nn.Module) -> bool:
     output = getattr(net, "output_fmt", "NCHW")
     return bool(getattr(output, "value", output) == "NHWC")
-
-
-def _safetensors_metadata(path: Path) -> dict[str, str]:
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except Exception as error:  # safetensors raises its own type, not exported everywhere
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    if not path.exists() or path.is_dir():
-        return DataError(f"{path}: no such weights file: check --weights")
-    return DataError(
-        f"{path}: not a readable weights file ({_reason(error)}): give .safetensors or .pth"
-    )
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file. A pickle of anything else is refused, and its code not run."""
-    try:
-        check_size(path, WEIGHTS)
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        _check_stored(path)
-        with Capped(path) as file:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its first lines advise to load it all the same
-        match = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
-        if match is None:
-            raise _unreadable(path, ValueError("no pickle of tensors")) from error
-        raise DataError(
-            f"{path}: asks to run {printable(match[1], 80)}, and was not loaded: get the weights "
-            "as .safetensors, or as a state_dict of tensors alone"
-        ) from None
-    except Exception as error:
-        raise _unreadable(path, error) from error
-    state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
-    ):
-        raise _unreadable(path, ValueError("no dictionary of tensors in it"))
-    return state
-
-
-def _check_stored(path: Path) -> None:
-    """Raises ValueError for a zip with compressed entries, which torch never writes."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                if entry.compress_type != zipfile.ZIP_STORED:
-                    raise ValueError(f"its entry {printable(entry.filename, 80)} is compressed")
-
-
-def _load_weights(full: nn.Module, name: str, path: Path) -> None:
-    """Load all of ``full`` from ``path``; only a classifier may be left over."""
-    state = _read_weights(path)
-    config = getattr(full, "pretrained_cfg", None) or {}
-    classifier = config.get("classifier") or ()
-    classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    state = {k: v for k, v in state.items() if not any(k.startswith(f"{c}.") for c in classifiers)}
-    expected = full.state_dict()
-    missing = [k for k in expected if k not in state]
-    foreign = [k for k in state if k not in expected]
-    shapes = [k for k in expected if k in state and state[k].shape != expected[k].shape]
-    if missing or foreign or shapes:
-        if missing:
-            first = f"lacks {missing[0]}"
-        elif shapes:
-            key = shapes[0]
-            first = f"{key} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
-        else:
-            first = f"has {foreign[0]} besides"
-        raise DataError(
-            f"{path}: not weights of {name}: {len(missing)} tensors missing, {len(shapes)} of "
-            f"another shape, {len(foreign)} unknown ({first}): check --backbone and --backbone-arg"
-        )
-    full.load_state_dict(state)
 
 
 def _copy_tensors(full: nn.Module, features: nn.Module) -> None:
