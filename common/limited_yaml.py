@@ -1,12 +1,14 @@
 """YAML that users write: plain values, which aliases cannot multiply without limit."""
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from common import limits
-from common.limits import LimitError
+from common.limits import LimitError, printable
 
 
 class LimitedLoader(yaml.SafeLoader):
@@ -52,6 +54,16 @@ class LimitedLoader(yaml.SafeLoader):
 
 
 LimitedLoader.add_constructor("tag:yaml.org,2002:int", LimitedLoader.construct_yaml_int)
+# YAML 1.2: a number needs no point before its exponent, and a date is a text, as in JSON
+LimitedLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+LimitedLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in LimitedLoader.yaml_implicit_resolvers.items()
+}
 
 
 WRONG = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
@@ -68,3 +80,39 @@ def read_yaml_text(path: Path) -> str:
         return limits.read_bytes(path, limits.YAML).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8 text") from None
+
+
+def parse_value(text: str) -> Any:
+    """The value that a KEY=VALUE option gives: a number, true, null, [a, b], {a: 1} or a text.
+
+    Raises ValueError for what is no YAML and for what JSON cannot hold.
+    """
+    try:
+        value = yaml.load(text, LimitedLoader)
+    except (yaml.YAMLError, *WRONG) as error:
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ValueError(
+            f"not a value ({printable(problem, 200)}): put a text in quotes, as in '\"a: b\"'"
+        ) from None
+    check_json(value)
+    return value
+
+
+def check_json(value: Any) -> None:
+    """Raises ValueError for a value, or one within it, that JSON cannot hold."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r} is no text: put it in quotes")
+            check_json(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_json(inner)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not a finite number")
+    elif not isinstance(value, str | bool | int | None):
+        raise ValueError(
+            f"a {type(value).__name__} cannot be kept in a result: give numbers, texts, true, "
+            "false, null, lists or mappings"
+        )

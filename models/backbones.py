@@ -23,8 +23,20 @@ from common.registry import import_all, unknown_name
 from models.weights import load_weights, metadata_of
 
 MIN_STRIDES = 4
-FETCHING = ("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay")
-"""Arguments by which timm would read or fetch a file; only ``weights`` names one here."""
+_FILES = "give a file of weights with --weights"
+_MAPS = "the decoder takes the backbone's feature maps"
+NOT_TAKEN = {
+    "num_classes": "the classes are the data set's, and the network's head is the decoder's",
+    "features_only": _MAPS,
+    "feature_cls": _MAPS,
+    "in_chans": "the channels are those of the data set's images",
+    "pretrained": "use --pretrained",
+    "model_name": "use --backbone",
+    **dict.fromkeys(
+        ("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"), _FILES
+    ),
+}
+"""Arguments of ``timm.create_model`` that other options decide, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,13 @@ def check_name(name: str) -> None:
         raise unknown_name("backbone", name, tagged, f"python cli.py list backbones {model}")
 
 
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raises UsageError for an argument of ``timm.create_model`` that another option decides."""
+    for key, value in arguments.items():
+        if key in NOT_TAKEN and (key, value) != ("in_chans", 3):  # 3 is what it is anyway
+            raise UsageError(f"--backbone-arg {key}={value}: is not taken: {NOT_TAKEN[key]}")
+
+
 def create_backbone(
     name: str,
     arguments: Mapping[str, Any] | None = None,
@@ -104,8 +123,7 @@ def create_backbone(
     """
     check_name(name)
     arguments = dict(arguments or {})
-    if refused := [key for key in FETCHING if key in arguments]:
-        raise UsageError(f"--backbone-arg {refused[0]}: is not taken: give a file with --weights")
+    check_arguments(arguments)
     full = _create(name, arguments, pretrained, num_classes=0)
     if weights is not None:
         load_weights(full, name, weights)

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 
+import click
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -111,6 +112,18 @@ def test_list_narrows(cli):
         (("--epochs", "some"), 2, "--epochs"),
         (("--backbone-arg", "pad_type"), 2, "expected KEY=VALUE"),
         (("--backbone-arg", "pad_typo=same"), 2, "--backbone-arg pad_typo=same"),
+        (("--backbone-arg", "x=["), 2, "--backbone-arg x=[: not a value (expected the node"),
+        (("--backbone-arg", "x=!!binary aGk="), 2, "a bytes cannot be kept in a result"),
+        (("--backbone-arg", "x={1: 2}"), 2, "the key 1 is no text"),
+        (("--backbone-arg", "x=.inf"), 2, "--backbone-arg x=.inf: inf is not a finite number"),
+        (("--backbone-arg", "num_classes=5"), 2, "num_classes=5: is not taken: the classes are"),
+        (("--backbone-arg", "features_only=true"), 2, "takes the backbone's feature maps"),
+        (("--backbone-arg", "in_chans=4"), 2, "the channels are those of the data set's images"),
+        (("--backbone-arg", "pretrained=true"), 2, "is not taken: use --pretrained"),
+        (("--backbone-arg", "checkpoint_path=w"), 2, "give a file of weights with --weights"),
+        (("--std", "inf"), 2, "--std: Input should be a finite number (got 'inf')"),
+        (("--lr", "nan"), 2, "--lr: Input should be a finite number (got 'nan')"),
+        (("--zoom", "1,1e400"), 2, "--zoom: Input should be a finite number"),
         (("--backbone", "resnet18.a1_in1kk"), 2, "did you mean resnet18.a1_in1k"),
         (("--image-size", "24x24"), 2, "--image-size"),
         (("--crop-size", "64x64"), 2, "--crop-size"),
@@ -275,3 +288,21 @@ def test_interrupt_says_how_to_go_on(cli, camvid, tmp_path, monkeypatch):
     done = cli("report", "--results", ROOT / "results", "--output", tmp_path)
     assert done.exit_code == 130
     assert "the same command begins anew" in done.stderr
+
+
+def test_options_with_a_range_take_finite_numbers_only():
+    from cli import main
+
+    commands = [main]
+    ranges = 0
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        for parameter in command.params:
+            assert parameter.type is not click.FLOAT, (command.name, parameter.name)
+            if isinstance(parameter.type, click.FloatRange):
+                ranges += 1
+                for text in ("nan", "inf", "-inf"):
+                    with pytest.raises(click.BadParameter, match=r"finite|range"):
+                        parameter.type.convert(text, parameter, None)
+    assert ranges > 3

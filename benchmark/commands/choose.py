@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from benchmark.commands.options import console_of_width, quiet, write_output
+from benchmark.commands.options import FiniteRange, console_of_width, quiet, write_output
 from common.limits import printable
 
 
@@ -15,7 +15,7 @@ from common.limits import printable
               help="Folder of the results inside a commit.")  # fmt: skip
 @click.option("--all", "every_metric", is_flag=True,
               help="Show every metric of every network, not only the ranking one.")  # fmt: skip
-@click.option("--fail-if-worse", type=click.FloatRange(0), metavar="PERCENT",
+@click.option("--fail-if-worse", type=FiniteRange(0), metavar="PERCENT",
               help="Exit with 1 if the ranking metric of any network is worse in B by more than "
               "PERCENT of its value in A, if its run failed in B, or if a result of B cannot be "
               "read. The mean over seeds decides, whatever its interval; runs that B lacks do not "

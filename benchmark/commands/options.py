@@ -1,6 +1,7 @@
 """Shared by the commands: options from a configuration's fields, progress, output files."""
 
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import click
 
 from benchmark.experiment.config import FALLBACKS, FILLED_IN, PAIRS, NetworkConfig, option_name
 from common.errors import UsageError, UserError
+from common.limited_yaml import parse_value
 from common.limits import printable
 
 if TYPE_CHECKING:
@@ -68,8 +70,6 @@ def _text(value: Any, field: str) -> str:
 
 def option_values(options: dict[str, Any]) -> dict[str, Any]:
     """The options that have a value, with ``KEY=VALUE`` pairs as a dictionary."""
-    import yaml
-
     values = {name: value for name, value in options.items() if value not in (None, ())}
     # a configuration file may also hold the pairs as a mapping
     for name in PAIRS:
@@ -80,9 +80,17 @@ def option_values(options: dict[str, Any]) -> dict[str, Any]:
                 key, separator, value = str(pair).partition("=")
                 if not separator or not key:
                     raise UsageError(f"{option_name(name)} {pair}: expected KEY=VALUE")
-                mapping[key] = yaml.safe_load(value)
+                mapping[key] = value_of(f"{option_name(name)} {pair}", value)
             values[name] = mapping
     return values
+
+
+def value_of(option: str, text: str) -> Any:
+    """The value of a KEY=VALUE text. Raises UsageError that begins with ``option``."""
+    try:
+        return parse_value(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def backbone_args(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -183,7 +191,19 @@ def console_of_width(width: int) -> "Console":
     return Console(width=None if sys.stdout.isatty() else width)
 
 
+class FiniteRange(click.FloatRange):
+    """A number within a range; click's own takes NaN, of which every comparison is false."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
 checkpoint_option = click.option(
-    "--checkpoint-every", "every", type=click.FloatRange(min=0), default=60.0, show_default=True,
+    "--checkpoint-every", "every", type=FiniteRange(min=0), default=60.0, show_default=True,
     metavar="SECONDS", help="How often a training's state is saved, besides after each epoch.",
 )  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from benchmark.commands.options import quiet
+from benchmark.commands.options import FiniteRange, quiet
 from common.errors import UsageError
 
 
@@ -15,9 +15,9 @@ from common.errors import UsageError
 @click.option("--host", default="127.0.0.1", show_default=True,
               help="Address to listen on; another one lets others in.")  # fmt: skip
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
-@click.option("--max-mb", type=click.FloatRange(0, 1000, min_open=True), default=10.0,
+@click.option("--max-mb", type=FiniteRange(0, 1000, min_open=True), default=10.0,
               show_default=True, help="Largest file that is taken.")  # fmt: skip
-@click.option("--max-megapixels", type=click.FloatRange(0, 1000, min_open=True), default=16.0,
+@click.option("--max-megapixels", type=FiniteRange(0, 1000, min_open=True), default=16.0,
               show_default=True, help="Largest image that is decoded.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from benchmark.commands.options import (
+    FiniteRange,
     backbone_args,
     console_of_width,
     progress,
@@ -36,7 +37,7 @@ from benchmark.experiment.config import FALLBACKS
               help="Memory format.")  # fmt: skip
 @click.option("--fused/--no-fused", default=True, show_default=True,
               help="Fold BatchNorm and drop what is dead, as `run` does.")  # fmt: skip
-@click.option("--min-time", type=click.FloatRange(0, min_open=True), default=2.0,
+@click.option("--min-time", type=FiniteRange(0, min_open=True), default=2.0,
               show_default=True, help="Seconds of calls for each pair.")  # fmt: skip
 @click.option("--memory/--no-memory", default=True, show_default=True,
               help="Peak memory, in a pass of its own: a second or so for each row.")  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.commands.options import checkpoint_option, console_of_width, quiet
+from benchmark.commands.options import checkpoint_option, console_of_width, quiet, value_of
 from common.errors import UsageError, first_line
 
 if TYPE_CHECKING:
@@ -217,9 +217,5 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def _settings(texts: tuple[str, ...]) -> dict[str, Any]:
-    import yaml
-
-    try:
-        return {name: yaml.safe_load(text) for name, text in _pairs("--set", texts).items()}
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set: {' '.join(str(error).split())}") from None
+    pairs = _pairs("--set", texts)
+    return {name: value_of(f"--set {name}={text}", text) for name, text in pairs.items()}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmark.commands.options import (
+    FiniteRange,
     backbone_args,
     checkpoint_option,
     config_options,
@@ -70,7 +71,7 @@ def search(
 
 @click.command()
 @click.argument("folder", metavar="SEARCH_DIR", type=click.Path(path_type=Path))
-@click.option("--threshold", type=click.FloatRange(0, 1, max_open=True), required=True,
+@click.option("--threshold", type=FiniteRange(0, 1, max_open=True), required=True,
               help="Connections up to this weight (0…1) are dropped.")  # fmt: skip
 @click.option("--merge/--no-merge", default=None, help="Merge stages with the same inputs.")
 @click.option("--absorb/--no-absorb", default=None, help="Drop stages that another contains.")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, overload
 
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -21,6 +22,7 @@ from pydantic import (
 )
 
 from common.errors import DataError, UsageError
+from common.limited_yaml import WRONG, LimitedLoader, check_json, read_yaml_text
 from common.limits import PIXELS, printable
 from common.registry import nearest
 
@@ -41,7 +43,7 @@ class NetworkConfig(BaseModel):
     the value in ``FALLBACKS``; ``benchmark.experiment.plan.resolve`` does so before a run.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     task: str = Field("depth", description="What to predict.")
     dataset: str = Field("scenes", description="Data set; see `list datasets`.")
@@ -140,6 +142,16 @@ class NetworkConfig(BaseModel):
         if info.field_name in ("mean", "std") and isinstance(numbers, list) and len(numbers) == 1:
             return tuple(numbers) * 3
         return numbers
+
+    @field_validator("backbone_args")
+    @classmethod
+    def _check_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for key, value in arguments.items():
+            try:
+                check_json(value)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
+        return arguments
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -396,10 +408,6 @@ def make_config(values: Mapping[str, Any], kind: type[NetworkConfig] = RunConfig
 
 def read_config_file(path: Path) -> dict[str, Any]:
     """The keys of a YAML file with the names of the options (dashes or underscores)."""
-    import yaml
-
-    from common.limited_yaml import WRONG, LimitedLoader, read_yaml_text
-
     try:
         content = yaml.load(read_yaml_text(path), LimitedLoader)
     except FileNotFoundError:

@@ -26,7 +26,7 @@ from common.files import sha256_of
 from common.limits import WEIGHTS, LimitError, check_size
 from datasets.base import DATASETS, DatasetInfo
 from datasets.pipeline import description_of
-from models.backbones import input_statistics
+from models.backbones import check_arguments, input_statistics
 from models.connectivity import Connectivity
 from models.decoder_name import DecoderName
 from models.decoders.base import DECODERS
@@ -141,6 +141,7 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
     if file is not None:
         wired = Connectivity.load(file).to_json()
         values["wiring"] = {"strides": wired["encoder"]["strides"], "stages": wired["stages"]}
+    check_arguments(config.backbone_args)
     backbone = config.backbone or values["backbone"]
     mean, std = input_statistics(backbone, config.weights)
     values["mean"], values["std"] = config.mean or mean, config.std or std

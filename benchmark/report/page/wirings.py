@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from benchmark.experiment.config import RunConfig
 from benchmark.wiring.names import lines
 from common.errors import UserError
-from models.backbones import FETCHING, create_without_weights
+from models.backbones import NOT_TAKEN, create_without_weights
 from models.connectivity import PRESETS, Connectivity, preset
 from models.decoder_name import DecoderName
 
@@ -55,7 +55,7 @@ def wiring_of(config: RunConfig) -> Connectivity | None:
     if config.wiring is None and config.decoder not in PRESETS:
         return None
     try:
-        arguments = {k: v for k, v in config.backbone_args.items() if k not in FETCHING}
+        arguments = {k: v for k, v in config.backbone_args.items() if k not in NOT_TAKEN}
         strides = _strides(config.backbone or "", json.dumps(arguments, sort_keys=True))
         if config.wiring is None:
             return replace(preset(config.decoder, strides), name=config.decoder)

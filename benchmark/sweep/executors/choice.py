@@ -1,5 +1,6 @@
 """Executors from options of the command line."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,6 +83,6 @@ def _resources(text: str) -> tuple[int, float | None]:
         except ValueError:
             amounts[key] = -1
         least = {"cpus": 1, "gpus": 0}.get(key)
-        if not separator or least is None or amounts[key] < least:
+        if not separator or least is None or not least <= amounts[key] < math.inf:
             raise UsageError(f"--resources {text}: expected cpus=N,gpus=N, each or both")
     return int(amounts.get("cpus", 1)), amounts.get("gpus")

@@ -1,9 +1,20 @@
 import json
+import math
+import shlex
 from pathlib import Path
 
 import pytest
 
-from benchmark.experiment.config import RunConfig, make_config, read_config_file
+from benchmark.commands.options import option_values
+from benchmark.experiment.config import (
+    FILLED_IN,
+    RunConfig,
+    SearchConfig,
+    make_config,
+    option_name,
+    read_config_file,
+)
+from benchmark.experiment.plan import command_of, resolve
 from common.errors import DataError, UsageError
 
 
@@ -35,6 +46,44 @@ def test_texts_become_values():
 def test_wrong_values_are_named(values, part):
     with pytest.raises(UsageError, match=part):
         make_config(values)
+
+
+@pytest.mark.parametrize("kind", [RunConfig, SearchConfig])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_no_field_takes_a_number_that_is_not_finite(kind, number):
+    for name, field in kind.model_fields.items():
+        if name in FILLED_IN:
+            continue
+        value = {
+            "backbone_args": {"a": [{"b": number}]},
+            "task_weights": {"depth": number, "edges": 1.0},
+            "zoom": (1.0, number),
+            "ramp": (0.1, number),
+            "mean": (0.5, number, 0.5),
+            "std": (0.5, number, 0.5),
+        }.get(name, number)
+        with pytest.raises(UsageError, match=option_name(name)):
+            make_config({"task": "depth+edges", name: value}, kind)
+        assert field.description
+
+
+def test_values_of_pairs_are_those_of_json():
+    texts = {
+        "1e-1": 0.1, "1e-05": 1e-5, "-2E3": -2000.0, "1.5": 1.5, "7": 7, "true": True,
+        "null": None, "same": "same", "[1, 2e0]": [1, 2.0], "{a: 1}": {"a": 1},
+        "2024-10-05": "2024-10-05", "2024-13-45": "2024-13-45", "1e": "1e", "e5": "e5",
+    }  # fmt: skip
+    pairs = [f"key{index}={text}" for index, text in enumerate(texts)]
+    values = option_values({"backbone_args": pairs})["backbone_args"]
+    assert list(values.values()) == list(texts.values())
+    assert [type(value) for value in values.values()] == [type(x) for x in texts.values()]
+
+
+def test_the_command_of_a_run_gives_its_arguments_again():
+    config = resolve(make_config({"backbone_args": {"drop_rate": 1e-5, "pad_type": "same"}}))
+    words = shlex.split(command_of(config))
+    pairs = [words[i + 1] for i, word in enumerate(words) if word == "--backbone-arg"]
+    assert option_values({"backbone_args": pairs})["backbone_args"] == config.backbone_args
 
 
 def test_round_trip_through_json():
@@ -69,7 +118,12 @@ def test_config_file(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("image-size: 64x96\nlr: 1e-3\ndecoder: [fcn, sparsemask]\n")
     values = read_config_file(path)
-    assert values == {"image_size": "64x96", "lr": "1e-3", "decoder": ["fcn", "sparsemask"]}
+    assert values == {"image_size": "64x96", "lr": 1e-3, "decoder": ["fcn", "sparsemask"]}
+    for text in ("lr: .nan", "backbone-arg: {a: {b: .inf}}", "std: [.5, .inf, .5]"):
+        path.write_text(text)
+        option = f"--{text.partition(':')[0]}"
+        with pytest.raises(UsageError, match=f"{option}: .*finite number"):
+            make_config(read_config_file(path))
     path.write_text("a: [1\n")
     with pytest.raises(DataError, match=r"run\.yaml"):
         read_config_file(path)
@@ -91,6 +145,4 @@ def test_config_file_takes_backbone_arguments_as_pairs_or_mapping(tmp_path):
     for text in ("backbone-arg: pad_type=same", "backbone-arg: [pad_type=same]",
                  "backbone-arg: {pad_type: same}"):  # fmt: skip
         path.write_text(text)
-        from benchmark.commands.options import option_values
-
         assert option_values(read_config_file(path)) == {"backbone_args": {"pad_type": "same"}}

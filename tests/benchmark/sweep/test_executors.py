@@ -208,6 +208,8 @@ def test_results_that_cannot_be_written_end_the_sweep(camvid, tmp_path):
         ("local", {"resources": "cpus=2"}, "--jobs divides the threads"),
         ("ray", {"resources": "cpu=2"}, "--resources cpu=2: expected cpus=N,gpus=N"),
         ("ray", {"resources": "cpus=0"}, "--resources cpus=0: expected"),
+        ("ray", {"resources": "gpus=nan"}, "--resources gpus=nan: expected"),
+        ("ray", {"resources": "gpus=inf"}, "--resources gpus=inf: expected"),
         ("slurm", {"slurm": {"cluster": "moon"}}, "cluster=moon: is slurm or local"),
         ("slurm", {"slurm": {"cluster": "local", "mem-gb": "x"}}, "mem-gb=x: is not a number"),
         ("slurm", {}, "no sbatch here"),
