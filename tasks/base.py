@@ -122,6 +122,19 @@ class Task(ABC):
         """
 
     @property
+    def map_values(self) -> str:
+        """What a value in the file NAME of ``maps`` means; "" for a class."""
+        return ""
+
+    def exact(self, prediction: Tensor) -> NDArray[np.float32] | None:  # noqa: ARG002
+        """A prediction [H, W] in ``unit``; None where the file NAME of ``maps`` loses nothing."""
+        return None
+
+    def misfits(self, prediction: Tensor) -> str:  # noqa: ARG002
+        """The values of a prediction [H, W] that ``maps`` had to change, counted; "" for none."""
+        return ""
+
+    @property
     def main(self) -> str:
         """Key of the ranking metric in a result, with its protocol."""
         return self.accumulator().key(self.columns[0])
@@ -161,6 +174,15 @@ class PixelProbability(Task):
     ) -> Mapping[str, Picture]:
         """8 bits, 255 = probability 1."""
         return {self.name: Image.fromarray(_bytes(prediction))}
+
+    @property
+    def map_values(self) -> str:
+        return "8 bits, 255 = probability 1"
+
+    def exact(self, prediction: Tensor) -> NDArray[np.float32]:
+        """Probabilities."""
+        probabilities: NDArray[np.float32] = prediction.float().numpy()
+        return probabilities
 
 
 def _bytes(probabilities: Tensor) -> NDArray[np.uint8]:

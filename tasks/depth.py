@@ -25,7 +25,12 @@ from tasks.losses.base import Term
 from tasks.metrics.base import Accumulator
 from tasks.metrics.depth import DepthMetrics
 
-MOST_MM = 65_535
+MOST = 65_535
+UNITS = (0.001, 1 / 256, 0.01, 0.1, 1.0)
+"""Metres a unit of a 16-bit map: the finest that reaches the greatest depth is taken.
+
+Millimetres as in NYU's and 7-Scenes' files, 1/256 m as in KITTI's.
+"""
 
 
 @TASKS.register("depth")
@@ -56,6 +61,8 @@ class Depth(Task):
     ) -> None:
         super().__init__(loss)
         self.min_depth, self.max_depth, self.crop = min_depth, max_depth, crop
+        fitting = (unit for unit in UNITS if max_depth / unit <= MOST)
+        self.metres_per_unit = next(fitting, UNITS[-1])
 
     def _log_depth(self, logits: Tensor) -> Tensor:
         low, high = math.log(self.min_depth), math.log(self.max_depth)
@@ -97,10 +104,40 @@ class Depth(Task):
         prediction: Tensor,
         palette: Palette = (),  # noqa: ARG002
     ) -> Mapping[str, Picture]:
-        """16-bit millimetres (65,535: that or more), and colours with a scale in metres."""
+        """16 bits in ``metres_per_unit``, and colours with a scale in metres.
+
+        0 would be no reading: the least value is 1. ``misfits`` counts what is beyond these ends.
+        """
         metres = prediction.numpy()
-        millimetres = np.clip(np.rint(metres * 1000), 0, MOST_MM).astype(np.uint16)
-        return {self.name: Image.fromarray(millimetres), f"{self.name}_view": _view(metres)}
+        values = Image.fromarray(np.clip(self._units(metres), 1, MOST).astype(np.uint16))
+        values.info["metres_per_unit"] = str(self.metres_per_unit)
+        return {self.name: values, f"{self.name}_view": _view(metres)}
+
+    def _units(self, metres: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Whole numbers of ``metres_per_unit``; the farthest where a depth is no number."""
+        known = np.where(np.isnan(metres), np.float32(np.inf), metres)
+        return np.rint(known / np.float32(self.metres_per_unit))
+
+    @property
+    def map_values(self) -> str:
+        return f"16 bits, {self.metres_per_unit:g} m a unit"
+
+    def exact(self, prediction: Tensor) -> NDArray[np.float32]:
+        """Metres."""
+        metres: NDArray[np.float32] = prediction.float().numpy()
+        return metres
+
+    def misfits(self, prediction: Tensor) -> str:
+        units = self._units(prediction.numpy())
+        far, near = int((units > MOST).sum()), int((units < 1).sum())
+        parts = []
+        if far:
+            parts.append(f"{far} pixels beyond {MOST * self.metres_per_unit:g} m are written as it")
+        if near:
+            parts.append(
+                f"{near} nearer than half a unit are written as {self.metres_per_unit:g} m"
+            )
+        return " and ".join(parts)
 
     def best_constant(self, targets: Iterable[Tensor]) -> float:
         """The constant of least mean |g − c| / g: the median of the depths weighted by 1 / g.

@@ -117,14 +117,18 @@ def evaluate(
                 metavar="IMAGE…")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
               help="Folder of the maps.")  # fmt: skip
+@click.option("--float", "exact", is_flag=True,
+              help="Depth in metres, saliency and edges in 0…1 as 32-bit float TIFF, in place of "
+                   "the PNG.")  # fmt: skip
 def predict(
-    checkpoint: Path, images: tuple[Path, ...], output: Path, image_size: str | None, flip: bool,
-    scales: str | None, window: str | None, device: str, threads: int | None,
+    checkpoint: Path, images: tuple[Path, ...], output: Path, exact: bool, image_size: str | None,
+    flip: bool, scales: str | None, window: str | None, device: str, threads: int | None,
 ) -> None:  # fmt: skip
     """Write a trained network's maps of images, or of all images in a folder.
 
-    Segmentation: NAME_segmentation.png (palette) and an overlay with a legend. Depth: 16-bit
-    millimetres and a coloured view. Saliency and edges: 8-bit.
+    Segmentation: NAME_segmentation.png (palette) and an overlay with a legend. Depth: 16 bits and a
+    coloured view; millimetres, or the finest unit that reaches the data set's range, as
+    metres_per_unit in the PNG's metadata. Saliency and edges: 8-bit.
     """
     quiet()
     import torch
@@ -147,8 +151,10 @@ def predict(
     views = _views(flip, scales, window)
     check_views(network.model, None if original else network.config.image_size, views)
     with progress() as listener:
-        mapper = Mapper(network, views, original, device)
+        mapper = Mapper(network, views, original, device, exact)
         failed = predict_images(mapper, files, output, listener)
+    for text in mapper.legend():
+        click.echo(text, err=True)
     click.echo(f"wrote the maps of {len(files) - failed} images into {output}", err=True)
     if failed:
         raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""Maps of a user's own images by a trained network: values and pictures, as PNG files."""
+"""Maps of a user's own images by a trained network: values and pictures, as image files."""
 
 import io
 from collections import Counter
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from benchmark.results.checkpoint import Checkpoint
@@ -58,17 +60,28 @@ class Mapper:
     """Draws the maps of an image by a checkpoint's network on a device.
 
     Images are resized to the run's size; with ``original`` they keep their own. The maps always
-    have the image's own size.
+    have the image's own size. exact: values as float32 where a PNG would round them.
     """
 
-    def __init__(self, checkpoint: Checkpoint, views: Views, original: bool, device: str) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        views: Views,
+        original: bool,
+        device: str,
+        exact: bool = False,
+    ) -> None:
         self.config, self.tasks, self.views = checkpoint.config, checkpoint.tasks, views
-        self.original, self.device = original, torch.device(device)
+        self.original, self.device, self.exact = original, torch.device(device), exact
         self.model = checkpoint.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.info = DATASETS.get(self.config.dataset).info
 
     def pictures(self, image: Tensor) -> dict[str, Picture]:
         """Pictures of every task's map of an image uint8 [3, H, W], by file suffix."""
+        return self.pictures_and_misfits(image)[0]
+
+    def pictures_and_misfits(self, image: Tensor) -> tuple[dict[str, Picture], list[str]]:
+        """As ``pictures``; and what their files cannot hold, counted for each task."""
         size = (image.shape[-2], image.shape[-1])
         resized = image
         if not self.original:
@@ -78,9 +91,26 @@ class Mapper:
             pixels = resized.to(self.device).float() / 255
             maps = predict(self.model, self.tasks, pixels, size, self.views)
         pictures: dict[str, Picture] = {}
+        misfits = []
         for task in self.tasks:
-            pictures |= task.maps(image, maps[task.name].cpu(), self.info.palette)
-        return pictures
+            prediction = maps[task.name].cpu()
+            pictures |= task.maps(image, prediction, self.info.palette)
+            values = task.exact(prediction) if self.exact else None
+            if values is not None:
+                pictures[task.name] = Image.fromarray(values)
+            elif misfit := task.misfits(prediction):
+                misfits.append(f"{task.name}: {misfit} (--float keeps them)")
+        return pictures, misfits
+
+    def legend(self) -> list[str]:
+        """What the values in each task's file mean, a line each."""
+        lines = []
+        for task in self.tasks:
+            if self.exact and task.exact(torch.zeros(1, 1)) is not None:
+                lines.append(f"NAME_{task.name}.tiff: 32-bit float, {task.unit}")
+            elif task.map_values:
+                lines.append(f"NAME_{task.name}.png: {task.map_values}")
+        return lines
 
 
 def predict_images(
@@ -97,14 +127,28 @@ def predict_images(
             listener.message(f"left out: {error}")
             listener.step()
             continue
-        for suffix, picture in mapper.pictures(image).items():
-            write_atomic(output / f"{name}_{suffix}.png", png(picture), "-o")
+        pictures, misfits = mapper.pictures_and_misfits(image)
+        for misfit in misfits:
+            listener.message(f"{path}: {misfit}")
+        for suffix, picture in pictures.items():
+            content = ("tiff", tiff(picture)) if picture.mode == "F" else ("png", png(picture))
+            write_atomic(output / f"{name}_{suffix}.{content[0]}", content[1], "-o")
         listener.step(path.name)
     return failed
 
 
 def png(picture: Picture) -> bytes:
-    """A picture as the bytes of a PNG file."""
+    """A picture as the bytes of a PNG file, with the texts of its ``info``."""
+    out, texts = io.BytesIO(), PngInfo()
+    for key, text in picture.info.items():
+        if isinstance(text, str):
+            texts.add_text(key, text)
+    picture.save(out, "PNG", pnginfo=texts)
+    return out.getvalue()
+
+
+def tiff(picture: Picture) -> bytes:
+    """A picture of 32-bit floats as the bytes of a TIFF file."""
     out = io.BytesIO()
-    picture.save(out, "PNG")
+    picture.save(out, "TIFF")
     return out.getvalue()

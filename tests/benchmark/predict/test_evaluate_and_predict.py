@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmark.results.checkpoint import open_checkpoint
 from common.errors import UserError
+from tasks import depth
 from tests.support import TINY, line
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*samples in")
@@ -158,15 +159,44 @@ def test_maps_of_any_image(cli, joint, photographs, tmp_path):
         assert classes.mode == "P"
         assert classes.size == sizes.get(name, (70, 45))
         assert np.array(classes).max() < 11
-        depth = np.array(Image.open(output / f"{name}_depth.png"))
-        assert depth.dtype == np.uint16
-        assert depth.min() >= 100  # millimetres: the data set's nearest is 0.1 m
-        assert depth.max() <= 10_001
+        metres = np.array(Image.open(output / f"{name}_depth.png")) / 1000
+        assert metres.min() >= 0.1  # the data set's range
+        assert metres.max() <= 10.001
         assert Image.open(output / f"{name}_saliency.png").mode == "L"
         overlay = Image.open(output / f"{name}_segmentation_overlay.png")
         assert overlay.width > classes.width
     grey, deep = (np.array(Image.open(output / f"{n}_depth.png")) for n in ("grey", "deep"))
     assert np.array_equal(grey, deep)
+    assert Image.open(output / "grey_depth.png").text == {"metres_per_unit": "0.001"}
+    assert "NAME_depth.png: 16 bits, 0.001 m a unit\n" in done.stderr
+
+
+def test_maps_as_floats(cli, joint, photographs, tmp_path):
+    rounded, exact = tmp_path / "rounded", tmp_path / "exact"
+    arguments = ("predict", "--checkpoint", joint, photographs / "colour.jpg", "-o")
+    assert cli(*arguments, rounded).exit_code == 0
+    done = cli(*arguments, exact, "--float")
+    assert done.exit_code == 0, done.stderr
+    assert "NAME_depth.tiff: 32-bit float, m\n" in done.stderr
+    names = ("segmentation.png", "segmentation_overlay.png", "depth.tiff", "depth_view.png",
+             "saliency.tiff")  # fmt: skip
+    assert {p.name for p in exact.iterdir()} == {f"colour_{name}" for name in names}
+    for task, unit in (("depth", 0.001), ("saliency", 1 / 255)):
+        values = np.array(Image.open(exact / f"colour_{task}.tiff"))
+        assert values.dtype == np.float32
+        whole = np.array(Image.open(rounded / f"colour_{task}.png"))
+        assert np.abs(values - whole * unit).max() <= unit / 2 + 1e-6
+
+
+def test_depth_beyond_the_file_is_counted(cli, joint, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(depth, "MOST", 50)
+    monkeypatch.setattr(depth, "UNITS", (0.001,))
+    arguments = ("--checkpoint", joint, photographs / "colour.jpg", "-o", tmp_path / "maps")
+    done = cli("predict", *arguments)
+    assert done.exit_code == 0
+    expected = "colour.jpg: depth: 3150 pixels beyond 0.05 m are written as it (--float keeps them)"
+    assert expected in done.stderr
+    assert "pixels beyond" not in cli("predict", *arguments, "--float").stderr
 
 
 def test_original_size_flip_and_scales(cli, joint, photographs, tmp_path):
