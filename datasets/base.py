@@ -20,7 +20,8 @@ from common.registry import Registry
 class Sample:
     """One image with its ground truth, at the resolution of the files.
 
-    image: uint8 [3, H, W], RGB. targets: maps [H, W] by name, encoded as in ``TARGETS``.
+    image: uint8 [C, H, W], or float32 in the same scale 0…255 where the files hold more than 8
+    bits; three channels are RGB. targets: maps [H, W] by name, encoded as in ``TARGETS``.
     """
 
     image: Tensor
@@ -103,6 +104,7 @@ class DatasetInfo:
         lists of frames with similar neighbours, or samples spread over train.
     defaults: RunConfig fields that suit this data set, used where the user gives none.
     generic: the user chooses what the folder holds, so that its content identifies a run too.
+    channels: of the images; 3 is RGB. channel_names: a name for each, or none.
     turned: images are portrait or landscape, of one size otherwise. Training rotates those of
         another orientation than the image size by 90°; scoring rotates the size instead.
     revision: increases when the same files, or the same seed, give other samples.
@@ -122,6 +124,8 @@ class DatasetInfo:
     built_in: bool = False
     generic: bool = False
     turned: bool = False
+    channels: int = 3
+    channel_names: tuple[str, ...] = ()
     revision: int = 1
 
     @property
