@@ -4,7 +4,7 @@ import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from common.errors import DataError
@@ -49,6 +49,11 @@ def _character_class(wildcard: str) -> str:
 def wildcards(pattern: str) -> int:
     """The number of wildcards of a pattern."""
     return compiled(pattern).groups
+
+
+def fewest_wildcards(patterns: Iterable[str]) -> int:
+    """The number of wildcards that each of ``patterns`` has at least."""
+    return min(wildcards(pattern) for pattern in patterns)
 
 
 def key_of(pattern: str, path: str, last: int) -> str | None:
@@ -106,16 +111,18 @@ def _walk(root: Path, top: str) -> Iterator[str]:
 class Matches:
     """Files by key for each group of patterns, of one walk through ``root``.
 
-    groups: patterns by what they are for, as ``images`` or ``targets.depth``. Keys come from as
-    many wildcards, the last ones, as all patterns have. Raises DataError for patterns that match
-    nothing, and for two files of a group with one key.
+    groups: patterns by what they are for, as ``images`` or ``targets.depth``. last: the number of
+    wildcards, the last ones of a pattern, that keys come from; None: as many as all patterns have.
+    Raises DataError for patterns that match nothing, and for two files of a group with one key.
     """
 
-    def __init__(self, root: Path, groups: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, root: Path, groups: Mapping[str, Sequence[str]], last: int | None = None
+    ) -> None:
         self.root = root
         patterns = [pattern for group in groups.values() for pattern in group]
         self.files = files_below(root, patterns)
-        self.last = min(wildcards(pattern) for pattern in patterns)
+        self.last = fewest_wildcards(patterns) if last is None else last
         self.groups = {name: self._group(name, group) for name, group in groups.items()}
 
     def _group(self, name: str, patterns: Sequence[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from datasets.decoding import doubt_of_unit, orient, read_stored
 from datasets.files import check_choice, check_file, check_root, fingerprint
 from datasets.own import decode
 from datasets.own.description import FILE, Depth, Description, Edges, Targets, read_description
-from datasets.own.patterns import Matches
+from datasets.own.patterns import Matches, fewest_wildcards
 from datasets.own.splits import Names, by_hash, by_lists
 
 LAYOUT = f"a {FILE}, which python cli.py data init DIR writes"
@@ -51,7 +51,9 @@ class Folder:
             files, key = targets[task].files, f"targets.{task}"
             several = {f"{key} {pattern}": (pattern,) for pattern in files}
             groups |= several if isinstance(targets[task], Edges) else {key: files}
-        matches = Matches(root, groups)
+        # of all targets, so that a sample has one name, and one split, whatever tasks are read
+        patterns = [*description.images, *bands, *(f for t in targets.values() for f in t.files)]
+        matches = Matches(root, groups, fewest_wildcards(patterns))
         self.images = matches.groups["images"]
         self.bands = [matches.groups[f"bands.also {pattern}"] for pattern in bands]
         self.targets = {

@@ -74,6 +74,17 @@ def test_clips_stay_together_and_splits_cover_all(root: Path) -> None:
     assert sum(map(len, clips)) == len(set.union(*clips)) == 8
 
 
+def test_a_sample_has_one_name_whatever_tasks_are_read(root: Path) -> None:
+    """Names choose the split: what one task trains on must be what another does."""
+    (root / "depth").rename(root / "day1")
+    edited(root, "depth/*.png", "'day?/*.png'")
+    text = (root / "dataset.yaml").read_text().replace("images: rgb/", "images: r?b/")
+    (root / "dataset.yaml").write_text(text)
+    depth, masks = (OwnData(root, "train", task) for task in ("depth", "saliency"))
+    assert [s.name for s in depth] == [s.name for s in masks]
+    assert depth[0].name.startswith("clip")
+
+
 def test_lists_are_read_in_their_order(root: Path) -> None:
     shares = YAML[YAML.index("{val:") : YAML.index("licence:") - 1]
     edited(root, shares, "{train: a.txt, test: b.txt}")
