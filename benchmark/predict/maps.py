@@ -142,7 +142,7 @@ def png(picture: Picture) -> bytes:
     out, texts = io.BytesIO(), PngInfo()
     for key, text in picture.info.items():
         if isinstance(text, str):
-            texts.add_text(key, text)
+            texts.add_text(str(key), text)
     picture.save(out, "PNG", pnginfo=texts)
     return out.getvalue()
 
