@@ -47,8 +47,8 @@ def _is_ours(top: str) -> bool:
 def create_model(*arguments: typing.Any, **options: typing.Any) -> torch.nn.Module:
     """``create_model(decoder, backbone, task=…, classes=…, pretrained=…)``: a new network.
 
-    Images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W], or a dictionary of them by task
-    for several tasks (``a+b``). Options and errors: ``benchmark.create_model``.
+    Images [B, in_channels, H, W] in 0…1 → logits [B, channels, H, W], or a dictionary of them by
+    task for several tasks (``a+b``). Options and errors: ``benchmark.create_model``.
     """
     with _own_packages():
         from benchmark import create_model
@@ -91,8 +91,9 @@ def sparsemask(
     pretrained: bool = False,
     checkpoint: str | None = None,
     backbone_args: collections.abc.Mapping[str, typing.Any] | None = None,
+    in_channels: int = 3,
 ) -> torch.nn.Module:
-    """A network in eval mode: images [B, 3, H, W], RGB in 0…1 → logits [B, C, H, W] by task.
+    """A network in eval mode: images [B, in_channels, H, W] in 0…1 → logits [B, C, H, W] by task.
 
     The network of ``create_model``, with a dictionary as output for one task too. classes: for
     segmentation; other tasks ignore it. checkpoint: a run's folder, whose trained network is
@@ -107,6 +108,6 @@ def sparsemask(
             return DensePredictor.of(load_model(checkpoint))
         model = create_model(
             decoder, backbone, task=task, pretrained=pretrained, backbone_args=backbone_args,
-            classes=classes if has_classes(task) else None,
+            classes=classes if has_classes(task) else None, in_channels=in_channels,
         )  # fmt: skip
         return DensePredictor.of(model).eval()

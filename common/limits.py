@@ -21,6 +21,7 @@ LINE = 2048  # characters of a line in a list: KITTI's have 150
 MATLAB = 128 * MB  # annotations of one image have 1 MB, also if they are not compressed
 IMAGE = 1024 * MB  # an image file: PIXELS of three 16-bit channels have 600 MB
 PIXELS = 100_000_000  # a camera's 100 megapixels; images of the data sets have up to 20
+CHANNELS = 1024  # of an image; hyperspectral cameras have a few hundred
 WEIGHTS = 32 * 1024 * MB  # the largest backbones of timm have 20 GB
 YAML = 128 * 2**10  # PyYAML reads some 100 kB a second; the paper's whole sweep has 3 kB
 YAML_NODES = 20_000  # keys and values, again for each alias

@@ -23,6 +23,7 @@ from common.registry import import_all, unknown_name
 from models.weights import load_weights, metadata_of
 
 MIN_STRIDES = 4
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _FILES = "give a file of weights with --weights"
 _MAPS = "the decoder takes the backbone's feature maps"
 NOT_TAKEN = {
@@ -50,15 +51,16 @@ class FeatureSpec:
 class Backbone(nn.Module):
     """A timm network that returns feature maps.
 
-    Input: normalised images [B, 3, H, W]; ``size_divisor`` must divide H and W, and where
-    ``fixed_size`` is set, (H, W) must equal it. Output: one map [B, C_i, h_i, w_i] for each of
-    ``features``, from the highest resolution to the lowest.
+    Input: normalised images [B, ``in_channels``, H, W]; ``size_divisor`` must divide H and W, and
+    where ``fixed_size`` is set, (H, W) must equal it. Output: one map [B, C_i, h_i, w_i] for each
+    of ``features``, from the highest resolution to the lowest.
     """
 
-    def __init__(self, net: nn.Module, staged: bool) -> None:
+    def __init__(self, net: nn.Module, staged: bool, in_channels: int = 3) -> None:
         super().__init__()
         self.net = net
         self.staged = staged
+        self.in_channels = in_channels
         self.channels_last_maps = _is_channels_last(net)
         # a map at the input's own resolution (VGG) costs more than it helps a decoder
         self.skip = 0 if staged else sum(s < 2 for s in net.feature_info.reduction())  # type: ignore[union-attr,operator]
@@ -112,11 +114,13 @@ def create_backbone(
     arguments: Mapping[str, Any] | None = None,
     weights: Path | None = None,
     pretrained: bool = False,
+    in_channels: int = 3,
 ) -> Backbone:
     """The timm model ``name`` as a Backbone.
 
     arguments: passed to ``timm.create_model``. weights: a ``.safetensors`` or ``.pth`` file of
-    this architecture; pretrained: timm's own weights, from its hub.
+    this architecture; pretrained: timm's own weights, from its hub. in_channels: of the images;
+    where weights are of RGB images, their first convolution is adapted as timm does.
 
     Raises UsageError for an unknown name or argument and for single-scale models, DataError for
     weights that do not fit.
@@ -124,38 +128,43 @@ def create_backbone(
     check_name(name)
     arguments = dict(arguments or {})
     check_arguments(arguments)
-    full = _create(name, arguments, pretrained, num_classes=0)
+    inputs = {} if in_channels == 3 else {"in_chans": in_channels}
+    full = _create(name, arguments, pretrained, num_classes=0, **inputs)
     if weights is not None:
-        load_weights(full, name, weights)
+        load_weights(full, name, weights, in_channels)
     if "extra_blocks" in inspect.signature(_intermediates(full)).parameters:
         for unused in ("conv_head", "norm_head") if not hasattr(full, "bn2") else ():
             if hasattr(full, unused):  # MobileNetV3 convolves after pooling, for the classifier
                 setattr(full, unused, nn.Identity())
-        backbone = Backbone(full, staged=True)
+        backbone = Backbone(full, True, in_channels)
     else:
-        net = _create(name, arguments, False, features_only=True)
+        net = _create(name, arguments, False, features_only=True, **inputs)
         _copy_tensors(full, net)
-        backbone = Backbone(net, staged=False)
+        backbone = Backbone(net, False, in_channels)
     _probe(backbone, name, getattr(full, "pretrained_cfg", {}), arguments)
     return backbone
 
 
-def create_without_weights(name: str, arguments: Mapping[str, Any] | None = None) -> Backbone:
+def create_without_weights(
+    name: str, arguments: Mapping[str, Any] | None = None, in_channels: int = 3
+) -> Backbone:
     """The timm model ``name`` for counting: on the meta device, if timm can build it there.
 
     Raises as ``create_backbone`` does.
     """
     try:
         with torch.device("meta"):
-            return create_backbone(name, arguments)
+            return create_backbone(name, arguments, in_channels=in_channels)
     except Exception:  # a model may compute with values as it is built; else this fails alike
-        return create_backbone(name, arguments)
+        return create_backbone(name, arguments, in_channels=in_channels)
 
 
 def input_statistics(
-    name: str, weights: Path | None
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and std of the RGB input in 0…1: the weight file's own, else timm's for the model.
+    name: str, weights: Path | None, in_channels: int = 3
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of each input channel in 0…1: the weight file's own, else timm's for the model.
+
+    Of other channels than RGB each has the mean over the three.
 
     Raises DataError for a ``.safetensors`` file that cannot be read or whose values are no numbers.
     """
@@ -163,29 +172,42 @@ def input_statistics(
     mean, std = _usual_statistics(name)
     if weights is not None and weights.suffix == ".safetensors":
         metadata = metadata_of(weights)
-        mean = _three(weights, "mean", metadata.get("mean"), mean)
-        std = _three(weights, "std", metadata.get("std"), std)
-    return mean, std
+        mean = _numbers(weights, "mean", metadata.get("mean"), mean, in_channels)
+        std = _numbers(weights, "std", metadata.get("std"), std, in_channels)
+    return for_channels(mean, in_channels), for_channels(std, in_channels)
+
+
+def for_channels(numbers: Sequence[float], in_channels: int) -> tuple[float, ...]:
+    """``numbers``, one for each of ``in_channels`` or of RGB, whose mean others get."""
+    if len(numbers) == in_channels:
+        return tuple(numbers)
+    return (sum(numbers) / len(numbers),) * in_channels
 
 
 @functools.lru_cache(maxsize=1024)
 def _usual_statistics(name: str) -> tuple[Any, Any]:
     config = timm.get_pretrained_cfg(name)
-    mean = tuple(config.mean) if config else (0.485, 0.456, 0.406)
-    std = tuple(config.std) if config else (0.229, 0.224, 0.225)
+    mean = tuple(config.mean) if config else IMAGENET_MEAN
+    std = tuple(config.std) if config else IMAGENET_STD
     return mean, std
 
 
-def _three(path: Path, key: str, text: str | None, default: tuple[float, ...]) -> Any:
+def _numbers(
+    path: Path, key: str, text: str | None, default: tuple[float, ...], in_channels: int
+) -> tuple[float, ...]:
+    """The numbers of a file's metadata: one, three or one for each of ``in_channels``."""
     if text is None:
         return default
     try:
         numbers = tuple(float(part) for part in text.strip("[]() ").split(","))
     except ValueError:
         numbers = ()
-    if len(numbers) not in (1, 3):
-        raise DataError(f"{path}: {key} '{text}' in its metadata is neither one number nor three")
-    return numbers * 3 if len(numbers) == 1 else numbers
+    if len(numbers) not in (1, 3, in_channels):
+        more = "" if in_channels == 3 else f", nor {in_channels}"
+        raise DataError(
+            f"{path}: {key} '{text}' in its metadata is neither one number nor three{more}"
+        )
+    return numbers * in_channels if len(numbers) == 1 else numbers
 
 
 def _create(name: str, arguments: Mapping[str, Any], pretrained: bool, **kwargs: Any) -> nn.Module:
@@ -207,6 +229,11 @@ def _create(name: str, arguments: Mapping[str, Any], pretrained: bool, **kwargs:
                 f"backbone {name}: its pretrained weights could not be had ({first_line(error)}); "
                 "without network, give a file with --weights"
             ) from error
+        if "in_chans" in kwargs and _takes(name, arguments, kwargs):
+            raise UsageError(
+                f"backbone {name} takes RGB images only, not {kwargs['in_chans']} channels: use "
+                f"another one ({first_line(error)})"
+            ) from error
         if arguments:
             arguments_text = " ".join(f"--backbone-arg {k}={v}" for k, v in arguments.items())
             raise UsageError(
@@ -217,6 +244,16 @@ def _create(name: str, arguments: Mapping[str, Any], pretrained: bool, **kwargs:
                 f"backbone {name} gives no feature maps in timm: {first_line(error)}"
             ) from error
         raise
+
+
+def _takes(name: str, arguments: Mapping[str, Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether timm builds the model for RGB images."""
+    rgb = {key: value for key, value in kwargs.items() if key != "in_chans"}
+    try:
+        _create(name, arguments, False, **rgb)
+    except Exception:  # the arguments are wrong besides, which the caller tells
+        return False
+    return True
 
 
 def _intermediates(net: nn.Module) -> Any:
@@ -262,7 +299,7 @@ def _probe(
     backbone: Backbone, name: str, config: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> None:
     """Set ``features``, ``size_divisor`` and ``fixed_size`` from forwards on the meta device."""
-    key = json.dumps([name, arguments], sort_keys=True, default=repr)
+    key = json.dumps([name, arguments, backbone.in_channels], sort_keys=True, default=repr)
     if key not in _geometries:
         _geometries[key] = _geometry(backbone, name, config, arguments)
     geometry = _geometries[key]
@@ -278,10 +315,9 @@ def _geometry(
 
     def shapes(height: int, width: int) -> list[tuple[int, ...]] | None:
         with torch.no_grad():
+            images = torch.empty(1, backbone.in_channels, height, width, device="meta")
             try:
-                return [
-                    tuple(m.shape) for m in twin(torch.empty(1, 3, height, width, device="meta"))
-                ]
+                return [tuple(m.shape) for m in twin(images)]
             except (RuntimeError, AssertionError, ValueError):
                 return None
 
@@ -298,7 +334,9 @@ def _geometry(
     else:
         size, maps = own, shapes(*own)
         if maps is None:
-            raise UsageError(f"backbone {name} runs neither at 256×256 nor at {own[0]}×{own[1]}")
+            on = "" if backbone.in_channels == 3 else f" on {backbone.in_channels} channels"
+            tried = f"neither at 256×256 nor at {own[0]}×{own[1]}{on}"
+            raise UsageError(f"backbone {name} runs {tried}")
         fixed = (own[0], own[1])
     if backbone.staged:
         strides: Sequence[int] = [round(size[0] / shape[2]) for shape in maps]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UsageError
-from models.backbones import Backbone
+from models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, for_channels
 from models.decoders.base import Decoder, SeparateDecoders
 from models.fusion import clamped_features, fold_batch_norms
 
@@ -33,17 +33,20 @@ class Predictor(nn.Module):
         backbone: Backbone,
         decoder: Decoder | SeparateDecoders,
         heads: Mapping[str, int],
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
+        """mean, std: of each channel of the images; default: ImageNet's."""
         super().__init__()
         self.backbone = backbone
         self.decoder = decoder
         self.heads = nn.ModuleDict(
             {task: decoder.of(task).head(channels) for task, channels in heads.items()}
         )
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        mean = mean or for_channels(IMAGENET_MEAN, backbone.in_channels)
+        std = std or for_channels(IMAGENET_STD, backbone.in_channels)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         self.size_divisor = math.lcm(backbone.size_divisor, decoder.info.size_divisor)
 
     @classmethod
@@ -53,8 +56,13 @@ class Predictor(nn.Module):
         same.heads, same.mean, same.std = other.heads, other.mean, other.std
         return same.train(other.training)
 
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images; 3 is RGB."""
+        return self.mean.shape[1]
+
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """Images [B, 3, H, W] in 0…1 → logits by task, each [B, channels, H, W].
+        """Images [B, ``in_channels``, H, W] in 0…1 → logits by task, each [B, channels, H, W].
 
         In training, a decoder with deep supervision adds its side outputs as ``TASK/side1``, …, of
         the same shape, or [B, channels] where a side is about the whole image.
@@ -90,7 +98,8 @@ class Predictor(nn.Module):
         fused = copy.deepcopy(self).eval()
         height, width = self.backbone.fixed_size or (64, 64)
         generator = torch.Generator().manual_seed(0)
-        example = torch.rand(1, 3, height, width, generator=generator).to(self.mean.device)
+        example = torch.rand(1, self.in_channels, height, width, generator=generator)
+        example = example.to(self.mean.device)
         fused.decoder = self.decoder.fuse(clamped_features(fused.backbone, example))
         fold_batch_norms(fused, example)
         return fused
@@ -106,14 +115,14 @@ class Predictor(nn.Module):
 
 
 class DensePredictor(Predictor):
-    """Images [B, 3, H, W] in 0…1 → ``outputs``: logits by task."""
+    """Images [B, ``in_channels``, H, W] in 0…1 → ``outputs``: logits by task."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return self.outputs(images)
 
 
 class TaskPredictor(Predictor):
-    """A predictor of one task: images [B, 3, H, W] in 0…1 → its logits [B, channels, H, W].
+    """A predictor of one task: images [B, C, H, W] in 0…1 → its logits [B, channels, H, W].
 
     Side outputs of a decoder with deep supervision are in ``outputs`` only.
     """
@@ -121,6 +130,11 @@ class TaskPredictor(Predictor):
     def forward(self, images: Tensor) -> Tensor:
         (task,) = self.heads
         return self.outputs(images)[task]
+
+
+def channels_of(network: nn.Module) -> int:
+    """Channels of the images that ``network`` takes: its ``in_channels``, else RGB's three."""
+    return int(getattr(network, "in_channels", 3))
 
 
 def plain(model: DensePredictor) -> Predictor:

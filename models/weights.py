@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from common.errors import DataError, first_line
@@ -68,7 +69,7 @@ def _check_stored(path: Path) -> None:
                     raise ValueError(f"its entry {printable(entry.filename, 80)} is compressed")
 
 
-def load_weights(full: nn.Module, name: str, path: Path) -> None:
+def load_weights(full: nn.Module, name: str, path: Path, in_channels: int = 3) -> None:
     """Load all of ``full`` from ``path``; only a classifier may be left over."""
     state = read_weights(path)
     config = getattr(full, "pretrained_cfg", None) or {}
@@ -76,6 +77,8 @@ def load_weights(full: nn.Module, name: str, path: Path) -> None:
     classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     state = {k: v for k, v in state.items() if not any(k.startswith(f"{c}.") for c in classifiers)}
     expected = full.state_dict()
+    if in_channels != 3:
+        adapt_inputs(state, full, name, path, in_channels)
     missing = [k for k in expected if k not in state]
     foreign = [k for k in state if k not in expected]
     shapes = [k for k in expected if k in state and state[k].shape != expected[k].shape]
@@ -92,3 +95,30 @@ def load_weights(full: nn.Module, name: str, path: Path) -> None:
             f"another shape, {len(foreign)} unknown ({first}): check --backbone and --backbone-arg"
         )
     full.load_state_dict(state)
+
+
+def adapt_inputs(
+    state: dict[str, Tensor], full: nn.Module, name: str, path: Path, in_channels: int
+) -> None:
+    """Adapt, in place, the first convolutions of an RGB model's ``state`` to ``in_channels``.
+
+    As timm adapts its own weights: one channel gets the sum over the three; of more, each gets one
+    of the three in turn, all scaled to the same sum. Raises DataError where timm cannot.
+    """
+    first = (getattr(full, "pretrained_cfg", None) or {}).get("first_conv") or ()
+    expected = full.state_dict()
+    for conv in (first,) if isinstance(first, str) else first:
+        weight, wanted = state.get(f"{conv}.weight"), expected.get(f"{conv}.weight")
+        if weight is None or wanted is None or weight.ndim < 2:
+            continue
+        groups, rest = divmod(weight.shape[1], 3)  # several behind a space-to-depth
+        if rest or wanted.shape[1] != groups * in_channels:
+            continue
+        try:
+            state[f"{conv}.weight"] = adapt_input_conv(in_channels, weight)
+        except NotImplementedError:
+            raise DataError(
+                f"{path}: timm cannot adapt {conv} of {name}, whose weights are "
+                f"{tuple(weight.shape)}, to {in_channels} channels: use another backbone, or leave "
+                "--weights out"
+            ) from None

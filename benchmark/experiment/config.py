@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Annotated, Any, Literal, Self, TypeVar, overload
 
 import yaml
 from pydantic import (
@@ -16,18 +16,17 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from common.errors import DataError, UsageError
 from common.limited_yaml import WRONG, LimitedLoader, check_json, read_yaml_text
-from common.limits import PIXELS, printable
+from common.limits import CHANNELS, PIXELS, printable
 from common.registry import nearest
 
 Size = tuple[int, int]
-Triple = tuple[float, float, float]
+Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=CHANNELS)]
 Config = TypeVar("Config", bound="NetworkConfig")
 
 
@@ -60,8 +59,10 @@ class NetworkConfig(BaseModel):
     weights: Path | None = Field(None, description="Backbone weights: .safetensors or .pth.")
     weights_sha256: str | None = Field(None, description="Filled in from the weights file.")
     pretrained: bool = Field(False, description="Download timm's own weights.")
-    mean: Triple | None = Field(None, description="Input mean in 0…1: one number or R,G,B.")
-    std: Triple | None = Field(None, description="Input standard deviation, likewise.")
+    mean: Channels | None = Field(
+        None, description="Input mean in 0…1: one number, or one for each channel (R,G,B)."
+    )
+    std: Channels | None = Field(None, description="Input standard deviation, likewise.")
 
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
     image_size: Size | None = Field(None, description="Images are resized to HxW.")
@@ -135,13 +136,10 @@ class NetworkConfig(BaseModel):
 
     @field_validator("zoom", "mean", "std", "ramp", mode="before", check_fields=False)
     @classmethod
-    def _parse_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """Numbers with commas between; one number stands for all channels."""
+    def _parse_numbers(cls, value: Any) -> Any:
+        """Numbers with commas between."""
         numbers = value.split(",") if isinstance(value, str) else value
-        numbers = [numbers] if isinstance(numbers, int | float) else numbers
-        if info.field_name in ("mean", "std") and isinstance(numbers, list) and len(numbers) == 1:
-            return tuple(numbers) * 3
-        return numbers
+        return [numbers] if isinstance(numbers, int | float) else numbers
 
     @field_validator("backbone_args")
     @classmethod
@@ -294,11 +292,12 @@ class SearchConfig(NetworkConfig):
 
 class Resolved(NetworkConfig):
     """A configuration whose open fields have values, as ``benchmark.experiment.plan.resolve``
-    fills them. The fields are those of ``FALLBACKS`` and the backbone's mean and std."""
+    fills them. The fields are those of ``FALLBACKS``, and mean and std: a number for each channel
+    of the images."""
 
     backbone: str
-    mean: Triple
-    std: Triple
+    mean: Channels
+    std: Channels
     image_size: Size
     zoom: tuple[float, float]
     rotate: float
@@ -310,6 +309,17 @@ class Resolved(NetworkConfig):
     weight_decay: float
     schedule: Literal["poly", "cosine"]
     warmup: float
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images; 3 is RGB."""
+        return len(self.mean)
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"--std: has {len(self.std)} numbers, --mean has {len(self.mean)}")
+        return self
 
 
 class ResolvedRun(Resolved, RunConfig):

@@ -11,6 +11,7 @@ from benchmark.experiment.config import Resolved, ResolvedRun, split_tasks
 from benchmark.experiment.numerics import seed_everything
 from benchmark.experiment.plan import info_of
 from common.errors import UsageError
+from common.limits import CHANNELS
 from datasets.augment import check_crop
 from models.backbones import Backbone, create_backbone, input_statistics
 from models.create import check_decoder, create_decoder
@@ -29,15 +30,18 @@ def create_model(
     weights: str | Path | None = None,
     width: int | None = None,
     backbone_args: Mapping[str, Any] | None = None,
+    in_channels: int = 3,
 ) -> Predictor:
-    """A new network: images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W].
+    """A new network: images [B, in_channels, H, W] in 0…1 → logits [B, channels, H, W].
 
     decoder: see ``list_decoders``, or ``connectivity:FILE.json``. backbone: a timm model with at
     least four strides. task: segmentation, depth, saliency or edges; or several joined by ``+``,
     whose logits the network returns by name. classes: channels of a segmentation. pretrained:
     download timm's weights of the backbone; weights: read them from this ``.safetensors`` or
     ``.pth`` file. width: channels of the decoder's own maps, where it has a choice. backbone_args:
-    passed to ``timm.create_model``.
+    passed to ``timm.create_model``. in_channels: of the images; 3 is RGB. The first convolution of
+    weights of RGB images is adapted to other channels as timm does, and each channel is normalised
+    by the mean of timm's three numbers.
 
     All other weights are random (torch's generator), and the network is in training mode, as every
     new module. Normalisation, padding and resizing are part of it: it takes images of any size.
@@ -50,13 +54,16 @@ def create_model(
     weights that is missing or another network's.
     """
     heads = _channels(task, classes)
+    if not 1 <= in_channels <= CHANNELS:
+        raise UsageError(f"in_channels={in_channels}: expected 1 to {CHANNELS}")
     if pretrained and weights is not None:
         raise UsageError(f"weights={weights}: give it or pretrained, not both")
     check_decoder(decoder)  # before anything is downloaded
     path = None if weights is None else Path(weights).expanduser()
-    body = create_backbone(backbone, backbone_args, path, pretrained)
+    body = create_backbone(backbone, backbone_args, path, pretrained, in_channels)
     built = create_decoder(decoder, body.features, width=width)
-    return plain(DensePredictor(body, built, heads, *input_statistics(backbone, path)))
+    statistics = input_statistics(backbone, path, in_channels)
+    return plain(DensePredictor(body, built, heads, *statistics))
 
 
 def has_classes(task: str) -> bool:
@@ -83,8 +90,8 @@ def _channels(task: str, classes: int | None) -> dict[str, int]:
 class NetworkSpec:
     """What builds a network with random weights, in another process too.
 
-    heads: channels by task. wiring: of a decoder ``connectivity:FILE``, where it is known. Its
-    fields are all that JSON can hold.
+    heads: channels by task. wiring: of a decoder ``connectivity:FILE``, where it is known.
+    in_channels: of the images. Its fields are all that JSON can hold.
     """
 
     backbone: str
@@ -93,6 +100,7 @@ class NetworkSpec:
     backbone_args: Mapping[str, Any] = field(default_factory=dict)
     wiring: Mapping[str, Any] | None = None
     separate_decoders: bool = False
+    in_channels: int = 3
 
     def make_decoder(self, backbone: Backbone) -> Decoder | SeparateDecoders:
         """The decoder on ``backbone``, or one for each head."""
@@ -106,7 +114,7 @@ class NetworkSpec:
 
     def build(self) -> DensePredictor:
         """The network on the CPU. Raises UserError for what does not fit together."""
-        backbone = create_backbone(self.backbone, self.backbone_args)
+        backbone = create_backbone(self.backbone, self.backbone_args, in_channels=self.in_channels)
         return DensePredictor(backbone, self.make_decoder(backbone), self.heads)
 
 
@@ -120,7 +128,7 @@ def open_network(
     Raises UsageError for sizes that the backbone or the augmentation cannot take.
     """
     backbone = create_backbone(
-        config.backbone, config.backbone_args, config.weights, config.pretrained
+        config.backbone, config.backbone_args, config.weights, config.pretrained, config.channels
     )
     model = DensePredictor(backbone, make_decoder(backbone), channels, config.mean, config.std)
     crop = config.crop_size or config.image_size
@@ -142,6 +150,7 @@ def spec_of(config: ResolvedRun, tasks: Sequence[Task]) -> NetworkSpec:
         config.backbone_args,
         config.wiring,
         config.separate_decoders,
+        config.channels,
     )
 
 

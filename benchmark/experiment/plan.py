@@ -143,13 +143,31 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
         values["wiring"] = {"strides": wired["encoder"]["strides"], "stages": wired["stages"]}
     check_arguments(config.backbone_args)
     backbone = config.backbone or values["backbone"]
-    mean, std = input_statistics(backbone, config.weights)
-    values["mean"], values["std"] = config.mean or mean, config.std or std
+    channels = info_of(config).channels
+    usual = input_statistics(backbone, config.weights, channels)
+    for name, default in zip(("mean", "std"), usual, strict=True):
+        numbers = getattr(config, name) or values.get(name) or default
+        values[name] = _for_each(name, tuple(numbers), config.dataset, channels)
     values["processes"] = asked()
     filled = {**config.model_dump(), **values}
     if isinstance(config, RunConfig):
         return make_config(filled, ResolvedRun)
     return make_config(filled, ResolvedSearch)
+
+
+def _for_each(
+    name: str, numbers: tuple[float, ...], dataset: str, channels: int
+) -> tuple[float, ...]:
+    """``numbers`` for each of the images' channels; one number stands for all.
+
+    Raises UsageError for another number of them.
+    """
+    if len(numbers) not in (1, channels):
+        raise UsageError(
+            f"--{name}: {len(numbers)} numbers, the images of {dataset} have {channels} channels: "
+            f"write one number, or {channels} with commas between"
+        )
+    return numbers if len(numbers) == channels else numbers * channels
 
 
 def plan(values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[ResolvedRun]:

@@ -25,6 +25,7 @@ class Echo(nn.Module):
         self.stride = stride
         self.size_divisor = size_divisor
         self.fixed_size: tuple[int, int] | None = None
+        self.in_channels = 3
         self.features = (FeatureSpec(3, stride),)
         self.seen: list[Tensor] = []
 

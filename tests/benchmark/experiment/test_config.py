@@ -25,7 +25,7 @@ def test_texts_become_values():
     assert config.image_size == (240, 320)
     assert config.crop_size == (96, 96)
     assert config.zoom == (1.0, 1.5)
-    assert config.mean == (0.5, 0.5, 0.5)
+    assert config.mean == (0.5,)  # for each channel, however many the data set has
     assert config.lr == 0.001
 
 
