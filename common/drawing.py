@@ -60,6 +60,20 @@ def grey(values: NDArray[Any]) -> RGB:
     return np.stack([values.astype(np.uint8)] * 3, axis=2)
 
 
+def photograph(image: NDArray[Any]) -> RGB:
+    """An image [C, H, W] as RGB [H, W, 3]: its first three channels, or the first one as grey.
+
+    uint8 stays as it is. Other types, whose bands may be dark, are stretched so that 2 and 98 % of
+    the shown values are black and white.
+    """
+    shown = image[:3] if len(image) >= 3 else image[:1]
+    if shown.dtype != np.uint8:
+        low, high = np.percentile(shown, (2, 98))
+        shown = ((shown - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
+    picture: RGB = np.ascontiguousarray(np.repeat(shown, 3 // len(shown), 0).transpose(1, 2, 0))
+    return picture
+
+
 def with_legend(picture: RGB, rows: Sequence[Row]) -> Picture:
     """The picture [H, W, 3] with a legend to its right: a name, a number and a colour a row."""
     import matplotlib

@@ -36,12 +36,14 @@ class Geometry:
 
 
 class Augment:
-    """Images [B, 3, H, W] in 0…1 with targets [B, H, W] → the same, of ``crop`` size.
+    """Images [B, C, H, W] in 0…1 with targets [B, H, W] → the same, of ``crop`` size.
 
     Random numbers come from torch's global generator: seed it. zoom: range of the magnification;
     below 1 the surroundings are black and ignored. rotate: degrees; the image is turned about the
     crop's centre by a random multiple of it (HED: 22.5). colour: relative change of brightness,
-    contrast and saturation.
+    contrast and saturation. channels: of the images. Other than RGB have no saturation: an image's
+    contrast and brightness change in all channels alike, brightness by a share of each channel's
+    mean, since channels may fill a small part of 0…1.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class Augment:
         flip: bool = True,
         colour: float = 0.0,
         rotate: float = 0.0,
+        channels: int = 3,
     ) -> None:
         """Raises UsageError if the crop is larger than the image."""
         crop = crop or size
         check_crop(size, crop)
         self.size, self.crop, self.zoom, self.flip = size, crop, zoom, flip
         self.rotate = rotate
+        self.strength, self.rgb = colour, channels == 3
         span = (1 - colour, 1 + colour)
         # kornia's brightness adds, its contrast multiplies: added black would hide dark scenes
         shift = (1 - colour / 4, 1 + colour / 4)
@@ -67,7 +71,7 @@ class Augment:
                 K.RandomContrast(span, p=0.8),
                 K.RandomSaturation(span, p=0.5),
             )
-            if colour > 0
+            if colour > 0 and self.rgb
             else None
         )
 
@@ -123,7 +127,15 @@ class Augment:
         images = self.warp(geometry, images)
         if self.colour is not None:
             images = self.colour(images).clamp(0, 1)
+        elif self.strength > 0:
+            images = self._jitter(images).clamp(0, 1)
         return images, moved
+
+    def _jitter(self, images: Tensor) -> Tensor:
+        """Random contrast and brightness of each image, alike in all of its channels."""
+        change = (2 * torch.rand(2, len(images), 1, 1, 1) - 1).to(images.device)
+        gain, shift = 1 + self.strength * change[0], self.strength / 2 * change[1]
+        return images * gain + shift * images.mean((2, 3), keepdim=True)
 
 
 def _warp(geometry: Geometry, x: Tensor, mode: str) -> Tensor:

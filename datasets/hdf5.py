@@ -30,6 +30,7 @@ from datasets.files import one_of
 FORMAT = 1
 SUFFIXES = (".h5", ".hdf5")
 IMAGE = "image"
+IMAGE_TYPES = ("uint8", "float32")
 PACK = "python cli.py data pack"
 LARGEST_NAMES = 2**28  # bytes of a split's names: a million of 256
 COMPRESSIONS: Mapping[str, Mapping[str, Any]] = {
@@ -123,6 +124,7 @@ class PackWriter:
         attributes["tasks"] = _encoded(tasks)
         attributes["splits"] = _encoded(splits)
         attributes["image_size"] = size
+        attributes["channels"] = info.channels
         for task in tasks:
             if classes := info.tasks[task].get("classes"):
                 attributes["classes"] = _encoded(classes)
@@ -205,17 +207,26 @@ def _texts(coded: Any) -> list[str]:
     return [_decoded(text) for text in np.atleast_1d(coded)]
 
 
-def _check_array(kind: str, array: h5py.Dataset) -> None:
-    """Raises ValueError unless it is an image [3, H, W] or a target [H, W] of its type."""
+def _channels(file: h5py.File) -> int:
+    """Channels of the file's images; earlier versions packed RGB only, and did not say so."""
+    return int(attribute(file, "channels")) if "channels" in file.attrs else 3
+
+
+def _check_array(kind: str, array: h5py.Dataset, channels: int) -> None:
+    """Raises ValueError unless it is an image [channels, H, W] or a target [H, W] of its type."""
     if kind not in (IMAGE, *TARGETS.names()):
         raise ValueError(f"{kind!r} is no known target")
-    dtype = "uint8" if kind == IMAGE else str(TARGETS.get(kind).dtype).removeprefix("torch.")
-    sides, shape = (array.shape[1:], array.shape[:1]) if kind == IMAGE else (array.shape, (3,))
+    is_image = kind == IMAGE
+    sides = array.shape[1:] if is_image else array.shape
+    types = IMAGE_TYPES if is_image else (str(TARGETS.get(kind).dtype).removeprefix("torch."),)
+    shape = (channels, *sides) if is_image else sides
     pixels = math.prod(sides)
-    if array.dtype != dtype or shape != (3,) or len(sides) != 2:
+    if array.dtype not in types or array.shape != shape or len(sides) != 2:
         raise ValueError(f"{array.name} is {array.dtype} of shape {array.shape}")
     if not 0 < pixels <= limits.PIXELS:
         raise ValueError(f"{array.name} has {pixels} pixels, at most {limits.PIXELS} are read")
+    if array.nbytes > limits.IMAGE:
+        raise ValueError(f"{array.name} has {array.nbytes} bytes, at most {limits.IMAGE} are read")
 
 
 def packed_description(path: Path, dataset: str) -> dict[str, Any] | None:
@@ -269,6 +280,7 @@ class Packed(DenseDataset):
         with _reading(root), _open(root) as file:
             self.kinds = _texts(attribute(file, "tasks"))
             self._check(file, task, dataset, size)
+            self.channels = _channels(file)
             names = own_array(file, f"{split}/names")
             if names.ndim != 1 or names.nbytes > LARGEST_NAMES:
                 raise ValueError(f"{split}/names is {names.dtype} of shape {names.shape}")
@@ -283,6 +295,11 @@ class Packed(DenseDataset):
         if attribute(file, "revision") != DATASETS.get(dataset).info.revision:
             changed = f"the reader of {dataset} has changed since"
             raise UsageError(f"{self.path}: {changed}: pack it anew")
+        if (channels := _channels(file)) != self.info.channels:
+            raise UsageError(
+                f"{self.path}: its images have {channels} channels, those of {dataset} have "
+                f"{self.info.channels}: pack it anew"
+            )
         if task not in self.kinds:
             kinds = one_of(self.kinds)
             raise UsageError(f"{self.path}: holds {kinds}, no {task}: pack anew with --task {task}")
@@ -319,7 +336,7 @@ class Packed(DenseDataset):
                 self._handle[1].close()
             self._handle = os.getpid(), _open(self.path)
         array = own_array(self._handle[1], f"{self.split}/{kind}/{index}")
-        _check_array(kind, array)
+        _check_array(kind, array, self.channels)
         return torch.from_numpy(array[()])
 
     def __getstate__(self) -> dict[str, Any]:

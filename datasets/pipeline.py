@@ -140,14 +140,27 @@ def open_splits(
     }
 
 
+def check_image(sample: Sample, info: DatasetInfo) -> None:
+    """Raises DataError for an image of other channels, or with values that are no numbers."""
+    channels = sample.image.shape[0]
+    if channels != info.channels:
+        problem = f"has {channels} channels, {info.title} has {info.channels}"
+        raise DataError(f"{sample.name}: {problem}: leave it out, or convert it")
+    if sample.image.is_floating_point() and not bool(sample.image.isfinite().all()):
+        bad = int((~sample.image.isfinite()).sum())
+        raise DataError(f"{sample.name}: {bad} values of the image are NaN or infinite: fill them")
+
+
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [3, H, W] → uint8 [3, *size], bilinear with antialiasing."""
+    """[C, H, W] → [C, *size] of the same type, bilinear, antialiased; only uint8 is rounded."""
     if image.shape[-2:] == size:
         return image
     resized = F.interpolate(
         image[None].float(), size, mode="bilinear", align_corners=False, antialias=True
     )
-    return resized[0].round_().clamp_(0, 255).to(torch.uint8)
+    if image.dtype == torch.uint8:
+        resized = resized.round_().clamp_(0, 255).to(torch.uint8)
+    return resized[0]
 
 
 def resize_target(name: str, target: Tensor, size: tuple[int, int]) -> Tensor:
@@ -208,7 +221,7 @@ class Resized(Dataset[Sample]):
         # the first sample gives an estimate for the split
         self.cached = False
         index, sample = self.next_readable(0)
-        taken = sample.image.numel()
+        taken = sample.image.numel() * sample.image.element_size()
         taken += sum(t.numel() * t.element_size() for t in sample.targets.values())
         self.cached = taken * len(source) <= CACHE_BYTES
         self._cache: dict[int, Sample] = {index: sample} if self.cached else {}
@@ -243,6 +256,7 @@ class Resized(Dataset[Sample]):
 
     def _read(self, index: int) -> Sample:
         sample = self.source[index]
+        check_image(sample, self.source.data.info)
         targets = {name: t for name, t in sample.targets.items() if name in self.names}
         if not targets:
             has = ", ".join(sample.targets) or "no ground truth at all"
@@ -297,7 +311,7 @@ class Readable(Dataset[tuple[Sample | None, dict[int, str]]]):
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Images uint8 [B, 3, H, W], a quarter of the bytes of floats, and targets."""
+    """Images [B, C, H, W] as they are (uint8 has a quarter of the bytes of floats), and targets."""
     images = torch.stack([sample.image for sample in samples])
     return images, [sample.targets for sample in samples]
 

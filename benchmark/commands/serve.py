@@ -46,6 +46,11 @@ def serve(
     if threads is not None:
         torch.set_num_threads(threads)
     network = open_checkpoint(checkpoint)
+    if (channels := network.config.channels) != 3:
+        raise UsageError(
+            f"--checkpoint {checkpoint}: takes images of {channels} "
+            f"channel{'s' if channels != 1 else ''}, the page takes RGB: use evaluate or export"
+        )
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family)

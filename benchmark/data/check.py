@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from benchmark.data.notes import Notes
@@ -28,29 +29,41 @@ from datasets.base import (
     TargetStatistics,
 )
 from datasets.files import ANOTHER, far_off
-from datasets.pipeline import info_at, opener
+from datasets.pipeline import check_image, info_at, opener
 
 
 @dataclass
 class ImageStatistics:
-    """Sizes and colours of a split's images. values: counts [channel, value]."""
+    """Sizes and colours of a split's images of ``channels``.
 
+    values: counts [channel, value] of uint8. moments: sums [1, values, squares; channel] of floats.
+    """
+
+    channels: int = 3
     sizes: Counter[str] = field(default_factory=Counter)
-    values: Any = field(default_factory=lambda: np.zeros((3, 256), np.int64))
+
+    def __post_init__(self) -> None:
+        self.values = np.zeros((self.channels, 256), np.int64)
+        self.moments = np.zeros((3, self.channels))
 
     def add(self, image: Tensor) -> None:
         self.sizes[f"{image.shape[1]}x{image.shape[2]}"] += 1
+        if image.is_floating_point():
+            x = image.double().flatten(1) / 255
+            self.moments += torch.stack([torch.ones_like(x), x, x**2]).sum(2).numpy()
+            return
         for counts, channel in zip(self.values, image.numpy(), strict=True):
             counts += np.bincount(channel.ravel(), minlength=256)
 
     def summary(self) -> dict[str, Any]:
-        """Counts by size; mean and std of red, green and blue in 0…1, None without images."""
+        """Counts by size; mean and std of each channel in 0…1, None without images."""
         if not self.sizes:
             return {"image_sizes": {}, "mean": None, "std": None}
-        weights = self.values / self.values.sum(1, keepdims=True)
         levels = np.arange(256) / 255
-        mean = weights @ levels
-        std = np.sqrt((weights * (levels - mean[:, None]) ** 2).sum(1))
+        powers = np.stack([levels**0, levels, levels**2])
+        count, total, squares = self.moments + powers @ self.values.T
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean**2, 0))
         return {
             "image_sizes": dict(self.sizes.most_common()),
             "mean": mean.round(4).tolist(),
@@ -73,13 +86,14 @@ class Check:
     ) -> set[str]:
         """Read all samples for ``tasks``; check images once. Returns the tasks with targets."""
         first = split not in self.splits
-        images = ImageStatistics()
+        images = ImageStatistics(self.info.channels)
         targets: dict[str, TargetStatistics] = {}
         readable = 0
         listener.begin(f"check {self.info.name} {split}", len(data))
         for index in range(len(data)):
             try:
                 sample = data[index]
+                check_image(sample, self.info)
             except DataError as error:
                 for fault in data.faults(index) or [error]:
                     self.problems.add_error(fault)

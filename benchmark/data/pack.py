@@ -10,7 +10,7 @@ from common.progress import Listener
 from datasets.base import DenseDataset, Sample
 from datasets.files import one_of
 from datasets.hdf5 import SUFFIXES, PackWriter
-from datasets.pipeline import description_of, fitted, info_at, open_split, opener
+from datasets.pipeline import check_image, description_of, fitted, info_at, open_split, opener
 
 
 def pack(
@@ -50,7 +50,9 @@ def pack(
             names = []
             listener.begin(f"pack {name} {split}", len(data))
             for index in range(len(data)):
-                sample = fitted(_merged(sources, index), size, info.turned, index in resized)
+                sample = _merged(sources, index)
+                check_image(sample, info)
+                sample = fitted(sample, size, info.turned, index in resized)
                 writer.sample(split, index, sample)
                 names.append(sample.name)
                 listener.step(sample.name)

@@ -3,13 +3,13 @@
 import io
 from collections.abc import Sequence
 
-import torch
 from PIL import Image
 
 from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.numerics import seed_everything
 from benchmark.experiment.plan import info_of
 from benchmark.training.batches import make_augment
+from common.drawing import photograph
 from common.errors import UsageError
 from datasets.base import TARGETS
 from datasets.pipeline import Resized, open_split
@@ -39,11 +39,11 @@ def contact_sheet(
     rows = []
     for index in range(0, min(len(part), step * count), step):
         image, maps = data[index].image, data[index].targets
-        tiles = [image.permute(1, 2, 0).numpy()]
+        tiles = [photograph(image.numpy())]
         tiles += [TARGETS.get(n)().draw(m, palette) for n, m in maps.items()]
         if len(names) == 1:
             images, changed = augment(image[None].float() / 255, {n: maps[n][None] for n in names})
-            tiles.append((images[0].permute(1, 2, 0) * 255).to(torch.uint8).numpy())
+            tiles.append(photograph((images[0] * 255).to(image.dtype).numpy()))
             tiles += [TARGETS.get(n)().draw(m[0], palette) for n, m in changed.items()]
         rows.append(tiles)
     height = max(tile.shape[0] for tiles in rows for tile in tiles) + GAP

@@ -10,13 +10,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from benchmark.experiment.plan import info_of
 from benchmark.results.checkpoint import Checkpoint
 from benchmark.scoring.views import Views, predict
-from common.drawing import Picture
+from common.drawing import Picture, photograph
 from common.errors import DataError, UsageError
 from common.files import write_atomic
 from common.progress import Listener
-from datasets.base import DATASETS, Sample
+from datasets.base import Sample
 from datasets.decoding import read_any_image
 from datasets.files import SUFFIXES
 from datasets.pipeline import fitted
@@ -74,10 +75,20 @@ class Mapper:
         self.config, self.tasks, self.views = checkpoint.config, checkpoint.tasks, views
         self.original, self.device, self.exact = original, torch.device(device), exact
         self.model = checkpoint.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.info = DATASETS.get(self.config.dataset).info
+        self.channels = checkpoint.config.channels
+        self.info = info_of(self.config)
+
+    def read(self, path: Path) -> Tensor:
+        """The image [C, H, W] of a file. Raises DataError where it has other channels."""
+        image = read_any_image(path)
+        if image.shape[0] != self.channels:
+            bands = f"{self.channels} band{'s' if self.channels != 1 else ''}"
+            problem = f"the network takes {bands}, the image has {image.shape[0]}"
+            raise DataError(f"{path}: {problem}: use one that was trained on such images")
+        return image
 
     def pictures(self, image: Tensor) -> dict[str, Picture]:
-        """Pictures of every task's map of an image uint8 [3, H, W], by file suffix."""
+        """Pictures of every task's map of an image [C, H, W], by file suffix."""
         return self.pictures_and_misfits(image)[0]
 
     def pictures_and_misfits(self, image: Tensor) -> tuple[dict[str, Picture], list[str]]:
@@ -90,11 +101,12 @@ class Mapper:
         with torch.inference_mode():
             pixels = resized.to(self.device).float() / 255
             maps = predict(self.model, self.tasks, pixels, size, self.views)
+        shown = torch.from_numpy(photograph(image.numpy())).permute(2, 0, 1)
         pictures: dict[str, Picture] = {}
         misfits = []
         for task in self.tasks:
             prediction = maps[task.name].cpu()
-            pictures |= task.maps(image, prediction, self.info.palette)
+            pictures |= task.maps(shown, prediction, self.info.palette)
             values = task.exact(prediction) if self.exact else None
             if values is not None:
                 pictures[task.name] = Image.fromarray(values)
@@ -121,7 +133,7 @@ def predict_images(
     listener.begin("predict", len(images))
     for name, path in images.items():
         try:
-            image = read_any_image(path)
+            image = mapper.read(path)
         except DataError as error:
             failed += 1
             listener.message(f"left out: {error}")

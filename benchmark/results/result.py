@@ -13,10 +13,11 @@ FORMAT = 1
 
 SplitFacts = TypedDict(
     "SplitFacts",
-    {"images": int, "from": str, "fingerprint": str, "skipped": list[str]},
+    {"images": int, "channels": int, "from": str, "fingerprint": str, "skipped": list[str]},
     total=False,
 )
-"""The images of a split. from: its published name. skipped: the errors of bad samples."""
+"""The images of a split. channels: of images that are not RGB. from: its published name. skipped:
+the errors of bad samples."""
 
 
 class Constant(TypedDict, total=False):
@@ -29,10 +30,10 @@ class Constant(TypedDict, total=False):
 class Speed(TypedDict, total=False):
     """A timing with its conditions.
 
-    From median_ms to iqr_ms: of one forward. fps: images per second, batch / median. session: an id
-    that all networks timed in turns share. weights_of: key of the run whose weights were timed for
-    all runs of this network. peak_memory_mb: of one forward above the weights; peak_memory_how:
-    which counter was read, or why there is none.
+    From median_ms to iqr_ms: of one forward. fps: images per second, batch / median. channels: of
+    the images. session: an id that all networks timed in turns share. weights_of: key of the run
+    whose weights were timed for all runs of this network. peak_memory_mb: of one forward above the
+    weights; peak_memory_how: which counter was read, or why there is none.
     """
 
     median_ms: float
@@ -44,6 +45,7 @@ class Speed(TypedDict, total=False):
     warmup_calls: int
     batch: int
     size: list[int]
+    channels: int
     device: str
     hardware: str
     threads: int

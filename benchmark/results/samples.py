@@ -14,6 +14,7 @@ from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.numerics import autocast
 from benchmark.experiment.plan import info_of
 from benchmark.results.layout import PICTURES
+from common.drawing import photograph
 from common.files import write_atomic
 from common.limits import PICTURE, LimitError, read_bytes
 from datasets.base import TARGETS
@@ -63,7 +64,7 @@ def save_strips(
             height, width = target.shape
             prediction = task.predict_at(logits[task.name][0], height, width).cpu()
             pictures = (
-                sample.image.permute(1, 2, 0).numpy(),
+                photograph(sample.image.numpy()),
                 TARGETS.get(task.target)().draw(target, palette),
                 task.draw(prediction, target, palette),
             )

@@ -45,6 +45,7 @@ class Data:
         facts: dict[str, SplitFacts] = {
             name: {
                 "images": len(split),
+                **({} if config.channels == 3 else {"channels": config.channels}),
                 "from": split.name,
                 "fingerprint": split.data.fingerprint(),
             }

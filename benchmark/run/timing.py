@@ -84,7 +84,8 @@ def time_in_turns(
                 process=process,
             )
             speed = speed_record(
-                latencies[key], first.image_size, first.device, setups[key], others, session
+                *(latencies[key], first.image_size, first.device, setups[key], others, session),
+                channels=config.channels,
             )
             speed["weights_of"] = key
             speed["peak_memory_mb"] = _megabytes(memory["forward_bytes"])

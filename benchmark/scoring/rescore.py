@@ -58,6 +58,11 @@ def rescore(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     info = info_of(config)
+    if info.channels != config.channels:
+        raise UsageError(
+            f"--dataset {config.dataset}: its images have {info.channels} channels, the network "
+            f"takes {config.channels}: name a data set of such images"
+        )
     original = original and not info.built_in  # rendered at any size
     size = None if original else config.image_size
     if is_packed(config.data) and (original or split == "train"):

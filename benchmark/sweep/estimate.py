@@ -67,7 +67,7 @@ def _surroundings(config: RunConfig) -> tuple[Any, ...]:
         *(config.backbone, json.dumps(config.backbone_args, sort_keys=True)),
         *(config.image_size, config.crop_size, config.batch_size, config.optimizer),
         *(config.device, config.threads, config.amp, config.ema is None),
-        *(config.task.count("+"), config.separate_decoders),
+        *(config.task.count("+"), config.separate_decoders, len(config.mean or ())),
     )
 
 

@@ -34,7 +34,7 @@ class _From(Sampler[list[int]]):
 class Batches:
     """Passes over ``data`` in random batches, on the run's device; each has another order.
 
-    A batch: images [B, 3, H, W] in 0…1, and the stacked targets [B, H, W] by name. Each of several
+    A batch: images [B, C, H, W] in 0…1, and the stacked targets [B, H, W] by name. Each of several
     processes gets its part of every batch; an incomplete last batch is dropped. After ``restore``
     the next pass is the rest of the saved one, or the following one if none is left.
     """
@@ -98,7 +98,7 @@ def make_augment(config: Resolved) -> Augment:
     """The augmentation of ``config``."""
     return Augment(
         config.image_size, config.crop_size, config.zoom, config.flip, config.colour,
-        config.rotate,
+        config.rotate, config.channels,
     )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ class Learner:
         assert size is not None
         few = min(max(least, 2), config.batch_size // distributed.size())
         self.model = model
-        self.network = distributed.parallel(model, config.sync_bn, (few, 3, *size))
+        self.network = distributed.parallel(model, config.sync_bn, (few, config.channels, *size))
         self.clipped = [p for p in model.parameters() if not any(p is other for other in unclipped)]
         self.modules = {"model": model, **modules}
         self.optimizers = list(optimizers)

@@ -169,7 +169,7 @@ def test_an_upload_that_does_not_end():
 @pytest.fixture
 def opened(monkeypatch):
     """A checkpoint that need not be there."""
-    config = types.SimpleNamespace(task="depth", decoder="fcn", backbone="b")
+    config = types.SimpleNamespace(task="depth", decoder="fcn", backbone="b", channels=3)
     found = types.SimpleNamespace(config=config)
     monkeypatch.setattr("benchmark.results.checkpoint.open_checkpoint", lambda _: found)
     monkeypatch.setattr(
