@@ -13,6 +13,7 @@ from benchmark.commands.options import (
     write_output,
 )
 from benchmark.experiment.config import FALLBACKS
+from common.limits import CHANNELS
 
 
 @click.command()
@@ -24,6 +25,8 @@ from benchmark.experiment.config import FALLBACKS
               show_default=True, help="May be repeated.")  # fmt: skip
 @click.option("--classes", type=click.IntRange(1), default=21, show_default=True,
               help="Channels of the head.")  # fmt: skip
+@click.option("--in-channels", type=click.IntRange(1, CHANNELS), default=3, show_default=True,
+              help="Channels of the images; 3 is RGB.")  # fmt: skip
 @click.option("--backbone-arg", "arguments", multiple=True, metavar="KEY=VALUE",
               help="Passed to timm.create_model.")  # fmt: skip
 @click.option("--no-time", is_flag=True, help="Count parameters and MACs only; nothing is run.")
@@ -50,7 +53,7 @@ from benchmark.experiment.config import FALLBACKS
 @click.option("--json", "json_file", metavar="FILE", help="Write rows as JSON; -: print them.")
 def speed(
     backbones: tuple[str, ...], decoders: tuple[str, ...], sizes: tuple[str, ...], classes: int,
-    arguments: tuple[str, ...], no_time: bool, device: str, threads: int | None,
+    in_channels: int, arguments: tuple[str, ...], no_time: bool, device: str, threads: int | None,
     batches: tuple[int, ...], amp: bool, compiled: bool, channels_last: bool, fused: bool,
     min_time: float, memory: bool, processes: int, profiled: bool, onnx: bool,
     json_file: str | None,
@@ -76,7 +79,8 @@ def speed(
     if threads is not None:
         torch.set_num_threads(threads)
     options = SpeedOptions(
-        classes=classes, arguments=backbone_args(arguments), timed=not no_time, device=device,
+        classes=classes, in_channels=in_channels, arguments=backbone_args(arguments),
+        timed=not no_time, device=device,
         batches=batches[:1] if no_time else batches, min_time=min_time,
         setup=Setup(fused, compiled, channels_last, amp), memory=memory, processes=processes,
         profiled=profiled, onnx=onnx,

@@ -9,6 +9,7 @@ from benchmark.experiment.plan import info_of
 from benchmark.results.result import Result
 from tasks.base import Task
 
+RGB = ("red", "green", "blue")
 PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxscript")
 
 
@@ -45,6 +46,8 @@ def network_facts(
     config: ResolvedRun, tasks: list[Task], key: str, result: Result | None
 ) -> dict[str, Any]:
     """Network, input and tasks as JSON values."""
+    info = info_of(config)
+    colours = "RGB, " if config.channels == 3 else ""
     return {
         "format": 1,
         "backbone": config.backbone,
@@ -52,7 +55,9 @@ def network_facts(
         "dataset": config.dataset,
         "key": key,
         "input": {
-            "layout": "[batch, 3, height, width], RGB, float32 in 0…1",
+            "layout": f"[batch, {config.channels}, height, width], {colours}float32 in 0…1",
+            "channels": config.channels,
+            "channel_names": list(info.channel_names) or (list(RGB) if info.channels == 3 else []),
             "mean": config.mean,
             "std": config.std,
             "image_size": list(config.image_size),

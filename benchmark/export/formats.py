@@ -116,7 +116,7 @@ def _program(
     axes = (0,) if static else (0, 2, 3)
     program = torch.export.export(
         network,
-        (torch.rand(2, 3, *(static or EXAMPLE)),),
+        (torch.rand(2, network.in_channels, *(static or EXAMPLE)),),
         dynamic_shapes=(dict.fromkeys(axes, dynamic),),
         strict=False,
     )
@@ -135,7 +135,7 @@ def _write_pt2(
 def _write_torchscript(
     network: ExportableNetwork, path: Path, sizes: Sizes, metadata: Mapping[str, str]
 ) -> None:
-    example = torch.rand(2, 3, *(sizes.static or EXAMPLE))
+    example = torch.rand(2, network.in_channels, *(sizes.static or EXAMPLE))
     traced = torch.jit.trace(network, (example,), strict=False, check_trace=False)  # type: ignore[no-untyped-call]
     buffer = io.BytesIO()  # torch would write a file's name into it
     torch.jit.save(traced, buffer, _extra_files=dict(metadata))

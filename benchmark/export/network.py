@@ -13,7 +13,7 @@ from tasks.base import Task
 
 
 class ExportableNetwork(nn.Module):
-    """Fused ``model``: images [B, 3, H, W], RGB in 0…1 → logits [B, channels, H, W] by task.
+    """Fused ``model``: images [B, C, H, W] in 0…1 → logits [B, channels, H, W] by task.
 
     postprocessing: return predictions [B, H, W] in the task's unit instead. both: also return the
     logits, as ``TASK/logits``.
@@ -42,6 +42,7 @@ class ExportableNetwork(nn.Module):
         self.divisor = model.size_divisor
         self.deepest = max(spec.stride for spec in model.backbone.features)
         self.fixed_size = model.backbone.fixed_size
+        self.in_channels = model.in_channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         # DensePredictor.forward without branches that depend on the size

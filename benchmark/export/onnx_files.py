@@ -15,7 +15,7 @@ AXES = {0: "batch", 2: "height", 3: "width"}
 class OnnxNetwork(nn.Module):
     """A file run by onnxruntime on the CPU, with as many threads as torch uses now.
 
-    Images [B, 3, H, W] → outputs by name, as ``ExportableNetwork`` returns them.
+    Images [B, ``in_channels``, H, W] → outputs by name, as ``ExportableNetwork`` returns them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,6 +30,7 @@ class OnnxNetwork(nn.Module):
             str(path), options, providers=["CPUExecutionProvider"]
         )
         self.outputs = [output.name for output in self.session.get_outputs()]
+        self.in_channels = int(self.session.get_inputs()[0].shape[1])
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from benchmark.export.formats import Run, Shape
 from models.predictor import DensePredictor
@@ -26,9 +27,14 @@ class Check:
     passed: bool
 
 
+def _images(model: DensePredictor, shape: Shape, seed: int) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.rand(shape[0], model.in_channels, *shape[1:], generator=random)
+
+
 def own_rounding(model: DensePredictor, shape: Shape) -> float:
     """Largest difference of the logits in float32 from those in float64, on random images."""
-    images = torch.rand(shape[0], 3, *shape[1:], generator=torch.Generator().manual_seed(0))
+    images = _images(model, shape, 0)
     with torch.no_grad():
         exact = copy.deepcopy(model).double()(images.double())
         return max(float((y - exact[name]).abs().max()) for name, y in model(images).items())
@@ -48,8 +54,7 @@ def checks(
     """
     reference = reference.cpu().eval()
     for index, shape in enumerate(shapes):
-        random = torch.Generator().manual_seed(index)
-        images = torch.rand(shape[0], 3, *shape[1:], generator=random)
+        images = _images(reference, shape, index)
         with torch.no_grad():
             logits, outputs = reference(images), run(images)
         worst, passed = 0.0, True

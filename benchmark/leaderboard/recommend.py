@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmark.experiment.config import RunConfig
 from benchmark.leaderboard.boards import overlap
 from benchmark.leaderboard.rows import Board, Row
 from common.errors import UsageError, UserError
@@ -146,7 +147,8 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
 def with_latencies(board: Board, path: Path) -> Board:
     """``board`` with latencies at batch size 1 from ``path``, a file of ``speed --json``.
 
-    Rows and timings match by backbone and its arguments, decoder, image size and head; a row
+    Rows and timings match by backbone and its arguments, decoder, image size, channels and
+    head; a row
     without a match has no latency. Raises UsageError if the file cannot be read, is no such file,
     holds timings of several devices or setups, or matches no row.
     """
@@ -155,7 +157,8 @@ def with_latencies(board: Board, path: Path) -> Board:
         timed = [row for row in content if row.get("latency") and row["latency"]["batch"] == 1]
         timings = {
             _pair(row["backbone"], row["backbone_args"], row["decoder"], row["image_size"],
-                  row["params"]["head"]): (_time(row, "median_ms"), _time(row, "fps"))
+                  row["params"]["head"], row.get("in_channels", 3)):
+                (_time(row, "median_ms"), _time(row, "fps"))
             for row in timed
         }  # fmt: skip
         setups = {tuple(row["latency"][name] for name in SETUP) for row in timed}
@@ -174,21 +177,28 @@ def with_latencies(board: Board, path: Path) -> Board:
         config = row.runs[0].config
         key = _pair(
             row.backbone, config.backbone_args, row.decoder, config.image_size or (),
-            row.params.get("head", 0),
+            row.params.get("head", 0), channels(config),
         )  # fmt: skip
         milliseconds, fps = timings.get(key, (None, None))
         rows.append(replace(row, latency_ms=milliseconds, fps=fps, sessions=[]))
     if all(row.latency_ms is None for row in rows):
         sizes = {"x".join(map(str, row.runs[0].config.image_size or ())) for row in rows}
+        taken = {channels(row.runs[0].config) for row in rows} - {3}
+        more = "".join(f" --in-channels {count}" for count in sorted(taken))
         raise UsageError(
             f"--speed {path}: no network of {board.title} in it: time them with speed --image-size "
-            f"{' --image-size '.join(sorted(sizes))} and --classes (1 but for segmentation)"
+            f"{' --image-size '.join(sorted(sizes))}{more} and --classes (1 but for segmentation)"
         )
     (setup,) = setups
     named = dict(zip(SETUP, setup, strict=True))
     return replace(
         board, rows=rows, device=named["hardware"], threads=named["threads"], amp=named["amp"]
     )
+
+
+def channels(config: RunConfig) -> int:
+    """Channels of a run's images: it has a mean for each."""
+    return len(config.mean or (0, 0, 0))
 
 
 def _time(row: Mapping[str, Any], name: str) -> float:
@@ -200,11 +210,12 @@ def _time(row: Mapping[str, Any], name: str) -> float:
 
 
 def _pair(
-    backbone: str, arguments: Mapping[str, Any], decoder: str, size: Sequence[int], head: int
-) -> tuple[Any, ...]:
+    backbone: str, arguments: Mapping[str, Any], decoder: str, size: Sequence[int], head: int,
+    in_channels: int,
+) -> tuple[Any, ...]:  # fmt: skip
     """The key that matches a timing of ``speed`` to a row. head: parameters of the head."""
     label = DecoderName.parse(decoder).label
-    return backbone, json.dumps(arguments, sort_keys=True), label, *size, head
+    return backbone, json.dumps(arguments, sort_keys=True), label, *size, head, in_channels
 
 
 def amount(cost: str, value: float | None) -> str:

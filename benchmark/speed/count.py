@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.speed.rows import HEAD, SpeedRow
 from models.backbones import Backbone
-from models.predictor import DensePredictor
+from models.predictor import DensePredictor, channels_of
 
 PARTS = ("backbone", "decoder", "head")
 
@@ -49,7 +49,7 @@ def count_macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
     """
     twin = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        twin(torch.empty(1, 3, *size, device="meta"))
+        twin(torch.empty(1, channels_of(model), *size, device="meta"))
     counts = dict.fromkeys(PARTS, 0)
     for name, operations in counter.get_flop_counts().items():
         part, *rest = name.split(".")[1:] or [""]
@@ -72,14 +72,14 @@ class MapsOnly(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.features = backbone.features
+        self.features, self.in_channels = backbone.features, backbone.in_channels
         self.size_divisor, self.fixed_size = backbone.size_divisor, backbone.fixed_size
         twin = copy.deepcopy(backbone).to("meta").eval()
 
         @functools.cache
         def count(height: int, width: int) -> tuple[list[Tensor], int]:
             with FlopCounterMode(display=False) as counter, torch.inference_mode():
-                maps = twin(torch.empty(1, 3, height, width, device="meta"))
+                maps = twin(torch.empty(1, self.in_channels, height, width, device="meta"))
             return maps, counter.get_total_flops() // 2
 
         self.count = count

@@ -17,7 +17,7 @@ from torch import nn
 from benchmark.experiment.environment import device_name
 from benchmark.experiment.numerics import autocast
 from benchmark.results.result import Speed
-from models.predictor import DensePredictor
+from models.predictor import DensePredictor, channels_of
 
 Name = TypeVar("Name")
 COMPILED_NETWORKS = 10_000
@@ -85,12 +85,12 @@ def _summary(seconds: list[float], batch: int, warmup: int) -> Latency:
 def forward_call(
     model: nn.Module, size: tuple[int, int], device: str, batch: int = 1, setup: Setup = PLAIN
 ) -> Callable[[], Any]:
-    """A function that runs ``model`` on random images [batch, 3, *size] and returns its outputs.
+    """A function that runs ``model`` on random images [batch, C, *size] and returns its outputs.
 
     Moves the model to ``device`` and sets ``eval()``. Call the function in ``inference_mode``.
     """
     kind = torch.device(device)
-    x = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(
+    x = torch.rand(batch, channels_of(model), *size, generator=torch.Generator().manual_seed(0)).to(
         kind, memory_format=setup.memory_format
     )
     model.eval()
@@ -125,7 +125,7 @@ def time_models(
     setup: Setup = PLAIN,
     **protocol: Any,
 ) -> dict[str, Latency]:
-    """Time ``models`` in turns on random images [batch, 3, *size], as ``time_calls`` does.
+    """Time ``models`` in turns on random images [batch, C, *size], as ``time_calls`` does.
 
     models: as ``Setup.prepared`` returns them. batch: one for all, or each model's. setup: how they
     run. protocol: arguments of ``time_calls``.
@@ -192,6 +192,7 @@ def speed_record(
     interleaved_with: list[str],
     session: str,
     batch: int = 1,
+    channels: int = 3,
 ) -> Speed:
     """A timing with its conditions. session: an id that all timings of one round share."""
     return {
@@ -204,6 +205,7 @@ def speed_record(
         "warmup_calls": latency.warmup_calls,
         "batch": batch,
         "size": list(size),
+        "channels": channels,
         "device": device,
         "hardware": device_name(device),
         "threads": torch.get_num_threads(),

@@ -59,7 +59,7 @@ def peak_memory(
     threads: int | None = None,
     process: FreshProcess | None = None,
 ) -> Memory:
-    """Peak memory of a forward of images [batch, 3, *size].
+    """Peak memory of a forward of images [batch, C, *size].
 
     setup: how the network runs. threads: of the CPU; default: torch's number in this process.
     process: an open ``fresh_process()``, with which a network takes about a second; without it,

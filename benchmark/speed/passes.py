@@ -122,7 +122,7 @@ def _onnx_files(
                 shipped = ExportableNetwork(models[pair(rows[index])], [])
                 write(shipped, "onnx", path, sizes_of(shipped, "onnx", size), {})
                 network = OnnxNetwork(path)
-                network(torch.rand(one.batch, 3, *size))
+                network(torch.rand(one.batch, network.in_channels, *size))
             except Exception as error:  # exporters and onnxruntime may raise anything
                 errors[index] = reason(error)
             else:
@@ -174,7 +174,9 @@ def _time_group(
         others = sorted({pair(rows[i]) for i in group if i != index})
         latency = latencies[str(index)]
         parts[index] = {
-            "latency": speed_record(latency, size, device, ran.setup, others, session, ran.batch),
+            "latency": speed_record(
+                latency, size, device, ran.setup, others, session, ran.batch, options.in_channels
+            ),
             "postprocessing_ms": after[index],
         }
         if index in files:

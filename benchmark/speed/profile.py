@@ -216,7 +216,7 @@ def profile(
     peaks: Peaks,
     min_time: float = 2.0,
 ) -> Profile:
-    """Time, work and roofline share of the parts of a forward of images [batch, 3, *size]."""
+    """Time, work and roofline share of the parts of a forward of images [batch, C, *size]."""
     call = forward_call(model, size, device, batch, setup)
     kind = torch.device(device)
     counter, clock = Counter(), Clock(kind)

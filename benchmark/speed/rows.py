@@ -23,13 +23,14 @@ HEAD = "classes"
 class SpeedOptions:
     """What to measure of each network, and how.
 
-    classes: channels of the head. arguments: of timm.create_model. timed: if False, nothing runs.
-    min_time: seconds of calls for each network. memory: measure peak memory too. processes: number
-    of fresh processes to repeat each timing in. profiled: time the parts of each network too. onnx:
-    time each network's ONNX file too.
+    classes: channels of the head. in_channels: of the images. arguments: of
+    timm.create_model. timed: if False, nothing runs. min_time: seconds of calls for each network.
+    memory: measure peak memory too. processes: number of fresh processes to repeat each timing in.
+    profiled: time the parts of each network too. onnx: time each network's ONNX file too.
     """
 
     classes: int = 21
+    in_channels: int = 3
     arguments: Mapping[str, Any] = field(default_factory=dict)
     timed: bool = True
     device: str = "cpu"
@@ -81,6 +82,7 @@ class SpeedRow(TypedDict, total=False):
     image_size: list[int]
     batch: int
     classes: int
+    in_channels: int
     params: dict[str, int] | None
     macs: dict[str, int] | None
     macs_exclude: str
@@ -111,5 +113,6 @@ def size_of(row: SpeedRow) -> tuple[int, int]:
 def network_of(row: SpeedRow) -> NetworkSpec:
     """The row's network, as another process can build it."""
     return NetworkSpec(
-        row["backbone"], row["decoder"], {HEAD: row["classes"]}, row["backbone_args"]
-    )
+        row["backbone"], row["decoder"], {HEAD: row["classes"]}, row["backbone_args"],
+        in_channels=row.get("in_channels", 3),
+    )  # fmt: skip

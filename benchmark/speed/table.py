@@ -78,7 +78,7 @@ def _counted_rows(
     backbone, error = None, None
     try:
         create = create_backbone if options.timed else create_without_weights
-        backbone = create(name, options.arguments)
+        backbone = create(name, options.arguments, in_channels=options.in_channels)
         maps = MapsOnly(backbone)
     except UserError as fault:
         error = first_line(fault)
@@ -90,6 +90,7 @@ def _counted_rows(
             "image_size": list(size),
             "batch": options.batches[0],
             "classes": options.classes,
+            "in_channels": options.in_channels,
             "params": None,
             "macs": None,
             "macs_exclude": NOT_COUNTED,
