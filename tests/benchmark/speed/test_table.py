@@ -51,7 +51,8 @@ def test_the_papers_weights_through_the_command_line(cli):
     assert {r["decoder"]: r["params"]["decoder_conv_weights"] for r in rows} == WEIGHTS
     for row in rows:
         assert list(row) == ["backbone", "backbone_args", "decoder", "image_size", "batch",
-                             "classes", "in_channels", "params", "macs", "macs_exclude", "error"]  # fmt: skip
+                             "classes", "in_channels", "params", "macs", "macs_exclude",
+                             "error"]  # fmt: skip
         assert (row["image_size"], row["classes"], row["error"]) == ([512, 512], 21, None)
         assert row["params"]["backbone"] == 2_223_872
         assert row["macs_exclude"] == NOT_COUNTED
