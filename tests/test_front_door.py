@@ -191,6 +191,15 @@ def test_width_and_backbone_arguments_arrive() -> None:
     assert max(f.stride for f in small.backbone.features) == 16
 
 
+def test_images_need_not_be_rgb() -> None:
+    model = create_model("fcn", "test_resnet", task="depth", in_channels=5)
+    assert model.in_channels == 5
+    assert model(torch.rand(2, 5, 64, 96)).shape == (2, 1, 64, 96)
+    assert model.mean.shape == model.std.shape == (1, 5, 1, 1)
+    by_task = hubconf.sparsemask("test_resnet", "depth", in_channels=1)
+    assert by_task(torch.rand(2, 1, 64, 96))["depth"].shape == (2, 1, 64, 96)
+
+
 def test_weights_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "net.safetensors"
     source = timm.create_model("test_resnet", pretrained=False)
@@ -212,6 +221,7 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
         (("fcn", "resnet18"), {}, "task segmentation: say how many classes .* classes=21"),
         (("fcn", "resnet18"), {"task": "depth+segmentation"}, "say how many classes"),
         (("fcn", "resnet18"), {"classes": 0}, "classes=0: expected at least one"),
+        (("fcn", "resnet18"), {"classes": 3, "in_channels": 0}, "in_channels=0: expected 1 to"),
         (("fcn", "resnet18"), {"task": "depth", "classes": 3}, "task depth has no classes"),
         (("fcn", "resnet18"), {"task": "depth+depth"}, "depth\\+depth: names a task twice"),
         (("connectivity:no.json", "resnet18"), {"classes": 3}, r"no\.json: no such connectivity"),

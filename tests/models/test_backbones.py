@@ -400,3 +400,81 @@ def test_statistics_that_are_no_three_numbers_are_an_error(tmp_path: Path, text:
         input_statistics("test_resnet", path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "mean" in str(caught.value)
+
+
+# --- images that are not RGB ---------------------------------------------------------------------
+
+KINDS = ("test_resnet", "test_efficientnet", "test_convnext", "efficientvit_b0", "repvgg_a0")
+"""RepVGG has two first convolutions."""
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_images_may_have_any_number_of_channels(name: str, channels: int) -> None:
+    backbone = create_backbone(name, in_channels=channels).eval()
+    assert backbone.in_channels == channels
+    assert backbone.features == create_backbone(name).features
+    with torch.no_grad():
+        maps = backbone(torch.rand(1, channels, 64, 64))
+    assert [m.shape[1] for m in maps] == [f.channels for f in backbone.features]
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_weights_of_rgb_images_are_adapted_as_timm_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, channels: int
+) -> None:
+    """The reference is timm's own loading of the same file as a pretrained model."""
+    path = weight_file(tmp_path, whole_model(name), "pth")
+    timms = timm.create_model(
+        name, pretrained=True, in_chans=channels, pretrained_cfg_overlay={"file": str(path)}
+    )
+    backbone = create_backbone(name, weights=path, in_channels=channels)
+    own = {key.replace(".", "_"): tensor for key, tensor in timms.state_dict().items()}
+    for key, tensor in backbone.net.state_dict().items():
+        flat = key.replace(".", "_")
+        assert torch.equal(tensor, own.get(flat, own.get(flat.removeprefix("model_")))), key
+
+
+def test_a_grey_image_has_the_maps_of_its_rgb_copy(tmp_path: Path) -> None:
+    path = weight_file(tmp_path, whole_model("test_resnet"), "safetensors")
+    grey = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        one = create_backbone("test_resnet", weights=path, in_channels=1).eval()(grey)
+        three = create_backbone("test_resnet", weights=path).eval()(grey.expand(-1, 3, -1, -1))
+    for mine, wanted in zip(one, three, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_weights_of_as_many_channels_are_taken_as_they_are(tmp_path: Path) -> None:
+    model = whole_model("test_resnet", in_chans=5)
+    path = weight_file(tmp_path, model, "pth")
+    backbone = create_backbone("test_resnet", weights=path, in_channels=5)
+    first = next(iter(backbone.net.state_dict().values()))
+    assert torch.equal(first, next(iter(model.state_dict().values())))
+    for other in (3, 4):
+        with pytest.raises(DataError, match="1 of another shape"):
+            create_backbone("test_resnet", weights=path, in_channels=other)
+
+
+@pytest.mark.filterwarnings("ignore:CSATv2 is designed for 3-channel RGB input")
+def test_channels_that_a_backbone_cannot_take_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"csatv2 runs neither at .* on 5 channels"):
+        create_backbone("csatv2", in_channels=5)
+    path = weight_file(tmp_path, whole_model("tresnet_m"), "pth")
+    with pytest.raises(DataError, match=r"timm cannot adapt body.conv1.conv of tresnet_m.* to 5"):
+        create_backbone("tresnet_m", weights=path, in_channels=5)
+    create_backbone("tresnet_m", weights=path, in_channels=1)
+
+
+def test_statistics_of_other_channels(tmp_path: Path) -> None:
+    mean, std = (sum(numbers) / 3 for numbers in IMAGENET)
+    assert input_statistics("mobilenetv2_100", None, 5) == ((mean,) * 5, (std,) * 5)
+    path = tmp_path / "model.safetensors"
+    four, three = "0.1,0.2,0.3,0.4", "0.1,0.2,0.3"
+    save_file({"a": torch.zeros(1)}, path, {"mean": four, "std": three})
+    mean_4, std_4 = input_statistics("mobilenetv2_100", path, 4)
+    assert mean_4 == (0.1, 0.2, 0.3, 0.4)
+    assert std_4 == pytest.approx((0.2,) * 4)
+    with pytest.raises(DataError, match="neither one number nor three, nor 5"):
+        input_statistics("mobilenetv2_100", path, 5)

@@ -171,6 +171,14 @@ def test_latencies_of_the_target_machine(tmp_path):
     path.write_text(json.dumps([timing("other", 1)]))
     with pytest.raises(UsageError, match="time them with speed --image-size 64x64"):
         with_latencies(board, path)
+    of_bands = {**sized, "mean": [0.5] * 5, "std": [0.5] * 5}
+    (bands,) = boards(runs(options=of_bands))
+    path.write_text(json.dumps([timing("large", 2), timing("tiny", 1, in_channels=5)]))
+    timed = [row.decoder for row in with_latencies(bands, path).rows if row.latency_ms]
+    assert timed == ["tiny"]
+    path.write_text(json.dumps([timing("large", 2)]))
+    with pytest.raises(UsageError, match="--image-size 64x64 --in-channels 5"):
+        with_latencies(bands, path)
     for text in ("{", "{}", "[1]", '[{"latency": 1}]'):
         path.write_text(text)
         with pytest.raises(UsageError, match="--speed"):

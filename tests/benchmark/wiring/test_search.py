@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import Result
 
-from benchmark.experiment.config import PAPER_SEARCH, SearchConfig, make_config
+from benchmark.experiment.config import PAPER_SEARCH, ResolvedSearch, SearchConfig, make_config
 from benchmark.experiment.plan import command_of, make_tasks, resolve
 from benchmark.wiring.costs import connection_costs
 from benchmark.wiring.prune import prune
@@ -105,7 +105,7 @@ def test_two_tasks_share_one_wiring(cli: Cli, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     record = record_of(tmp_path / "a")
     assert record["losses"].keys() == {"segmentation", "depth", "sparse"}
-    config = make_config(record["config"] | {"ramp": (0, 1)}, SearchConfig)
+    config = make_config(record["config"] | {"ramp": (0, 1)}, ResolvedSearch)
     model = build_relaxed(config, make_tasks(config))
     assert {name: head.out_channels for name, head in model.heads.items()} == {
         "segmentation": 11, "depth": 1,
