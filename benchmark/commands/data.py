@@ -142,6 +142,37 @@ def pack(
     click.echo(f"wrote {output}: {count} samples, {megabytes:.1f} MB", err=True)
 
 
+@data.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--val", type=float, metavar="SHARE",
+              help="Of all; 0: no such list. [default: dataset.yaml's, else 0.1]")  # fmt: skip
+@click.option("--test", type=float, metavar="SHARE",
+              help="Of all; 0: no such list. [default: dataset.yaml's, else 0.2]")  # fmt: skip
+@click.option("--seed", type=int, help="Another seed chooses others. [default: 0]")
+@click.option("--group", metavar="REGEX", help="Samples whose names have the same text at its "
+              "first group, or as its whole match, stay in one split.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace lists that are there.")
+def split(
+    folder: Path, val: float | None, test: float | None, seed: int | None, group: str | None,
+    overwrite: bool,
+) -> None:  # fmt: skip
+    """Write train.txt, val.txt and test.txt of your own data in DIR, which has a dataset.yaml.
+
+    A hash of each sample's name chooses its split: more images move none.
+    """
+    quiet()
+    from benchmark.data.split import split
+
+    written = split(folder, val, test, seed, group, overwrite)
+    for name, count in written.samples.items():
+        groups = "" if written.groups is None else f" in {written.groups[name]} groups"
+        click.echo(f"wrote {folder / name}.txt: {count} samples{groups}", err=True)
+    if written.used:
+        click.echo("dataset.yaml names these lists: they are used from now on", err=True)
+    else:
+        click.echo(f"to use them, write this into dataset.yaml:\n{written.entry}", err=True)
+
+
 def _tasks(dataset: str, folder: Path | None, names: tuple[str, ...]) -> tuple[str, ...]:
     """The tasks ``names``, each once; without names, all of the data set."""
     from datasets.files import check_choice

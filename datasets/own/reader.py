@@ -1,5 +1,6 @@
 """The user's own folder of images and any targets, described by its ``dataset.yaml``."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -14,7 +15,7 @@ from datasets.files import check_choice, check_file, check_root, fingerprint
 from datasets.own import decode
 from datasets.own.description import FILE, Depth, Description, Edges, Targets, read_description
 from datasets.own.patterns import Matches, fewest_wildcards
-from datasets.own.splits import Names, by_hash, by_lists
+from datasets.own.splits import Names, by_hash, by_lists, check_group
 
 LAYOUT = f"a {FILE}, which python cli.py data init DIR writes"
 READERS: Mapping[str, Callable[[Path, Any], Tensor]] = {
@@ -149,6 +150,9 @@ class OwnData(DenseDataset):
                 files = folder.images.items()
                 without = [file for name, file in files if not folder.target_files(task, name)]
                 parts.append((f"of images without {task}", without))
+        if group := self.content.splits.group:
+            alone = [file for name, file in folder.images.items() if not re.search(group, name)]
+            parts.append(("in whose name splits.group finds nothing, each a group", alone))
         if lists := self.content.splits.lists:
             names = Names(folder.images, [])
             entries = [
@@ -165,6 +169,8 @@ class OwnData(DenseDataset):
         if splits.lists:
             names = Names(folder.images, self._patterns(folder))
             return by_lists(self.root, splits.lists, self.split, names)
+        if splits.group is not None:
+            check_group(folder.images, splits.group, f"{self.root / FILE}: splits.group")
         chosen = by_hash(folder.images, splits)[self.split]
         return [(name, FILE) for name in chosen]
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from common.errors import DataError
+from common.errors import DataError, UsageError
 from common.limits import printable
 from datasets.files import Line, read_list
 from datasets.own.description import Splits
@@ -26,6 +26,17 @@ def group_of(name: str, pattern: str | None) -> str:
     if match is None:
         return name
     return (match[1] if match.re.groups else match[0]) or name
+
+
+def check_group(names: Iterable[str], pattern: str, where: str) -> None:
+    """Raises UsageError if ``pattern`` finds nothing in any name: each would be its own group."""
+    names = list(names)
+    if names and not any(re.search(pattern, name) for name in names):
+        shown = printable(min(names), 80)
+        raise UsageError(
+            f"{where}: matches none of the {len(names)} names, such as '{shown}': a sample's name "
+            "is what the wildcards of the patterns stand for"
+        )
 
 
 def by_hash(names: Iterable[str], splits: Splits) -> dict[str, list[str]]:

@@ -162,6 +162,14 @@ def test_the_description_is_part_of_a_run(root: Path) -> None:
     assert DATASETS.get("own").facts(config.description).title == "discs"
 
 
+def test_a_group_that_no_name_has_is_an_error(root: Path) -> None:
+    """Each sample would be its own group, and frames of a clip in two splits."""
+    edited(root, r"(.*)_\d+", r"(.*)-\d+")
+    with pytest.raises(UsageError) as caught:
+        OwnData(root, "train", "depth")
+    assert f"{root}/dataset.yaml: splits.group: matches none of the 24 names" in str(caught.value)
+
+
 def test_a_folder_is_needed_and_its_description() -> None:
     with pytest.raises(UsageError, match="dataset own needs --data DIR, a folder with a dataset"):
         resolve(make_config({"dataset": "own"}))
@@ -179,7 +187,11 @@ def test_the_fingerprint_changes_with_a_file(root: Path) -> None:
 def test_what_has_no_partner_is_counted(root: Path) -> None:
     data = OwnData(root, "train", "depth", also=["saliency"])
     assert data.remarks() == []
-    (root / "rgb/clip0_000.jpg").rename(root / "rgb/other_000.jpg")
+    (root / "rgb/clip0_000.jpg").rename(root / "rgb/other.jpg")
+    assert OwnData.survey(root, "train", "depth")[0].remarks() == [
+        "1 file of depth without an image, first depth/clip0_000.png",
+        "1 file in whose name splits.group finds nothing, each a group, first rgb/other.jpg",
+    ]
     shares = YAML[YAML.index("{val:") : YAML.index("licence:") - 1]
     text = YAML.replace(shares, "{train: a.txt, test: b.txt}")
     text = text.replace("depth: {", "depth: {partial: true, ")
@@ -188,7 +200,7 @@ def test_what_has_no_partner_is_counted(root: Path) -> None:
     (root / "b.txt").write_text("clip1_003\n")
     assert OwnData(root, "train", "depth", also=["saliency"]).remarks() == [
         "1 file of depth without an image, first depth/clip0_000.png",
-        "1 file of images without depth, first rgb/other_000.jpg",
+        "1 file of images without depth, first rgb/other.jpg",
         "1 file of saliency without an image, first masks/clip0_000.png",
         "21 files of images in none of the lists, first rgb/clip1_004.jpg",
     ]
