@@ -27,15 +27,24 @@ def check_pattern(text: str) -> str:
 def compiled(pattern: str) -> re.Pattern[str]:
     """A regular expression of ``pattern`` with a group for each wildcard.
 
-    ``*`` and ``?`` do not match ``/``, ``**/`` matches any number of folders.
+    ``*`` and ``?`` do not match ``/``, ``**/`` matches any number of folders. The ending of a file's
+    name is not part of a last ``*``: ``rgb/*`` and ``rgb/*.*`` mean what ``rgb/*.png`` does.
     """
-    parts, end = [], 0
+    parts, end, ending = [], 0, ""
+    if pattern.endswith("*.*"):
+        pattern, ending = pattern.removesuffix(".*"), r"\.[^/.]*"
+    elif pattern.endswith(".*"):
+        pattern, ending = pattern.removesuffix(".*"), r"\.[^/]*"
+    elif pattern.endswith("*"):
+        ending = r"(?:\.[^/.]*)?"
     for match in WILDCARDS.finditer(pattern):
         parts.append(re.escape(pattern[end : match.start()]))
         wildcard, end = match[0], match.end()
         known = {"**/": "((?:[^/]+/)*)", "*": "([^/]*)", "?": "([^/])"}
         parts.append(known.get(wildcard) or f"({_character_class(wildcard)})")
-    parts.append(re.escape(pattern[end:]))
+    if pattern.endswith("*") and ending:  # as little as the ending leaves
+        parts[-1] = "([^/]*?)"
+    parts += [re.escape(pattern[end:]), ending]
     return re.compile("".join(parts))
 
 

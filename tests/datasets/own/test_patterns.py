@@ -32,6 +32,16 @@ def touch(root: Path, *files: str) -> Path:
         ("?.png", "7.png", 1, "7"),
         ("only.png", "only.png", 0, "only"),
         ("a.b/*.png", "aXb/1.png", 1, None),
+        # pairs are of one stem, whatever ends the names
+        ("rgb/*", "rgb/a.png", 1, "a"),
+        ("rgb/*", "rgb/a.b.png", 1, "a.b"),
+        ("rgb/*", "rgb/a", 1, "a"),
+        ("rgb/*.*", "rgb/a.b.png", 1, "a.b"),
+        ("rgb/*.*", "rgb/a", 1, None),
+        ("frame-*.color.*", "frame-07.color.png", 1, "07"),
+        ("frame-*.color.*", "frame-07.depth.png", 1, None),
+        ("rgb/a_*", "rgb/a_1.tif", 1, "1"),
+        ("**/*", "x/a.png", 2, "x/a"),
     ],
 )
 def test_the_key_is_what_wildcards_stand_for(
