@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -54,6 +54,14 @@ def _views(flip: bool, scales: str | None, window: str | None) -> "Views":
     return Views(flip, factors, size)
 
 
+def _limit(text: str) -> int | Literal["all"]:
+    if text == "all":
+        return "all"
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"{text!r} is neither a number from 1 nor all.")
+    return int(text)
+
+
 @click.command()
 @views_options
 @click.option("--dataset", default=None, help="Data set to score on. [default: the run's]")
@@ -65,17 +73,20 @@ def _views(flip: bool, scales: str | None, window: str | None) -> "Views":
 )
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test",
               show_default=True, help="Split to score.")  # fmt: skip
-@click.option("--limit", type=click.IntRange(1), help="Use only the first N images.")
+@click.option("--limit", type=_limit, metavar="N|all",
+              help="Use only the first N images. [default: the run's]")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(1), help="[default: the run's]")
 @click.option("--amp/--no-amp", default=None, help="Mixed precision. [default: the run's]")
+@click.option("--workers", type=click.IntRange(0, 512),
+              help="Processes that read images. [default: the run's]")  # fmt: skip
 @click.option("--on-bad-sample", "on_bad_sample", type=click.Choice(["stop", "skip"]),
               help="What an image that cannot be read does. [default: the run's]")  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", help="Write the scores as JSON; -: print.")
 def evaluate(
     checkpoint: Path, image_size: str | None, flip: bool, scales: str | None, window: str | None,
     device: str, threads: int | None, dataset: str | None, data: Path | None, split: str,
-    limit: int | None, batch_size: int | None, amp: bool | None, on_bad_sample: str | None,
-    json_file: str | None,
+    limit: int | Literal["all"] | None, batch_size: int | None, amp: bool | None,
+    workers: int | None, on_bad_sample: str | None, json_file: str | None,
 ) -> None:  # fmt: skip
     """Score a trained network: other split, data set or size; with flip, scales, windows.
 
@@ -88,9 +99,11 @@ def evaluate(
 
     original = image_size == "original"
     options = {"device": device, "threads": threads, "dataset": dataset, "data": data,
-             "limit": limit, "batch_size": batch_size, "amp": amp,
+             "limit": limit, "batch_size": batch_size, "amp": amp, "workers": workers,
              "on_bad_sample": on_bad_sample}  # fmt: skip
     changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if limit == "all":
+        changes["limit"] = None
     if dataset is not None:
         changes.setdefault("data", None)
     if image_size is not None and not original:

@@ -13,11 +13,18 @@ FORMAT = 1
 
 SplitFacts = TypedDict(
     "SplitFacts",
-    {"images": int, "channels": int, "from": str, "fingerprint": str, "skipped": list[str]},
+    {
+        "images": int,
+        "of": int,
+        "channels": int,
+        "from": str,
+        "fingerprint": str,
+        "skipped": list[str],
+    },
     total=False,
 )
-"""The images of a split. channels: of images that are not RGB. from: its published name. skipped:
-the errors of bad samples."""
+"""The images of a split. of: how many it has, where a limit leaves some out. channels: of images
+that are not RGB. from: its published name. skipped: the errors of bad samples."""
 
 
 class Constant(TypedDict, total=False):

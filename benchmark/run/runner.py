@@ -15,6 +15,7 @@ from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.environment import environment
 from benchmark.experiment.network import build_model, check_device, check_sync
 from benchmark.experiment.plan import PlannedRun, command_of, make_tasks
+from benchmark.experiment.readers import with_readers
 from benchmark.results.checkpoint import load_checkpoint, save_checkpoint
 from benchmark.results.layout import FAILED, FILE, TRACEBACK, clear, clear_finished, hand_over
 from benchmark.results.layout import FOLDER as TRAINING
@@ -28,7 +29,7 @@ from benchmark.scoring.evaluate import evaluate, metrics_of, protocol_id, replic
 from benchmark.speed.count import NOT_COUNTED, count_macs, count_parameters
 from benchmark.training.batches import check_batch
 from benchmark.training.keeper import EVERY, Keeper
-from benchmark.training.learner import NotFinite, with_readers
+from benchmark.training.learner import NotFinite
 from benchmark.training.network_training import NetworkTraining, validation_key
 from benchmark.training.scalars import NoLog, ScalarLog, scalar_log
 from common import stopping

@@ -12,6 +12,7 @@ from benchmark.experiment.config import RunConfig
 from benchmark.experiment.environment import OPEN, Environment, environment
 from benchmark.experiment.network import check_device
 from benchmark.experiment.plan import as_resolved, info_of, make_tasks
+from benchmark.experiment.readers import with_readers
 from benchmark.results.checkpoint import open_checkpoint
 from benchmark.results.result import SplitFacts, TaskScores
 from benchmark.scoring.evaluate import evaluate, protocol_id, replicates_of, scores_of
@@ -19,9 +20,10 @@ from benchmark.scoring.views import Size, Views
 from common.errors import UsageError
 from common.progress import Listener, Silent
 from datasets.hdf5 import is_packed
-from datasets.pipeline import Resized, description_of, open_split
+from datasets.pipeline import Resized, Split, description_of, open_split
 from models.predictor import DensePredictor
 from tasks.base import Task
+from tasks.metrics.base import Accumulator
 
 
 class Rescore(BaseModel):
@@ -74,18 +76,27 @@ def rescore(
     tasks = make_tasks(config)
     for trained, task in zip(checkpoint.tasks, tasks, strict=True):
         check_classes(trained, task, config.dataset)
-    part = open_split(
-        config.dataset, config.data, [task.target for task in tasks], config.image_size, split,
-        config.limit,
-    )  # fmt: skip
+    whole = open_split(
+        config.dataset, config.data, [task.target for task in tasks], config.image_size, split
+    )
+    part = Split(whole.data, whole.indices[: config.limit], whole.name)
+    if len(part) < len(whole):
+        whose = "" if "limit" in changes else " (the run's --limit; --limit all scores all)"
+        listener.message(f"{part.name}: the first {len(part)} of {len(whole)} images{whose}")
     skips = config.on_bad_sample == "skip"
     data = Resized(part, size, [task.target for task in tasks], targets=False, skips=skips)
     model = checkpoint.model.to(torch.device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    accumulators = {
-        trained: task.accumulator() for trained, task in zip(checkpoint.tasks, tasks, strict=True)
-    }
+
+    def attempt() -> dict[Task, Accumulator]:
+        accumulators = {
+            trained: task.accumulator()
+            for trained, task in zip(checkpoint.tasks, tasks, strict=True)
+        }
+        evaluate(config, model, accumulators, data, listener, views)
+        return accumulators
+
     start = time.perf_counter()
-    evaluate(config, model, accumulators, data, listener, views)
+    accumulators = with_readers(attempt, config.workers, listener, saves=False)
     scores = {
         task.name: scores_of(
             accumulator,
@@ -101,6 +112,7 @@ def rescore(
         tasks=scores,
         data={
             "images": len(part),
+            **({"of": len(whole)} if len(part) < len(whole) else {}),
             "from": part.name,
             "fingerprint": part.data.fingerprint(),
             **({"skipped": data.errors()} if data.bad else {}),

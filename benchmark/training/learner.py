@@ -1,9 +1,8 @@
 """Training steps, shared by runs and searches: optimisers, gradients, state."""
 
-import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +13,8 @@ from benchmark.experiment.numerics import autocast, random_states, set_random_st
 from benchmark.training.batches import Batches
 from common.errors import UserError, first_line, out_of_memory
 from common.memory import release_memory
-from common.progress import Listener
 
 LossesOf = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
-Result = TypeVar("Result")
-ATTEMPTS = 4
 OTHERS = 1_000_003
 """Difference between the seeds of two processes' augmentations."""
 
@@ -192,28 +188,3 @@ class Learner:
         self.batches.restore(state["batches"])
         self.at_once = state["at_once"]
         set_random_states(state["random"][distributed.rank()], self.device)
-
-
-def with_readers(attempt: Callable[[], Result], workers: int, listener: Listener) -> Result:
-    """Return ``attempt()``; repeat it if one of the ``workers`` that read images dies.
-
-    Each attempt continues from the saved state. Raises UserError after ``ATTEMPTS`` attempts.
-    """
-    for left in reversed(range(ATTEMPTS)):
-        try:
-            return attempt()
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            # which error comes first depends on where the worker died
-            died = not isinstance(error, RuntimeError) or "DataLoader worker (pid" in str(error)
-            if not workers or not died or distributed.size() > 1:
-                raise  # other processes would wait for this one
-            why = f"a process that reads images died ({first_line(error)})"
-            error.__traceback__ = None  # it holds the loader, which would raise the error again
-        gc.collect()
-        if not left:
-            raise UserError(
-                f"{why}, for the {ATTEMPTS}th time: memory may be short: use fewer --workers; the "
-                "same command goes on from what is saved"
-            )
-        listener.message(f"{why}: going on from what is saved")
-    raise AssertionError("unreachable")

@@ -13,11 +13,11 @@ from benchmark.experiment.environment import environment
 from benchmark.experiment.network import check_device, check_sync, open_network
 from benchmark.experiment.numerics import seed_everything
 from benchmark.experiment.plan import command_of, make_tasks
+from benchmark.experiment.readers import with_readers
 from benchmark.results.layout import FOLDER, clear, clear_finished, hand_over, tidy
 from benchmark.results.result import SplitFacts
 from benchmark.training.batches import check_batch
 from benchmark.training.keeper import EVERY, Keeper
-from benchmark.training.learner import with_readers
 from benchmark.training.scalars import scalar_log
 from benchmark.wiring.prune import prune
 from benchmark.wiring.record import SEARCH, WIRING, Search, SearchConnection, read_search

@@ -1,7 +1,9 @@
 """A trained network from its run's folder: scored again, and applied to a user's images."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 
 from benchmark.results.checkpoint import open_checkpoint
 from common.errors import UserError
+from datasets.pipeline import Readable
 from tasks import depth
 from tests.support import TINY, line
 
@@ -36,11 +39,12 @@ def joint(tmp_path_factory):
 
 
 @pytest.fixture
-def run(cli, camvid, tmp_path) -> Path:
-    """A run on CamVid's fixture."""
+def run(cli, camvid, tmp_path, request) -> Path:
+    """A run on CamVid's fixture, with the further options that a test's parameter has."""
     options = ("--task", "segmentation", "--dataset", "camvid", "--data", camvid, *TINY,
                "--image-size", "32x64", "--crop-size", "32x32", "--epochs", "1",
                "--batch-size", "3", "--decoder", "fcn")  # fmt: skip
+    options += getattr(request, "param", ())
     assert cli("run", *options, "--results", tmp_path / "runs").exit_code == 0
     (folder,) = (tmp_path / "runs").glob("segmentation*")
     return folder
@@ -72,6 +76,53 @@ def test_what_was_used_is_in_the_protocol(cli, run):
     expected = f"camvid/segmentation/val/miou/{views}/first1"
     assert found["tasks"]["segmentation"]["protocol"] == expected
     assert found["data"]["images"] == 1
+
+
+@pytest.mark.parametrize("run", [("--limit", "2", "--batch-size", "2")], indirect=True)
+def test_the_limit_of_the_run_is_said_and_can_be_lifted(cli, run):
+    def evaluate(*options):
+        done = cli("evaluate", "--checkpoint", run, *options, "--json", "-")
+        assert done.exit_code == 0, done.stderr
+        scores = json.loads(done.stdout)
+        return done.stderr, scores["data"], scores["tasks"]["segmentation"]["protocol"]
+
+    said, data, protocol = evaluate()
+    assert "test: the first 2 of 3 images (the run's --limit; --limit all scores all)\n" in said
+    assert (data["images"], data["of"]) == (2, 3)
+    assert protocol.endswith("/first2")
+    assert "test: the first 1 of 3 images\n" in evaluate("--limit", "1")[0]
+    said, data, protocol = evaluate("--limit", "all")
+    assert "first" not in said + protocol
+    assert data["images"] == 3
+    assert "of" not in data
+    assert cli("evaluate", "--checkpoint", run, "--limit", "some").exit_code == 2
+
+
+# the dead loader says it once more while it is taken down
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_process_that_reads_and_dies(cli, joint, tmp_path, monkeypatch, times):
+    expected = scored(cli, "--checkpoint", joint)["tasks"]
+    read, me, marks = Readable.__getitem__, os.getpid(), tmp_path / "deaths"
+    marks.mkdir()
+
+    def die(self, index):
+        if os.getpid() != me and len(list(marks.iterdir())) < times:
+            (marks / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, index)
+
+    monkeypatch.setattr(Readable, "__getitem__", die)
+    done = cli("evaluate", "--checkpoint", joint, "--workers", "1", "--json", "-")
+    assert "a process that reads images died" in done.stderr
+    if times == 1:
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)["tasks"] == expected
+    else:
+        assert done.exit_code == 1
+        *_, last = done.stderr.splitlines()
+        assert last.startswith("error: a process that reads images died")
+        assert last.endswith("for the 4th time: memory may be short: use fewer --workers")
 
 
 def test_scores_as_a_table_and_a_file(cli, joint, tmp_path):
