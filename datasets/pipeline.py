@@ -17,6 +17,9 @@ from datasets.files import one_of
 from datasets.hdf5 import Packed, is_packed, packed_description
 
 HOLD_OUT = 0.1
+HELD_OUT = "held-out"
+SPLITS = ("train", HELD_OUT, "val", "test")
+"""What users call splits: as they are published, and the part held out of train."""
 CACHE_BYTES = 2**30
 
 
@@ -61,6 +64,30 @@ def info_at(name: str, root: Path | None) -> DatasetInfo:
     return DATASETS.get(name).facts(description_of(name, root))
 
 
+def role_of(name: str, root: Path | None, split: str) -> str:
+    """What a split that a user names, one of ``SPLITS``, is to ``open_split``.
+
+    ``test`` also names the scored split of a set that publishes no test labels. Raises UsageError
+    for a split that the data set has not.
+    """
+    info, available = info_at(name, root), opener(name, root)[0].available_splits(root)
+    roles = {other: other for other in available}
+    if _holds_out(info, available) and "train" in available:
+        roles = {"train": "train", HELD_OUT: "val", **roles}
+    roles[info.scored] = "test"
+    if split in roles:
+        return roles[split]
+    if split == "test":
+        return split
+    named = one_of(roles)
+    raise UsageError(f"--split {split}: {info.title} has no such split: choose {named}")
+
+
+def _holds_out(info: DatasetInfo, available: Sequence[str]) -> bool:
+    """Whether runs choose by a part of train, for lack of another split."""
+    return "val" not in available or info.scored == "val"
+
+
 def open_split(
     name: str,
     root: Path | None,
@@ -84,7 +111,7 @@ def open_split(
     dataset, facts = opener(name, root, size)
     info, available = info_at(name, root), dataset.available_splits(root)
     opened = {} if opened is None else opened
-    held_out = "val" not in available or info.scored == "val"
+    held_out = _holds_out(info, available)
     source = {"test": info.scored, "val": "train" if held_out else "val"}.get(split, split)
     if source not in opened:
         first, *others = [task] if isinstance(task, str) else task

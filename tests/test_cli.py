@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.datasets.fixtures_data import voc2012
 from tests.support import ROOT, TINY, line
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*samples in.*")
@@ -272,6 +273,21 @@ def test_preview(cli, camvid, tmp_path):
     assert done.exit_code == 0, done.stderr
     with Image.open(path) as sheet:
         assert sheet.size == (320 + 4 + 320 + 4 + 256 + 4 + 256, 240 * 2 + 4)
+
+
+@pytest.mark.filterwarnings("ignore:.* samples in '.*' where ")
+def test_preview_shows_the_split_that_is_named(cli, tmp_path):
+    voc2012(tmp_path)
+    options = ("voc2012", "--data", tmp_path, "--image-size", "32x32", "-o", tmp_path / "sheet.png")
+    shown = {"val": "2 of 2 samples of voc2012, val",
+             "held-out": "1 of 1 samples of voc2012, held out of train"}  # fmt: skip
+    for split, text in shown.items():
+        done = cli("data", "preview", *options, "--split", split)
+        assert done.exit_code == 0, done.stderr
+        assert text in done.stderr
+    done = cli("data", "preview", "camvid", "--data", tmp_path, "--split", "held-out")
+    assert done.exit_code == 2
+    assert "choose train, val or test" in line(done)
 
 
 def test_interrupt_says_how_to_go_on(cli, camvid, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from benchmark.commands.options import console_of_width, progress, quiet, write_output
+from benchmark.commands.options import console_of_width, progress, quiet, split_option, write_output
 
 
 @click.group()
@@ -46,8 +46,8 @@ def init(folder: Path, overwrite: bool) -> None:
 @click.option("--task", default=None, help="Whose target to show; default: the first one.")
 @click.option("--target", "targets", multiple=True,
               help="Show these targets, without augmentation. May be repeated.")  # fmt: skip
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default=None,
-              help="Split to show. [default: train, where there is one]")  # fmt: skip
+@split_option("Split to show; held-out: the part of train to choose by, where no other split is."
+              " [default: train, where there is one]")  # fmt: skip
 @click.option("--image-size", default=None, metavar="HxW", help="Size of a tile.")
 @click.option("--count", type=click.IntRange(1, 64), default=8, show_default=True,
               help="Number of samples.")  # fmt: skip
@@ -62,14 +62,19 @@ def preview(
     from benchmark.data.preview import contact_sheet
     from benchmark.experiment.config import make_config
     from benchmark.experiment.plan import resolve
-    from datasets.pipeline import info_at
+    from datasets.pipeline import info_at, open_split, role_of
 
     info = info_at(dataset, folder)
     task = task or next(iter(info.tasks))
     split = split or ("train" if "train" in info.splits else next(iter(info.splits)))
     values = {"task": task, "dataset": dataset, "data": folder, "image_size": image_size}
     config = resolve(make_config(values))
-    write_output(output, contact_sheet(config, split, count, targets))
+    role = role_of(dataset, folder, split)
+    part = open_split(dataset, folder, task, config.image_size, role)
+    write_output(output, contact_sheet(config, part, count, targets))
+    click.echo(
+        f"{min(count, len(part))} of {len(part)} samples of {dataset}, {part.name}", err=True
+    )
 
 
 @data.command()

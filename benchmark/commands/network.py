@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from benchmark.commands.options import console_of_width, progress, quiet, write_output
+from benchmark.commands.options import console_of_width, progress, quiet, split_option, write_output
 from common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def _limit(text: str) -> int | Literal["all"]:
     default=None,
     help="Its folder, or its packed FILE.h5.",
 )
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test",
-              show_default=True, help="Split to score.")  # fmt: skip
+@split_option("Split to score; held-out: the part of train to choose by, where no other split is."
+              " [default: the one whose scores are published]")  # fmt: skip
 @click.option("--limit", type=_limit, metavar="N|all",
               help="Use only the first N images. [default: the run's]")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(1), help="[default: the run's]")
@@ -84,7 +84,7 @@ def _limit(text: str) -> int | Literal["all"]:
 @click.option("--json", "json_file", metavar="FILE", help="Write the scores as JSON; -: print.")
 def evaluate(
     checkpoint: Path, image_size: str | None, flip: bool, scales: str | None, window: str | None,
-    device: str, threads: int | None, dataset: str | None, data: Path | None, split: str,
+    device: str, threads: int | None, dataset: str | None, data: Path | None, split: str | None,
     limit: int | Literal["all"] | None, batch_size: int | None, amp: bool | None,
     workers: int | None, on_bad_sample: str | None, json_file: str | None,
 ) -> None:  # fmt: skip
@@ -110,7 +110,7 @@ def evaluate(
         changes["image_size"] = make_config({"image_size": image_size}).image_size
     with progress() as listener:
         scores = rescore(
-            checkpoint, changes, _views(flip, scales, window), split, original, listener
+            checkpoint, changes, _views(flip, scales, window), split or "test", original, listener
         )
     text = scores.model_dump_json(indent=1) + "\n"
     if json_file == "-":

@@ -203,6 +203,12 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+def split_option(text: str) -> Callable[[Any], Any]:
+    """``--split`` with the names of ``datasets.pipeline.SPLITS``, which is not imported here."""
+    names = ["train", "held-out", "val", "test"]
+    return click.option("--split", type=click.Choice(names), default=None, help=text)
+
+
 checkpoint_option = click.option(
     "--checkpoint-every", "every", type=FiniteRange(min=0), default=60.0, show_default=True,
     metavar="SECONDS", help="How often a training's state is saved, besides after each epoch.",

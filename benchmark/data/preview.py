@@ -12,20 +12,19 @@ from benchmark.training.batches import make_augment
 from common.drawing import photograph
 from common.errors import UsageError
 from datasets.base import TARGETS
-from datasets.pipeline import Resized, open_split
+from datasets.pipeline import Resized, Split
 
 GAP = 4
 
 
 def contact_sheet(
-    config: ResolvedRun, split: str, count: int, targets: Sequence[str] = ()
+    config: ResolvedRun, part: Split, count: int, targets: Sequence[str] = ()
 ) -> bytes:
     """A PNG with a row for each sample: image, targets, and both after augmentation.
 
-    count: number of samples, spread over the split. targets: their names; default: the task's own.
+    count: number of samples, spread over ``part``. targets: their names; default: the task's own.
     With several targets, rows have no augmentation. Raises UsageError for an unknown target.
     """
-    part = open_split(config.dataset, config.data, config.task, config.image_size, split)
     names = list(targets) or [config.task]
     for name in names:
         if name not in part[0].targets:

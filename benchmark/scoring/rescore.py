@@ -20,7 +20,7 @@ from benchmark.scoring.views import Size, Views
 from common.errors import UsageError
 from common.progress import Listener, Silent
 from datasets.hdf5 import is_packed
-from datasets.pipeline import Resized, Split, description_of, open_split
+from datasets.pipeline import Resized, Split, description_of, open_split, role_of
 from models.predictor import DensePredictor
 from tasks.base import Task
 from tasks.metrics.base import Accumulator
@@ -48,6 +48,7 @@ def rescore(
 ) -> Rescore:
     """Score the network of a run's folder or weights file on ``split``.
 
+    split: as ``datasets.pipeline.role_of`` takes it; ``test`` is the one that the set is scored on.
     changes: fields to replace in its RunConfig (data set, data, size, device, …). original: take
     images at the files' own resolution. Raises UsageError for options that do not fit the network.
     """
@@ -76,8 +77,9 @@ def rescore(
     tasks = make_tasks(config)
     for trained, task in zip(checkpoint.tasks, tasks, strict=True):
         check_classes(trained, task, config.dataset)
+    role = role_of(config.dataset, config.data, split)
     whole = open_split(
-        config.dataset, config.data, [task.target for task in tasks], config.image_size, split
+        config.dataset, config.data, [task.target for task in tasks], config.image_size, role
     )
     part = Split(whole.data, whole.indices[: config.limit], whole.name)
     if len(part) < len(whole):

@@ -24,6 +24,7 @@ from datasets.pipeline import (
     open_splits,
     resize_image,
     resize_target,
+    role_of,
 )
 from datasets.readers.image_masks import ImageMasks
 
@@ -119,6 +120,28 @@ def test_what_is_held_out_is_spread_over_train(monkeypatch: pytest.MonkeyPatch, 
     assert sorted([*held, *splits["train"].indices]) == list(range(count))
     assert min(held) < 20
     assert max(held) == count - 1
+
+
+def test_splits_are_named_as_they_are_published() -> None:
+    """What runs choose by has a name of its own where it is no published split."""
+    roles = {
+        "counted": {"train": "train", "val": "val", "test": "test"},
+        "without-val": {"train": "train", "held-out": "val", "test": "test"},
+        # no test labels are published: the scored split keeps its name, and may be asked for so
+        "scored-on-val": {"train": "train", "held-out": "val", "val": "test", "test": "test"},
+    }
+    for name, expected in roles.items():
+        for split in pipeline.SPLITS:
+            if split in expected:
+                assert role_of(name, None, split) == expected[split]
+            else:
+                with pytest.raises(UsageError, match=f"--split {split}: .* has no such split"):
+                    role_of(name, None, split)
+    published = open_split(
+        "scored-on-val", None, "depth", (8, 8), role_of("scored-on-val", None, "val")
+    )
+    assert published.name == "val"
+    assert published[0].name == "val/0"
 
 
 @pytest.mark.parametrize(("train", "kept"), [(2, 1), (9, 8), (10, 9), (367, 330)])

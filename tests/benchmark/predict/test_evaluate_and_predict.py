@@ -14,6 +14,7 @@ from benchmark.results.checkpoint import open_checkpoint
 from common.errors import UserError
 from datasets.pipeline import Readable
 from tasks import depth
+from tests.datasets.fixtures_data import voc2012
 from tests.support import TINY, line
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*samples in")
@@ -123,6 +124,23 @@ def test_a_process_that_reads_and_dies(cli, joint, tmp_path, monkeypatch, times)
         *_, last = done.stderr.splitlines()
         assert last.startswith("error: a process that reads images died")
         assert last.endswith("for the 4th time: memory may be short: use fewer --workers")
+
+
+@pytest.mark.filterwarnings("ignore:.* samples in '.*' where ")
+def test_splits_are_scored_under_the_names_they_are_published_by(cli, tmp_path):
+    voc2012(tmp_path / "voc")
+    done = cli("run", "--task", "segmentation", "--dataset", "voc2012", "--data", tmp_path / "voc",
+               *TINY, "--decoder", "fcn", "--epochs", "1", "--batch-size", "1", "--image-size",
+               "64x64", "--results", tmp_path / "runs")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    (run,) = (tmp_path / "runs").glob("segmentation*")
+    for split, name in {"val": "val", "test": "val", "held-out": "held-out-of-train"}.items():
+        scores = scored(cli, "--checkpoint", run, "--split", split)
+        assert scores["data"]["from"] == name.replace("-", " ")
+        assert (
+            scores["tasks"]["segmentation"]["protocol"] == f"voc2012/segmentation/{name}/miou/64x64"
+        )
+    assert scored(cli, "--checkpoint", run)["data"]["from"] == "val"
 
 
 def test_scores_as_a_table_and_a_file(cli, joint, tmp_path):
