@@ -13,6 +13,8 @@ Picture = Image.Image
 Palette = Sequence[tuple[int, int, int]]
 Row = tuple[str, str, tuple[int, ...]]
 FALLBACK_PALETTE = "tab20"
+HATCH, CALM_HATCH = (235, 150), (150, 110)
+"""Two greys of pixels without ground truth; calm ones where few pixels may have any."""
 
 
 def _shades(name: str, values: Any) -> NDArray[np.float64]:
@@ -30,10 +32,20 @@ def class_colours(palette: Palette) -> NDArray[Any]:
     return _shades(FALLBACK_PALETTE, np.arange(256) % 20) * 255
 
 
+def hatched(
+    picture: NDArray[Any], unknown: NDArray[np.bool_], greys: tuple[int, int] = HATCH
+) -> RGB:
+    """The picture [H, W, 3] with ``unknown`` pixels [H, W] hatched, unlike any class or value."""
+    height, width = unknown.shape
+    stripe = max(2, max(height, width) // 96)  # which a picture of 192 pixels still shows
+    y, x = np.ogrid[:height, :width]
+    stripes = np.where((x + y) // stripe % 2, *greys)
+    return np.where(unknown[..., None], stripes[..., None], picture).astype(np.uint8)
+
+
 def colour_classes(classes: NDArray[Any], palette: Palette, ignore: int) -> RGB:
-    """Class indices [H, W] in their colours, as RGB [H, W, 3]; ``ignore`` is black."""
-    known = (classes != ignore)[..., None]
-    return np.where(known, class_colours(palette)[classes], 0).astype(np.uint8)
+    """Class indices [H, W] in their colours, as RGB [H, W, 3]; ``ignore`` is hatched."""
+    return hatched(class_colours(palette)[classes], classes == ignore)
 
 
 def depth_colours(log: Any, low: float, high: float) -> NDArray[np.float64]:
@@ -48,11 +60,11 @@ def known_range(metres: NDArray[Any]) -> tuple[float, float]:
 
 
 def colour_depth(metres: NDArray[Any], extent: tuple[float, float]) -> RGB:
-    """Depths [H, W] as RGB [H, W, 3]: near is bright, over ``extent`` in metres; 0 is black."""
+    """Depths [H, W] as RGB [H, W, 3]: near is bright, over ``extent`` in metres; 0 is hatched."""
     known = metres != 0
     low, high = np.log(extent)
     picture = depth_colours(np.log(np.where(known, metres, 1.0)), low, high) * 255
-    return np.where(known[..., None], picture, 0).astype(np.uint8)
+    return hatched(picture, ~known, CALM_HATCH)
 
 
 def grey(values: NDArray[Any]) -> RGB:

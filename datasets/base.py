@@ -81,7 +81,7 @@ class TargetKind(ABC):
 
     @abstractmethod
     def draw(self, target: Tensor, palette: Palette = ()) -> RGB:
-        """A map [H, W] as RGB [H, W, 3]; ignored pixels are black.
+        """A map [H, W] as RGB [H, W, 3]; ignored pixels are hatched.
 
         palette: the data set's colours of classes.
         """

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.annotators import IGNORE, annotators, pack, share, unpack
-from common.drawing import RGB, Palette, grey
+from common.drawing import RGB, Palette, grey, hatched
 from datasets.base import TARGETS, TargetKind, TargetStatistics
 
 
@@ -62,7 +62,8 @@ class Marks(TargetKind):
         return _shrunk(grown, size) if size[0] < height or size[1] < width else grown
 
     def draw(self, target: Tensor, palette: Palette = ()) -> RGB:  # noqa: ARG002
-        return grey(255 * share(target).clamp(min=0).numpy())
+        marks = share(target).numpy()
+        return hatched(grey(255 * marks.clip(min=0)), marks < 0)
 
 
 def _shrunk(packed: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.drawing import RGB, Palette, grey
+from common.drawing import RGB, Palette, grey, hatched
 from datasets.base import TARGETS, TargetKind, TargetStatistics
 
 
@@ -42,7 +42,7 @@ class MaskStatistics(TargetStatistics):
 
 @TARGETS.register("saliency")
 class Masks(TargetKind):
-    """1 = object, 0 = background, 255 = ignore. Drawn white on grey."""
+    """1 = object, 0 = background, 255 = ignore. Drawn white on dark grey."""
 
     ignore = 255
     dtype = torch.uint8
@@ -50,4 +50,4 @@ class Masks(TargetKind):
 
     def draw(self, target: Tensor, palette: Palette = ()) -> RGB:  # noqa: ARG002
         values = target.numpy()
-        return grey(np.where(values == self.ignore, 0, np.where(values == 1, 255, 60)))
+        return hatched(grey(np.where(values == 1, 255, 60)), values == self.ignore)

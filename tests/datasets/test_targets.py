@@ -1,9 +1,11 @@
 """What every kind of ground truth promises."""
 
+import numpy as np
 import pytest
 import torch
 
 from common.annotators import pack
+from common.drawing import CALM_HATCH, HATCH
 from common.errors import UsageError
 from datasets.base import TARGETS, TargetKind
 
@@ -26,13 +28,16 @@ class TestContract:
         return target
 
     @pytest.mark.parametrize("palette", [PALETTE, ()])
-    def test_ignored_pixels_are_black_and_others_are_not(
+    def test_ignored_pixels_are_hatched_and_no_other_looks_so(
         self, kind: TargetKind, target: torch.Tensor, palette: tuple[tuple[int, int, int], ...]
     ) -> None:
         picture = kind.draw(target, palette)
         assert picture.shape == (H, W, 3)
-        assert not picture[:2].any()
-        assert picture[2:].any(-1).all()
+        hatch = {tuple(colour) for colour in picture[:2].reshape(-1, 3).tolist()}
+        assert hatch in ({(grey,) * 3 for grey in greys} for greys in (HATCH, CALM_HATCH))
+        assert not hatch & {tuple(colour) for colour in picture[2:].reshape(-1, 3).tolist()}
+        everywhere = kind.draw(torch.full_like(target, kind.ignore), palette)
+        assert np.array_equal(everywhere[:2], picture[:2])
 
     @pytest.mark.parametrize("size", [(4, 6), (16, 24), (4, 24), (H, W)])
     def test_resizing_keeps_type_and_ignored_pixels(
