@@ -1,5 +1,6 @@
 """PASCAL VOC 2012 in its published layout, alone and with the labels of SBD (trainaug)."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,14 @@ CLASSES = (
     *("sheep", "sofa", "train", "tvmonitor"),
 )
 VOID = 255
-
+LISTS = Path("ImageSets/Segmentation")
+AUG_LISTS = (
+    "ImageSets/Segmentation/trainaug.txt",
+    "ImageSets/Segmentation/train_aug.txt",
+    "ImageSets/SegmentationAug/train_aug.txt",
+    "SegmentationAug/train_aug.txt",
+)
+VOC_TRAIN = 1464  # lines of VOC's own train.txt
 
 PALETTE = tuple(voc_colour(index) for index in range(256))
 # Wu, Zhang, Huang: SparseMask, ICCV 2019; there crops are taken of images at their own size
@@ -49,7 +57,7 @@ class Voc2012(PairedFiles):
         name="voc2012",
         title="PASCAL VOC 2012",
         tasks={"segmentation": {"classes": CLASSES}},
-        splits={"train": 1464, "val": 1449},
+        splits={"train": VOC_TRAIN, "val": 1449},
         scored="val",
         held_out="spread",
         defaults=PROTOCOL,
@@ -66,16 +74,23 @@ class Voc2012(PairedFiles):
     inner = ("VOC2012", "VOCdevkit/VOC2012")
 
     def find(self, split: str) -> list[Pair]:
-        return self.list_pairs(split, "SegmentationClass", self.remedy)
+        lines = read_list(self.root / LISTS / f"{split}.txt", self.remedy)
+        return self.list_pairs(lines, "SegmentationClass")
 
-    def list_pairs(self, name: str, folder: str, remedy: str) -> list[Pair]:
-        """The samples that ImageSets/Segmentation/``name``.txt names, labels from ``folder``."""
-        lines = read_list(self.root / "ImageSets" / "Segmentation" / f"{name}.txt", remedy)
+    def list_pairs(self, lines: Sequence[Line], folder: str) -> list[Pair]:
+        """The samples that ``lines`` name, labels from ``folder``.
+
+        A line is a name, or ``/JPEGImages/NAME.jpg /SegmentationClassAug/NAME.png``.
+        """
 
         def pair(line: Line) -> Pair:
-            image = inside(self.root, line, f"JPEGImages/{line.text}.jpg")
-            label = inside(self.root, line, f"{folder}/{line.text}.png")
-            return Pair(image, label, line.text, line.where)
+            entry = line.text.removeprefix("/")
+            if entry.startswith("JPEGImages/"):
+                name = entry.removeprefix("JPEGImages/").partition(".jpg")[0]
+            else:
+                name = line.text
+            image = inside(self.root, line, f"JPEGImages/{name}.jpg")
+            return Pair(image, inside(self.root, line, f"{folder}/{name}.png"), name, line.where)
 
         return self.listed(lines, pair)
 
@@ -88,7 +103,8 @@ class Voc2012Aug(Voc2012):
     """VOC 2012, trained on trainaug: train and the images of SBD that are not in val.
 
     Beside VOC's own folders: ``SegmentationClassAug/NAME.png``, the labels of SBD as index images
-    (grey or in VOC's palette), and ``ImageSets/Segmentation/trainaug.txt``.
+    (grey or in VOC's palette), and one of ``AUG_LISTS``. A ``train.txt`` that is longer than VOC's
+    own takes its place.
     """
 
     info = replace(
@@ -114,9 +130,20 @@ class Voc2012Aug(Voc2012):
         )
         if not folder.is_dir():
             raise DataError(f"{folder}: folder is missing: {remedy}")
-        pairs = self.list_pairs("trainaug", folder.name, remedy)
+        pairs = self.list_pairs(self._names(remedy), folder.name)
         scored = {pair.name for pair in super().find("val")}
         for pair in pairs:
             if pair.name in scored:  # SBD's own lists overlap with VOC's val
                 raise DataError(f"{pair.where}: {pair.name} is in val, which is scored: remove it")
         return pairs
+
+    def _names(self, remedy: str) -> list[Line]:
+        """The lines of the list, by whatever name it is distributed."""
+        lists = [self.root / name for name in AUG_LISTS]
+        path = next((path for path in lists if path.exists()), lists[0])
+        bare = self.root / LISTS / "train.txt"
+        if not path.exists() and bare.exists():
+            lines = read_list(bare, remedy)
+            if len(lines) > VOC_TRAIN:
+                return lines
+        return read_list(path, remedy)

@@ -8,7 +8,8 @@ from PIL import Image
 
 from common.errors import DataError
 from datasets.paired import PairedFiles
-from datasets.readers.voc import CLASSES, PALETTE, Voc2012, Voc2012Aug
+from datasets.readers import voc
+from datasets.readers.voc import AUG_LISTS, CLASSES, PALETTE, Voc2012, Voc2012Aug
 from tests.datasets.fixtures_data import (
     ODD,
     H,
@@ -109,6 +110,28 @@ def test_trainaug_takes_its_own_list_and_labels(root: Path) -> None:
     val = Voc2012Aug(root.parent, "val", "segmentation")
     assert {pair.target.parent.name for pair in val.pairs} == {"SegmentationClass"}
     assert len(val) == len(Voc2012(root, "val", "segmentation"))
+
+
+@pytest.mark.parametrize("place", [*AUG_LISTS, "ImageSets/Segmentation/train.txt"])
+@pytest.mark.parametrize("line", ["{0}", "/JPEGImages/{0}.jpg /SegmentationClassAug/{0}.png"])
+def test_trainaug_by_the_names_it_is_distributed_under(
+    root: Path, monkeypatch: pytest.MonkeyPatch, place: str, line: str
+) -> None:
+    monkeypatch.setattr(voc, "VOC_TRAIN", 2)
+    (root / "ImageSets/Segmentation/trainaug.txt").unlink()
+    names = ["2007_000032", ODD, "2008_000002"]
+    write_list(root / place, [line.format(name) for name in names])
+    data = Voc2012Aug(root, "train", "segmentation")
+    assert [pair.name for pair in data.pairs] == names
+    assert {pair.target.parent.name for pair in data.pairs} == {"SegmentationClassAug"}
+    assert {pair.where.rpartition(":")[0] for pair in data.pairs} == {str(root / place)}
+
+
+def test_voc_s_own_train_is_not_trainaug(root: Path) -> None:
+    path = root / "ImageSets/Segmentation/trainaug.txt"
+    path.unlink()
+    write_list(root / "ImageSets/Segmentation/train.txt", ["2007_000032"] * 1464)
+    assert failure(root, Voc2012Aug).startswith(f"{path}: list is missing: ")
 
 
 def test_trainaug_says_where_it_comes_from(root: Path, tmp_path: Path) -> None:
