@@ -27,8 +27,8 @@ def check_pattern(text: str) -> str:
 def compiled(pattern: str) -> re.Pattern[str]:
     """A regular expression of ``pattern`` with a group for each wildcard.
 
-    ``*`` and ``?`` do not match ``/``, ``**/`` matches any number of folders. The ending of a file's
-    name is not part of a last ``*``: ``rgb/*`` and ``rgb/*.*`` mean what ``rgb/*.png`` does.
+    ``*`` and ``?`` do not match ``/``, ``**/`` matches any number of folders. A last ``*`` leaves
+    out the ending of a file's name: ``rgb/*`` and ``rgb/*.*`` mean what ``rgb/*.png`` does.
     """
     parts, end, ending = [], 0, ""
     if pattern.endswith("*.*"):
