@@ -258,7 +258,7 @@ def _content(path: Path) -> Content:
     """Raises DataError for a file that cannot be read."""
     suffix = path.suffix.lower()
     if suffix in (*ARRAYS, *TIFFS):
-        array = read_array(path) if suffix in ARRAYS else read_tiff(path)
+        array = read_array(path) if suffix in ARRAYS else read_tiff(path, None)
         array = array.reshape(*array.shape[:2], -1)
         return _of_array(array)
     with decoded(path) as picture:

@@ -47,7 +47,8 @@ class Draft:
     def write(self, text: str, unsure: str = "", comment: str = "") -> None:
         """A line of the file; with a comment where something is not sure."""
         if unsure:
-            self.unsure.append(f"{text.strip().removesuffix(':')}: {unsure}")
+            named = unsure.startswith("bands.")
+            self.unsure.append(unsure if named else f"{text.strip().removesuffix(':')}: {unsure}")
             comment = f"{UNSURE}: {unsure}"
         self.lines.append(f"{text}  # {comment}" if comment else text)
 
@@ -321,25 +322,29 @@ def _write_marks(draft: Draft, group: Group) -> None:
 
 
 def _write_bands(draft: Draft, images: Group) -> None:
-    contents = images.seen
-    channels = Counter(content.channels for content in contents).most_common(1)[0][0]
-    plain = all(content.dtype == "uint8" for content in contents)
-    if (channels == 3 and plain) or (channels == 1 and plain and any(c.lossy for c in contents)):
+    channels = Counter(content.channels for content in images.seen).most_common(1)[0][0]
+    seen = [content for content in images.seen if content.channels == channels]
+    plain = all(content.dtype == "uint8" for content in seen)
+    if plain and channels in (1, 3):  # grey images are read as RGB
         return
-    if channels == 1 and plain:
-        return  # grey images are read as RGB
     names = ["red", "green", "blue", "nir"] if channels == 4 else []
     names = names or [f"band_{index + 1}" for index in range(channels)]
-    draft.write("bands:")
-    draft.write(f"  names: [{', '.join(names)}]", "names and order of the bands")
-    if not plain:
-        read = [c for c in contents if c.numbers is not None and c.channels == channels]
-        values = [np.asarray(c.numbers).reshape(-1, channels) for c in read]
-        tops = np.quantile(np.concatenate(values).astype(float), 0.999, axis=0)
-        top = [float(f"{max(value, 1e-6):.3g}") for value in tops]
-        draft.write(f"  max: [{', '.join(f'{value:g}' for value in top)}]",
-                    "the value of each band that becomes 1")  # fmt: skip
     draft.notes.append(f"{channels} bands")
+    draft.write("bands:", f"bands.names: names and order of the {channels} bands")
+    draft.write(f"  names: [{', '.join(names)}]")
+    parts = [c.numbers.reshape(-1, channels) for c in seen if c.numbers is not None]
+    values = np.concatenate(parts).astype(float)
+    tops = np.full(channels, 255.0)
+    if not plain:
+        tops = np.array([float(f"{max(x, 1e-6):.3g}") for x in np.quantile(values, 0.999, axis=0)])
+        draft.write(f"  max: {_numbers(tops)}", "bands.max: the value of each band that becomes 1")
+    finite = np.where(np.isfinite(values), values, 0) / tops
+    draft.write(f"  mean: {_numbers(finite.mean(0))}", comment=f"of {len(seen)} images, after max")
+    draft.write(f"  std: {_numbers(finite.std(0).clip(min=1e-3))}")
+
+
+def _numbers(values: np.ndarray) -> str:
+    return f"[{', '.join(f'{value:.4g}' for value in values)}]"
 
 
 def _write_size(draft: Draft, images: Group) -> None:

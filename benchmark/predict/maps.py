@@ -18,8 +18,9 @@ from common.errors import DataError, UsageError
 from common.files import write_atomic
 from common.progress import Listener
 from datasets.base import Sample
-from datasets.decoding import read_any_image
 from datasets.files import SUFFIXES
+from datasets.own.decode import ARRAYS
+from datasets.own.reader import read_input
 from datasets.pipeline import fitted
 
 
@@ -35,7 +36,7 @@ def find_images(paths: Sequence[Path]) -> dict[str, Path]:
             inside = sorted(
                 p
                 for p in path.iterdir()
-                if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+                if p.suffix.lower() in (*SUFFIXES, *ARRAYS) and not p.name.startswith(".")
             )
             images |= dict.fromkeys(inside)
         elif path.is_file():
@@ -80,7 +81,7 @@ class Mapper:
 
     def read(self, path: Path) -> Tensor:
         """The image [C, H, W] of a file. Raises DataError where it has other channels."""
-        image = read_any_image(path)
+        image = read_input(path, self.config.description)
         if image.shape[0] != self.channels:
             bands = f"{self.channels} band{'s' if self.channels != 1 else ''}"
             problem = f"the network takes {bands}, the image has {image.shape[0]}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel
 
-from benchmark.experiment.config import RunConfig
+from benchmark.experiment.config import ResolvedRun, RunConfig
 from benchmark.experiment.environment import OPEN, Environment, environment
 from benchmark.experiment.network import check_device
 from benchmark.experiment.plan import as_resolved, info_of, make_tasks
@@ -60,13 +60,7 @@ def rescore(
     check_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    info = info_of(config)
-    if info.channels != config.channels:
-        raise UsageError(
-            f"--dataset {config.dataset}: its images have {info.channels} channels, the network "
-            f"takes {config.channels}: name a data set of such images"
-        )
-    original = original and not info.built_in  # rendered at any size
+    original = original and not info_of(config).built_in  # rendered at any size
     size = None if original else config.image_size
     if is_packed(config.data) and (original or split == "train"):
         option = "--image-size original" if original else "--split train"
@@ -75,6 +69,7 @@ def rescore(
         )
     check_views(checkpoint.model, size, views)
     tasks = make_tasks(config)
+    check_channels(config)
     for trained, task in zip(checkpoint.tasks, tasks, strict=True):
         check_classes(trained, task, config.dataset)
     role = role_of(config.dataset, config.data, split)
@@ -136,6 +131,16 @@ def check_views(model: DensePredictor, size: Size | None, views: Views) -> None:
         )
     elif size is not None:
         model.check_size(*size)
+
+
+def check_channels(config: ResolvedRun) -> None:
+    """Raises UsageError if the network's channels are not the data set's."""
+    channels = info_of(config).channels
+    if channels != config.channels:
+        raise UsageError(
+            f"--dataset {config.dataset}: its images have {channels} channels, the network takes "
+            f"{config.channels}: name a data set of such images"
+        )
 
 
 def check_classes(trained: Task, scored: Task, dataset: str) -> None:

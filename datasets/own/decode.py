@@ -37,10 +37,10 @@ UNITS = {1.0: "metres", 0.1: "decimetres", 0.01: "centimetres", 0.001: "millimet
 # --- numbers -------------------------------------------------------------------------------------
 
 
-def read_tiff(path: Path, bands: int = 1) -> NDArray[Any]:
+def read_tiff(path: Path, bands: int | None = 1) -> NDArray[Any]:
     """The numbers of a TIFF file's first image, [H, W, C], of its own type.
 
-    bands: the number of channels that is expected. Raises DataError.
+    bands: the number of channels that is expected; None: any. Raises DataError.
     """
     import tifffile  # late: 0.1 s
 
@@ -52,7 +52,9 @@ def read_tiff(path: Path, bands: int = 1) -> NDArray[Any]:
                 series = file.series[0]
                 axes, shape = series.axes, series.shape
                 # an array [H, W, C] that was written by tifffile.imwrite(path, array) alone
-                if axes == "QYX" and shape[2] == bands != shape[0]:
+                if axes == "QYX" and (
+                    shape[2] < min(shape[:2]) if bands is None else shape[2] == bands != shape[0]
+                ):
                     axes = "YXS"
                 sides = dict(zip(axes, shape, strict=True))
                 others = [axis for axis in axes if axis not in "YX" and sides[axis] > 1]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.errors import DataError, UsageError
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
-from datasets.decoding import doubt_of_unit, orient, read_stored
+from datasets.decoding import doubt_of_unit, orient, read_any_image, read_stored
 from datasets.files import check_choice, check_file, check_root, fingerprint
 from datasets.own import decode
 from datasets.own.description import FILE, Depth, Description, Edges, Targets, read_description
@@ -300,6 +300,22 @@ def _count(files: Sequence[str]) -> str:
     return f"{len(files)} files" if len(files) > 1 else "1 file"
 
 
+def read_input(path: Path, description: Mapping[str, Any] | None) -> Tensor:
+    """An image [C, H, W] in 0…255 for a network that was trained on such a data set.
+
+    description: None for a data set that is not ``own``. Raises DataError for a file that cannot be
+    read or has other bands, UsageError where the bands of an image lie in several files.
+    """
+    bands = None if description is None else Description.model_validate(description).bands
+    if bands is None:
+        return read_any_image(path)
+    if bands.also:
+        names = ", ".join(bands.names)
+        problem = f"the network takes the bands {names}, of several files"
+        raise UsageError(f"{path}: {problem}: score such images with evaluate")
+    return decode.read_bands([path], bands)
+
+
 def facts_of(description: Description) -> DatasetInfo:
     """The facts of a described data set, as a reader declares them."""
     targets = description.targets.present
@@ -310,6 +326,7 @@ def facts_of(description: Description) -> DatasetInfo:
     if description.bands is not None and description.bands.mean:
         defaults |= {"mean": description.bands.mean, "std": description.bands.std}
     splits = description.splits.names
+    names = description.bands.names if description.bands else ()
     return DatasetInfo(
         name="own",
         title=description.name,
@@ -321,4 +338,6 @@ def facts_of(description: Description) -> DatasetInfo:
         licence=description.licence or "as your files",
         citation=description.citation,
         generic=True,
+        channels=len(names) or 3,
+        channel_names=names,
     )

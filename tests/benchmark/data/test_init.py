@@ -23,7 +23,7 @@ def init(cli: Cli, root: Path, *options: str) -> tuple[Description, Result]:
     assert done.exit_code == 0, done.output
     described = read_description(root)
     checked = cli("data", "check", "own", "--data", root, "--json", "-")
-    assert checked.exit_code == 0, checked.output
+    assert checked.exit_code == 0, json.loads(checked.stdout)["problems"]
     assert json.loads(checked.stdout)["problems"] == []
     return described, done
 
@@ -111,6 +111,40 @@ def test_float_depth(cli: Cli, tmp_path: Path) -> None:
     assert described.targets.depth.range[1] >= 3.47
     assert "not sure: metres_per_unit" not in done.output
     trained(cli, root, "depth")
+
+
+@pytest.mark.parametrize("how", ["interleaved", "planes", "pages", "array"])
+def test_images_of_five_bands(cli: Cli, tmp_path: Path, how: str) -> None:
+    root = tmp_path / "satellite"
+    (root / "tiles").mkdir(parents=True)
+    for index in range(12):
+        arrays = maps(index)
+        bands = np.stack([arrays["labels"] % 3 * 800.0 + 100 * (b + 1) for b in range(5)], -1)
+        bands[0, 0] += index  # no two images are alike
+        bands = bands.astype(np.uint16)
+        path = root / f"tiles/{index}.tif"
+        if how == "array":
+            np.save(path.with_suffix(".npy"), bands)
+        elif how == "interleaved":  # as tifffile writes an array without further arguments
+            tifffile.imwrite(path, bands)
+        else:
+            planar = {"planarconfig": "separate", "extrasamples": [0] * 4}
+            options = planar if how == "planes" else {}
+            tifffile.imwrite(path, bands.transpose(2, 0, 1), photometric="minisblack", **options)
+        save(root / f"cover/{index}.png", arrays["labels"])
+    described, done = init(cli, root)
+    assert described.bands is not None
+    assert described.bands.names == tuple(f"band_{n}" for n in range(1, 6))
+    assert len(described.bands.max) == 5
+    assert "not sure: bands.max" in done.output
+    image = OwnData(root, "train", "segmentation")[0].image
+    assert image.shape == (5, 48, 64)
+    assert image[0].min() * described.bands.max[0] / 255 == pytest.approx(100)
+    trained(cli, root, "segmentation")
+    (folder,) = (root.parent / "runs").iterdir()
+    predicted = cli("predict", root / "tiles", "--checkpoint", folder, "-o", root.parent / "maps")
+    assert predicted.exit_code == 0, predicted.output
+    assert len(list((root.parent / "maps").glob("*_segmentation.png"))) == 12
 
 
 def test_folders_of_splits_and_scenes(cli: Cli, tmp_path: Path) -> None:
