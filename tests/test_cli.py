@@ -149,6 +149,24 @@ def test_a_batch_that_the_decoder_cannot_train_on(cli, camvid, tmp_path, few):
     assert done.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (("--batch-size", "1"), "use --batch-size 2 or a larger --crop-size"),
+        (("--limit", "1"), "use more training images or a larger --crop-size"),
+    ],
+    ids=lambda x: x[0] if isinstance(x, tuple) else "",
+)
+def test_one_image_that_a_batch_norm_cannot_train_on(cli, camvid, tmp_path, options, remedy):
+    done = cli(*RUN, "--data", camvid, "--results", tmp_path / "runs", *options)
+    assert line(done).endswith(remedy)
+    assert "one image of 32x32 a step leaves a BatchNorm one value per channel" in line(done)
+    assert done.exit_code == 2
+    larger = (*options, "--image-size", "64", "--crop-size", "64")
+    done = cli(*RUN, "--data", camvid, "--results", tmp_path / "runs", *larger)
+    assert done.exit_code == 0, done.stderr
+
+
 def test_single_scale_backbone(cli, tmp_path):
     done = cli("run", "--backbone", "vit_tiny_patch16_224", "--results", tmp_path / "runs")
     assert "vit_tiny_patch16_224 is single-scale" in line(done)

@@ -27,7 +27,7 @@ from benchmark.run.data import Data, shared_data
 from benchmark.run.timing import time_in_turns
 from benchmark.scoring.evaluate import evaluate, metrics_of, protocol_id, replicates_of, scores_of
 from benchmark.speed.count import NOT_COUNTED, count_macs, count_parameters
-from benchmark.training.batches import check_batch
+from benchmark.training.batches import check_batch, check_norms
 from benchmark.training.keeper import EVERY, Keeper
 from benchmark.training.learner import NotFinite
 from benchmark.training.network_training import NetworkTraining, validation_key
@@ -66,6 +66,7 @@ class Runner:
         check_sync(config)
         model = build_model(config, make_tasks(config))
         check_batch(config, model.decoder.info, config.limit)
+        check_norms(config, model, config.limit)
 
     def one(self, run: PlannedRun, data: dict[tuple[Any, ...], Data]) -> Result:
         """Train and score one run, and write its result, failed or finished.
@@ -186,6 +187,7 @@ class Runner:
             model = build_model(config, tasks)
             self._measure_size(config, model, result)
             check_batch(config, model.decoder.info, len(data.train))
+            check_norms(config, model, len(data.train))
             keeper = Keeper(fresh, identity, self.every, self.listener, config.device)
             keeper.watch({"train": data.train.bad, "val": data.val.bad})
             result.seconds.setdefault("before", keeper.seconds)

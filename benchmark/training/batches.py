@@ -1,5 +1,6 @@
 """Training batches: order, augmentation, and the position in a pass."""
 
+import copy
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from common.stopping import heed_no_interrupt
 from datasets.augment import Augment
 from datasets.pipeline import Readable, Resized, collate_readable, start_method
 from models.decoders.base import DecoderInfo
+from models.predictor import Predictor
 
 
 class _From(Sampler[list[int]]):
@@ -120,3 +122,29 @@ def check_batch(config: Resolved, info: DecoderInfo, images: int | None) -> None
         f"decoder {info.title} trains on at least {info.min_train_batch} images at a time{each}: "
         f"{remedy}"
     )
+
+
+def check_norms(config: Resolved, model: Predictor, images: int | None) -> None:
+    """Raises UsageError if one image a step leaves a BatchNorm one value per channel.
+
+    Torch refuses that in training. images: as for ``check_batch``. Decided by a forward on the meta
+    device, as it depends on every layer of backbone, decoder and heads.
+    """
+    processes = distributed.asked()
+    count = min(config.batch_size, images or config.batch_size) // processes
+    if count > 1 or config.sync_bn:
+        return
+    size = config.crop_size or config.image_size
+    twin = copy.deepcopy(model).to("meta").train()
+    try:
+        with torch.no_grad():
+            twin.outputs(torch.empty(1, model.mean.shape[1], *size, device="meta"))
+    except Exception as error:  # a layer that has no meta kernel says nothing of BatchNorm
+        if "more than 1 value per channel" in str(error):
+            option = "--crop-size" if config.crop_size else "--image-size"
+            few = config.batch_size < 2 * processes
+            batch = f"--batch-size {2 * processes}" if few else "more training images"
+            raise UsageError(
+                f"one image of {size[0]}x{size[1]} a step leaves a BatchNorm one value per channel, "
+                f"which cannot be trained: use {batch} or a larger {option}"
+            ) from None

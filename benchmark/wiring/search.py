@@ -16,7 +16,7 @@ from benchmark.experiment.plan import command_of, make_tasks
 from benchmark.experiment.readers import with_readers
 from benchmark.results.layout import FOLDER, clear, clear_finished, hand_over, tidy
 from benchmark.results.result import SplitFacts
-from benchmark.training.batches import check_batch
+from benchmark.training.batches import check_batch, check_norms
 from benchmark.training.keeper import EVERY, Keeper
 from benchmark.training.scalars import scalar_log
 from benchmark.wiring.prune import prune
@@ -74,13 +74,15 @@ def _search(
     config: ResolvedSearch, output: Path, listener: Listener, tensorboard: bool, every: float
 ) -> Search:
     tasks = make_tasks(config)
-    decoder = build_relaxed(config, tasks).decoder
+    relaxed = build_relaxed(config, tasks)
+    decoder = relaxed.decoder
     assert isinstance(decoder, RelaxedDecoder)
     names = [task.target for task in tasks]
     splits = open_splits(config.dataset, config.data, names, config.image_size, config.limit)
     skips = config.on_bad_sample == "skip"
     data = Resized(splits["train"], config.image_size, names, targets=True, skips=skips)
     check_batch(config, decoder.info, len(data))
+    check_norms(config, relaxed, len(data))
     settings = config.settings()
     facts: SplitFacts = {
         "images": len(data), "fingerprint": splits["train"].data.fingerprint(),

@@ -312,6 +312,9 @@ def test_pruning_again(cli: Cli, tmp_path: Path) -> None:
         (("--backbone", "test_vit"), "test_vit"),
         (("--device", "cuda:99"), "--device cuda:99"),
         (("--crop-size", "128", "--image-size", "64"), "--crop-size: 128x128 is larger"),
+        (("--image-size", "32", "--batch-size", "1"), "BatchNorm one value per channel"),
+        (("--backbone-arg", "in_chans=1"), "the channels are those of the data set's images"),
+        (("--noise", "inf"), "--noise: Input should be a finite number (got 'inf')"),
     ],
 )
 def test_wrong_options_are_one_line_and_leave_nothing(
