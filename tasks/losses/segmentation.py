@@ -15,7 +15,10 @@ def cross_entropy(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Te
 
 
 def lovasz(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
-    """Lovász-softmax, by segmentation-models-pytorch. Berman et al., CVPR 2018."""
+    """Lovász-softmax, by segmentation-models-pytorch: the mean over the classes that occur.
+
+    Berman et al., CVPR 2018.
+    """
     if bool((target == ignore_index).all()):
         return logits.sum() * 0
     loss: Tensor = smp.losses.LovaszLoss("multiclass", ignore_index=ignore_index)(
@@ -25,7 +28,11 @@ def lovasz(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
 
 
 def dice(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
-    """Soft Dice over the classes that occur, by segmentation-models-pytorch."""
+    """Soft Dice loss, by segmentation-models-pytorch: the mean over all classes of the network.
+
+    A class that the batch does not hold counts 0, as there: where few of many classes occur, the
+    loss is small. 1 − 2 Σpg / (Σp + Σg) of the others, over the labelled pixels of the batch.
+    """
     loss: Tensor = smp.losses.DiceLoss("multiclass", ignore_index=ignore_index)(
         logits, target.long()
     )

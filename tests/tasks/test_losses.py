@@ -65,6 +65,14 @@ def test_dice_by_hand() -> None:
     assert float(ignored) == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_mean_of_dice_is_over_all_classes_and_that_of_lovasz_over_those_that_occur() -> None:
+    logits, target = two_classes(0.75, 0.4), labels(0, 1)
+    # ten more classes, which neither occur nor are predicted
+    more = torch.cat([logits, torch.full((1, 10, 1, 2), -80.0)], dim=1)
+    assert float(dice(more, target)) == pytest.approx(float(dice(logits, target)) * 2 / 12)
+    assert float(lovasz(more, target)) == pytest.approx(float(lovasz(logits, target)))
+
+
 def test_presence_by_hand() -> None:
     """The first image holds classes 0 and 2 of three, the second nothing that is labelled."""
     p = torch.tensor([[0.9, 0.3, 0.6], [0.1, 0.2, 0.3]])
