@@ -60,6 +60,17 @@ def test_run_report_and_skip(cli, camvid, tmp_path):
     assert (results / "leaderboard.csv").exists()
 
 
+def test_a_dry_run_refuses_what_the_run_would(cli, camvid, tmp_path):
+    options = ("run", "--dry-run", "--task", "segmentation", "--dataset", "camvid")
+    assert cli(*options, "--data", camvid).exit_code == 0
+    done = cli(*options, "--data", tmp_path)
+    assert done.exit_code == 1
+    assert f"{tmp_path / 'train.txt'}: list is missing" in line(done)
+    done = cli(*options)
+    assert done.exit_code == 2
+    assert "needs --data DIR" in line(done)
+
+
 def test_dry_run_prints_the_plan_and_does_nothing(cli, tmp_path):
     results = tmp_path / "runs"
     done = cli("run", "--dry-run", "--seed", "0", "--seed", "1", "--results", results)

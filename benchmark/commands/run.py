@@ -33,7 +33,8 @@ SEVERAL = ("backbone", "decoder", "seed")
 @click.option("--tensorboard", is_flag=True,
               help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
 @checkpoint_option
-@click.option("--dry-run", is_flag=True, help="Print the plan with the runs' keys; do nothing.")
+@click.option("--dry-run", is_flag=True,
+              help="Open the data and print the plan with the runs' keys; do nothing.")  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Say more: every epoch, libraries' warnings.")
 def run(
     config_file: Path | None, results: Path | None, overwrite: bool, retime: bool,
@@ -64,7 +65,7 @@ def run(
             axes[name] = list(value) if isinstance(value, list | tuple) else [value]
     runs = planned(plan(values, axes), results)
     if dry_run:
-        _print_plan(runs)
+        _print_plan(runs, overwrite)
         return
 
     from benchmark.experiment.distributed import from_lead, lead, processes
@@ -99,19 +100,28 @@ def run(
         raise SystemExit(1)
 
 
-def _print_plan(runs: "list[PlannedRun]") -> None:
+def _print_plan(runs: "list[PlannedRun]", overwrite: bool) -> None:
+    """Raises what opening the data of the runs that are to do raises."""
     from rich.table import Table
 
-    from benchmark.results.store import load
+    from benchmark.experiment.plan import targets_of
+    from benchmark.run.data import shared_data
+    from benchmark.sweep.prepare import stored, to_do
+    from datasets.pipeline import open_splits
 
+    states = {key: result.status for key, result in stored(runs)}
+    pending = to_do(runs, {} if overwrite else states, "only-missing")
+    for config in {shared_data(run.config): run.config for run in pending}.values():
+        targets = targets_of(config.task)
+        open_splits(config.dataset, config.data, targets, config.image_size, config.limit)
     table = Table(title=f"{len(runs)} runs")
     for title in ("key", "task", "dataset", "backbone", "decoder", "seed", "size", "epochs", "now"):
         table.add_column(title)
     for run in runs:
-        config, result = run.config, load(run.folder)
+        config = run.config
         table.add_row(
             run.key, config.task, config.dataset, config.backbone, config.decoder,
             str(config.seed), "x".join(map(str, config.image_size)), str(config.epochs),
-            result.status if result else "to do",
+            states.get(run.key, "to do"),
         )  # fmt: skip
     console_of_width(160).print(table)
