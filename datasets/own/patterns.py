@@ -146,8 +146,8 @@ class Matches:
                 if keys.setdefault(key, file) != file:
                     raise DataError(
                         f"{self.root}: {keys[key]} and {file} are both {name} of "
-                        f"'{printable(key, 80)}': make the patterns of {name} tell them from each "
-                        "other, with as many * as the other patterns have"
+                        f"'{printable(key, 80)}': remove one, narrow the pattern, or give all "
+                        "patterns as many *"
                     )
             if not matched:
                 raise DataError(
