@@ -145,6 +145,6 @@ def check_norms(config: Resolved, model: Predictor, images: int | None) -> None:
             few = config.batch_size < 2 * processes
             batch = f"--batch-size {2 * processes}" if few else "more training images"
             raise UsageError(
-                f"one image of {size[0]}x{size[1]} a step leaves a BatchNorm one value per channel, "
-                f"which cannot be trained: use {batch} or a larger {option}"
+                f"one image of {size[0]}x{size[1]} a step leaves a BatchNorm one value per "
+                f"channel, which cannot be trained: use {batch} or a larger {option}"
             ) from None

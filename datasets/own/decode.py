@@ -274,6 +274,30 @@ def _channels(path: Path, bands: int) -> NDArray[Any]:
     return array.reshape(*array.shape[:2], -1)
 
 
+def check_rgb(path: Path) -> None:
+    """Raises DataError for a TIFF of more bands than grey or RGB and an alpha.
+
+    Pillow refuses five bands as no image, and drops a fourth that is not declared as alpha.
+    """
+    if path.suffix.lower() not in TIFFS:
+        return
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            count, extra = page.samplesperpixel, tuple(page.extrasamples)
+            pages = len(file.series[0].pages) if file.series else 1
+    except Exception:  # what cannot be read, Pillow's reader reports
+        return
+    if pages > 1 or any(kind == 0 for kind in extra):
+        has = f"{pages} pages" if pages > 1 else f"{count} bands"
+        raise DataError(
+            f"{path}: {has} where RGB or grey is expected: declare them, bands: {{names: […]}} in "
+            "dataset.yaml"
+        )
+
+
 def read_bands(paths: Sequence[Path], bands: Bands) -> Tensor:
     """The bands of an image's files, [C, H, W] in 0…255.
 

@@ -258,6 +258,7 @@ class OwnData(DenseDataset):
     def _image(self, files: Files) -> tuple[Tensor, int]:
         """The image as it is stored, and its EXIF orientation; bands have none."""
         if self.content.bands is None:
+            decode.check_rgb(files.images[0])
             return read_stored(files.images[0])
         return decode.read_bands(files.images, self.content.bands), 1
 
@@ -308,6 +309,7 @@ def read_input(path: Path, description: Mapping[str, Any] | None) -> Tensor:
     """
     bands = None if description is None else Description.model_validate(description).bands
     if bands is None:
+        decode.check_rgb(path)
         return read_any_image(path)
     if bands.also:
         names = ", ".join(bands.names)

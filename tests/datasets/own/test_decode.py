@@ -258,3 +258,26 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
             decode.read_depth_map(path, depth(metres_per_unit=1.0))
         assert "\n" not in str(caught.value)
         assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "refused"),
+    [
+        ((8, 6, 3), {}, None),
+        ((8, 6), {}, None),
+        ((8, 6, 4), {"photometric": "rgb", "extrasamples": ["unassalpha"]}, None),
+        ((8, 6, 4), {"photometric": "rgb", "extrasamples": ["unspecified"]}, "4 bands"),
+        ((8, 6, 5), {"photometric": "minisblack", "planarconfig": "contig"}, "5 bands"),
+        ((8, 6, 5), {"photometric": "minisblack"}, "8 pages"),
+    ],
+)
+def test_a_tiff_of_undeclared_bands_is_no_rgb_image(
+    tmp_path: Path, array: tuple[int, ...], options: dict[str, Any], refused: str | None
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros(array, np.uint8), **options)
+    if refused is None:
+        decode.check_rgb(path)
+        return
+    with pytest.raises(DataError, match=f"{refused} where RGB or grey is expected: declare them"):
+        decode.check_rgb(path)
