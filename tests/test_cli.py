@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import time
@@ -48,6 +49,10 @@ def test_run_report_and_skip(cli, camvid, tmp_path):
     assert first.exit_code == 0, first.stderr
     assert "fcn" in first.stdout
     assert "best constant" in first.stdout
+    ended = (
+        r"\[1/1\] segmentation on camvid: fcn, test_efficientnet, seed 0: finished in \d+ s, miou"
+    )
+    assert re.search(ended, first.stderr), first.stderr
     assert "3 scored images" in " ".join(first.stdout.split())
     again = cli(*arguments)
     assert "already finished" in again.stderr

@@ -100,7 +100,7 @@ def backbone_args(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 @contextmanager
 def progress(verbose: bool = False) -> Iterator[Any]:
-    """A listener that draws a bar on a terminal, and elsewhere prints messages only."""
+    """A listener that draws a bar on a terminal, and elsewhere prints a line now and then."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -111,27 +111,14 @@ def progress(verbose: bool = False) -> Iterator[Any]:
     )
 
     from benchmark.experiment.distributed import lead
-    from common.progress import Silent
+    from common.progress import Lines, Silent
 
     if not lead():
         yield Silent()
         return
     console = Console(stderr=True)
     if not console.is_terminal:
-
-        class Messages:
-            def begin(self, title: str, steps: int) -> None: ...
-
-            def step(self, note: str = "") -> None: ...
-
-            def message(self, text: str) -> None:
-                click.echo(printable(text), err=True)
-
-            def detail(self, text: str) -> None:
-                if verbose:
-                    click.echo(printable(text), err=True)
-
-        yield Messages()
+        yield Lines(lambda text: click.echo(printable(text), err=True), verbose)
         return
     bar = Progress(
         TextColumn("{task.description:<28}", markup=False), BarColumn(), MofNCompleteColumn(),

@@ -74,7 +74,7 @@ def run(
     from benchmark.run.runner import Runner
     from benchmark.sweep.execute import Work, execute
     from benchmark.sweep.prepare import stored, to_do
-    from benchmark.sweep.watch import Failures
+    from benchmark.sweep.report import following
     from benchmark.training.scalars import check_tensorboard
 
     if tensorboard:
@@ -84,7 +84,7 @@ def run(
         pending = to_do(
             runs, {key: result.status for key, result in earlier.items()}, "only-missing"
         )
-        watch = Failures(listener)
+        watch = following(pending, listener)
         runner = Runner(results, watch, retime=retime, tensorboard=tensorboard, every=every)
         done = execute(Work(runs, pending, earlier, {}, runner, watch, on_data_error="stop"))
         if not lead():

@@ -54,7 +54,9 @@ class Data:
         for name, part in resized.items():
             for error in part.errors():
                 listener.message(f"skipped in {name}: {error}")
-        constant = {t.name: score_constant(t, resized["train"], resized["test"]) for t in tasks}
+        train, test = resized["train"], resized["test"]
+        listener.begin("best constants", len(tasks) * (len(train) + len(test)))
+        constant = {t.name: score_constant(t, train, test, listener) for t in tasks}
         return cls(resized["train"], resized["val"], resized["test"], facts, constant)
 
     def split_facts(self) -> dict[str, SplitFacts]:

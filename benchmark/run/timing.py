@@ -62,7 +62,7 @@ def time_in_turns(
                 models[key], setups[key] = Setup(amp=config.amp).prepared(model)
     if not models:
         return
-    listener.begin("time in turns", 1)
+    listener.begin("time in turns", 1 + len(alike))
     names = [runs[key].config.decoder for key in models]
     session = uuid.uuid4().hex[:8]
     start = time.perf_counter()
@@ -73,6 +73,7 @@ def time_in_turns(
         setup=Setup(amp=first.amp),
         min_time=min_time,
     )
+    listener.step()
     with fresh_process() as process:
         for same in alike.values():
             key = same[0]
@@ -95,7 +96,7 @@ def time_in_turns(
                 result.speed = speed
                 result.seconds["time"] = time.perf_counter() - start
                 _save(runs[result.key].folder, result)
-    listener.step()
+            listener.step()
 
 
 def _save(folder: Path, result: Result) -> None:

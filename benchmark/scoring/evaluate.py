@@ -196,12 +196,16 @@ def _predictions(
     ]
 
 
-def score_constant(task: Task, train: Resized, test: Resized) -> Constant:
-    """The constant that fits ``train`` best, and its metrics on ``test``: the baseline."""
+def score_constant(task: Task, train: Resized, test: Resized, listener: Listener) -> Constant:
+    """The constant that fits ``train`` best, and its metrics on ``test``: the baseline.
+
+    Each image of the two is a step for ``listener``.
+    """
 
     def targets(data: Resized) -> Iterable[Tensor]:
         for index in range(len(data)):
             sample = data.get(index)
+            listener.step()
             if sample is not None and (target := sample.targets.get(task.target)) is not None:
                 yield target
 

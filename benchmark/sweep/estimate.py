@@ -296,7 +296,7 @@ def _measure_one(config: ResolvedRun, splits: Splits, rates: _Rates) -> None:
     }
     samples = [part[index] for part in parts.values() for index in range(len(part))]
     for task in tasks:
-        score_constant(task, parts["train"], parts["test"])
+        score_constant(task, parts["train"], parts["test"], Silent())
     read = (time.perf_counter() - start) / len(samples)
     sample = parts["train"][0]
     size = sum(t.numel() * t.element_size() for t in (sample.image, *sample.targets.values()))

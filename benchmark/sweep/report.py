@@ -16,7 +16,9 @@ from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import PlannedRun
 from benchmark.results.result import Result
 from benchmark.sweep.estimate import UNKNOWN, Estimate
-from benchmark.sweep.watch import Watch
+from benchmark.sweep.watch import Failures, Watch
+from common import progress
+from common.progress import Listener
 
 SHOWN = 12
 """Most lines for runs in progress."""
@@ -207,31 +209,23 @@ class _Course:
         return max(sum(known) * pace - spent, 0.0) / self.lanes
 
 
-class Lines:
-    """Output without a terminal: a line for each run that has ended."""
+class Lines(progress.Lines):
+    """Output without a terminal: a line for each run that has ended, and for what takes long."""
 
     def __init__(self, course: _Course, say: Callable[[str], None], verbose: bool) -> None:
-        self.course, self.say, self.verbose = course, say, verbose
-
-    def begin(self, title: str, steps: int) -> None: ...
-
-    def step(self, note: str = "") -> None: ...
-
-    def message(self, text: str) -> None:
-        self.say(text)
-
-    def detail(self, text: str) -> None:
-        if self.verbose:
-            self.say(text)
+        super().__init__(say, verbose)
+        self.course = course
 
     def started(self, run: PlannedRun, where: str = "") -> None:
         self.course.started(run, where)
+        self.prefix = f"{label(run.config)}: "
         if where and self.verbose:
             self.say(f"{label(run.config)}: started on {where}")
 
     def ended(self, result: Result) -> None:
         ending = _ending(result, *self.course.ended(result))
         number = self.course.count - len(self.course.left)
+        self.prefix = ""
         self.say(f"[{number}/{self.course.count}] {ending}")
 
 
@@ -317,3 +311,10 @@ def watching(
     screen = Screen(course, console, verbose)
     with Live(console=console, get_renderable=screen.__rich__, refresh_per_second=4):
         yield screen
+
+
+def following(pending: Sequence[PlannedRun], listener: Listener) -> Watch:
+    """Follow the runs of `run` by ``listener``: where it prints lines, with one for each run."""
+    if isinstance(listener, progress.Lines):
+        return Lines(_Course(pending, {}, lanes=1), listener.say, listener.verbose)
+    return Failures(listener)
