@@ -63,7 +63,10 @@ def read_tiff(path: Path, bands: int | None = 1) -> NDArray[Any]:
                 check_pixels(path, sides["X"], sides["Y"])
                 if np.prod(shape, dtype=float) > limits.PIXELS * 8:
                     raise ValueError(f"shape {shape} is too large")
-                array = series.asarray()
+                # damaged tags make an array of another shape than the one that they claim
+                array = series.asarray().reshape(shape)
+                if not array.size or array.dtype.kind not in "buif":
+                    raise ValueError(f"{array.dtype} of shape {shape}")
     except DataError:
         raise
     except FileNotFoundError:
@@ -234,14 +237,15 @@ def _by_colour(path: Path, colours: NDArray[np.uint8], target: Segmentation) -> 
 
 def _by_value(path: Path, target: Segmentation) -> Tensor:
     if path.suffix.lower() not in ARRAYS:
-        return read_labels(path, target.values, target.ignore)
+        return read_labels(path, target.values, {*target.ignore} - {*target.values})
     values = read_numbers(path)
     if values.dtype.kind == "f":
         raise DataError(f"{path}: {values.dtype} numbers are no class indices: write integers")
     classes = np.full(values.shape, -1, np.int16)
     for index, value in enumerate(target.values):
         classes[values == value] = index
-    classes[np.isin(values, target.ignore)] = IGNORE
+    ignored = {*target.ignore, IGNORE} - set(target.values)
+    classes[np.isin(values, list(ignored))] = IGNORE
     if (classes < 0).any():
         label = int(values[classes < 0][0])
         raise DataError(f"{path}: label {label} is no class: add it to classes or ignore")

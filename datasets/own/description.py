@@ -14,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -24,7 +23,7 @@ from common.marked_yaml import MarkedYaml, Place, read_marked_yaml
 from common.registry import nearest
 from datasets.files import read_list
 from datasets.labels import voc_colour
-from datasets.own.patterns import check_pattern
+from datasets.own.patterns import check_expression, check_pattern
 
 FILE = "dataset.yaml"
 MOST_CLASSES = 254
@@ -57,6 +56,14 @@ def _colour(value: Any) -> Any:
     return value
 
 
+def _shown(text: str) -> str:
+    """``text`` unchanged. Raises ValueError for what a terminal or a table would not show."""
+    if text != printable(text, 100) or not text.strip():
+        raise ValueError("write a name of at most 100 characters that can be shown")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_shown)]
 Number = Annotated[float, AfterValidator(_finite)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -96,7 +103,7 @@ class Segmentation(Target):
     that are ignored.
     """
 
-    classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    classes: Annotated[tuple[Name, ...], Field(min_length=1)]
     ids: tuple[Value, ...] = ()
     ignore: Annotated[tuple[Value, ...], BeforeValidator(_listed)] = (255,)
     palette: tuple[Colour, ...] = ()
@@ -142,7 +149,7 @@ class Segmentation(Target):
         if (double := _twice(self.values)) is not None:
             raise ValueError(f"classes: the value {double} stands for two")
         for value in self.ignore:
-            if value in self.values:
+            if value in self.values and "ignore" in self.model_fields_set:
                 name = self.classes[self.values.index(value)]
                 raise ValueError(f"ignore: {value} is the class {name} already")
         if self.palette and len(self.palette) != len(self.classes):
@@ -251,16 +258,7 @@ class Splits(Part):
     val: Annotated[float, Field(ge=0, lt=1)] | str | None = None
     test: Annotated[float, Field(ge=0, lt=1)] | str | None = None
     seed: Annotated[int, Field(ge=0)] | None = None
-    group: str | None = None
-
-    @field_validator("group")
-    @classmethod
-    def _compiles(cls, group: str | None) -> str | None:
-        try:
-            re.compile(group or "")
-        except re.error as error:
-            raise ValueError(f"no regular expression: {error}") from None
-        return group
+    group: Annotated[str, AfterValidator(check_expression)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -302,7 +300,7 @@ class Bands(Part):
     default: the largest of the files' integer type. mean, std: of each channel, after that.
     """
 
-    names: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_BANDS)]
+    names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_BANDS)]
     also: Annotated[
         tuple[Annotated[str, AfterValidator(check_pattern)], ...], BeforeValidator(_listed)
     ] = ()

@@ -1,6 +1,7 @@
 """Patterns of file names, and the files of a folder that match them, paired by name."""
 
 import functools
+import math
 import os
 import re
 from collections import Counter
@@ -10,6 +11,16 @@ from pathlib import Path, PurePosixPath
 from common.errors import DataError
 from common.limits import printable
 
+MOST_WILDCARDS = 6
+"""Of a pattern; with many, matching a long name takes very long."""
+MOST_CHOICES = 4
+PARTS = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]"  # a character, a class of them: as good as any letter
+    r"|\((?:\?[<>:=!Pa-zA-Z-]*)?|\)|\|"
+    r"|(?P<many>(?:[*+]|\{\d*,\})[?+]?)|\{(?:\d*,)?(?P<times>\d+)\}[?+]?|(?P<few>\?[?+]?)",
+    re.DOTALL,
+)
+"""The parts of a regular expression that matter for how long it takes."""
 WILDCARDS = re.compile(r"\*\*/|\*|\?|\[[^\]/]+\]")
 
 
@@ -20,7 +31,55 @@ def check_pattern(text: str) -> str:
         raise ValueError("write a path relative to the folder, with / between, and without ..")
     if "{" in text:
         raise ValueError("write a list, [a/*.jpg, a/*.png], in place of braces")
+    try:
+        count = wildcards(text)
+    except re.error as error:  # of [z-a]
+        raise ValueError(f"no pattern: {error}") from None
+    if count > MOST_WILDCARDS:
+        raise ValueError(f"{count} wildcards, at most {MOST_WILDCARDS} are possible")
     return text
+
+
+def check_expression(text: str) -> str:
+    """``text`` unchanged. Raises ValueError unless it is a regular expression that ends soon.
+
+    A repeated group that repeats or chooses inside, ``(a+)+``, tries exponentially many ways on a
+    name of some 30 characters, and Python's matching cannot be interrupted.
+    """
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    if _choices(text) > MOST_CHOICES:
+        raise ValueError(
+            f"may take too long: repeat at most {MOST_CHOICES} times without limit, with * or +, "
+            "and no group that repeats or chooses inside"
+        )
+    return text
+
+
+def _choices(text: str) -> float:
+    """The number of repeats without limit; a repeated group counts as often as it is repeated."""
+    counts, last, end = [0.0], 0.0, 0
+    for match in PARTS.finditer(text):
+        part = match[0]
+        if last and match.start() != end:
+            last = 0.0
+        end = match.end()
+        if part[0] == "(":
+            counts.append(0.0)
+        elif part == ")":
+            last = counts.pop() if len(counts) > 1 else 0.0
+            counts[-1] += last
+            continue
+        elif part == "|" or match["few"]:
+            counts[-1] += 0.25
+        elif match["times"]:
+            counts[-1] += last * (int(match["times"]) - 1)
+        elif match["many"]:
+            counts[-1] += math.inf if last else 1.0
+        last = 0.0
+    return sum(counts)
 
 
 @functools.cache
@@ -158,7 +217,7 @@ class Matches:
     def _hint(self, pattern: str) -> str:
         """What is there in place of files that match ``pattern``."""
         start = _start(pattern)
-        if not (self.root / start).is_dir():
+        if not os.path.isdir(self.root / start):  # noqa: PTH112 - False for what is too long
             return f"there is no folder {start}"
         inside = [file for file in self.files if _within(file, start)]
         if not inside:

@@ -1,5 +1,6 @@
 """Contents: depth in every format, labels by value and colour, masks, boundaries, bands."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,15 @@ def test_values_above_a_byte(tmp_path: Path) -> None:
         decode.read_classes(written(tmp_path / "b.npy", METRES.astype(np.float32)), target)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy"])
+def test_255_is_a_class_where_it_is_named_and_else_ignored(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / name, np.array([[0, 255, 4]], np.uint8))
+    named = labels(classes={0: "ground", 255: "object", 4: "sky"})
+    assert decode.read_classes(path, named).tolist() == [[0, 1, 2]]
+    other = labels(classes={0: "ground"}, ignore=4)
+    assert decode.read_classes(path, other).tolist() == [[0, 255, 255]]
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_labels_by_colour(tmp_path: Path, mode: str) -> None:
     table = np.array([*COLOURS, [255, 255, 255]], np.uint8)
@@ -248,6 +258,37 @@ def test_bands_that_cannot_be_read(
         decode.read_bands([path], bands(**declared))
     assert expected in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "problem"),
+    [(np.ones((4, 6), np.complex64), "complex64"), (np.ones((2, 3, 4, 6), np.uint8), "axes")],
+)
+def test_a_tiff_of_other_numbers_is_refused(
+    tmp_path: Path, array: np.ndarray, problem: str
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, photometric="minisblack")
+    with pytest.raises(DataError, match=f"a.tif: cannot be read .*{problem}"):
+        decode.read_depth_map(path, depth(metres_per_unit=1.0))
+
+
+def test_a_tiff_that_claims_more_than_it_holds(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tif", METRES.astype(np.float32))
+    data = bytearray(path.read_bytes())
+    (start,), (count,) = struct.unpack_from("<I", data, 4), struct.unpack_from("<H", data, 8)
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        tag, _, _, value = struct.unpack_from("<HHII", data, at)
+        for wrong in (0, 1, value * 3, 70_000, 2**32 - 1):
+            changed = data.copy()
+            struct.pack_into("<I", changed, at + 8, wrong)
+            path.write_bytes(changed)
+            try:
+                read = decode.read_depth_map(path, depth(metres_per_unit=1.0))
+            except DataError as error:
+                assert str(path) in str(error)  # noqa: PT017
+            else:
+                assert read.ndim == 2, tag
 
 
 def test_damaged_files_are_one_line(tmp_path: Path) -> None:

@@ -84,6 +84,14 @@ SEGMENTATION = "  segmentation: {files: labels/*.png, classes: [a, b]}"
 DEPTH = "  depth: {files: depth/*.png, metres_per_unit: 0.001, range: [0.1, 10]}"
 START = "name: x\nimages: rgb/*.png\ntargets:\n"
 WRONG = {
+    "a class that a terminal does not show": (
+        f'{START}  segmentation: {{files: l/*.png, classes: [a, "b\\e[31m"]}}\n',
+        ":4: targets.segmentation.classes.1: write a name of at most 100 characters",
+    ),
+    "a group that may never end": (
+        f"{START}{DEPTH}\nsplits: {{val: 0.1, group: '(a+)+$'}}\n",
+        ":5: splits.group: may take too long: repeat at most",
+    ),
     "a key of another spelling": (
         f"{START}  depth: {{files: d/*.png, metre_per_unit: 1, range: [1, 2]}}\n",
         ":4: targets.depth.metre_per_unit: unknown key: did you mean metres_per_unit?",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import DataError
-from datasets.own.patterns import Matches, files_below, key_of
+from datasets.own.patterns import Matches, check_expression, check_pattern, files_below, key_of
 
 
 def touch(root: Path, *files: str) -> Path:
@@ -101,3 +101,37 @@ def test_a_pattern_without_files_says_what_is_there(
     with pytest.raises(DataError) as caught:
         Matches(tmp_path, {"images": [pattern]})
     assert str(caught.value) == f"{tmp_path}: images: {pattern} matches no file: {hint}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"(.*)_\d+", r"^clip\d+", r"((?:[^_]+_){2})", r"(?P<clip>[a-z]+-\d{2,4})(?:_l|_r)?",
+     r"[(*+]+\)\*", r"(\w+)\.(\w+)_*", r"(ab)+"],
+)  # fmt: skip
+def test_expressions_that_end(text: str) -> None:
+    assert check_expression(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"(a+)+$", r"(a*)*b", r"((a|b)c?)+d", r"(a|aa)+$", r"(?:a?){40}a{40}", r".*.*.*.*.*x",
+     r"(a+){9}b", r"(\w+\s?)*$", r"(x+x+)+y", r"([a-z]+)*?1"],
+)  # fmt: skip
+def test_expressions_that_may_never_end_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="may take too long"):
+        check_expression(text)
+
+
+def test_many_wildcards_are_refused() -> None:
+    with pytest.raises(ValueError, match="7 wildcards, at most 6 are possible"):
+        check_pattern("a*a*a*a*a*a*a*b")
+
+
+def test_a_class_of_characters_in_the_wrong_order_is_refused() -> None:
+    with pytest.raises(ValueError, match="no pattern: bad character range z-a"):
+        check_pattern("rgb/[z-a]*.png")
+
+
+def test_a_pattern_that_is_too_long_for_the_system_matches_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="matches no file: there is no folder x"):
+        Matches(tmp_path, {"images": [f"{'x' * 5000}/*.png"]})

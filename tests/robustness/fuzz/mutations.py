@@ -248,10 +248,7 @@ def of_zip(content: bytes, rng: random.Random) -> bytes:
     elif kind == 1:
         members[rng.choice(TEXTS) or "x"] = members.pop(name)
     elif kind == 2 and members[name][:6] == b"\x93NUMPY":
-        shape = rng.choice(("(10000000000,)", "()", "(0,)", "(2,3)", "(-1,)", "(1000,1)", "(9,"))
-        kinds = rng.choice(("<f4", "|O", "<f8", "|S9", "<M8[s]", "<i4", ">f4", "|V8"))
-        head = f"{{'descr': '{kinds}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117)
-        members[name] = b"\x93NUMPY\1\0v\0" + head.encode() + b"\n" + members[name][128:]
+        members[name] = with_numpy_head(members[name], rng)
     else:
         members[name] = of_bytes(members[name], rng)
     out = io.BytesIO()
@@ -259,6 +256,40 @@ def of_zip(content: bytes, rng: random.Random) -> bytes:
         for name, member in members.items():
             archive.writestr(name.replace("\0", "?")[:60000], member)
     return out.getvalue()
+
+
+def with_numpy_head(content: bytes, rng: random.Random) -> bytes:
+    """An array file of another shape and type."""
+    shape = rng.choice((
+        *("(10000000000,)", "()", "(0,)", "(2,3)", "(-1,)", "(1000,1)", "(9,", "(48, 64)"),
+        *("(100000, 100000)", "(48, 64, 0)", "(2, 2, 700)", "(1, 1, 1, 1)", "(True, 64)"),
+    ))  # fmt: skip
+    kinds = rng.choice(("<f4", "|O", "<f8", "|S9", "<M8[s]", "<i4", ">f4", "|V8", "<c8", "|b1",
+                        "<f2", "<u8", "<i8", "<f16"))  # fmt: skip
+    order = rng.choice(("False", "True"))
+    head = f"{{'descr': '{kinds}', 'fortran_order': {order}, 'shape': {shape}, }}".ljust(117)
+    return b"\x93NUMPY\1\0v\0" + head.encode() + b"\n" + content[128:]
+
+
+def with_tiff_tag(content: bytes, rng: random.Random) -> bytes:
+    """A TIFF file with one to three tags of another value, type or count."""
+    data = bytearray(content)
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        at = start + 2 + 12 * rng.randrange(count)
+        field = rng.choice((0, 1, 2, 3, 3, 3, 3))
+        if field == 0:  # width, height, bits, packing, …, tiles, kind of number
+            tag = rng.choice((256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 322, 338, 339))
+            struct.pack_into("<H", data, at, tag)
+        elif field == 1:
+            struct.pack_into("<H", data, at + 2, rng.randrange(20))
+        elif field == 2:
+            struct.pack_into("<I", data, at + 4, rng.choice(NUMBERS) % 2**32)
+        else:
+            number = rng.choice((*NUMBERS, 8, 16, 32, 64, 10_000, 32773, 32946, 50000))
+            struct.pack_into("<I", data, at + 8, number % 2**32)
+    return bytes(data)
 
 
 def of_safetensors(content: bytes, rng: random.Random) -> bytes:

@@ -61,7 +61,7 @@ from models.backbones import create_backbone
 from models.connectivity import Connectivity, fully_dense
 from tests.datasets import fixtures_data, fixtures_depth_saliency
 from tests.page import page_data
-from tests.robustness.fuzz import mutations
+from tests.robustness.fuzz import mutations, own
 from tests.robustness.fuzz.mutations import Mutation
 
 
@@ -541,6 +541,8 @@ READERS = {
     ),
     "matlab": Reader(make_matlab, read_matlab, [("groundTruth/train/*.mat", mutations.of_mat)]),
     "lists": Reader(make_lists, read_lists, [("**/*.txt", mutations.of_text)]),
+    "own-yaml": Reader(own.make_descriptions, own.read_own, own.DESCRIPTIONS),
+    "own-files": Reader(lambda root: own.make_bands(root / "bands"), own.read_own, own.CONTENTS),
     "safetensors": Reader(
         make_run,
         quiet(lambda path: open_checkpoint(path.parent), FILE),
