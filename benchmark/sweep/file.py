@@ -22,8 +22,9 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ from common.limits import printable
 from common.marked_yaml import MarkedYaml, Place, read_marked_yaml
 from common.registry import nearest
 from datasets.base import DATASETS
+from datasets.pipeline import info_at
 
 Cache = Literal["only-missing", "always", "never"]
 BUILT_IN = Path(__file__).parent / "built_in"
@@ -124,6 +126,7 @@ class Sweep:
             "data": _places(self, "data", self.content.data, data or {}),
             "weights": _places(self, "weights", self.content.weights, weights or {}),
         }
+        given = {"data": data or {}, "weights": weights or {}}
         rules = [_Rule(self, index, rule) for index, rule in enumerate(self.content.overrides)]
         extra = {
             field_of(k, f"--set {k}"): Option(v, f"--set {k}") for k, v in (settings or {}).items()
@@ -140,11 +143,12 @@ class Sweep:
         for index, block in enumerate(self.content.runs):
             options = {**defaults, **self.options(block, ("runs", index))}
             where = self.source.where(("runs", index))
-            for chosen in _products(options, where, skipped):
+            folder = partial(_place, "data", {**options, **extra}, places, given)
+            for chosen in _products(options, where, skipped, folder):
                 for rule in rules:
                     rule.apply(chosen)
                 chosen.update(extra)
-                _locate(chosen, places, {"data": data or {}, "weights": weights or {}})
+                _locate(chosen, places, given)
                 config = _configured(chosen, where)
                 runs.setdefault(run_key(config), light.config(config))
         for rule in rules:
@@ -189,11 +193,32 @@ def read_sweep(name: str) -> Sweep:
         ) from None
 
 
-def _products(options: Options, where: str, skipped: list[str]) -> Iterator[Options]:
+def _offered(dataset: Option, folder: Option | None) -> Collection[str]:
+    """The targets of a data set; if the files in ``folder`` say what it has, those.
+
+    Raises UserError where these cannot be read.
+    """
+    kind = DATASETS.get(dataset.value)
+    if not kind.described or folder is None:
+        return kind.info.tasks
+    for name in unset_variables(_expanded(folder.value)):
+        raise UsageError(
+            f"{folder.where}: the environment variable {name} is not set: set it, or give --data "
+            f"{dataset.value}=PATH"
+        )
+    try:
+        return info_at(dataset.value, Path(_expanded(folder.value))).tasks
+    except UserError as error:
+        raise type(error)(f"{folder.where}: {error}") from None
+
+
+def _products(
+    options: Options, where: str, skipped: list[str], folder: Callable[[str], Option | None]
+) -> Iterator[Options]:
     """The options of every run of a block at ``where``, FILE:LINE.
 
-    Adds pairs of task and data set that do not exist to ``skipped``. Raises UsageError if the block
-    has no other pair or too many runs.
+    folder: gives that of a data set. Adds pairs of task and data set that do not exist to
+    ``skipped``. Raises UsageError if the block has no other pair or too many runs.
     """
     axes = {
         axis: choices_of(axis, options[axis])
@@ -209,7 +234,7 @@ def _products(options: Options, where: str, skipped: list[str]) -> Iterator[Opti
     rest = {name: option for name, option in options.items() if name not in AXES}
     pairs, missing = [], []
     for task, dataset in itertools.product(axes.pop("task"), axes.pop("dataset")):
-        offered = DATASETS.get(dataset.value).info.tasks
+        offered = _offered(dataset, folder(dataset.value))
         lacking = [target for target in targets_of(task.value) if target not in offered]
         if lacking:
             missing.append(f"{dataset.value} has no {' and no '.join(lacking)}")
@@ -303,16 +328,24 @@ def _expanded(text: Any) -> Any:
     return re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m[1]) or m[0], text)
 
 
-def _locate(
-    chosen: Options,
-    places: Mapping[str, Mapping[str, Option]],
-    command_line: Mapping[str, Mapping[str, str]],
-) -> None:
+Places = Mapping[str, Mapping[str, Option]]
+Given = Mapping[str, Mapping[str, str]]
+
+
+def _place(kind: str, chosen: Options, places: Places, given: Given, name: str) -> Option | None:
+    """The path of ``name``'s data or weights: the command line's, the run's own, the file's."""
+    if name in places[kind] and (kind not in chosen or name in given[kind]):
+        return places[kind][name]
+    return chosen.get(kind)
+
+
+def _locate(chosen: Options, places: Places, given: Given) -> None:
     """Set the paths of a run's data and weights in ``chosen``; the command line's win."""
     backbone = _backbone(chosen).value
     for kind, name in (("data", chosen["dataset"].value), ("weights", backbone)):
-        if name in places[kind] and (kind not in chosen or name in command_line[kind]):
-            chosen[kind] = places[kind][name]
+        place = _place(kind, chosen, places, given, name)
+        if place is not None and place is not chosen.get(kind):
+            chosen[kind] = place
             if kind == "weights":
                 chosen.pop("pretrained", None)
     for name in ("data", "weights"):

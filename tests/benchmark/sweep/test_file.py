@@ -8,8 +8,10 @@ import pytest
 from benchmark.experiment.plan import DEFAULT_DECODERS, plan, run_key
 from benchmark.sweep.file import BUILT_IN, read_sweep
 from common.errors import DataError, UsageError
+from tests.datasets.own.folder import YAML, discs
 from tests.support import line
 
+LAST = "splits: {val: 0.3, test: 0.3}\n"
 SMALL = "backbone: test_resnet, decoders: fcn"
 
 
@@ -264,3 +266,34 @@ def test_the_paper_s_protocol_is_in_the_plan():
     assert (voc.image_size, voc.zoom, voc.schedule) == ((513, 513), (0.5, 2), "poly")
     ade = next(run for run in runs if run.dataset == "ade20k")
     assert (ade.lr, ade.epochs) == (0.01, 120)
+
+
+OWN = "runs: [{tasks: [saliency, edges], datasets: [own, scenes], " + SMALL + "}]"
+
+
+def test_targets_of_own_data_are_those_of_its_description(tmp_path, monkeypatch):
+    root = discs(tmp_path / "discs", 3, YAML.replace(YAML[YAML.index("  edges") :], LAST))
+    plan = swept(tmp_path, f"data: {{own: {root}}}\n{OWN}")
+    pairs = [("saliency", "own"), ("saliency", "scenes"), ("edges", "scenes")]
+    assert [(run.task, run.dataset) for run in plan.runs] == pairs
+    assert plan.skipped == ["own has no edges"]
+    assert plan.runs[0].description["name"] == "discs"
+    for text, given in ((OWN, {"data": {"own": str(root)}}), (OWN, {"settings": {"data": root}})):
+        assert [r.dataset for r in swept(tmp_path, text, **given).runs] == ["own", *["scenes"] * 2]
+    text = "data: {own: '${OWN_DATA}'}\n" + OWN
+    with pytest.raises(UsageError, match=r"sweep.yaml:1: .*variable OWN_DATA is not set: set it"):
+        swept(tmp_path, text)
+    monkeypatch.setenv("OWN_DATA", str(root))
+    assert len(swept(tmp_path, text).runs) == 3
+    (root / "dataset.yaml").unlink()
+    with pytest.raises(DataError, match=r"sweep.yaml:1: data: own: .*the description is missing"):
+        swept(tmp_path, text)
+
+
+def test_two_folders_of_own_data_in_two_blocks(tmp_path):
+    one = discs(tmp_path / "a", 3)
+    other = discs(tmp_path / "b", 3, YAML.replace("name: discs", "name: rings"))
+    block = "{{task: edges, dataset: own, data: {}, " + SMALL + "}}"
+    runs = swept(tmp_path, f"runs: [{block.format(one)}, {block.format(other)}]").runs
+    assert [run.description["name"] for run in runs] == ["discs", "rings"]
+    assert run_key(runs[0]) != run_key(runs[1])
