@@ -252,6 +252,25 @@ def _check_name(path: Path, file: h5py.File, dataset: str) -> None:
         raise UsageError(f"{path}: packed from {name}, not {dataset}: name the right one")
 
 
+def _check_size(path: Path, file: h5py.File, size: tuple[int, int]) -> None:
+    height, width = map(int, attribute(file, "image_size"))
+    if size != (height, width):
+        packed, expected = f"{height}x{width}", f"{size[0]}x{size[1]}"
+        raise UsageError(
+            f"{path}: packed at {packed}, not {expected}: give --image-size {packed}, or pack anew "
+            f"with --image-size {expected}"
+        )
+
+
+def check_packed_size(path: Path, size: tuple[int, int]) -> None:
+    """Raises UsageError if the images of a packed file have another size than (height, width).
+
+    Raises DataError where it is damaged.
+    """
+    with _reading(path), _open(path) as file:
+        _check_size(path, file, size)
+
+
 class Packed(DenseDataset):
     """One split of a packed file; a sample has the targets of all tasks in it.
 
@@ -291,7 +310,6 @@ class Packed(DenseDataset):
         self, file: h5py.File, task: str, dataset: str, size: tuple[int, int] | None
     ) -> None:
         _check_name(self.path, file, dataset)
-        height, width = map(int, attribute(file, "image_size"))
         if attribute(file, "revision") != DATASETS.get(dataset).info.revision:
             changed = f"the reader of {dataset} has changed since"
             raise UsageError(f"{self.path}: {changed}: pack it anew")
@@ -305,12 +323,8 @@ class Packed(DenseDataset):
             raise UsageError(f"{self.path}: holds {kinds}, no {task}: pack anew with --task {task}")
         if self.split not in file:
             raise UsageError(f"{self.path}: holds {one_of(file)}, no split '{self.split}'")
-        if size is not None and size != (height, width):
-            packed, expected = f"{height}x{width}", f"{size[0]}x{size[1]}"
-            raise UsageError(
-                f"{self.path}: packed at {packed}, not {expected}: give --image-size {packed}, or "
-                f"pack anew with --image-size {expected}"
-            )
+        if size is not None:
+            _check_size(self.path, file, size)
 
     @classmethod
     def available_splits(cls, root: Path | None) -> list[str]:

@@ -120,7 +120,7 @@ def check(
 @click.option("--task", "tasks", multiple=True,
               help="Pack its targets; default: of all tasks. May be repeated.")  # fmt: skip
 @click.option("--image-size", default=None, metavar="HxW",
-              help="Size of the images, to be used with; default: the data set's.")  # fmt: skip
+              help="Size of images in all runs on the file; default: the data set's.")  # fmt: skip
 @click.option("--compression", type=click.Choice(["none", "lzf", "gzip"]), default="none",
               show_default=True, help="A smaller file is slower to read.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace FILE.h5.")

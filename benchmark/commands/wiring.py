@@ -48,7 +48,7 @@ def search(
         quiet()
     from benchmark.experiment.config import make_config
     from benchmark.experiment.distributed import lead, processes
-    from benchmark.experiment.plan import resolve
+    from benchmark.experiment.plan import check_packed, resolve
     from benchmark.training.scalars import check_tensorboard
     from benchmark.wiring import search as searching
     from benchmark.wiring.record import SEARCH, WIRING
@@ -59,7 +59,8 @@ def search(
     values = {**(PAPER_SEARCH if preset else {}), **option_values(options)}
     if "task" in values:
         values["task"] = "+".join(values["task"])
-    config = resolve(make_config(values, SearchConfig))
+    check_packed(asked_for := make_config(values, SearchConfig))
+    config = resolve(asked_for)
     with processes(config.device), progress(verbose) as listener:
         record = searching.search(config, output, overwrite, listener, tensorboard, every)
         if not lead():

@@ -43,6 +43,8 @@ def pack(
         opened = {"train": train}
         trained = open_split(name, root, tasks[0], size, "train", opened=opened).indices
     with whole_file(output, "-o") as path, PackWriter(path, compression) as writer:
+        named = f"{size[0]}x{size[1]}"
+        listener.message(f"packing images of {named}: runs on the file need --image-size {named}")
         writer.facts(info, tasks, list(parts), size, description_of(name, root))
         for split, sources in parts.items():
             data = sources[tasks[0]]

@@ -25,7 +25,8 @@ from common.errors import DataError, UsageError
 from common.files import sha256_of
 from common.limits import WEIGHTS, LimitError, check_size
 from datasets.base import DATASETS, DatasetInfo
-from datasets.pipeline import description_of
+from datasets.hdf5 import check_packed_size, is_packed
+from datasets.pipeline import description_of, info_at
 from models.backbones import check_arguments, input_statistics
 from models.connectivity import Connectivity
 from models.decoder_name import DecoderName
@@ -170,12 +171,23 @@ def _for_each(
     return numbers if len(numbers) == channels else numbers * channels
 
 
+def check_packed(config: NetworkConfig) -> None:
+    """Raises UsageError for a packed file of another size than the run's, before what is slow."""
+    if config.data is None or not is_packed(config.data):
+        return
+    defaults = {**FALLBACKS, **info_at(config.dataset, config.data).defaults}
+    check_packed_size(config.data, config.image_size or defaults["image_size"])
+
+
 def plan(values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[ResolvedRun]:
     """The resolved runs of ``values`` for every combination of ``axes``, in order, once each."""
     names = [name for name in AXES if axes.get(name)]
     runs: dict[str, ResolvedRun] = {}
     for choice in itertools.product(*(axes[name] for name in names)):
-        config = resolve(make_config({**values, **dict(zip(names, choice, strict=True))}))
+        asked_for = make_config({**values, **dict(zip(names, choice, strict=True))})
+        if not runs:
+            check_packed(asked_for)
+        config = resolve(asked_for)
         runs.setdefault(run_key(config), config)
     return list(runs.values())
 

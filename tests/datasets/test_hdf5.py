@@ -186,6 +186,7 @@ def test_command_packs_and_never_overwrites_unasked(cli, camvid: Path, tmp_path:
     done = cli(*words)
     assert done.exit_code == 0, done.stderr
     assert f"wrote {path}: 11 samples" in done.stderr
+    assert "packing images of 32x40: runs on the file need --image-size 32x40" in done.stderr
     again = cli(*words)
     assert again.exit_code == 2
     assert line(again) == (
@@ -292,6 +293,19 @@ def refused(path: Path, kind: type[UserError], name: str = "camvid", **options: 
     assert text.startswith(f"{path}: ")
     assert "\n" not in text
     return text
+
+
+def test_a_run_of_another_size_is_refused_before_anything_is_built(
+    cli, camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(camvid)
+    monkeypatch.setattr("benchmark.experiment.plan.resolve", lambda _: pytest.fail("resolved"))
+    options = ("--task", "segmentation", "--dataset", "camvid", "--data", path)
+    for size, named in {("--image-size", "48x64"): "48x64", (): "240x320"}.items():
+        for command in (("run", *TINY), ("search", "--output", tmp_path)):
+            done = cli(*command, *options, *size)
+            assert done.exit_code == 2
+            assert f"packed at 32x40, not {named}: give --image-size 32x40" in line(done)
 
 
 def test_another_content_is_wrong_usage(camvid: Path) -> None:
