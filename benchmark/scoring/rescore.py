@@ -69,7 +69,7 @@ def rescore(
         )
     check_views(checkpoint.model, size, views)
     tasks = make_tasks(config)
-    check_channels(config)
+    check_channels(checkpoint.config, config)
     for trained, task in zip(checkpoint.tasks, tasks, strict=True):
         check_classes(trained, task, config.dataset)
     role = role_of(config.dataset, config.data, split)
@@ -133,13 +133,19 @@ def check_views(model: DensePredictor, size: Size | None, views: Views) -> None:
         model.check_size(*size)
 
 
-def check_channels(config: ResolvedRun) -> None:
+def check_channels(trained: ResolvedRun, scored: ResolvedRun) -> None:
     """Raises UsageError if the network's channels are not the data set's."""
-    channels = info_of(config).channels
-    if channels != config.channels:
+    info, mine = info_of(scored), info_of(trained).channel_names
+    where = f"--dataset {scored.dataset}"
+    if info.channels != trained.channels:
         raise UsageError(
-            f"--dataset {config.dataset}: its images have {channels} channels, the network takes "
-            f"{config.channels}: name a data set of such images"
+            f"{where}: its images have {info.channels} channels, the network takes "
+            f"{trained.channels}: name a data set of such images"
+        )
+    if mine and info.channel_names and mine != info.channel_names:
+        raise UsageError(
+            f"{where}: its channels are {', '.join(info.channel_names)}, those of the network are "
+            f"{', '.join(mine)}: name them alike, in one order"
         )
 
 
