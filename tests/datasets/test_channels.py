@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import onnxruntime
 import pytest
+import tifffile
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -346,3 +347,54 @@ def test_pictures_show_the_first_bands() -> None:
     assert (photograph(image[:2]) == image[0][:, :, None]).all()
     dark = photograph(image.astype(np.float32) / 100)  # stretched to be seen
     assert (dark.min(), dark.max()) == (0, 255)
+
+
+def five_bands(folder: Path, names: str = "b, g, r, e, n") -> Path:
+    """A folder of 16-bit TIFFs of five bands, label maps, and its ``dataset.yaml``."""
+    random = np.random.default_rng(0)
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for index in range(12):
+        labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+        labels[:, random.integers(12, 36) :] = 1
+        pixels = random.normal(3000, 300, (HEIGHT, WIDTH, 5))
+        pixels[labels == 1, 4] -= 2500
+        pixels = pixels.clip(0, 10000).astype(np.uint16)
+        tifffile.imwrite(folder / f"images/{index:02}.tif", pixels)
+        Image.fromarray(labels).save(folder / f"labels/{index:02}.png")
+    (folder / "dataset.yaml").write_text(
+        f"name: five\nimages: images/*.tif\nbands: {{names: [{names}], max: 10000}}\n"
+        "targets:\n  segmentation: {files: labels/*.png, classes: [land, water]}\n"
+        "splits: {val: 0.2, test: 0.3, seed: 0}\n"
+    )
+    return folder
+
+
+def test_a_users_folder_of_five_bands(cli: Cli, tmp_path: Path) -> None:
+    folder, results = five_bands(tmp_path / "five"), tmp_path / "runs"
+    report = answer(cli, "data", "check", "own", "--data", folder, "--json", "-")
+    assert report["problems"] == []
+    assert report["mean"][:4] == pytest.approx([0.3] * 4, abs=0.01)  # 3000 of 10000
+    done = cli(*words("own", 2, "--data", folder, "--image-size", f"{HEIGHT}x{WIDTH}",
+                      "--results", results))  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (file,) = results.glob("*/result.json")
+    score = json.loads(file.read_text())["metrics"]
+    packed = tmp_path / "five.h5"
+    size = ("--image-size", f"{HEIGHT}x{WIDTH}")
+    assert cli("data", "pack", "own", "--data", folder, *size, "-o", packed).exit_code == 0
+    for data in (folder, packed):
+        again = answer(cli, "evaluate", "--checkpoint", file.parent, "--data", data, "--json", "-")
+        assert again["tasks"]["segmentation"]["metrics"] == score
+    output = tmp_path / "maps"
+    done = cli("predict", "--checkpoint", file.parent, folder / "images", "-o", output)
+    assert done.exit_code == 0, done.output
+    assert len(list(output.glob("*_overlay.png"))) == 12
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+    done = cli("predict", "--checkpoint", file.parent, tmp_path / "photo.png", "-o", output)
+    assert done.exit_code == 1
+    assert "3 bands where 5 are declared (b, g, r, e, n)" in done.stderr
+    other = five_bands(tmp_path / "other", "n, b, g, r, e")
+    done = cli("evaluate", "--checkpoint", file.parent, "--data", other)
+    assert done.exit_code == 2
+    assert "its channels are n, b, g, r, e, those of the network are b, g, r, e, n" in line(done)
