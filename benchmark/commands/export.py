@@ -45,7 +45,7 @@ def export(
 ) -> None:  # fmt: skip
     """Write a trained network as one file for other programs, and verify it against PyTorch.
 
-    Images [B, 3, H, W], RGB in 0…1, of any size; normalisation is in the network.
+    Images [B, C, H, W] in 0…1, of any size; normalisation is in the network.
     """
     for option, value in (("--data", data), ("--limit", limit)):
         if value is not None and not int8:
