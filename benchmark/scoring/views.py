@@ -40,7 +40,7 @@ class Views:
 def predict(
     model: nn.Module, tasks: Sequence[Task], image: Tensor, size: Size, views: Views
 ) -> dict[str, Tensor]:
-    """Each task's prediction [*size] of one image [3, h, w] in 0…1 on the model's device.
+    """Each task's prediction [*size] of one image [C, h, w] in 0…1 on the model's device.
 
     Logits are upsampled to ``size`` first; several views are averaged there.
     """
@@ -72,7 +72,7 @@ def _views(image: Tensor, views: Views) -> Iterator[tuple[Tensor, float, bool]]:
 
 
 def _windowed(model: nn.Module, image: Tensor, window: Size | None) -> Mapping[str, Tensor]:
-    """Logits of an image [1, 3, h, w] by task, from windows if it is larger than ``window``.
+    """Logits of an image [1, C, h, w] by task, from windows if it is larger than ``window``.
 
     Overlapping windows are averaged. A smaller image is padded to the window.
     """
