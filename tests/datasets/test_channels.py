@@ -20,8 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from benchmark.experiment.network import NetworkSpec
+from benchmark.export.export import facts_of
 from benchmark.export.formats import METADATA
-from benchmark.results.checkpoint import load_model
+from benchmark.export.model_card import model_card
+from benchmark.results.checkpoint import load_model, open_checkpoint
+from benchmark.results.store import read
 from benchmark.speed.latency import Setup
 from benchmark.speed.profile import Peaks, profile
 from cli import main
@@ -178,6 +181,15 @@ def test_it_is_exported_in_other_formats(cli: Cli, run: Path, tmp_path: Path, fo
     done = cli("export", "--checkpoint", run, "--format", form, "-o", tmp_path / "net")
     assert done.exit_code == 0, done.output
     assert "largest error" in done.stdout
+
+
+def test_its_model_card_names_the_channels(run: Path) -> None:
+    checkpoint = open_checkpoint(run)
+    channels = checkpoint.config.channels
+    card = model_card(read(run), facts_of(checkpoint), "me/net")
+    names = f" (channels: {', '.join(BANDS)})" if channels == 5 else ""
+    assert f"Images in 0…1, [batch, {channels}, height, width]{names}; the network" in card
+    assert f"net(torch.rand(1, {channels}, {HEIGHT}, {WIDTH}))" in card
 
 
 def test_it_is_quantised(cli: Cli, run: Path, tmp_path: Path) -> None:
