@@ -23,7 +23,7 @@ from torch import Tensor
 from common import limits
 from common.errors import DataError, UsageError, UserError
 from common.limits import printable
-from datasets._hdf5_checks import attribute, own_array, own_group
+from datasets._hdf5_checks import LARGEST_CHUNK, attribute, own_array, own_group
 from datasets.base import DATASETS, TARGETS, DatasetInfo, DenseDataset, Sample
 from datasets.files import one_of
 
@@ -147,7 +147,9 @@ class PackWriter:
             self._array(group, str(index), tensor.numpy())
 
     def _array(self, group: h5py.Group, name: str, array: NDArray[Any]) -> None:
-        group.create_dataset(name, data=array, chunks=array.shape, **self._filters)
+        whole = array.nbytes <= LARGEST_CHUNK
+        chunks = array.shape if whole else (1, *array.shape[1:])  # else a channel at a time
+        group.create_dataset(name, data=array, chunks=chunks, **self._filters)
         self._disk.check()
 
 

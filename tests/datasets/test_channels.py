@@ -30,6 +30,7 @@ from benchmark.speed.profile import Peaks, profile
 from cli import main
 from common.drawing import photograph
 from common.errors import DataError
+from datasets import hdf5
 from datasets.augment import Augment
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
 from datasets.pipeline import check_image, resize_image
@@ -231,6 +232,20 @@ def test_a_packed_file_of_other_channels_is_refused(cli: Cli, tmp_path: Path) ->
     done = cli("data", "check", "scanner", "--data", file)
     assert done.exit_code != 0
     assert "its images have 3 channels, those of scanner have 5" in done.output
+
+
+def test_a_large_image_is_packed_by_its_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = Scanner(None, "test", "segmentation")[0]
+    for limit, chunks in ((10**6, (5, HEIGHT, WIDTH)), (10**4, (1, HEIGHT, WIDTH))):
+        monkeypatch.setattr(hdf5, "LARGEST_CHUNK", limit)
+        with hdf5.PackWriter(tmp_path / "a.h5", "lzf") as writer:
+            writer.sample("test", 0, sample)
+        with h5py.File(tmp_path / "a.h5") as content:
+            array = content["test/image/0"]
+            assert array.chunks == chunks
+            assert (array[()] == sample.image.numpy()).all()
 
 
 def test_a_wiring_is_searched(cli: Cli, tmp_path: Path) -> None:
