@@ -3,8 +3,13 @@
 Data sets write such maps and tasks read them, without an import of each other.
 """
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 IGNORE = 0
 MOST = 22  # a float holds integers up to 2^24, and warping goes through one
@@ -16,6 +21,8 @@ def pack(marks: Tensor, valid: Tensor | None = None) -> Tensor:
     Bit a of a pixel is annotator a's mark, bit A is always set, which gives A. Where ``valid``
     [H, W] is false the pixel is ``IGNORE``. Raises ValueError for no annotator or more than 22.
     """
+    import torch
+
     count = len(marks)
     if not 1 <= count <= MOST:
         raise ValueError(f"{count} annotators: expected 1 to {MOST}")
@@ -31,6 +38,8 @@ def annotators(packed: Tensor) -> int:
 
 def unpack(packed: Tensor) -> Tensor:
     """The marks, bool [A, H, W], of a map [H, W] of ``pack``; ignored pixels have none."""
+    import torch
+
     bits = torch.arange(annotators(packed), device=packed.device)
     marks: Tensor = (packed.long()[None] >> bits[:, None, None]) & 1
     return marks.bool()
@@ -41,6 +50,8 @@ def share(packed: Tensor) -> Tensor:
 
     Each pixel has its own number of annotators, so that a batch may mix images; -1 where ignored.
     """
+    import torch
+
     values = packed.long()
     # exact: the integers are far below 2^53
     highest = values.clamp(min=1).double().log2().floor().long()

@@ -1,19 +1,21 @@
 """The interface of data sets: samples, kinds of targets, declared facts."""
 
+from __future__ import annotations
+
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from common.drawing import RGB, Palette
 from common.errors import DataError
 from common.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class TargetKind(ABC):
 
     def resize(self, target: Tensor, size: tuple[int, int]) -> Tensor:
         """[H, W] → [*size], nearest: values are never mixed."""
+        import torch.nn.functional as F
+
         if target.shape == size:
             return target
         resized = F.interpolate(target[None, None].float(), size, mode="nearest-exact")
@@ -155,7 +159,7 @@ class DenseDataset(ABC):
     @classmethod
     def survey(
         cls, root: Path | None, split: str, task: str, **facts: Any
-    ) -> tuple["DenseDataset", list[DataError]]:
+    ) -> tuple[DenseDataset, list[DataError]]:
         """The split without samples whose files are missing, and the error of each of these.
 
         Raises as the constructor does where a whole folder or list is missing.

@@ -3,22 +3,25 @@
 Every fault of a file raises a DataError of one line: the file, what was seen, what to do.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
-from torch import Tensor
 
 from common import limits
 from common.errors import DataError
 from common.limits import Capped, LimitError, printable
 from datasets.base import DenseDataset
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IGNORE = 255
 # Pillow's other readers are older code, and its EPS reader would start a program.
@@ -120,6 +123,8 @@ def _largest(picture: Image.Image) -> int:
 
 def read_stored(path: Path) -> tuple[Tensor, int]:
     """As ``read_image``, but not turned; and its EXIF orientation, 1…8."""
+    import torch
+
     with decoded(path) as picture:
         if picture.mode[0] in "IF":
             problem = f"more than 8 bits a pixel (mode {picture.mode})"
@@ -142,6 +147,8 @@ def read_any_image(path: Path) -> Tensor:
 
     For a user's own photographs; 16-bit images of a data set may hold something else.
     """
+    import torch
+
     with decoded(path) as picture:
         if picture.mode.startswith("I"):
             deep = np.array(picture)
@@ -243,6 +250,8 @@ def read_mask(path: Path, graded: bool = False) -> Tensor:
     DataError on colours, on an alpha that is not the same everywhere, and on a mask whose largest
     value is 1…128 unless it is graded.
     """
+    import torch
+
     remedy = "write an 8-bit grey image, 0 = background, 255 = object"
     with decoded(path) as picture:
         grey = np.array(picture.convert("L"))
@@ -268,6 +277,8 @@ def read_depth(path: Path, per_metre: float, invalid: int, limits: tuple[float, 
     0 and ``invalid`` in the file are no reading. Raises DataError on another bit depth, and as
     ``check_depth`` does.
     """
+    import torch
+
     with decoded(path) as picture:
         if not picture.mode.startswith("I"):
             problem = f"8 bits a channel (mode {picture.mode}) where 16-bit depth is expected"

@@ -1,16 +1,20 @@
 """Label maps: the class index of each pixel, in whatever way the file stores it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from common.errors import DataError
 from datasets.decoding import IGNORE, LARGEST, decoded, opaque, whole_numbers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Palette = Sequence[tuple[int, int, int]]
 Numbers = NDArray[np.integer]
@@ -46,6 +50,8 @@ def read_labels(
 
     Raises DataError on any other label or colour, and on a file with two meanings.
     """
+    import torch
+
     if len(set(map(tuple, palette))) < len(palette):  # colours then tell nothing
         palette = ()
     with decoded(path) as picture:

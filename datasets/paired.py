@@ -1,17 +1,20 @@
 """Splits of one image file and one target file per sample."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from common.errors import DataError
 from datasets.base import DenseDataset, Sample
 from datasets.decoding import orient, read_mask, read_stored
 from datasets.files import Line, check_choice, check_file, check_root, fingerprint, warn_of_count
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Pair(NamedTuple):

@@ -42,6 +42,25 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "[]", time.perf_counter() - start
 
 
+@pytest.mark.parametrize(
+    ("kind", "without"),
+    [
+        ("datasets", {"torch", "timm", "kornia", "scipy", "segmentation_models_pytorch"}),
+        ("tasks", {"timm", "kornia", "segmentation_models_pytorch"}),
+    ],
+)
+def test_list_imports_what_it_lists(kind, without):
+    code = (
+        "import sys, cli; from click.testing import CliRunner; "
+        f"done = CliRunner().invoke(cli.main, ['list', '{kind}', '--json']); "
+        "print(done.exit_code, *(m for m in sys.modules if '.' not in m))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    code, *modules = done.stdout.split()
+    assert code == "0", done.stderr
+    assert not without & set(modules)
+
+
 def test_run_report_and_skip(cli, camvid, tmp_path):
     results = tmp_path / "runs"
     arguments = (*RUN, "--data", camvid, "--results", results)

@@ -1,12 +1,18 @@
-"""What can be named on the command line, with the facts that a reader chooses by."""
+"""What can be named on the command line, with the facts that a reader chooses by.
+
+Each kind imports what it lists and no more: timm and torch take seconds.
+"""
 
 import fnmatch
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from datasets.base import DATASETS
-from models.backbones import backbone_names
-from models.decoders.base import DECODERS
-from tasks.base import TASKS
+from common.registry import Registry
+from datasets.base import DATASETS, DenseDataset
+
+if TYPE_CHECKING:
+    from models.decoders.base import Decoder
+    from tasks.base import Task
 
 
 def list_decoders(pattern: str = "") -> list[str]:
@@ -14,6 +20,8 @@ def list_decoders(pattern: str = "") -> list[str]:
 
     pattern: a substring or a wildcard, as in ``list_decoders("smp-*")``.
     """
+    from models.decoders.base import DECODERS
+
     return _matching(DECODERS.names(), pattern)
 
 
@@ -27,15 +35,29 @@ def describe(kind: str, pattern: str = "") -> list[dict[str, Any]]:
     kind: backbones, decoders, tasks or datasets. pattern: a substring or a wildcard.
     """
     if kind == "backbones":
+        from models.backbones import backbone_names
+
         return [{"name": name} for name in backbone_names(pattern)]
-    describers = {"decoders": _decoder, "tasks": _task, "datasets": _dataset}
-    registries = {"decoders": DECODERS, "tasks": TASKS, "datasets": DATASETS}
-    names = _matching(registries[kind].names(), pattern)  # type: ignore[attr-defined]
-    return [{"name": name, **describers[kind](name)} for name in names]
+    registry, facts = _registry(kind)
+    names = _matching(registry.names(), pattern)
+    return [{"name": name, **facts(registry.get(name))} for name in names]
 
 
-def _decoder(name: str) -> dict[str, Any]:
-    info = DECODERS.get(name).info
+def _registry(kind: str) -> tuple[Registry[Any], Callable[[Any], dict[str, Any]]]:
+    """The implementations of a kind, and the facts of one."""
+    if kind == "decoders":
+        from models.decoders.base import DECODERS
+
+        return DECODERS, _decoder
+    if kind == "tasks":
+        from tasks.base import TASKS
+
+        return TASKS, _task
+    return DATASETS, _dataset
+
+
+def _decoder(decoder: "type[Decoder]") -> dict[str, Any]:
+    info = decoder.info
     return {
         "title": info.title,
         "source": info.source,
@@ -46,8 +68,7 @@ def _decoder(name: str) -> dict[str, Any]:
     }
 
 
-def _task(name: str) -> dict[str, Any]:
-    task = TASKS.get(name)
+def _task(task: "type[Task]") -> dict[str, Any]:
     return {
         "title": task.title,
         "metrics": list(task.columns),
@@ -56,8 +77,8 @@ def _task(name: str) -> dict[str, Any]:
     }
 
 
-def _dataset(name: str) -> dict[str, Any]:
-    info = DATASETS.get(name).info
+def _dataset(dataset: type[DenseDataset]) -> dict[str, Any]:
+    info = dataset.info
     return {
         "title": info.title,
         "tasks": {task: dict(facts) for task, facts in info.tasks.items()},

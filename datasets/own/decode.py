@@ -1,14 +1,14 @@
 """Contents of a user's files: numbers of any depth, masks, boundaries, images of any bands."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from common import limits
 from common.annotators import MOST, pack
@@ -26,6 +26,9 @@ from datasets.decoding import (
 )
 from datasets.labels import read_labels
 from datasets.own.description import Bands, Depth, Edges, Saliency, Segmentation
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ARRAYS = (".npy",)
 TIFFS = (".tif", ".tiff")
@@ -115,6 +118,8 @@ def read_numbers(path: Path) -> NDArray[Any]:
 
 def read_depth_map(path: Path, target: Depth) -> Tensor:
     """float32 [H, W] metres; 0 = no reading. Raises DataError if none is in the range."""
+    import torch
+
     raw = read_numbers(path).astype(np.float64)
     valid = np.isfinite(raw) & (raw != 0)
     for value in target.invalid:
@@ -183,6 +188,8 @@ def _above(path: Path, grey: NDArray[np.uint8], threshold: int) -> NDArray[np.bo
 
 def read_object_mask(path: Path, target: Saliency) -> Tensor:
     """uint8 [H, W]: 1 = object, 0 = background, 255 = ignored."""
+    import torch
+
     grey = read_grey(path)
     ignored = np.isin(grey, target.ignore)
     mask = _above(path, np.where(ignored, 0, grey), target.threshold).astype(np.uint8)
@@ -192,6 +199,8 @@ def read_object_mask(path: Path, target: Saliency) -> Tensor:
 
 def read_marks(paths: Sequence[Path], target: Edges) -> Tensor:
     """The boundaries of every annotator's file, packed by ``common.annotators``."""
+    import torch
+
     maps = [_above(path, read_grey(path), target.threshold) for path in paths]
     for path, marks in zip(paths, maps, strict=True):
         if marks.shape != maps[0].shape:
@@ -208,6 +217,8 @@ def read_classes(path: Path, target: Segmentation) -> Tensor:
     A file in colours is read by its colours where there is a palette, any other by its values.
     Raises DataError for a value or colour that is no class.
     """
+    import torch
+
     if target.palette and path.suffix.lower() not in ARRAYS:
         with decoded(path) as picture:
             if picture.mode not in ("1", "L") and picture.mode[0] not in "IF":
@@ -236,6 +247,8 @@ def _by_colour(path: Path, colours: NDArray[np.uint8], target: Segmentation) -> 
 
 
 def _by_value(path: Path, target: Segmentation) -> Tensor:
+    import torch
+
     if path.suffix.lower() not in ARRAYS:
         return read_labels(path, target.values, {*target.ignore} - {*target.values})
     values = read_numbers(path)
@@ -308,6 +321,8 @@ def read_bands(paths: Sequence[Path], bands: Bands) -> Tensor:
     uint8 where all files are and no ``max`` scales them; else float32. Raises DataError for another
     number of bands, and for numbers that are not finite.
     """
+    import torch
+
     arrays = [_channels(path, len(bands.names)) for path in paths]
     for path, array in zip(paths, arrays, strict=True):
         if array.shape[:2] != arrays[0].shape[:2]:

@@ -1,12 +1,13 @@
 """The user's own folder of images and any targets, described by its ``dataset.yaml``."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import ValidationError
-from torch import Tensor
 
 from common.errors import DataError, UsageError
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
@@ -16,6 +17,9 @@ from datasets.own import decode
 from datasets.own.description import FILE, Depth, Description, Edges, Targets, read_description
 from datasets.own.patterns import Matches, fewest_wildcards
 from datasets.own.splits import Names, by_hash, by_lists, check_group
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LAYOUT = f"a {FILE}, which python cli.py data init DIR writes"
 READERS: Mapping[str, Callable[[Path, Any], Tensor]] = {

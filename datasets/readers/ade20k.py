@@ -1,13 +1,17 @@
 """ADE20K as the scene parsing benchmark of 2016 publishes it: ``ADEChallengeData2016``."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from torch import Tensor
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets.base import DATASETS, DatasetInfo
 from datasets.labels import read_labels
 from datasets.paired import Pair, PairedFiles, match_files
 from datasets.readers.voc import PROTOCOL
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # the first name of each in objectInfo150.txt, label 1 first
 NAMES = """

@@ -1,10 +1,11 @@
 """BSDS500 as distributed: photographs, and a MATLAB file of all annotators' boundaries for each."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from common.annotators import MOST, pack
 from common.errors import DataError
@@ -12,6 +13,9 @@ from datasets.base import DATASETS, DatasetInfo
 from datasets.decoding import AGAIN
 from datasets.paired import Pair, PairedFiles, match_files
 from datasets.readers._matlab import read_field
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @DATASETS.register("bsds500")
@@ -51,6 +55,8 @@ class BSDS500(PairedFiles):
         return sorted(pairs, key=lambda pair: (len(pair.name), pair.name))  # names are numbers
 
     def read_target(self, path: Path) -> Tensor:
+        import torch
+
         return pack(torch.from_numpy(read_boundaries(path)))
 
 

@@ -1,14 +1,18 @@
 """CamVid in the layout of the SegNet tutorial: ``train.txt`` lists image and label paths."""
 
-from pathlib import Path, PurePosixPath
+from __future__ import annotations
 
-from torch import Tensor
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
 from datasets.files import Line, exists, inside, read_list
 from datasets.labels import read_labels
 from datasets.paired import Pair, PairedFiles
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CLASSES = (
     *("Sky", "Building", "Pole", "Road", "Pavement", "Tree"),

@@ -1,12 +1,16 @@
 """Cityscapes in its published layout: ``leftImg8bit`` and the fine labels, ``gtFine``."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from torch import Tensor
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets.base import DATASETS, DatasetInfo
 from datasets.labels import read_labels
 from datasets.paired import Pair, PairedFiles, match_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # class → id in *_gtFine_labelIds.png, colour
 CLASSES: dict[str, tuple[int, tuple[int, int, int]]] = {

@@ -1,17 +1,21 @@
 """DIODE: laser-scanned rooms and streets; an array file for depth, another for its validity."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
 from datasets.decoding import AGAIN, DepthSet, check_depth, read_array
 from datasets.files import fingerprint, one_of
 from datasets.paired import Pair, PairedFiles, match_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KINDS = ("indoors", "outdoor")
 FOLDERS = {"train": "train", "test": "val"}
@@ -58,6 +62,8 @@ class Diode(DepthSet, PairedFiles):
         return [pair for pair in pairs if self.has(_mask(pair.target), pair.where, "validity mask")]
 
     def read_target(self, path: Path) -> Tensor:
+        import torch
+
         depth, valid = _read_map(path), _read_map(_mask(path))
         if depth.shape != valid.shape:
             problem = f"shape {valid.shape} but its depth map has {depth.shape}"

@@ -1,15 +1,19 @@
 """KITTI depth, Eigen split: camera images of the raw data, accumulated laser depth, list files."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
 from datasets.decoding import DepthSet, read_depth
 from datasets.files import Line, exists, inside, read_list
 from datasets.paired import Pair, PairedFiles
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PER_METRE = 256
 ENTRY = re.compile(r"(?P<image>.+?\.(?:png|jpe?g))\s+(?P<depth>None|.+?\.png)(?:\s.*)?", re.I)

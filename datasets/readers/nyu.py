@@ -3,19 +3,19 @@
 HDF5 shows MATLAB's axes in reverse: an image is [3, W, H], a depth or label map [W, H].
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from common import limits
 from common.errors import DataError
@@ -25,6 +25,9 @@ from datasets.decoding import AGAIN, IGNORE, DepthSet, check_depth, reason
 from datasets.files import check_choice, check_file, check_root, fingerprint, warn_of_count
 from datasets.labels import voc_colour
 from datasets.readers._matlab import read_numbers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FRAMES = "nyu_depth_v2_labeled.mat"
 SPLITS = "splits.mat"
@@ -133,6 +136,8 @@ class NyuDepthV2(DepthSet, DenseDataset):
 
     def __getitem__(self, index: int) -> Sample:
         """Raises DataError that names the file, and the frame, that is damaged or wrong."""
+        import torch
+
         frame = self.frames[index]
         where = f"{self.path}: frame {frame + 1}"
         with self._reading() as file:
@@ -149,6 +154,8 @@ class NyuDepthV2(DepthSet, DenseDataset):
         return Sample(torch.from_numpy(image), targets, f"{frame + 1:04d}")
 
     def _depth(self, where: str, depth: NDArray[Any]) -> Tensor:
+        import torch
+
         with np.errstate(all="ignore"):
             metres = depth.astype(np.float32)
             metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
@@ -156,6 +163,8 @@ class NyuDepthV2(DepthSet, DenseDataset):
         return self.check_unit(where, torch.from_numpy(metres), 1)
 
     def _segmentation(self, where: str, labels: NDArray[Any]) -> Tensor:
+        import torch
+
         assert self.classes is not None
         if labels.max() >= len(self.classes):
             expected = f"outside 0…{len(self.classes) - 1}"

@@ -4,17 +4,20 @@ An image and its mask have the same name, but for the ending, each in a folder o
 without a training split score networks that were trained on another data set.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
 from datasets.decoding import read_mask
 from datasets.files import SUFFIXES, Line, inside, read_list
 from datasets.paired import MaskPairs, Pair
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEFAULTS = {"image_size": (256, 256), "crop_size": (224, 224)}
 

@@ -1,15 +1,19 @@
 """7-Scenes: Kinect frames ``*.color.png`` (or ``.jpg``) beside ``*.depth.png``."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
 from datasets.decoding import DepthSet, read_depth
 from datasets.files import exists, inside, read_list
 from datasets.paired import Pair, PairedFiles
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NO_READING = 65535
 MILLIMETRES = 1000

@@ -1,17 +1,20 @@
 """PASCAL VOC 2012 in its published layout, alone and with the labels of SBD (trainaug)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from common.errors import DataError
 from datasets.base import DATASETS, DatasetInfo
 from datasets.files import Line, inside, read_list
 from datasets.labels import read_labels, voc_colour
 from datasets.paired import Pair, PairedFiles
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),

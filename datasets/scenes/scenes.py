@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from common.annotators import pack
 from common.errors import UsageError
@@ -111,6 +110,8 @@ class Scenes(DenseDataset):
         return _SPLITS[self.split]
 
     def __getitem__(self, index: int) -> Sample:
+        import torch
+
         scene, hits = self.scene(index)
         instance = hits.instance.reshape(self.size)
         targets: dict[str, npt.NDArray[np.generic]] = {

@@ -1,6 +1,5 @@
 """Losses for a foreground map. logits: [B, H, W]; target: 0 or 1, [B, H, W]."""
 
-import kornia
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,6 +20,8 @@ def iou(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 def ssim(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """(1 − SSIM) / 2 in 11×11 windows, by kornia. As in BASNet."""
+    import kornia
+
     p, g = logits.sigmoid() * valid, target * valid
     loss: Tensor = kornia.losses.ssim_loss(p[:, None], g[:, None], window_size=11)
     return loss

@@ -3,7 +3,6 @@
 Pixels of ``ignore_index`` are left out.
 """
 
-import segmentation_models_pytorch as smp
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,6 +20,8 @@ def lovasz(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
     """
     if bool((target == ignore_index).all()):
         return logits.sum() * 0
+    import segmentation_models_pytorch as smp  # late: it imports timm, which takes seconds
+
     loss: Tensor = smp.losses.LovaszLoss("multiclass", ignore_index=ignore_index)(
         logits, target.long()
     )
@@ -33,6 +34,8 @@ def dice(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
     A class that the batch does not hold counts 0, as there: where few of many classes occur, the
     loss is small. 1 − 2 Σpg / (Σp + Σg) of the others, over the labelled pixels of the batch.
     """
+    import segmentation_models_pytorch as smp  # late: it imports timm, which takes seconds
+
     loss: Tensor = smp.losses.DiceLoss("multiclass", ignore_index=ignore_index)(
         logits, target.long()
     )
