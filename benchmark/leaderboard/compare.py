@@ -115,7 +115,8 @@ def compare(a: Side, b: Side) -> Report:
         alone_b = [_named(v) for v in right if id(v) not in paired]
     groups: dict[str, list[tuple[str, Result, Result]]] = {}
     for pair in pairs:
-        groups.setdefault(repr([pair[0], *map(_network, pair[1:])]), []).append(pair)
+        place = title_of(pair[0], pair[1].config), _scored(pair[1])
+        groups.setdefault(repr([pair[0], place, *map(_network, pair[1:])]), []).append(pair)
     if not groups and not failed:
         there = [f"{s.name} has {(alone or ['no finished run'])[0]}"
                  for s, alone in ((a, alone_a), (b, alone_b))]  # fmt: skip
@@ -153,22 +154,24 @@ def _require_comparable(a: Side, b: Side, pairs: Sequence[tuple[str, Result, Res
             raise UsageError(
                 f"different protocols: {a.name} has {x.protocol}, {b.name} {y.protocol}"
             )
-        if not _same_images(x, y):
+        if _scored(x)[:2] != _scored(y)[:2]:
             raise UsageError(f"{a.name} and {b.name} were scored on different test images")
+        if _scored(x) != _scored(y):
+            differ = "whose dataset.yaml differed: its classes, range or other facts"
+            raise UsageError(f"{a.name} and {b.name} were scored on own data {differ}")
 
 
-def _same_images(a: Result, b: Result) -> bool:
-    prints = [r.data.get("test", {}).get("fingerprint") for r in (a, b)]
-    return prints[0] == prints[1] and a.counts.get("images") == b.counts.get("images")
+def _scored(result: Result) -> tuple[Any, Any, str]:
+    """What a score was taken on: the test images, their number, the description of own data."""
+    fingerprint = result.data.get("test", {}).get("fingerprint")
+    return fingerprint, result.counts.get("images"), result.config.scored_description
 
 
 def _match(left: Sequence[View], right: Sequence[View]) -> list[tuple[View, View]]:
     """Pair each view with its only partner by the strictest criterion, the rest by looser ones."""
 
     def loose(view: View) -> Any:
-        result = view[1]
-        prints = result.data.get("test", {}).get("fingerprint")
-        return _loose(*view), result.protocol, prints, result.counts.get("images")
+        return _loose(*view), view[1].protocol, _scored(view[1])
 
     def strict(view: View) -> Any:
         return loose(view), _network(view[1])

@@ -11,7 +11,7 @@ from benchmark.leaderboard.compare import compare
 from benchmark.leaderboard.sides import Side
 from benchmark.results.replicates import REPLICATES, save_replicates
 from benchmark.results.store import save
-from common.errors import UserError
+from common.errors import UsageError, UserError
 from tests.support import line, result
 
 IMAGES = {"train": {"fingerprint": "t"}, "test": {"fingerprint": "i"}}
@@ -157,6 +157,32 @@ def test_other_test_images_are_no_pair():
     other = run(data={"test": {"fingerprint": "else"}})
     with pytest.raises(UserError, match="nothing to compare: A has fcn on b, seed 0"):
         compare(side("A", run()), side("B", other))
+
+
+def described(**facts):
+    values = {"name": "pipes", "images": ["a/*.png"], "targets": facts}
+    return run(options={"dataset": "own", "description": values}, key=str(facts))
+
+
+def test_own_data_of_other_facts_is_no_pair_and_no_row():
+    """The same images with other classes, as in another dataset.yaml, are another data set."""
+    one, other = described(classes=["a", "b"]), described(classes=["b", "a"])
+    both = side("A", one, other)
+    report = compare(both, side("B", one, other))
+    assert [row.title for row in report.rows] == ["segmentation on own (pipes)"] * 2
+    assert [row.seeds for row in report.rows] == [[(0, 0)]] * 2
+    with pytest.raises(UserError, match="nothing to compare"):
+        compare(side("A", one), side("B", other))
+    with pytest.raises(UsageError, match=r"A and B were scored on own data whose dataset\.yaml diff"):
+        compare(side("A", one, single=True), side("B", other, single=True))
+
+
+def test_a_row_is_of_one_data_set():
+    runs = [run(options={"dataset": "image-masks", "task": "saliency", "data": name}, key=name)
+            for name in ("davis", "pipes")]  # fmt: skip
+    report = compare(side("A", *runs), side("B", *runs))
+    titles = [f"saliency on image-masks ({name})" for name in ("davis", "pipes")]
+    assert [row.title for row in report.rows] == titles
 
 
 @pytest.fixture
