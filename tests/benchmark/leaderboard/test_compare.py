@@ -173,7 +173,7 @@ def test_own_data_of_other_facts_is_no_pair_and_no_row():
     assert [row.seeds for row in report.rows] == [[(0, 0)]] * 2
     with pytest.raises(UserError, match="nothing to compare"):
         compare(side("A", one), side("B", other))
-    with pytest.raises(UsageError, match=r"A and B were scored on own data whose dataset\.yaml diff"):
+    with pytest.raises(UsageError, match="A and B were scored on own data whose"):
         compare(side("A", one, single=True), side("B", other, single=True))
 
 
