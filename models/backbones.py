@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from common.errors import DataError, UsageError, UserError, first_line
 from common.registry import import_all, unknown_name
-from models.weights import load_weights, metadata_of
+from models.weights import Wanted, load_weights, metadata_of
 
 MIN_STRIDES = 4
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -53,7 +53,8 @@ class Backbone(nn.Module):
 
     Input: normalised images [B, ``in_channels``, H, W]; ``size_divisor`` must divide H and W, and
     where ``fixed_size`` is set, (H, W) must equal it. Output: one map [B, C_i, h_i, w_i] for each
-    of ``features``, from the highest resolution to the lowest.
+    of ``features``, from the highest resolution to the lowest. ``note``: a line about the file of
+    weights that it was given, "" without one.
     """
 
     def __init__(self, net: nn.Module, staged: bool, in_channels: int = 3) -> None:
@@ -67,6 +68,7 @@ class Backbone(nn.Module):
         self.fixed_size: tuple[int, int] | None = None
         self.size_divisor = 1
         self.features: tuple[FeatureSpec, ...] = ()
+        self.note = ""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         if self.staged:
@@ -115,12 +117,14 @@ def create_backbone(
     weights: Path | None = None,
     pretrained: bool = False,
     in_channels: int = 3,
+    weights_key: str | None = None,
 ) -> Backbone:
     """The timm model ``name`` as a Backbone.
 
     arguments: passed to ``timm.create_model``. weights: a ``.safetensors`` or ``.pth`` file of
-    this architecture; pretrained: timm's own weights, from its hub. in_channels: of the images;
-    where weights are of RGB images, their first convolution is adapted as timm does.
+    this architecture, and weights_key: the entry or prefix in it, see ``load_weights``.
+    pretrained: timm's own weights, from its hub. in_channels: of the images; where weights are of
+    RGB images, their first convolution is adapted as timm does.
 
     Raises UsageError for an unknown name or argument and for single-scale models, DataError for
     weights that do not fit.
@@ -130,18 +134,26 @@ def create_backbone(
     check_arguments(arguments)
     inputs = {} if in_channels == 3 else {"in_chans": in_channels}
     full = _create(name, arguments, pretrained, num_classes=0, **inputs)
-    if weights is not None:
-        load_weights(full, name, weights, in_channels)
-    if "extra_blocks" in inspect.signature(_intermediates(full)).parameters:
-        for unused in ("conv_head", "norm_head") if not hasattr(full, "bn2") else ():
-            if hasattr(full, unused):  # MobileNetV3 convolves after pooling, for the classifier
-                setattr(full, unused, nn.Identity())
-        backbone = Backbone(full, True, in_channels)
+    staged = "extra_blocks" in inspect.signature(_intermediates(full)).parameters
+    unused: tuple[str, ...] = ()
+    if staged:
+        net, tensors = full, {key: key for key in full.state_dict()}
+        if not hasattr(full, "bn2"):  # MobileNetV3 convolves after pooling, for the classifier
+            unused = ("conv_head", "norm_head")
     else:
         net = _create(name, arguments, False, features_only=True, **inputs)
-        _copy_tensors(full, net)
-        backbone = Backbone(net, False, in_channels)
+        tensors = _names_in(full, net)
+    backbone = Backbone(net, staged, in_channels)
     _probe(backbone, name, getattr(full, "pretrained_cfg", {}), arguments)
+    if weights is not None:
+        needed = [key for key in tensors.values() if key.partition(".")[0] not in unused]
+        wanted = Wanted(name, full, needed, lambda: _on_meta(name, arguments), in_channels)
+        backbone.note = load_weights(wanted, weights, weights_key)
+    for module in filter(functools.partial(hasattr, full), unused):
+        setattr(full, module, nn.Identity())
+    if not staged:
+        source = full.state_dict()
+        net.load_state_dict({key: source[other] for key, other in tensors.items()}, strict=False)
     return backbone
 
 
@@ -265,21 +277,28 @@ def _is_channels_last(net: nn.Module) -> bool:
     return bool(getattr(output, "value", output) == "NHWC")
 
 
-def _copy_tensors(full: nn.Module, features: nn.Module) -> None:
-    """Copy a whole model's tensors into its ``features_only`` twin.
+def _on_meta(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The model with its classifier, without numbers."""
+    with torch.device("meta"):
+        return _create(name, arguments, False)
+
+
+def _names_in(full: nn.Module, features: nn.Module) -> dict[str, str]:
+    """The names of a ``features_only`` model's tensors, each with that in the whole model.
 
     timm renames on the way (``stages.0`` → ``stages_0``, or a ``model.`` prefix).
     """
-    source = {k.replace(".", "_"): v for k, v in full.state_dict().items()}
-    target = features.state_dict()
-    for key in target:
-        flat = key.replace(".", "_")
-        tensor = source.get(flat, source.get(flat.removeprefix("model_")))
-        if tensor is not None and tensor.shape == target[key].shape:
-            target[key] = tensor
+    source = full.state_dict()
+    flat = {key.replace(".", "_"): key for key in source}
+    names = {}
+    for key, tensor in features.state_dict().items():
+        there = key.replace(".", "_")
+        other = flat.get(there, flat.get(there.removeprefix("model_")))
+        if other is not None and source[other].shape == tensor.shape:
+            names[key] = other
         elif not key.endswith("num_batches_tracked"):
             raise DataError(f"timm's features of this backbone have {key}, the model has not")
-    features.load_state_dict(target)
+    return names
 
 
 @dataclass(frozen=True)

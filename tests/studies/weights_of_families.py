@@ -1,0 +1,108 @@
+"""Every family of timm: the whole state of a small member, saved, loaded by ``--weights``.
+
+``python -m tests.studies.weights_of_families [PATTERN]`` prints a line for each: whether the
+features equal those that the model's own tensors give, or why the family has no backbone here.
+"""
+
+import re
+import sys
+import tempfile
+import warnings
+from collections import defaultdict
+from fnmatch import fnmatch
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from common.errors import DataError, UsageError
+from models.backbones import Backbone, create_backbone, create_without_weights
+
+FEW = 6
+"""Members tried until one is a backbone."""
+SMALL = ("test_", "atto", "femto", "pico", "nano", "xxs", "xx_small", "xs", "x_small", "zero",
+         "tiny", "mini", "small", "lite", "_s", "_t", "_b0", "_m0", "18", "050", "12")  # fmt: skip
+
+
+def families() -> dict[str, list[str]]:
+    """timm's models by the module that defines them, those whose names say small ones first."""
+    members = defaultdict(list)
+    for name in sorted(timm.list_models(), key=_size):
+        members[timm.model_entrypoint(name).__module__.rpartition(".")[2]].append(name)
+    return dict(sorted(members.items()))
+
+
+def _size(name: str) -> tuple[int, list[int]]:
+    numbers = [int(number) for number in re.findall(r"\d+", name)]
+    return next((i for i, word in enumerate(SMALL) if word in name), len(SMALL)), numbers
+
+
+def whole_model(name: str) -> nn.Module:
+    """A model with its classifier, whose numbers are nobody else's."""
+    torch.manual_seed(7)
+    model = timm.create_model(name).eval()
+    generator = torch.Generator().manual_seed(8)
+    with torch.no_grad():
+        for key, tensor in model.state_dict().items():
+            if key.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            elif tensor.is_floating_point():
+                tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.01)
+    return model
+
+
+def tensors_of(backbone: Backbone) -> dict[str, Tensor]:
+    """The backbone's numbers, by names as the whole model has them, without dots."""
+    return {
+        key.replace(".", "_"): tensor
+        for key, tensor in backbone.net.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+
+
+def check(name: str, folder: Path) -> int:
+    """The number of tensors that ``name`` takes from a file of its own. Raises AssertionError."""
+    model = whole_model(name)
+    path = folder / "model.pth"
+    torch.save(model.state_dict(), path)
+    loaded = tensors_of(create_backbone(name, weights=path))
+    own = {key.replace(".", "_"): tensor for key, tensor in model.state_dict().items()}
+    for key, tensor in loaded.items():
+        other = own.get(key, own.get(key.removeprefix("model_")))
+        assert other is not None, f"{key} is not the model's"
+        assert torch.equal(tensor, other), f"{key} is not the file's"
+    return len(loaded)
+
+
+def tried(members: list[str], folder: Path) -> tuple[str, str]:
+    """``passed``, ``refused`` or ``no backbone``, and a line about it."""
+    reasons = []
+    for name in members[:FEW]:
+        try:
+            create_without_weights(name)
+        except UsageError as error:
+            reasons.append(str(error))
+            continue
+        try:
+            return "passed", f"{name}: {check(name, folder)} tensors"
+        except (DataError, AssertionError) as error:
+            return "refused", f"{name}: {error}"
+    return "no backbone", reasons[0]
+
+
+def main(pattern: str = "*") -> None:
+    counts: dict[str, int] = defaultdict(int)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        for family, members in families().items():
+            if not fnmatch(family, pattern):
+                continue
+            outcome, line = tried(members, Path(folder))
+            counts[outcome] += 1
+            print(f"{family:<32} {outcome:<12} {line}", flush=True)  # noqa: T201
+    print(dict(counts))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
