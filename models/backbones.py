@@ -53,8 +53,8 @@ class Backbone(nn.Module):
 
     Input: normalised images [B, ``in_channels``, H, W]; ``size_divisor`` must divide H and W, and
     where ``fixed_size`` is set, (H, W) must equal it. Output: one map [B, C_i, h_i, w_i] for each
-    of ``features``, from the highest resolution to the lowest. ``note``: a line about the file of
-    weights that it was given, "" without one.
+    of ``features``, from the highest resolution to the lowest. ``note``: a line about the weights
+    that it was given from a file, "" without one.
     """
 
     def __init__(self, net: nn.Module, staged: bool, in_channels: int = 3) -> None:

@@ -54,11 +54,11 @@ def run(
         values.pop(name, None)
     if not verbose:
         quiet()
-    from benchmark.experiment.plan import DEFAULT_DECODERS, plan, planned
+    from benchmark.experiment.plan import default_decoders, plan, planned
 
     if isinstance(tasks := values.get("task"), list | tuple):
         values["task"] = "+".join(map(str, tasks))
-    axes: dict[str, Any] = {"decoder": DEFAULT_DECODERS}
+    axes: dict[str, Any] = {} if "decoder" in values else {"decoder": default_decoders(values)}
     for name in SEVERAL:
         if name in values:
             value = values.pop(name)

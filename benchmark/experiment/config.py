@@ -58,7 +58,16 @@ class NetworkConfig(BaseModel):
     )
     weights: Path | None = Field(None, description="Backbone weights: .safetensors or .pth.")
     weights_sha256: str | None = Field(None, description="Filled in from the weights file.")
+    weights_key: str | None = Field(
+        None,
+        description="Entry or prefix of that file, as in state_dict; default: averaged weights "
+        "(EMA) if it has some.",
+    )
     pretrained: bool = Field(False, description="Download timm's own weights.")
+    init: Path | None = Field(
+        None, description="Begin with the network of another run: its folder, or a file in it."
+    )
+    init_sha256: str | None = Field(None, description="Filled in from that run's weights.")
     mean: Channels | None = Field(
         None, description="Input mean in 0…1: one number, or one for each channel (R,G,B)."
     )
@@ -166,6 +175,11 @@ class NetworkConfig(BaseModel):
             raise ValueError("--std: must be positive")
         if self.weights is not None and self.pretrained:
             raise ValueError("--pretrained: give it or --weights, not both")
+        if self.init is not None and (self.weights is not None or self.pretrained):
+            other = "--pretrained" if self.pretrained else "--weights"
+            raise ValueError(f"--init: has a backbone of its own: give it or {other}, not both")
+        if self.weights_key is not None and self.weights is None:
+            raise ValueError("--weights-key: names a part of a file: give it with --weights")
         return self
 
 
@@ -228,7 +242,7 @@ class RunConfig(NetworkConfig):
             content["data"] = str(self.data.expanduser().resolve())
         content["revision"] = revision
         for name in SINCE:  # keys of runs without them stay
-            if content[name] == type(self).model_fields[name].default:
+            if content.get(name, ...) == type(self).model_fields[name].default:
                 del content[name]
         if self.wiring is None:
             del content["wiring"]
@@ -373,15 +387,15 @@ PAPER_SEARCH: Mapping[str, Any] = {
 
 PAIRS = {"backbone_args": "backbone_arg", "task_weights": "task_weight"}
 """Fields that one KEY=VALUE option each fills."""
-LATER = ("description",)
+LATER = ("description", "weights_key", "init", "init_sha256")
 """Fields that records of before lack."""
 SINCE = (*LATER, "sync_bn", "processes")
 """Fields that came later: at their default the key is the one from before."""
 UNSCORED = ("name", "licence", "citation")
 """Parts of a description that change no score."""
-NOT_IDENTITY = {"weights", "workers", "on_bad_sample"}
+NOT_IDENTITY = {"weights", "init", "workers", "on_bad_sample"}
 """Fields that do not change what a run of good data gives."""
-FILLED_IN = ("description", "weights_sha256", "wiring", "processes")
+FILLED_IN = ("description", "weights_sha256", "init_sha256", "wiring", "processes")
 """Fields that follow from files, and are no options."""
 
 

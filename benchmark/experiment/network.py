@@ -10,6 +10,7 @@ import torch
 from benchmark.experiment.config import Resolved, ResolvedRun, split_tasks
 from benchmark.experiment.numerics import seed_everything
 from benchmark.experiment.plan import info_of
+from benchmark.experiment.transfer import initialise
 from common.errors import UsageError
 from common.limits import CHANNELS
 from datasets.augment import check_crop
@@ -128,8 +129,9 @@ def open_network(
     Raises UsageError for sizes that the backbone or the augmentation cannot take.
     """
     backbone = create_backbone(
-        config.backbone, config.backbone_args, config.weights, config.pretrained, config.channels
-    )
+        config.backbone, config.backbone_args, config.weights, config.pretrained, config.channels,
+        config.weights_key,
+    )  # fmt: skip
     model = DensePredictor(backbone, make_decoder(backbone), channels, config.mean, config.std)
     crop = config.crop_size or config.image_size
     sizes = [config.image_size, crop]
@@ -138,6 +140,8 @@ def open_network(
     for size in sizes:
         model.check_size(*size)
     check_crop(config.image_size, crop)
+    if config.init is not None:
+        backbone.note = initialise(model, config)
     return model
 
 

@@ -1,5 +1,6 @@
 """From options to the list of runs: products, defaults of the data set, names checked."""
 
+import functools
 import itertools
 import json
 import shlex
@@ -21,6 +22,7 @@ from benchmark.experiment.config import (
     split_tasks,
 )
 from benchmark.experiment.distributed import asked
+from benchmark.experiment.initial import Initial
 from common.errors import DataError, UsageError
 from common.files import sha256_of
 from common.limits import WEIGHTS, LimitError, check_size
@@ -31,6 +33,7 @@ from models.backbones import check_arguments, input_statistics
 from models.connectivity import Connectivity
 from models.decoder_name import DecoderName
 from models.decoders.base import DECODERS
+from models.weights import averaged_entry
 from tasks.base import TASKS, Task
 
 AXES = ("backbone", "decoder", "seed")
@@ -118,6 +121,9 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
     described = description_of(config.dataset, config.data)
     config = config.model_copy(update={"description": described})
     make_tasks(config)
+    initial = None if config.init is None else Initial.open(config.init)
+    if initial is not None:
+        config = initial.followed_by(config, info_of(config).channels)
     file = DecoderName.parse(config.decoder).file if isinstance(config, RunConfig) else None
     if isinstance(config, RunConfig) and file is None:
         DECODERS.get(config.decoder)
@@ -139,6 +145,10 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
         except (OSError, LimitError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise DataError(f"{config.weights}: cannot be read ({reason})") from error
+        if config.weights_key is None:  # what is taken is part of the configuration
+            values["weights_key"] = _averaged_entry(config.weights, values["weights_sha256"])
+    if initial is not None:
+        values["init_sha256"] = sha256_of(initial.file)
     if file is not None:
         wired = Connectivity.load(file).to_json()
         values["wiring"] = {"strides": wired["encoder"]["strides"], "stages": wired["stages"]}
@@ -154,6 +164,19 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
     if isinstance(config, RunConfig):
         return make_config(filled, ResolvedRun)
     return make_config(filled, ResolvedSearch)
+
+
+@functools.lru_cache(maxsize=32)
+def _averaged_entry(file: Path, sha256: str) -> str | None:  # noqa: ARG001
+    """``averaged_entry`` of a file of that content, which is read once for many runs."""
+    return averaged_entry(file)
+
+
+def default_decoders(values: Mapping[str, Any]) -> Sequence[str]:
+    """The decoders of a run that names none: that of the run in ``init``, else several."""
+    if values.get("init") is None:
+        return DEFAULT_DECODERS
+    return (Initial.open(Path(str(values["init"]))).config.decoder,)
 
 
 def _for_each(

@@ -77,6 +77,8 @@ def without_paths(result: Result) -> Result:
     changes: dict[str, Any] = {"data": None, "decoder": decoder}
     if config.weights is not None:
         changes["weights"] = Path(config.weights.name)
+    if config.init is not None:
+        changes["init"] = Path(config.init.name)
     clean = config.model_copy(update=changes)
     public = clean if config.data is None else clean.model_copy(update={"data": Path("DATA")})
     return result.model_copy(update={"config": clean, "command": command_of(public)})

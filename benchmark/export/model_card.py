@@ -99,4 +99,6 @@ def _initialised(result: Result) -> str:
         return "timm's pretrained weights"
     if result.config.weights is not None:
         return f"the weights {result.config.weights.name}"
+    if result.config.init is not None:
+        return f"the network of the run {result.config.init.name}"
     return "random weights"

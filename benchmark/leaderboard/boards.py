@@ -169,7 +169,7 @@ def _sized(config: RunConfig) -> tuple[Any, ...]:
 
 
 # fields of a configuration in which the runs of one row may differ
-WITHIN_ROW = {"description", "seed", "weights", "data", "workers"}
+WITHIN_ROW = {"description", "seed", "weights", "init", "data", "workers"}
 
 # fields in which a network of several tasks may differ from those of its single tasks
 JOINT = {"task", "loss", "loss_weighting", "task_weights", "separate_decoders"}

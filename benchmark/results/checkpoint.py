@@ -24,6 +24,8 @@ from models.predictor import DensePredictor, Predictor, plain
 from tasks.base import Task
 
 SUFFIX = ".safetensors"
+UNTRAINED = {"weights": None, "weights_key": None, "pretrained": False, "init": None}
+"""Fields of a configuration with which its network is built without reading weights."""
 
 
 def checkpoint_file(folder: Path, which: str) -> Path:
@@ -115,7 +117,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         config = as_resolved(result.config)
-        bare = config.model_copy(update={"weights": None, "pretrained": False})
+        bare = config.model_copy(update=UNTRAINED)
         tasks = make_tasks(config)
         _check_fits(checkpoint_file(folder, which), spec_of(bare, tasks))
         model = build_model(bare, tasks)

@@ -46,7 +46,7 @@ class Runner:
 
     every: seconds between two saved states of a training. retime: time finished runs again.
     tensorboard: write its files beside ``metrics.jsonl``. threads: of runs that ask for none.
-    began: results that are newer come from another process.
+    began: results that are newer come from another process. noted: lines about weights so far.
     """
 
     results: Path
@@ -57,6 +57,7 @@ class Runner:
     every: float = EVERY
     threads: int = field(default_factory=torch.get_num_threads)
     began: float = field(default_factory=time.time)
+    noted: set[str] = field(default_factory=set)
 
     @staticmethod
     def check(config: ResolvedRun) -> None:
@@ -191,6 +192,8 @@ class Runner:
             keeper = Keeper(fresh, identity, self.every, self.listener, config.device)
             keeper.watch({"train": data.train.bad, "val": data.val.bad})
             result.seconds.setdefault("before", keeper.seconds)
+            if keeper.state is None:
+                self._note(model.backbone.note)
             with scalar_log(fresh, self.tensorboard, keeper.log_position) as log:
                 keeper.log = log
                 training = NetworkTraining(config, model, tasks, data.train, validate, checkpoint)
@@ -209,6 +212,12 @@ class Runner:
         with_readers(attempt, config.workers, self.listener)
         if distributed.lead():
             hand_over(fresh, run.folder)
+
+    def _note(self, text: str) -> None:
+        """Say where a network's weights come from, once for all runs that begin with them."""
+        if text and text not in self.noted:
+            self.noted.add(text)
+            self.listener.message(text)
 
     def _score(
         self,

@@ -21,6 +21,7 @@ from benchmark.experiment.config import ResolvedRun, RunConfig
 from benchmark.experiment.environment import device_name
 from benchmark.experiment.network import build_model, check_device
 from benchmark.experiment.plan import PlannedRun, make_tasks
+from benchmark.results.checkpoint import UNTRAINED
 from benchmark.results.result import Result
 from benchmark.run.data import shared_data
 from benchmark.scoring.evaluate import evaluate, metrics_of, score_constant
@@ -241,7 +242,7 @@ def _reading(
 
 def _unloaded(config: ResolvedRun) -> ResolvedRun:
     """The configuration without weights, which may be missing and do not change the speed."""
-    return config.model_copy(update={"pretrained": False, "weights": None})
+    return config.model_copy(update=UNTRAINED)
 
 
 def _macs(config: ResolvedRun, model: DensePredictor | None = None) -> int:

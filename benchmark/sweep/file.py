@@ -31,7 +31,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.experiment.config import FALLBACKS, ResolvedRun, RunConfig, option_name
-from benchmark.experiment.plan import DEFAULT_DECODERS, resolve, run_key, targets_of
+from benchmark.experiment.plan import default_decoders, resolve, run_key, targets_of
 from benchmark.results.light import Lightener
 from benchmark.sweep.options import (
     AXES,
@@ -225,7 +225,8 @@ def _products(
         for axis in AXES
         if axis in options and options[axis].value is not None
     }
-    axes.setdefault("decoder", [Option(name, where) for name in DEFAULT_DECODERS])
+    init = {name: option.value for name, option in options.items() if name == "init"}
+    axes.setdefault("decoder", [Option(name, where) for name in default_decoders(init)])
     for axis in ("task", "dataset"):
         axes.setdefault(axis, [Option(RunConfig.model_fields[axis].default, where)])
     count = math.prod(len(choices) for choices in axes.values())

@@ -51,7 +51,7 @@ class RelaxedTraining(Training[Learned]):
         self.config, self.tasks, self.decoder = config, tasks, decoder
         device = torch.device(config.device)
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if config.weights is not None or config.pretrained:
+        if config.weights is not None or config.pretrained or config.init is not None:
             # BatchNorm's scales must not compensate for the connections' weights; a network from
             # scratch must train them (ResNet's begin at 0)
             for module in model.backbone.modules():

@@ -95,6 +95,8 @@ def _search(
         keeper = Keeper(folder, identity, every, listener, config.device)
         keeper.watch({"train": data.bad})
         model = build_relaxed(config, tasks)
+        if keeper.state is None and model.backbone.note:
+            listener.message(model.backbone.note)
         with scalar_log(folder, tensorboard, keeper.log_position) as log:
             keeper.log = log
             training = RelaxedTraining(config, model, tasks, data)
