@@ -1,11 +1,22 @@
 """The example files of the documentation, each on a small folder of its published layout."""
 
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from datasets.own.description import (
+    Bands,
+    Depth,
+    Description,
+    Edges,
+    Saliency,
+    Segmentation,
+    Splits,
+)
 from datasets.own.reader import OwnData
 from datasets.pipeline import open_splits
 from tests.datasets.own.folder import discs, maps, save
@@ -22,6 +33,24 @@ def described(name: str, root: Path) -> Path:
 
 def test_every_example_has_a_test() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {"pipes", "nyu-bts", "coco-stuff"}
+
+
+def test_the_page_names_every_key_and_shows_the_example() -> None:
+    page = (ROOT / "docs" / "own-data.md").read_text()
+    table = page[page.index("## All keys") : page.index("## Splits")]
+    named = set(
+        re.findall(
+            r"`(\w+)", "".join(row.split("|")[1] for row in table.splitlines()[3:] if "|" in row)
+        )
+    )
+    for part in (Description, Segmentation, Depth, Saliency, Edges):
+        assert set(part.model_fields) - {"ids"} <= named, part
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    example = yaml.safe_load((EXAMPLES / "pipes.yaml").read_text())
+    assert blocks[0] == {name: example[name] for name in ("name", "images", "targets", "splits")}
+    assert Bands.model_validate(blocks[1]["bands"]).max == (255, 255, 255, 10000)
+    assert all(f"  {name}:" in page for name in set(Bands.model_fields))
+    assert all(f"{name}:" in page or f"`{name}`" in page for name in Splits.model_fields)
 
 
 def test_pipes(tmp_path: Path) -> None:
