@@ -55,6 +55,7 @@ from common.errors import UserError
 from common.progress import Silent
 from datasets import files, hdf5
 from datasets.base import DATASETS
+from datasets.decoding import read_stored
 from datasets.readers.bsds500 import read_boundaries
 from datasets.readers.diode import _read_map
 from models.backbones import create_backbone
@@ -273,12 +274,28 @@ def make_images(root: Path) -> None:
     Image.fromarray(rgb[..., 0].astype(np.uint16) * 99).save(root / "depth.png")
     Image.fromarray(rgb).convert("P").save(root / "palette.png")
     Image.fromarray(rgb[..., 0] > 99).save(root / "mask.png")
+    Image.fromarray(rgb[..., 0]).convert("RGBA").save(root / "alpha.png")
+    few = rgb[..., 0] % 11
+    greys = Image.fromarray(few, mode="P")
+    greys.putpalette([value for grey in range(11) for value in (10 - grey,) * 3])
+    greys.save(root / "greys.png")
+    Image.fromarray(few).save(root / "few.tif", compression="packbits")
+    (root / "few.pgm").write_bytes(b"P5 32 24 20\n" + few.tobytes())
+    (root / "deep.pgm").write_bytes(b"P5 32 24 999\n" + few.astype(">u2").tobytes())
+    Image.fromarray(np.array(PALETTE, np.uint8)[few]).save(root / "colours.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("turned.jpg", "turned.tif", "turned.png"):
+        Image.fromarray(rgb).save(root / name, exif=exif)
 
 
+PALETTE = [files.voc_colour(index) for index in range(12)]
 IMAGE_READERS = (
     files.read_image,
     files.read_any_image,
     lambda path: files.read_labels(path, range(11)),
+    lambda path: files.read_labels(path, range(11), (11,), PALETTE),
+    read_stored,
     files.read_mask,
     lambda path: files.read_depth(path, 1000, 0, (1e-3, 100)),
 )
