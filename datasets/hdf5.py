@@ -264,12 +264,13 @@ def _check_size(path: Path, file: h5py.File, size: tuple[int, int]) -> None:
         )
 
 
-def check_packed_size(path: Path, size: tuple[int, int]) -> None:
-    """Raises UsageError if the images of a packed file have another size than (height, width).
+def check_packed_size(path: Path, dataset: str, size: tuple[int, int]) -> None:
+    """Raises UsageError if a packed file's images have another size than (height, width).
 
-    Raises DataError where it is damaged.
+    Also if it was packed from another data set. Raises DataError where it is damaged.
     """
     with _reading(path), _open(path) as file:
+        _check_name(path, file, dataset)
         _check_size(path, file, size)
 
 

@@ -199,7 +199,8 @@ def check_packed(config: NetworkConfig) -> None:
     if config.data is None or not is_packed(config.data):
         return
     defaults = {**FALLBACKS, **info_at(config.dataset, config.data).defaults}
-    check_packed_size(config.data, config.image_size or defaults["image_size"])
+    size = config.image_size or defaults["image_size"]
+    check_packed_size(config.data, config.dataset, size)
 
 
 def plan(values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[ResolvedRun]:
