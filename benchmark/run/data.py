@@ -1,14 +1,17 @@
 """The data of runs, opened once for all runs that read the same."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmark.experiment.config import ResolvedRun, RunConfig
-from benchmark.experiment.plan import PlannedRun
+from benchmark.experiment.plan import PlannedRun, info_of
 from benchmark.results.result import Constant, SplitFacts
 from benchmark.scoring.evaluate import score_constant
 from common.progress import Listener
+from datasets.base import TARGETS, TargetStatistics
+from datasets.files import ANOTHER
 from datasets.pipeline import Resized, open_splits
 from tasks.base import Task
 
@@ -56,7 +59,12 @@ class Data:
                 listener.message(f"skipped in {name}: {error}")
         train, test = resized["train"], resized["test"]
         listener.begin("best constants", len(tasks) * (len(train) + len(test)))
-        constant = {t.name: score_constant(t, train, test, listener) for t in tasks}
+        constant = {}
+        for task in tasks:
+            counted = _counted(config, task)
+            constant[task.name] = score_constant(task, train, test, listener, counted)
+            for text in counted.contradictions() if counted is not None else ():
+                warnings.warn(f"{config.data}: {task.target}: {text}: {ANOTHER}", stacklevel=2)
         return cls(resized["train"], resized["val"], resized["test"], facts, constant)
 
     def split_facts(self) -> dict[str, SplitFacts]:
@@ -69,6 +77,14 @@ class Data:
             name: {**facts, "skipped": parts[name].errors()} if parts[name].bad else facts
             for name, facts in self.facts.items()
         }
+
+
+def _counted(config: ResolvedRun, task: Task) -> TargetStatistics | None:
+    """Counts the training targets of a published set, which tell whether it is that one."""
+    info = info_of(config)
+    if not info.published or config.limit is not None:
+        return None
+    return TARGETS.get(task.target).statistics(info.tasks[task.target])
 
 
 def shared_data(config: RunConfig) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from common.errors import DataError, UserError, out_of_memory
 from common.memory import fitting
 from common.progress import Listener
 from common.stopping import heed_no_interrupt
+from datasets.base import TargetStatistics
 from datasets.pipeline import Readable, Resized, collate_readable, start_method
 from tasks.base import Task
 from tasks.metrics.base import Accumulator, Floats, interval
@@ -196,10 +197,16 @@ def _predictions(
     ]
 
 
-def score_constant(task: Task, train: Resized, test: Resized, listener: Listener) -> Constant:
+def score_constant(
+    task: Task,
+    train: Resized,
+    test: Resized,
+    listener: Listener,
+    counted: TargetStatistics | None = None,
+) -> Constant:
     """The constant that fits ``train`` best, and its metrics on ``test``: the baseline.
 
-    Each image of the two is a step for ``listener``.
+    Each image of the two is a step for ``listener``. counted: counts the targets of ``train``.
     """
 
     def targets(data: Resized) -> Iterable[Tensor]:
@@ -209,7 +216,13 @@ def score_constant(task: Task, train: Resized, test: Resized, listener: Listener
             if sample is not None and (target := sample.targets.get(task.target)) is not None:
                 yield target
 
-    value = task.best_constant(targets(train))
+    def trained() -> Iterable[Tensor]:
+        for target in targets(train):
+            if counted is not None:
+                counted.add(target)
+            yield target
+
+    value = task.best_constant(trained())
     accumulator = task.accumulator()
     for target in targets(test):
         accumulator.update(task.constant(value, target), task.truth(target))
