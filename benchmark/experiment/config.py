@@ -28,6 +28,8 @@ from common.registry import nearest
 Size = tuple[int, int]
 Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=CHANNELS)]
 Config = TypeVar("Config", bound="NetworkConfig")
+MOST_SEED = 2**62
+"""Torch takes seeds of 64 bits; those of further processes are larger by some millions."""
 
 
 def split_tasks(task: str) -> list[str]:
@@ -73,7 +75,9 @@ class NetworkConfig(BaseModel):
     )
     std: Channels | None = Field(None, description="Input standard deviation, likewise.")
 
-    seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
+    seed: int = Field(
+        0, ge=0, le=MOST_SEED, description="Seed of initialisation, order and augmentation."
+    )
     image_size: Size | None = Field(None, description="Images are resized to HxW.")
     crop_size: Size | None = Field(
         None, description="Training crops, HxW; default: the data set's, else none."
