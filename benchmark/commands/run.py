@@ -105,6 +105,7 @@ def _print_plan(runs: "list[PlannedRun]", overwrite: bool) -> None:
     from rich.table import Table
 
     from benchmark.experiment.plan import targets_of
+    from benchmark.leaderboard.boards import dataset_title
     from benchmark.run.data import shared_data
     from benchmark.sweep.prepare import stored, to_do
     from datasets.pipeline import open_splits
@@ -120,7 +121,7 @@ def _print_plan(runs: "list[PlannedRun]", overwrite: bool) -> None:
     for run in runs:
         config = run.config
         table.add_row(
-            run.key, config.task, config.dataset, config.backbone, config.decoder,
+            run.key, config.task, dataset_title(config), config.backbone, config.decoder,
             str(config.seed), "x".join(map(str, config.image_size)), str(config.epochs),
             states.get(run.key, "to do"),
         )  # fmt: skip

@@ -83,13 +83,18 @@ def boards(results: Iterable[Result]) -> list[Board]:
 
 
 def title_of(task: str, config: RunConfig) -> str:
-    """``task on data set``, with its own or its folder's name where it is the user's own."""
-    name, folder = config.dataset, (config.description or {}).get("name", "")
+    """``task on data set``, as ``dataset_title`` names it."""
+    return f"{task} on {dataset_title(config)}"
+
+
+def dataset_title(config: RunConfig) -> str:
+    """The data set, with its own or its folder's name where it is the user's own."""
+    name, folder = config.dataset, (config.description or {}).get("name") or ""
     if not folder and config.data is not None:
         folder = config.data.stem if config.data.suffix in (".h5", ".hdf5") else config.data.name
     if folder.casefold().replace("_", "-") in ("", name) or not _is_generic(name):
-        return f"{task} on {name}"
-    return f"{task} on {name} ({folder})"
+        return name
+    return f"{name} ({folder})"
 
 
 @functools.cache

@@ -7,9 +7,16 @@ from benchmark.results.result import Result
 from common.errors import UsageError
 from models.decoder_name import DecoderName
 
+
+def _datasets(result: Result) -> Collection[str]:
+    """The data set's name, of described own data also with its own name: ``own (pipes)``."""
+    name, described = result.config.dataset, result.config.description
+    return (name,) if not described else (name, f"{name} ({described.get('name')})")
+
+
 NAMES: Mapping[str, Callable[[Result], Collection[str]]] = {
     "task": lambda r: r.config.tasks,
-    "dataset": lambda r: (r.config.dataset,),
+    "dataset": _datasets,
     "backbone": lambda r: (r.config.backbone or "",),
     "decoder": lambda r: (DecoderName.parse(r.config.decoder).label,),
     "device": lambda r: (str(r.environment.get("device", "unknown")),),

@@ -60,9 +60,12 @@ def checked(content: Any) -> Result:
 def _check(result: Result) -> None:
     """Raises ValueError for values of the open fields that reports cannot show."""
     config, environment = result.config, result.environment
+    described = config.description or {}
+    _typed("description", described, {"name": str})
     for name, text in (
         *(("key", result.key), ("task", config.task), ("dataset", config.dataset)),
         *(("backbone", config.backbone or ""), ("decoder", config.decoder)),
+        ("description: name", described.get("name") or ""),
     ):
         if len(text) > NAME:
             raise ValueError(f"{name}: has {len(text)} characters, at most {NAME} are read")

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmark.experiment.config import RunConfig
 from benchmark.experiment.plan import PlannedRun
+from benchmark.leaderboard.boards import dataset_title, title_of
 from benchmark.results.result import Result
 from benchmark.sweep.estimate import UNKNOWN, Estimate
 from benchmark.sweep.watch import Failures, Watch
@@ -40,8 +41,7 @@ def duration(seconds: float) -> str:
 def label(config: RunConfig) -> str:
     """A run in one line: task, data set, decoder, backbone, seed."""
     return (
-        f"{config.task} on {config.dataset}: {config.decoder}, {config.backbone}, "
-        f"seed {config.seed}"
+        f"{title_of(config.task, config)}: {config.decoder}, {config.backbone}, seed {config.seed}"
     )
 
 
@@ -83,7 +83,7 @@ def plan_table(
             about = "?" if estimate.seconds is None else duration(estimate.seconds)
             source = estimate.source
         cells = (
-            *(state, config.task, config.dataset, config.backbone, config.decoder),
+            *(state, config.task, dataset_title(config), config.backbone, config.decoder),
             *(config.seed, "x".join(map(str, config.image_size or ())), config.epochs),
             *(about, source, key),
         )
@@ -167,7 +167,7 @@ class _Course:
         self.left = {run.key for run in pending}
         self.count = len(pending)
         for run in pending:
-            group = self.groups.setdefault((run.config.task, run.config.dataset), {})
+            group = self.groups.setdefault((run.config.task, dataset_title(run.config)), {})
             group["left"] = group.get("left", 0) + 1
         self.expected = self.taken = 0.0
         self.running: dict[str, _Running] = {}
@@ -190,7 +190,7 @@ class _Course:
         return spent, run.where
 
     def _move(self, config: RunConfig, old: str, new: str) -> None:
-        group = self.groups[(config.task, config.dataset)]
+        group = self.groups[(config.task, dataset_title(config))]
         group[old] -= 1
         group[new] = group.get(new, 0) + 1
 

@@ -16,14 +16,16 @@ def prune(search: Search) -> tuple[Connectivity, Pruning]:
     for (stage, source), weight in values.items():
         weights.setdefault(stage, {})[source] = weight
     settings = {name: search.config.get(name) for name in ("seed", "iterations", "loss", "lambda_")}
+    described = search.config.get("description")  # of the user's own data
+    own = str(described.get("name", "")) if isinstance(described, dict) else ""
     origin = {
         "source": f"search ({search.method})",
         "task": search.task,
-        "dataset": search.dataset,
+        "dataset": f"{search.dataset} ({own})" if own else search.dataset,
         "threshold": search.threshold,
         **{name.rstrip("_"): value for name, value in settings.items()},
     }
-    name = f"{search.task}-{search.dataset}-seed{settings['seed']}"
+    name = "-".join(filter(None, (search.task, search.dataset, own, f"seed{settings['seed']}")))
     strong = from_weights(name, search.strides, weights, search.threshold, search.inputs)
     alive = strong.alive()
     wiring = alive.pruned(search.merge, search.absorb)

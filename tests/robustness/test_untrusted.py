@@ -179,6 +179,20 @@ def test_a_result_that_no_report_could_show(results: Path, field: str) -> None:
     assert message in left_out(results)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [(["x"], "description: name is list"), ("n" * 400, "description: name: has 400 characters")],
+)
+def test_a_description_whose_name_no_report_could_show(
+    results: Path, name: object, message: str
+) -> None:
+    content = json.loads(page_data.result("encnet").model_dump_json())
+    content["config"] |= {"dataset": "own", "description": {"name": name}}
+    (results / "bad").mkdir()
+    (results / "bad" / FILE).write_text(json.dumps(content))
+    assert message in left_out(results)
+
+
 def test_replicates_that_unpack_to_much(tmp_path: Path) -> None:
     def header(shape: str, kind: str = "<f4") -> bytes:
         text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117)

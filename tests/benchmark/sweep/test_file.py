@@ -7,6 +7,7 @@ import pytest
 
 from benchmark.experiment.plan import DEFAULT_DECODERS, plan, run_key
 from benchmark.sweep.file import BUILT_IN, read_sweep
+from benchmark.sweep.report import label
 from common.errors import DataError, UsageError
 from tests.datasets.own.folder import YAML, discs
 from tests.support import line
@@ -296,4 +297,7 @@ def test_two_folders_of_own_data_in_two_blocks(tmp_path):
     block = "{{task: edges, dataset: own, data: {}, " + SMALL + "}}"
     runs = swept(tmp_path, f"runs: [{block.format(one)}, {block.format(other)}]").runs
     assert [run.description["name"] for run in runs] == ["discs", "rings"]
+    assert [label(run).partition(":")[0] for run in runs] == [
+        "edges on own (discs)", "edges on own (rings)"
+    ]  # fmt: skip
     assert run_key(runs[0]) != run_key(runs[1])

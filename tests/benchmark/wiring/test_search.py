@@ -252,6 +252,12 @@ def test_pruning_counts_what_is_kept_and_what_is_alive() -> None:
     assert facts["gap"] == pytest.approx(2)
 
 
+def test_a_wiring_of_own_data_says_which() -> None:
+    config = {"seed": 3, "description": {"name": "pipes"}}
+    wiring = prune(search_with(dataset="own", config=config))[0]
+    assert (wiring.name, wiring.origin["dataset"]) == ("depth-own-pipes-seed3", "own (pipes)")
+
+
 def test_a_weight_at_the_threshold_is_dropped() -> None:
     assert "G" not in prune(search_with(threshold=0.02))[0].stages[1]
     assert "G" in prune(search_with(threshold=0.0199))[0].stages[1]

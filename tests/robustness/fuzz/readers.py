@@ -93,7 +93,11 @@ def make_results(root: Path) -> None:
             **{**joint.model_dump(exclude={"folder"}), "config": config, "key": "j"},
         ).model_copy(update={"tasks": {}})
     )
-    found[-1].tasks = {task: TaskScores(**scores) for task in ("segmentation", "depth")}
+    own = {"dataset": "own", "description": {"name": "pipes", "images": ["a/*.png"]}}
+    found.append(
+        joint.model_copy(update={"config": joint.config.model_copy(update=own), "key": "o"})
+    )
+    found[-2].tasks = {task: TaskScores(**scores) for task in ("segmentation", "depth")}
     for number, result in enumerate(found):
         folder = root / f"{number}_{result.key}"
         save(folder, result)
