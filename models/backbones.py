@@ -286,14 +286,15 @@ def _on_meta(name: str, arguments: Mapping[str, Any]) -> nn.Module:
 def _names_in(full: nn.Module, features: nn.Module) -> dict[str, str]:
     """The names of a ``features_only`` model's tensors, each with that in the whole model.
 
-    timm renames on the way (``stages.0`` → ``stages_0``, or a ``model.`` prefix).
+    timm renames on the way (``stages.0`` → ``stages_0``, or a prefix ``model.`` or ``body.``).
     """
     source = full.state_dict()
     flat = {key.replace(".", "_"): key for key in source}
     names = {}
     for key, tensor in features.state_dict().items():
         there = key.replace(".", "_")
-        other = flat.get(there, flat.get(there.removeprefix("model_")))
+        bare = there.removeprefix("model_").removeprefix("body_")
+        other = flat.get(there, flat.get(bare))
         if other is not None and source[other].shape == tensor.shape:
             names[key] = other
         elif not key.endswith("num_batches_tracked"):

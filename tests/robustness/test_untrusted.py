@@ -1,19 +1,25 @@
 """Files from elsewhere: what is refused before it takes memory, and names that stay names."""
 
+import argparse
 import csv
 import io
 import json
+import pickle
 import re
 import struct
 import subprocess
+import time
 import zipfile
 import zlib
+from collections.abc import Callable
+from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from rich.console import Console
@@ -773,3 +779,78 @@ def test_a_file_with_other_names_is_refused(tmp_path: Path) -> None:
     save_file({"../x" * 50: torch.zeros(3)}, tmp_path / "a.safetensors")
     with pytest.raises(DataError, match="not weights of test_resnet"):
         create_backbone("test_resnet", weights=tmp_path / "a.safetensors")
+
+
+class Wide(dict):
+    """Not a plain dictionary: its class would be imported."""
+
+
+def test_a_checkpoint_with_arguments_imports_nothing_else(tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet", num_classes=0).state_dict()
+    path = tmp_path / "a.pth"
+    torch.save({"state_dict": state, "args": argparse.Namespace(a=1)}, path)
+    create_backbone("test_resnet", weights=path)
+    for other in (Wide(), Path("x"), Fraction(1, 2)):
+        torch.save({"state_dict": state, "args": argparse.Namespace(a=other)}, path)
+        with pytest.raises(DataError, match="asks to run"):
+            create_backbone("test_resnet", weights=path)
+    with pytest.raises(pickle.UnpicklingError):  # the permission ends with the reading
+        torch.load(io.BytesIO(saved_namespace()), weights_only=True)
+
+
+def saved_namespace() -> bytes:
+    buffer = io.BytesIO()
+    torch.save(argparse.Namespace(a=1), buffer)
+    return buffer.getvalue()
+
+
+def test_a_namespace_that_builds_itself_runs_nothing(tmp_path: Path) -> None:
+    """Attributes with the names of methods stay attributes."""
+    state = timm.create_model("test_resnet", num_classes=0).state_dict()
+    names = ("__class__", "__setstate__", "__reduce__", "__eq__", "__len__", "__iter__")
+    args = argparse.Namespace()
+    vars(args).update(dict.fromkeys(names, 1))
+    torch.save({"state_dict": state, "args": args}, tmp_path / "a.pth")
+    create_backbone("test_resnet", weights=tmp_path / "a.pth")
+
+
+HUGE = 10**6
+LARGE: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
+    "expanded": lambda: {"0": torch.zeros(1).expand(HUGE, HUGE)},
+    "meta": lambda: {"0": torch.empty(HUGE, HUGE, device="meta")},
+    "sparse": lambda: {
+        "0": torch.sparse_coo_tensor(
+            torch.zeros(2, 1, dtype=torch.long), torch.zeros(1), (HUGE, HUGE)
+        )
+    },
+    "the same memory": lambda: dict.fromkeys(map(str, range(2000)), torch.zeros(HUGE)),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_tensors_larger_than_their_file_are_not_copied(
+    tmp_path: Path, monkeypatch, kind: str
+) -> None:
+    """timm's functions that rename the tensors of first publications may copy or resize them."""
+    names = {f"stages.0.{name}.weight": tensor for name, tensor in LARGE[kind]().items()}
+    torch.save({"model": {**names, "norm.weight": torch.zeros(1)}}, tmp_path / "a.pth")
+
+    def rename(state: dict[str, torch.Tensor], model: object) -> dict[str, torch.Tensor]:
+        assert model is not None
+        if names.keys() & state.keys():
+            pytest.fail("timm was given them")
+        return state
+
+    monkeypatch.setattr("timm.models.convnext.checkpoint_filter_fn", rename)
+    with pytest.raises(DataError, match="not weights of convnext_atto"):
+        create_backbone("convnext_atto", weights=tmp_path / "a.pth")
+
+
+def test_a_checkpoint_of_many_entries_is_read_at_once(tmp_path: Path) -> None:
+    entries = {f"a{i}": {"x." * 50 + str(i): torch.zeros(1)} for i in range(300)}
+    torch.save({**entries, **{f"{i}.conv1.0.weight": torch.zeros(1) for i in range(3000)}},
+               tmp_path / "a.pth")  # fmt: skip
+    start = time.perf_counter()
+    with pytest.raises(DataError, match="not weights of test_resnet"):
+        create_backbone("test_resnet", weights=tmp_path / "a.pth")
+    assert time.perf_counter() - start < 30

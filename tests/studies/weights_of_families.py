@@ -69,7 +69,7 @@ def check(name: str, folder: Path) -> int:
     loaded = tensors_of(create_backbone(name, weights=path))
     own = {key.replace(".", "_"): tensor for key, tensor in model.state_dict().items()}
     for key, tensor in loaded.items():
-        other = own.get(key, own.get(key.removeprefix("model_")))
+        other = own.get(key, own.get(key.removeprefix("model_").removeprefix("body_")))
         assert other is not None, f"{key} is not the model's"
         assert torch.equal(tensor, other), f"{key} is not the file's"
     return len(loaded)
@@ -81,7 +81,7 @@ def tried(members: list[str], folder: Path) -> tuple[str, str]:
     for name in members[:FEW]:
         try:
             create_without_weights(name)
-        except UsageError as error:
+        except (UsageError, DataError) as error:
             reasons.append(str(error))
             continue
         try:

@@ -3,6 +3,7 @@
 A reader returns, or raises UserError; whatever else it does is a finding. ``READERS`` names them.
 """
 
+import argparse
 import csv
 import dataclasses
 import io
@@ -416,6 +417,11 @@ def make_weights(root: Path) -> None:
     state = timm.create_model("test_resnet", num_classes=0).state_dict()
     torch.save(state, root / "a.pth")
     torch.save({"state_dict": state}, root / "b.pth", _use_new_zipfile_serialization=False)
+    ema = {f"module.{key}": tensor for key, tensor in state.items()}
+    args = argparse.Namespace(model="test_resnet", lr=0.1)
+    content = {"state_dict": state, "state_dict_ema": ema, "args": args, "epoch": 3}
+    torch.save(content, root / "c.pth")
+    torch.save(content, root / "d.pth", _use_new_zipfile_serialization=False)
 
 
 def read_weights(root: Path, rng: random.Random) -> None:
@@ -570,7 +576,9 @@ READERS = {
         [("last.safetensors", mutations.of_safetensors), (FILE, mutations.of_json)],
     ),
     "pth": Reader(
-        make_weights, read_weights, [("a.pth", mutations.of_zip), ("b.pth", mutations.of_bytes)]
+        make_weights,
+        read_weights,
+        [("[ac].pth", mutations.of_zip), ("[bd].pth", mutations.of_bytes)],
     ),
     "state": Reader(make_states, read_states, [("state*.safetensors", mutations.of_safetensors)]),
     "hub-config": Reader(make_hub_config, read_hub_config, [(hub.CONFIG, mutations.of_json)]),
