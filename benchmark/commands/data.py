@@ -5,7 +5,14 @@ from pathlib import Path
 
 import click
 
-from benchmark.commands.options import console_of_width, progress, quiet, split_option, write_output
+from benchmark.commands.options import (
+    FiniteRange,
+    console_of_width,
+    progress,
+    quiet,
+    split_option,
+    write_output,
+)
 
 
 @click.group()
@@ -149,9 +156,9 @@ def pack(
 
 @data.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--val", type=float, metavar="SHARE",
+@click.option("--val", type=FiniteRange(0, 1, max_open=True), metavar="SHARE",
               help="Of all; 0: no such list. [default: dataset.yaml's, else 0.1]")  # fmt: skip
-@click.option("--test", type=float, metavar="SHARE",
+@click.option("--test", type=FiniteRange(0, 1, max_open=True), metavar="SHARE",
               help="Of all; 0: no such list. [default: dataset.yaml's, else 0.2]")  # fmt: skip
 @click.option("--seed", type=int, help="Another seed chooses others. [default: 0]")
 @click.option("--group", metavar="REGEX", help="Samples whose names have the same text at its "

@@ -700,7 +700,7 @@ def test_a_result_makes_timm_read_no_file(run: Path, tmp_path: Path, monkeypatch
     """timm would open it, and of another kind than safetensors run what is in it."""
     monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("timm was called"))
     folder = edited(run, tmp_path / "run", backbone_args={key: "evil.pth"})
-    with pytest.raises(UsageError, match=f"--backbone-arg {key}: is not taken"):
+    with pytest.raises(UsageError, match=f"--backbone-arg {key}=evil.pth: is not taken"):
         open_checkpoint(folder)
 
 
@@ -814,16 +814,16 @@ def test_a_namespace_that_builds_itself_runs_nothing(tmp_path: Path) -> None:
     create_backbone("test_resnet", weights=tmp_path / "a.pth")
 
 
-HUGE = 10**6
+MILLION = 10**6
 LARGE: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
-    "expanded": lambda: {"0": torch.zeros(1).expand(HUGE, HUGE)},
-    "meta": lambda: {"0": torch.empty(HUGE, HUGE, device="meta")},
+    "expanded": lambda: {"0": torch.zeros(1).expand(MILLION, MILLION)},
+    "meta": lambda: {"0": torch.empty(MILLION, MILLION, device="meta")},
     "sparse": lambda: {
         "0": torch.sparse_coo_tensor(
-            torch.zeros(2, 1, dtype=torch.long), torch.zeros(1), (HUGE, HUGE)
+            torch.zeros(2, 1, dtype=torch.long), torch.zeros(1), (MILLION, MILLION)
         )
     },
-    "the same memory": lambda: dict.fromkeys(map(str, range(2000)), torch.zeros(HUGE)),
+    "the same memory": lambda: dict.fromkeys(map(str, range(2000)), torch.zeros(MILLION)),
 }
 
 

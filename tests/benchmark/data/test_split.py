@@ -73,8 +73,8 @@ def test_more_images_move_none(cli: Cli, root: Path) -> None:
     [
         (("--val", "0", "--test", "0"), 2, "--val 0 --test 0: give one of them a share"),
         (("--val", "0.5", "--test", "0.5"), 2, "--val 0.5 --test 0.5: val and test leave nothing"),
-        (("--val", "-0.5"), 2, "--val: Input should be greater than or equal to 0 (got -0.5)"),
-        (("--val", "nan"), 2, "--val: "),
+        (("--val", "-0.5"), 2, "'--val': -0.5 is not in the range 0<=x<1"),
+        (("--val", "nan"), 2, "'--val': 'nan' is not a finite number"),
         (("--seed", "-1"), 2, "--seed: Input should be greater than or equal to 0"),
         (("--group", "("), 2, "--group: no regular expression: "),
         (("--group", "frame"), 2, "--group frame: matches none of the 24 names, such as"),
