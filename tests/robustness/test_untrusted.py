@@ -814,16 +814,16 @@ def test_a_namespace_that_builds_itself_runs_nothing(tmp_path: Path) -> None:
     create_backbone("test_resnet", weights=tmp_path / "a.pth")
 
 
-MILLION = 10**6
+SIDE = 10**6
 LARGE: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
-    "expanded": lambda: {"0": torch.zeros(1).expand(MILLION, MILLION)},
-    "meta": lambda: {"0": torch.empty(MILLION, MILLION, device="meta")},
+    "expanded": lambda: {"0": torch.zeros(1).expand(SIDE, SIDE)},
+    "meta": lambda: {"0": torch.empty(SIDE, SIDE, device="meta")},
     "sparse": lambda: {
         "0": torch.sparse_coo_tensor(
-            torch.zeros(2, 1, dtype=torch.long), torch.zeros(1), (MILLION, MILLION)
+            torch.zeros(2, 1, dtype=torch.long), torch.zeros(1), (SIDE, SIDE)
         )
     },
-    "the same memory": lambda: dict.fromkeys(map(str, range(2000)), torch.zeros(MILLION)),
+    "the same memory": lambda: dict.fromkeys(map(str, range(2000)), torch.zeros(SIDE)),
 }
 
 
