@@ -827,6 +827,7 @@ LARGE: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*parse (tensor )?invariant:UserWarning")  # torch's, of sparse
 @pytest.mark.parametrize("kind", LARGE)
 def test_tensors_larger_than_their_file_are_not_copied(
     tmp_path: Path, monkeypatch, kind: str
