@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -214,17 +215,31 @@ def read_marks(paths: Sequence[Path], target: Edges) -> Tensor:
 def read_classes(path: Path, target: Segmentation) -> Tensor:
     """uint8 [H, W] class index, 255 = ignored.
 
-    A file in colours is read by its colours where there is a palette, any other by its values.
-    Raises DataError for a value or colour that is no class.
+    A file in colours is read by its colours where there is a palette, any other by its values. Of
+    grey files with a palette, the reading that fits is taken. Raises DataError for a value or
+    colour that is no class, and for a file that fits both ways.
     """
     import torch
 
-    if target.palette and path.suffix.lower() not in ARRAYS:
-        with decoded(path) as picture:
-            if picture.mode not in ("1", "L") and picture.mode[0] not in "IF":
-                colours = np.array(picture.convert("RGB"))
-                return torch.from_numpy(_by_colour(path, colours, target))
-    return _by_value(path, target)
+    if not target.palette or path.suffix.lower() in ARRAYS:
+        return _by_value(path, target)
+    with decoded(path) as picture:
+        grey, deep = picture.mode in ("1", "L"), picture.mode[0] in "IF"
+        colours = None if deep else np.array(picture.convert("RGB"))
+    if colours is None:
+        return _by_value(path, target)
+    if not grey:
+        return torch.from_numpy(_by_colour(path, colours, target))
+    readings = []
+    for read in (lambda: _by_value(path, target), lambda: _by_colour(path, colours, target)):
+        with contextlib.suppress(DataError):
+            readings.append(torch.as_tensor(read()))
+    if not readings:
+        return _by_value(path, target)  # raises its reason
+    if not torch.equal(readings[0], readings[-1]):
+        remedy = "write classes by value, {0: …, 255: …}, or leave palette out"
+        raise DataError(f"{path}: its greys are values and colours of the palette alike: {remedy}")
+    return readings[0]
 
 
 def _by_colour(path: Path, colours: NDArray[np.uint8], target: Segmentation) -> NDArray[np.uint8]:

@@ -116,6 +116,21 @@ def test_labels_by_value(tmp_path: Path, name: str, kind: Any) -> None:
     assert torch.equal(read, torch.from_numpy(INDICES))
 
 
+def test_grey_files_beside_a_palette(tmp_path: Path) -> None:
+    """An optimiser writes black and white in colours as grey."""
+    path = save(tmp_path / "a.png", np.array([[0, 255], [0, 0]], np.uint8))
+    palette = [[0, 0, 0], [255, 255, 255]]
+    target = labels(classes={0: "a", 255: "b"}, palette=palette)
+    assert decode.read_classes(path, target).tolist() == [[0, 1], [0, 0]]
+    with pytest.raises(DataError, match=r"values and colours of the palette alike: write classes"):
+        decode.read_classes(path, labels(classes=["a", "b"], palette=palette))
+    indices = save(tmp_path / "b.png", np.array([[0, 1], [2, 255]], np.uint8))
+    assert decode.read_classes(indices, labels(palette=COLOURS)).tolist() == [[0, 1], [2, 255]]
+    wrong = save(tmp_path / "c.png", np.array([[0, 77]], np.uint8))
+    with pytest.raises(DataError, match="label 77 is outside"):
+        decode.read_classes(wrong, labels(palette=COLOURS))
+
+
 def test_255_may_be_a_class(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.array([[0, 255]], np.uint8))
     target = labels(classes={0: "a", 255: "b"}, ignore=[])
