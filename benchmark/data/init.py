@@ -17,7 +17,7 @@ from common.files import write_atomic
 from datasets.files import read_list
 from datasets.labels import voc_colour
 from datasets.own.decode import UNITS
-from datasets.own.description import FILE, Splits
+from datasets.own.description import FILE, NUMBERED, Splits
 from datasets.own.patterns import key_of, wildcards
 from datasets.own.splits import Names, by_hash, group_of
 
@@ -29,6 +29,7 @@ SPLIT_WORDS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+CLASS_FILES = ("classes.txt", "labels.txt", "names.txt", "class_names.txt")
 PIXELS = 256 * 320
 """About so many pixels have the images that are proposed for training."""
 LABELS = 400
@@ -231,8 +232,15 @@ def _write_classes(draft: Draft, group: Group) -> None:
         draft.lines += [f"      {_text(name)}: {list(colour)}" for name, colour in pairs]
         return
     count = values[-1] + 1 if values else 1
-    known = _class_names(draft.root, count)
-    if known:
+    by_value = _names_by_value(draft.root, values)
+    if by_value:
+        draft.write("    classes:", comment="values and names from a file beside the data")
+        draft.lines += [f"      {value}: {_text(name)}" for value, name in by_value.items()]
+        if unnamed := [value for value in values if value not in by_value]:
+            without = f"no name for the values {', '.join(map(str, unnamed))}"
+            draft.write(f"    ignore: [{', '.join(map(str, [*unnamed, 255]))}]", without)
+            return
+    elif known := _class_names(draft.root, count):
         draft.write("    classes:", comment="names from a file beside the data")
         draft.lines += [f"      - {_text(name)}" for name in known]
     elif count <= 64 or len(values) >= 0.25 * count:
@@ -249,7 +257,7 @@ def _write_classes(draft: Draft, group: Group) -> None:
 
 def _class_names(root: Path, at_least: int) -> list[str]:
     """Names from a text file beside the data that has one for each class; else none."""
-    for file in ("classes.txt", "labels.txt", "names.txt", "class_names.txt"):
+    for file in CLASS_FILES:
         try:
             names = [line.text for line in read_list(root / file, "")]
         except DataError:
@@ -257,6 +265,20 @@ def _class_names(root: Path, at_least: int) -> list[str]:
         if at_least <= len(names) <= 254 and len(set(names)) == len(names):
             return names
     return []
+
+
+def _names_by_value(root: Path, values: Sequence[int]) -> dict[int, str]:
+    """Names from a file of ``VALUE NAME`` lines, if most values of the labels have one."""
+    for file in CLASS_FILES:
+        try:
+            matches = [NUMBERED.fullmatch(line.text) for line in read_list(root / file, "")]
+        except DataError:
+            continue
+        names = {int(match[1][:6]): match[2] for match in matches if match}
+        distinct = len(names) == len(set(names.values())) == len(matches) <= 254
+        if distinct and 2 * len(names.keys() & set(values)) > len(values):
+            return names
+    return {}
 
 
 def _write_depth(draft: Draft, group: Group) -> None:

@@ -81,6 +81,24 @@ def test_labels_and_depth_of_other_names_and_sizes(cli: Cli, tmp_path: Path) -> 
     trained(cli, root, "segmentation", "depth")
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_class_names_with_their_values(cli: Cli, tmp_path: Path, first: int) -> None:
+    for index in range(10):
+        arrays = maps(index)
+        save(tmp_path / f"images/{index}.jpg", arrays["image"])
+        save(tmp_path / f"labels/{index}.png", arrays["labels"].astype(np.uint8))
+    names = ["floor", "ball", "ring"]
+    lines = [f"{value} {name}\n" for value, name in enumerate(names)][first:]
+    (tmp_path / "classes.txt").write_text("".join(lines))
+    described, _ = init(cli, tmp_path)
+    assert described.targets.segmentation is not None
+    assert described.targets.segmentation.classes == tuple(names[first:])
+    sample = OwnData(tmp_path, "train", "segmentation")[0]
+    stored = maps(int(sample.name))["labels"].astype(int)
+    wanted = np.where((stored < first) | (stored == 255), 255, stored - first)
+    assert np.array_equal(sample.targets["segmentation"].numpy(), wanted)
+
+
 @pytest.mark.parametrize("top", [1, 255])
 def test_masks_alone(cli: Cli, tmp_path: Path, top: int) -> None:
     root = tmp_path / "masks"
