@@ -231,6 +231,10 @@ def _write_classes(draft: Draft, group: Group) -> None:
         pairs = zip(names, colours, strict=True)
         draft.lines += [f"      {_text(name)}: {list(colour)}" for name, colour in pairs]
         return
+    if values == [0] and 255 in group.values:  # else nothing but one class would be scored
+        draft.write("    classes:", "255 may stand for pixels to ignore")
+        draft.lines += ["      0: background", "      255: object"]
+        return
     count = values[-1] + 1 if values else 1
     by_value = _names_by_value(draft.root, values)
     if by_value:

@@ -99,6 +99,19 @@ def test_class_names_with_their_values(cli: Cli, tmp_path: Path, first: int) -> 
     assert np.array_equal(sample.targets["segmentation"].numpy(), wanted)
 
 
+def test_labels_of_0_and_255_are_two_classes(cli: Cli, tmp_path: Path) -> None:
+    for index in range(10):
+        arrays = maps(index)
+        save(tmp_path / f"images/{index}.jpg", arrays["image"])
+        save(tmp_path / f"labels/{index}.png", arrays["mask"])
+    described, _ = init(cli, tmp_path)
+    assert described.targets.segmentation is not None
+    sample = OwnData(tmp_path, "train", "segmentation")[0]
+    stored = maps(int(sample.name))["mask"]
+    assert set(np.unique(stored)) == {0, 255}
+    assert np.array_equal(sample.targets["segmentation"].numpy(), stored // 255)
+
+
 @pytest.mark.parametrize("top", [1, 255])
 def test_masks_alone(cli: Cli, tmp_path: Path, top: int) -> None:
     root = tmp_path / "masks"
