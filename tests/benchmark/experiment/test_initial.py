@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from benchmark.experiment.plan import command_of, make_tasks, resolve, run_key
 from benchmark.results import layout
 from benchmark.results.checkpoint import open_checkpoint, save_checkpoint
 from benchmark.results.result import Result
-from benchmark.results.store import save
+from benchmark.results.store import read, save
 from benchmark.wiring.search import build_relaxed
+from common import stopping
 from common.errors import DataError, UsageError
+from common.progress import Silent
 from models.connected_decoder import ConnectedDecoder
 from models.predictor import DensePredictor
-from tests.support import TINY, line
+from tests.support import TINY, folder_of, line, run_plan
 
 BACKBONE = "test_efficientnet"
 STATISTICS = {"mean": (0.4, 0.5, 0.6), "std": (0.1, 0.2, 0.3)}
@@ -222,3 +225,37 @@ def test_a_run_says_once_what_it_begins_with(cli, run: Path, tmp_path: Path) -> 
     checkpoint = open_checkpoint(folder)
     assert checkpoint.config.decoder == "unet-connectivity"
     assert (checkpoint.config.backbone, TINY[1]) == (BACKBONE, BACKBONE)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(run: Path, tmp_path: Path) -> None:
+    small: Any = {"init": run, "epochs": 2, "limit": 8, "image_size": (32, 32), "threads": 1}
+    config = resolve(config_of(**small))
+    run_plan([config], tmp_path / "whole")
+
+    class Stops(Silent):
+        def step(self, note: str = "") -> None:
+            if note.startswith("loss"):
+                signal.raise_signal(signal.SIGTERM)
+
+    with stopping.signals(), pytest.raises(stopping.Stopped):
+        run_plan([config], tmp_path / "cut", Stops())
+    (result,) = run_plan([config], tmp_path / "cut")
+    assert result.resumed == [1]
+    files = [folder_of(config, tmp_path / n) / "last.safetensors" for n in ("whole", "cut")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_is_timed_without_the_one_that_it_began_with(run: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    shutil.copytree(run, first)
+    small: Any = {"init": first, "epochs": 1, "limit": 8, "image_size": (32, 32), "threads": 1}
+    config = resolve(config_of(**small))
+
+    class Removes(Silent):
+        def step(self, note: str = "") -> None:
+            if note.startswith("loss") and first.exists():
+                shutil.rmtree(first)
+
+    run_plan([config], tmp_path / "runs", Removes())
+    assert not first.exists()
+    assert read(folder_of(config, tmp_path / "runs")).speed is not None
