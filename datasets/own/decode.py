@@ -53,6 +53,7 @@ def read_tiff(path: Path, bands: int | None = 1) -> NDArray[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with tifffile.TiffFile(path) as file:
+                len(file.pages)  # this ends for a damaged file too, as the series need not
                 series = file.series[0]
                 axes, shape = series.axes, series.shape
                 # an array [H, W, C] that was written by tifffile.imwrite(path, array) alone
