@@ -5,6 +5,7 @@ Every fault of a file raises a DataError of one line: the file, what was seen, w
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -165,22 +166,39 @@ def upright(stored: Tensor, orientation: int) -> Tensor:
     return TURNS[orientation](stored).contiguous() if orientation > 1 else stored
 
 
+def same_proportions(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether a picture of size ``one``, (height, width), scaled to ``other`` fits to a pixel.
+
+    With one side alike, both must be: else something was cut off.
+    """
+    (h, w), (oh, ow) = one, other
+    if h == oh or w == ow:
+        return (h, w) == (oh, ow)
+    return abs(h * ow - w * oh) <= max(w, ow)
+
+
 def orient(
-    path: Path, stored: Tensor, orientation: int, targets: Sequence[tuple[Path, str, Tensor]]
+    path: Path,
+    stored: Tensor,
+    orientation: int,
+    targets: Sequence[tuple[Path, str, Tensor]],
+    scaled: bool = False,
 ) -> tuple[Tensor, str | None]:
     """The image as its targets were drawn: as it is stored, or upright.
 
     stored, orientation: as ``read_stored`` gives them. targets: file, name and map [H, W] of each,
     as stored. Where the targets fit both, the image stays as it is stored; then what is doubtful
-    is returned too. Raises DataError where the targets fit neither.
+    is returned too. scaled: targets may have other sizes of the same proportions, to a pixel.
+    Raises DataError where the targets fit neither.
     """
+    fits = same_proportions if scaled else operator.eq
     turned = upright(stored, orientation)
     misfits = [
-        [target for target in targets if target[2].shape[-2:] != image.shape[-2:]]
+        [target for target in targets if not fits(target[2].shape[-2:], image.shape[-2:])]
         for image in (stored, turned)
     ]
     if not misfits[0]:
-        if orientation == 1 or turned.shape != stored.shape:
+        if orientation == 1 or misfits[1]:
             return stored, None
         return stored, (
             f"EXIF orientation {orientation}, and its {targets[0][1]} fits it turned or not: both "
@@ -192,7 +210,8 @@ def orient(
     (h, w), (th, tw) = stored.shape[-2:], target.shape[-2:]
     tag = f" and EXIF orientation {orientation}" if orientation > 1 else ""
     problem = f"{role} of {tw}×{th} pixels but its image {path} has {w}×{h}{tag}"
-    raise DataError(f"{file}: {problem}: take both from the same source")
+    remedy = "cut both alike" if scaled else "take both from the same source"
+    raise DataError(f"{file}: {problem}: {remedy}")
 
 
 def read_array(path: Path) -> NDArray[Any]:

@@ -86,7 +86,7 @@ class Content:
 
 
 def groups_of(root: Path) -> list[Group]:
-    """The groups below ``root``, largest first. Raises DataError where there is no such file."""
+    """The groups below ``root``, each of one folder. Raises DataError where there is no file."""
     known = (*SUFFIXES, *ARRAYS)
     files = [f for f in files_below(root, ["**/*"]) if PurePosixPath(f).suffix.lower() in known]
     if not files:
@@ -96,8 +96,17 @@ def groups_of(root: Path) -> list[Group]:
     groups = [Group(pattern, members) for pattern, members in _by_name(files)]
     for group in groups:
         _open(root, group)
-    groups = [group for group in groups if group.seen]
-    return sorted(_merged(groups), key=lambda group: (-len(group.files), group.pattern))
+    return _sorted(group for group in groups if group.seen)
+
+
+def merged_groups(groups: Sequence[Group]) -> list[Group]:
+    """``groups``, those of one kind whose patterns differ in one folder as one."""
+    return _sorted(_merged(list(groups)))
+
+
+def _sorted(groups: Iterable[Group]) -> list[Group]:
+    """Largest first."""
+    return sorted(groups, key=lambda group: (-len(group.files), group.pattern))
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -149,7 +158,7 @@ def _common_end(files: Sequence[str], suffix: str) -> str:
 
 
 def _merged(groups: list[Group]) -> list[Group]:
-    """Groups of one kind whose patterns differ in one folder as one group."""
+    """``merged_groups``, unsorted."""
     families: dict[Any, list[Group]] = defaultdict(list)
     for group in groups:
         parts = group.pattern.split("/")
@@ -160,7 +169,7 @@ def _merged(groups: list[Group]) -> list[Group]:
     merged: list[Group] = []
     for (kind, hole), members in sorted(families.items(), key=lambda item: -len(item[1])):
         members = [group for group in members if id(group) not in taken]
-        roles = {_role(group.pattern) for group in members} - {"unknown"}
+        roles = {role_of(group.pattern) for group in members} - {"unknown"}
         if len(members) < 2 or len(roles) > 1:
             continue
         taken |= {id(group) for group in members}
@@ -190,7 +199,7 @@ def _wildcard(names: Sequence[str]) -> str:
     return f"{start}*" if start else f"*{end}"
 
 
-def _role(pattern: str) -> Kind:
+def role_of(pattern: str) -> Kind:
     """The kind that the words of a pattern name, or ``unknown``; ``images`` is the weakest."""
     words = set(re.findall(r"[a-z0-9]+", pattern.lower()))
     kinds: list[Kind] = ["segmentation", "depth", "saliency", "edges", "images"]
@@ -217,7 +226,7 @@ def _open(root: Path, group: Group) -> None:
     if not group.seen:
         return
     by_content, group.sure = _kind(group.seen)
-    role = _role(group.pattern)
+    role = role_of(group.pattern)
     group.kind = by_content
     if not group.sure and role != "unknown":
         group.kind = role
@@ -269,7 +278,7 @@ def _content(path: Path) -> Content:
         rgb = np.array(picture.convert("RGB"))
         indices = np.array(picture) if grey_palette else None
     coloured = bool((rgb != rgb[..., :1]).any())
-    content = _of_array(rgb if coloured or lossy else rgb[..., :1])
+    content = _of_array(rgb if coloured else rgb[..., :1], lossy)
     content.coloured, content.lossy = coloured, lossy
     if coloured:
         codes = (rgb.reshape(-1, 3).astype(np.int64) << [16, 8, 0]).sum(1)
@@ -287,7 +296,8 @@ def _content(path: Path) -> Content:
     return content
 
 
-def _of_array(array: NDArray[Any]) -> Content:
+def _of_array(array: NDArray[Any], lossy: bool = False) -> Content:
+    """lossy: few values are then many that were changed a little."""
     height, width, channels = array.shape
     content = Content((height, width), channels, str(array.dtype))
     if channels > 1:
@@ -303,7 +313,7 @@ def _of_array(array: NDArray[Any]) -> Content:
             content.many = True
             return content
     found, counts = np.unique(values, return_counts=True)
-    content.many = len(found) > FEW_VALUES
+    content.many = len(found) > FEW_VALUES or (lossy and len(found) > 2)
     if not content.many:
         content.values = set(found.tolist())
     top = max(int(found[-1]), 1)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from benchmark.data.groups import Group, Kind, common_start, groups_of, look
+from benchmark.data.groups import Group, Kind, common_start, groups_of, look, merged_groups, role_of
 from common.errors import DataError, UsageError
 from common.files import write_atomic
 from datasets.files import read_list
@@ -94,7 +94,9 @@ def describe(root: Path, overwrite: bool) -> Draft:
 
 def _matched(root: Path, groups: Sequence[Group]) -> tuple[Group, dict[Kind, list[Group]]]:
     """The images, and the groups of each kind of ground truth with their names."""
-    for attempt in (groups, [_stripped(group) for group in groups]):
+    merged = merged_groups(groups)
+    attempts = [merged, groups]  # folders of one kind may be scenes, or different kinds of images
+    for attempt in [*attempts, *([_stripped(group) for group in some] for some in attempts)]:
         images = _choose_images(root, attempt)
         pairs = {kind: _partners(images, attempt, kind) for kind in TARGETS}
         pairs = {kind: chosen for kind, chosen in pairs.items() if chosen}
@@ -113,9 +115,10 @@ def _choose_images(root: Path, groups: Sequence[Group]) -> Group:
         seen = ", ".join(f"{g.pattern} ({len(g.files)}, {g.kind})" for g in groups[:6])
         raise DataError(f"{root}: no group of files looks like photographs: there is {seen}")
 
-    def rank(group: Group) -> tuple[int, int]:
+    def rank(group: Group) -> tuple[int, bool, int]:
         partners = [_share(group, other) for other in groups if other.kind in TARGETS]
-        return sum(share >= 0.5 for share in partners), len(group.files)
+        named = role_of(group.pattern) == "images"
+        return sum(share >= 0.5 for share in partners), named, len(group.files)
 
     return max(candidates, key=rank)
 
@@ -222,12 +225,14 @@ def _write_classes(draft: Draft, group: Group) -> None:
     looked = f"from {len(group.seen)} of {len(group.files)} files"
     colours = sorted(group.colours)
     values = sorted(group.values - {255, 65535})
+    voc = {voc_colour(index): index for index in range(256)}
+    if colours and not values and set(colours) <= set(voc):
+        values = sorted({voc[colour] for colour in colours} - {255})
     if colours and not values:  # in colours, and no palette to number them
-        names = _class_names(draft.root, len(colours))
-        names = names[: len(colours)] or [f"class_{i}" for i in range(len(colours))]
+        names = [f"class_{i}" for i in range(len(colours))]
         draft.write("    classes:", f"{len(colours)} colours {looked}")
         draft.lines += [f"      - {_text(name)}" for name in names]
-        draft.write("    palette:", "which colour is which class" if "class_0" not in names else "")
+        draft.write("    palette:")
         pairs = zip(names, colours, strict=True)
         draft.lines += [f"      {_text(name)}: {list(colour)}" for name, colour in pairs]
         return
@@ -255,7 +260,7 @@ def _write_classes(draft: Draft, group: Group) -> None:
         draft.lines += [f"      {value}: class_{value}" for value in values]
     if 255 in group.values:
         draft.write("    ignore: 255")
-    if colours and set(colours) <= {voc_colour(index) for index in group.values}:
+    if colours and set(colours) <= set(voc):
         draft.write("    palette: voc", comment="colours decide, as in PASCAL VOC")
 
 
@@ -315,8 +320,11 @@ def _write_depth(draft: Draft, group: Group) -> None:
     draft.write(f"    invalid: [{', '.join(f'{value:g}' for value in invalid)}]")
     low, high = (np.quantile(known, [0.001, 0.999]) * unit) if known.size else (0.1, 10.0)
     low, high = _rounded(float(low), math.floor), _rounded(float(high) * 1.05, math.ceil)
-    draft.write(f"    range: [{low:g}, {high:g}]",
-                comment="nearest and farthest depth in metres that count")  # fmt: skip
+    doubt = ""
+    if median and high > 20 * median * unit:
+        doubt = f"far beyond the median: is {float(known.max()):g} a reading, or one of invalid?"
+    draft.write(f"    range: [{low:g}, {high:g}]", doubt,
+                "nearest and farthest depth in metres that count")  # fmt: skip
 
 
 def _unit(known: np.ndarray, integers: bool) -> tuple[float, list[float]]:
@@ -324,14 +332,13 @@ def _unit(known: np.ndarray, integers: bool) -> tuple[float, list[float]]:
     if not known.size:
         return 0.001 if integers else 1.0, []
     median = float(np.median(known))
-    whole = bool((known == np.round(known)).all())
-    if not integers and not whole:
-        likely = [1.0] if 0.05 <= median <= 500 else [0.001]
-    else:
-        units = (0.001, 1 / 256, 1 / 5000, 0.01, 1.0) if integers else (0.001, 1.0, 0.01)
-        likely = [unit for unit in units if 0.3 <= median * unit <= 80]
-    likely = likely or [1.0]
-    return likely[0], likely[1:]
+    fractions = bool((known != np.round(known)).any())
+    if fractions and 0.05 <= median <= 80:
+        return 1.0, []
+    units = (0.001, 1 / 256, 1 / 5000, 0.01, 1.0) if integers else (1.0, 0.01, 0.001)
+    likely = [unit for unit in units if 0.3 <= median * unit <= 80] or [1.0]
+    others = [unit for unit in units if unit != likely[0] and 0.1 <= median * unit <= 500]
+    return likely[0], others
 
 
 def _rounded(value: float, how: Callable[[float], int]) -> float:

@@ -243,6 +243,31 @@ def read_classes(path: Path, target: Segmentation) -> Tensor:
     return readings[0]
 
 
+def check_palette(path: Path, known: dict[int, tuple[int, int, int, str]]) -> None:
+    """Raises DataError if a palette image has another colour for a value than files before it.
+
+    known: colour and file by value, to which those of this file are added. Without a declared
+    palette values count, and a program that saves few colours may number them anew in each file.
+    """
+    if path.suffix.lower() in ARRAYS:
+        return
+    with decoded(path) as picture:
+        if picture.mode != "P":
+            return
+        colours = np.reshape(picture.getpalette() or [], (-1, 3)).tolist()
+        values = np.unique(np.array(picture)).tolist()
+    table = {value: colours[value] if value < len(colours) else [0, 0, 0] for value in values}
+    if all(red == green == blue for red, green, blue in table.values()):
+        return  # its greys count, see read_labels
+    for value, (red, green, blue) in table.items():
+        earlier = known.setdefault(value, (red, green, blue, str(path)))
+        if earlier[:3] != (red, green, blue):
+            raise DataError(
+                f"{path}: value {value} has the colour {[red, green, blue]}, in {earlier[3]} "
+                f"{list(earlier[:3])}: write palette, the colour of each class, into dataset.yaml"
+            )
+
+
 def _by_colour(path: Path, colours: NDArray[np.uint8], target: Segmentation) -> NDArray[np.uint8]:
     """Class indices of colours [H, W, 3]."""
     codes = (colours.astype(np.int64) << [16, 8, 0]).sum(-1)

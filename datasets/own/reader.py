@@ -14,7 +14,15 @@ from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
 from datasets.decoding import doubt_of_unit, orient, read_any_image, read_stored
 from datasets.files import check_choice, check_file, check_root, fingerprint
 from datasets.own import decode
-from datasets.own.description import FILE, Depth, Description, Edges, Targets, read_description
+from datasets.own.description import (
+    FILE,
+    Depth,
+    Description,
+    Edges,
+    Segmentation,
+    Targets,
+    read_description,
+)
 from datasets.own.patterns import Matches, fewest_wildcards
 from datasets.own.splits import Names, by_hash, by_lists, check_group
 
@@ -125,6 +133,7 @@ class OwnData(DenseDataset):
             check_choice(self.info, "task", name, self.info.tasks)
         check_choice(self.info, "split", split, self.info.splits)
         self.split, self.missing = split, missing
+        self._colours: dict[int, tuple[int, int, int, str]] = {}
         folder = Folder(self.root, self.content, self.tasks)
         self.samples: list[Files] = []
         for chosen in self._chosen(folder):
@@ -254,7 +263,7 @@ class OwnData(DenseDataset):
         stored, orientation = self._image(files)
         targets = {task: self._target(task, paths) for task, paths in files.targets.items()}
         maps = [(files.targets[task][0], task, target) for task, target in targets.items()]
-        image, doubt = orient(files.images[0], stored, orientation, maps)
+        image, doubt = orient(files.images[0], stored, orientation, maps, scaled=True)
         if doubt is not None:
             self.doubt("orientation", files.images[0], doubt)
         return Sample(image, targets, files.name)
@@ -270,6 +279,8 @@ class OwnData(DenseDataset):
         target = self.content.targets.present[task]
         if isinstance(target, Edges):
             return decode.read_marks(paths, target)
+        if isinstance(target, Segmentation) and not target.palette:
+            decode.check_palette(paths[0], self._colours)
         decoded = READERS[task](paths[0], target)
         if isinstance(target, Depth):
             per_metre = 1 / (target.metres_per_unit or 1)

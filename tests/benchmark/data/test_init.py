@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from click.testing import Result
 
+from datasets.labels import voc_colour
 from datasets.own.description import Description, read_description
 from datasets.own.reader import OwnData
 from tests.datasets.own.folder import YAML, discs, maps, save
@@ -270,3 +271,60 @@ def test_folders_without_anything_to_describe(cli: Cli, tmp_path: Path) -> None:
     alone = cli("data", "init", tmp_path)
     assert alone.exit_code == 1
     assert "no ground truth of the names of a/*.png" in line(alone)
+
+
+def test_images_of_several_kinds_are_not_taken_for_scenes(cli: Cli, tmp_path: Path) -> None:
+    root = tmp_path / "rig"
+    for index in range(8):
+        arrays = maps(index)
+        save(root / f"rgb/{index}.png", arrays["image"])
+        save(root / f"infrared/{index}.png", arrays["image"][::-1])
+        save(root / f"labels/{index}.png", arrays["labels"])
+    described, done = init(cli, root)
+    assert described.images == ("rgb/*.png",)
+    assert "not sure: images: rgb/*.png: infrared/*.png look like images too" in done.output
+
+
+def test_masks_that_are_jpegs(cli: Cli, tmp_path: Path) -> None:
+    root = tmp_path / "jpegs"
+    for index in range(8):
+        arrays = maps(index)
+        save(root / f"images/{index}.jpg", arrays["image"])
+        save(root / f"masks/{index}.jpg", arrays["mask"], quality=90)
+    described, _ = init(cli, root)
+    assert list(described.targets.present) == ["saliency"]
+
+
+def test_colours_of_voc_are_known(cli: Cli, tmp_path: Path) -> None:
+    root, table = tmp_path / "voc", np.array([voc_colour(index) for index in range(256)], np.uint8)
+    (root / "label").mkdir(parents=True)
+    (root / "classes.txt").write_text("background\nplane\nbicycle\n")
+    for index in range(8):
+        arrays = maps(index)
+        save(root / f"image/{index}.png", arrays["image"])
+        save(root / f"label/{index}.png", table[arrays["labels"]])
+    described, _ = init(cli, root)
+    assert described.targets.segmentation is not None
+    assert described.targets.segmentation.classes == ("background", "plane", "bicycle")
+    read = OwnData(root, "train", "segmentation")[0]
+    truth = maps(int(read.name))["labels"]
+    assert np.array_equal(read.targets["segmentation"].numpy(), truth)
+
+
+@pytest.mark.parametrize(
+    ("scale", "far", "doubt"),
+    [(100.0, 0.0, "metres_per_unit"), (1.0, 10000.0, "range")],
+)
+def test_depth_that_may_be_something_else_is_asked_about(
+    cli: Cli, tmp_path: Path, scale: float, far: float, doubt: str
+) -> None:
+    root = tmp_path / "depth"
+    (root / "depth").mkdir(parents=True)
+    for index in range(8):
+        arrays = maps(index)
+        save(root / f"rgb/{index}.png", arrays["image"])
+        metres = np.where(arrays["depth"] == 65535, far, arrays["depth"] / 1000 * scale)
+        np.save(root / f"depth/{index}.npy", metres.astype(np.float32))
+    done = cli("data", "init", root)
+    assert done.exit_code == 0, done.output
+    assert f"not sure: {doubt}:" in done.output

@@ -222,3 +222,32 @@ def test_a_photograph_that_a_tag_turns_stays_on_its_target(root: Path, orientati
     else:
         sample = data[0]
     assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), stored)
+
+
+@pytest.mark.parametrize("size", [(24, 32), (25, 33), (96, 128), (480, 640)])
+def test_a_target_may_have_another_size_of_the_same_proportions(
+    root: Path, size: tuple[int, int]
+) -> None:
+    data = OwnData(root, "train", "saliency", also=["segmentation"])
+    path = root / f"masks/{data[0].name}.png"
+    mask = Image.open(path)
+    mask.resize(size[::-1], Image.Resampling.NEAREST).save(path)
+    sample = data[0]
+    assert sample.targets["saliency"].shape == size
+    assert sample.image.shape[1:] == sample.targets["segmentation"].shape == (H, W)
+
+
+def test_palettes_that_number_colours_anew_in_each_file_are_refused(root: Path) -> None:
+    data = OwnData(root, "train", "segmentation")
+    for index, order in enumerate(([0, 1, 2], [2, 0, 1])):
+        values = np.array([[0, 1, 2]] * H * W, np.uint8)[:, :1].reshape(H, W)
+        values[:2, :3] = [0, 1, 2]
+        picture = Image.fromarray(values)
+        colours = np.array([[0, 0, 0], [200, 0, 0], [0, 0, 200]], np.uint8)[order]
+        picture.putpalette(colours.flatten().tolist())
+        picture.save(root / f"labels/{data[index].name}.png")
+    data[0]
+    with pytest.raises(
+        DataError, match=r"value 0 has the colour \[0, 0, 200\], in .* write palette"
+    ):
+        data[1]
