@@ -30,8 +30,10 @@ def init(folder: Path, overwrite: bool) -> None:
     says what it is not sure of.
     """
     quiet()
-    from benchmark.data.init import FILL_IN, describe
-    from datasets.own.description import FILE, read_description
+    from benchmark.data.draft import FILL_IN
+    from benchmark.data.init import describe
+    from datasets.own.description import FILE
+    from datasets.own.reading import read_description
 
     draft = describe(folder, overwrite)
     for note in draft.notes:

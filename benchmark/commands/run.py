@@ -73,7 +73,7 @@ def run(
     from benchmark.report.tables import rich_table
     from benchmark.run.runner import Runner
     from benchmark.sweep.execute import Work, execute
-    from benchmark.sweep.prepare import stored, to_do
+    from benchmark.sweep.prepare import outdated, stored, to_do
     from benchmark.sweep.report import following
     from benchmark.training.scalars import check_tensorboard
 
@@ -92,6 +92,8 @@ def run(
     again = {run.key for run in pending}
     for key in [run.key for run in runs if run.key not in again]:
         click.echo(f"already finished, not run again (--overwrite repeats it): {key}", err=True)
+    for text in outdated([run for run in runs if run.key not in again], earlier):
+        click.echo(f"warning: {text}", err=True)
     console = console_of_width(180)
     for board in boards(done):
         console.print(rich_table(board, console.width))

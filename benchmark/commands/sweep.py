@@ -86,7 +86,7 @@ def sweep(
     from benchmark.results.store import many_objects
     from benchmark.sweep.executors.choice import make_executor
     from benchmark.sweep.file import read_sweep
-    from benchmark.sweep.prepare import stored, to_do
+    from benchmark.sweep.prepare import outdated, stored, to_do
     from benchmark.training.scalars import check_tensorboard
 
     if asked() > 1:
@@ -124,6 +124,9 @@ def sweep(
     if policy == "always":
         course.show(list(earlier.values()))
         return
+    pending_keys = {run.key for run in pending}
+    for text in outdated([run for run in runs if run.key not in pending_keys], earlier):
+        click.echo(f"warning: {text}", err=True)
     options = {"retime": retime, "tensorboard": tensorboard, "every": every, "began": began}
     course.show(course.execute(earlier, retries, verbose, options))
 

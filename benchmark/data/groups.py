@@ -18,7 +18,7 @@ from common.errors import DataError
 from datasets.decoding import decoded, read_array
 from datasets.files import SUFFIXES
 from datasets.own.decode import ARRAYS, TIFFS, read_tiff
-from datasets.own.patterns import files_below
+from datasets.own.patterns import files_below, key_of
 
 Kind = Literal["images", "segmentation", "depth", "saliency", "edges", "unknown"]
 SAMPLES = 24
@@ -107,6 +107,12 @@ def merged_groups(groups: Sequence[Group]) -> list[Group]:
 def _sorted(groups: Iterable[Group]) -> list[Group]:
     """Largest first."""
     return sorted(groups, key=lambda group: (-len(group.files), group.pattern))
+
+
+def keys_of(group: Group, last: int) -> dict[str, str]:
+    """The files of ``group`` by what the ``last`` wildcards of its pattern stand for."""
+    keys = ((key_of(group.pattern, file, last), file) for file in group.files)
+    return {key: file for key, file in keys if key is not None}
 
 
 # --- names ---------------------------------------------------------------------------------------

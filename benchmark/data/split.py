@@ -11,8 +11,9 @@ from common.errors import DataError, UsageError
 from common.files import whole_file
 from common.limits import printable
 from datasets.files import Line
-from datasets.own.description import Description, Splits, read_description
+from datasets.own.description import Description, Splits
 from datasets.own.reader import Folder
+from datasets.own.reading import read_description
 from datasets.own.splits import Names, by_hash, check_group, group_of
 
 SHARES = Splits(val=0.1, test=0.2)

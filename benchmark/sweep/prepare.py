@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmark.experiment.plan import PlannedRun, targets_of
+from benchmark.experiment.plan import PlannedRun, info_of, targets_of
 from benchmark.results.result import Result
 from benchmark.results.store import load
 from benchmark.run.data import shared_data
@@ -64,3 +64,20 @@ def open_data(runs: Sequence[PlannedRun]) -> tuple[Opened, Unusable]:
         except Exception as error:  # an error of one data set does not stop the others
             unusable[shared] = error
     return opened, unusable
+
+
+def outdated(runs: Sequence[PlannedRun], results: Mapping[str, Result]) -> Iterator[str]:
+    """A line for each finished run on files of the user's own that have changed since.
+
+    results: by key. The key of such a run holds where its files lie, and not what they are.
+    """
+    kept = [run for run in runs if run.key in results and info_of(run.config).generic]
+    opened, _ = open_data(kept)
+    for run in kept:
+        facts, splits = results[run.key].data, opened.get(shared_data(run.config), {})
+        now = {name: split.data.fingerprint() for name, split in splits.items()}
+        before = {name: facts.get(name, {}).get("fingerprint") for name in now}
+        if changed := [n for n in now if before[n] not in (None, now[n])]:
+            names = ", ".join(changed)
+            how = "run --overwrite or sweep --cache never repeats it"
+            yield f"{run.key}: its data have changed since it ran ({names}): {how}"

@@ -1,10 +1,8 @@
 """``dataset.yaml``: where images and ground truth lie in a folder, and how they are encoded."""
 
-import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -13,15 +11,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
-from common.errors import DataError, UsageError
 from common.limits import printable
-from common.marked_yaml import MarkedYaml, Place, read_marked_yaml
 from common.registry import nearest
-from datasets.files import read_list
 from datasets.labels import voc_colour
 from datasets.own.patterns import check_expression, check_pattern
 
@@ -29,7 +23,6 @@ FILE = "dataset.yaml"
 MOST_CLASSES = 254
 """A class index is a byte, and 255 is ignored."""
 MOST_BANDS = 64
-NUMBERED = re.compile(r"(\d+)\s*[:,\s]\s*(.+)")
 
 RGB = tuple[int, int, int]
 
@@ -142,11 +135,11 @@ class Segmentation(Target):
     def _check(self) -> Self:
         if len(self.classes) > MOST_CLASSES:
             raise ValueError(f"classes: {len(self.classes)}, at most {MOST_CLASSES} are possible")
-        if double := _twice(self.classes):
+        if double := first_twice(self.classes):
             raise ValueError(f"classes: {double} stands twice")
         if self.ids and len(self.ids) != len(self.classes):
             raise ValueError(f"ids: {len(self.ids)} values for {len(self.classes)} classes")
-        if (double := _twice(self.values)) is not None:
+        if (double := first_twice(self.values)) is not None:
             raise ValueError(f"classes: the value {double} stands for two")
         for value in self.ignore:
             if value in self.values and "ignore" in self.model_fields_set:
@@ -155,7 +148,7 @@ class Segmentation(Target):
         if self.palette and len(self.palette) != len(self.classes):
             colours = f"{len(self.palette)} colours for {len(self.classes)} classes"
             raise ValueError(f"palette: {colours}: write one for each")
-        if (shared := _twice((*self.palette, *self.ignore_colours))) is not None:
+        if (shared := first_twice((*self.palette, *self.ignore_colours))) is not None:
             raise ValueError(f"palette: the colour {list(shared)} stands for two")
         if self.ignore_colours and not self.palette:
             raise ValueError("ignore_colours: has no meaning without palette")
@@ -310,7 +303,7 @@ class Bands(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if double := _twice(self.names):
+        if double := first_twice(self.names):
             raise ValueError(f"names: {double} stands twice")
         for name in ("max", "mean", "std"):
             count = len(getattr(self, name))
@@ -334,7 +327,7 @@ class Description(Part):
     citation: str = ""
 
 
-def _twice(values: Iterable[Any]) -> Any:
+def first_twice(values: Iterable[Any]) -> Any:
     """The first of ``values`` that repeats an earlier one, or None."""
     seen = set()
     for value in values:
@@ -342,116 +335,3 @@ def _twice(values: Iterable[Any]) -> Any:
             return value
         seen.add(value)
     return None
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-def read_description(root: Path) -> Description:
-    """The description of the folder ``root``.
-
-    Raises UsageError that names file, line, key, value and near match for what is wrong in it, and
-    DataError where the folder has none.
-    """
-    path = root / FILE
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        remedy = f"python cli.py data init {root} writes one"
-        raise DataError(f"{path}: the description is missing: {remedy}") from None
-    return _read(path, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=64)
-def _read(path: Path, changed: int, size: int) -> Description:  # noqa: ARG001
-    """changed, size: so that an edited file is read again."""
-    try:
-        marked = read_marked_yaml(path)
-    except UsageError as error:
-        if "alias" in str(error):  # YAML's own meaning of *
-            raise UsageError(f"{error}: put a pattern that begins with * in quotes") from None
-        raise
-    content = marked.content
-    if not isinstance(content, Mapping):
-        raise UsageError(f"{path}: holds no keys: write name:, images: and targets:")
-    return validated(marked, _with_class_names(marked, content))
-
-
-def validated(marked: MarkedYaml, content: Mapping[Any, Any]) -> Description:
-    """``content`` checked; errors name the line of ``marked``. Raises UsageError."""
-    try:
-        return Description.model_validate(content)
-    except ValidationError as error:
-        # an unknown key is often why a known one is missing
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise UsageError(_explained(marked, first)) from None
-
-
-def _explained(marked: MarkedYaml, error: Any) -> str:
-    place: Place = tuple(error["loc"])
-    # pydantic names the member of a union behind the key
-    while place and place not in marked.lines and error["type"] != "missing":
-        place = place[:-1]
-    key = ".".join(map(str, place))
-    where = f"{marked.where(place)}: {key}" if key else str(marked.path)
-    if error["type"] == "extra_forbidden":
-        known = _keys_around(place)
-        name = str(place[-1])
-        if close := nearest(name, known, 1):
-            return f"{where}: unknown key: did you mean {close[0]}?"
-        if any(character in name for character in "*/"):
-            return f"{where}: unknown key: write several patterns as a list, [a/*.png, b/*.png]"
-        return f"{where}: unknown key: expected one of {', '.join(known)}"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{where}: is missing: write it"
-    if error["type"] == "string_type":
-        message += ", put it in quotes"
-    if isinstance(error["input"], Mapping | BaseModel):
-        return f"{where}: {message}"
-    return f"{where}: {message} (got {printable(repr(error['input']), 200)})"
-
-
-def _keys_around(place: Place) -> list[str]:
-    """The keys that may stand beside the last one of ``place``."""
-    kinds: dict[Place, type[Part]] = {
-        (): Description,
-        ("targets",): Targets,
-        ("targets", "segmentation"): Segmentation,
-        ("targets", "depth"): Depth,
-        ("targets", "saliency"): Saliency,
-        ("targets", "edges"): Edges,
-        ("splits",): Splits,
-        ("bands",): Bands,
-    }
-    return [key for key in kinds[place[:-1]].model_fields if key != "ids"]
-
-
-def _with_class_names(marked: MarkedYaml, content: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """``content`` with the lines of a file of class names in the file's place."""
-    place = ("targets", "segmentation", "classes")
-    targets = content.get("targets")
-    targets = targets if isinstance(targets, Mapping) else {}
-    labels = targets.get("segmentation")
-    labels = labels if isinstance(labels, Mapping) else {}
-    file = labels.get("classes")
-    if not isinstance(file, str):
-        return content
-    where = f"{marked.where(place)}: {'.'.join(place)}"
-    try:
-        check_pattern(file)
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}") from None
-    path = marked.path.parent / file
-    try:
-        texts = [line.text for line in read_list(path, "write a class name in each line")]
-    except DataError as error:
-        raise UsageError(f"{where}: {error}") from None
-    numbered = [NUMBERED.fullmatch(text) for text in texts]
-    classes: Any = texts
-    if all(numbered):
-        pairs = [(int(match[1][:6]), match[2]) for match in numbered if match]
-        if (double := _twice(value for value, _ in pairs)) is not None:
-            raise UsageError(f"{path}: the value {double} stands twice: keep one of the lines")
-        classes = dict(pairs)
-    return {**content, "targets": {**targets, "segmentation": {**labels, "classes": classes}}}

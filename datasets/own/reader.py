@@ -14,16 +14,9 @@ from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
 from datasets.decoding import doubt_of_unit, orient, read_any_image, read_stored
 from datasets.files import check_choice, check_file, check_root, fingerprint
 from datasets.own import decode
-from datasets.own.description import (
-    FILE,
-    Depth,
-    Description,
-    Edges,
-    Segmentation,
-    Targets,
-    read_description,
-)
+from datasets.own.description import FILE, Depth, Description, Edges, Segmentation, Targets
 from datasets.own.patterns import Matches, fewest_wildcards
+from datasets.own.reading import read_description
 from datasets.own.splits import Names, by_hash, by_lists, check_group
 
 if TYPE_CHECKING:

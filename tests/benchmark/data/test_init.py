@@ -10,8 +10,9 @@ import tifffile
 from click.testing import Result
 
 from datasets.labels import voc_colour
-from datasets.own.description import Description, read_description
+from datasets.own.description import Description
 from datasets.own.reader import OwnData
+from datasets.own.reading import read_description
 from tests.datasets.own.folder import YAML, discs, maps, save
 from tests.support import TINY, line
 

@@ -96,3 +96,21 @@ def test_from_a_folder_to_a_row_and_back(cli: Cli, root: Path, tmp_path: Path) -
     report = cli("report", "--results", runs, "--html", tmp_path / "page")
     assert report.exit_code == 0, report.output
     assert "own (discs)" in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_a_finished_run_says_that_its_data_have_changed(cli: Cli, root: Path) -> None:
+    arguments = ("run", "--dataset", "own", "--data", root, "--task", "saliency", "--decoder",
+                 "fcn", *TINY, "--image-size", "48x64", "--epochs", "1", "--results",
+                 root.parent / "runs")  # fmt: skip
+    assert cli(*arguments).exit_code == 0
+    again = cli(*arguments)
+    assert again.exit_code == 0
+    assert "already finished" in again.stderr
+    assert "changed" not in again.stderr
+    split = json.loads(next((root.parent / "runs").glob("*/result.json")).read_text())["data"]
+    assert set(split) >= {"train", "test"}
+    for path in sorted((root / "masks").iterdir())[:3]:  # one clip, so in one split
+        path.write_bytes(path.read_bytes() + b"more")
+    changed = cli(*arguments)
+    assert changed.exit_code == 0
+    assert "its data have changed since it ran (" in changed.stderr

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import DataError, UsageError
-from datasets.own.description import Description, read_description
+from datasets.own.description import Description
+from datasets.own.reading import read_description
 from datasets.readers.voc import PALETTE
 from tests.datasets.own.folder import YAML
 
