@@ -343,6 +343,7 @@ def check_rgb(path: Path) -> None:
 
     try:
         with tifffile.TiffFile(path) as file:
+            len(file.pages)  # this ends for a damaged file too, as the series need not
             page = file.pages.first
             count, extra = page.samplesperpixel, tuple(page.extrasamples)
             pages = len(file.series[0].pages) if file.series else 1
