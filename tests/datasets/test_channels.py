@@ -165,6 +165,7 @@ def test_it_is_a_row(cli: Cli, results: Path, tmp_path: Path) -> None:
     assert "test_efficientnet" in done.stdout
 
 
+@pytest.mark.slow  # the oldest supported torch has no such export
 def test_it_is_exported(cli: Cli, run: Path, tmp_path: Path) -> None:
     channels = load_model(run).in_channels
     file = tmp_path / "a.onnx"
@@ -193,6 +194,7 @@ def test_its_model_card_names_the_channels(run: Path) -> None:
     assert f"net(torch.rand(1, {channels}, {HEIGHT}, {WIDTH}))" in card
 
 
+@pytest.mark.slow
 def test_it_is_quantised(cli: Cli, run: Path, tmp_path: Path) -> None:
     file = tmp_path / "a.onnx"
     done = cli("export", "--checkpoint", run, "--int8", "--calibrate", "2", "-o", file)

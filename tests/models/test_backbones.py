@@ -404,7 +404,7 @@ def test_statistics_that_are_no_three_numbers_are_an_error(tmp_path: Path, text:
 
 # --- images that are not RGB ---------------------------------------------------------------------
 
-KINDS = ("test_resnet", "test_efficientnet", "test_convnext", "efficientvit_b0", "repvgg_a0")
+KINDS = ("test_resnet", "test_efficientnet", "test_convnext", "edgenext_xx_small", "repvgg_a0")
 """RepVGG has two first convolutions."""
 
 
@@ -459,8 +459,9 @@ def test_weights_of_as_many_channels_are_taken_as_they_are(tmp_path: Path) -> No
 
 @pytest.mark.filterwarnings("ignore:CSATv2 is designed for 3-channel RGB input")
 def test_channels_that_a_backbone_cannot_take_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"csatv2 runs neither at .* on 5 channels"):
-        create_backbone("csatv2", in_channels=5)
+    if "csatv2" in backbone_names("csatv2"):  # the oldest supported timm has it not
+        with pytest.raises(UsageError, match=r"csatv2 runs neither at .* on 5 channels"):
+            create_backbone("csatv2", in_channels=5)
     path = weight_file(tmp_path, whole_model("tresnet_m"), "pth")
     with pytest.raises(DataError, match=r"timm cannot adapt body.conv1.conv of tresnet_m.* to 5"):
         create_backbone("tresnet_m", weights=path, in_channels=5)

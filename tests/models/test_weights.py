@@ -252,16 +252,17 @@ def test_quantised_tensors_are_refused(tmp_path: Path) -> None:
 # --- families ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["test_byobnet", "efficientvit_b0"])
+@pytest.mark.parametrize("name", ["test_byobnet", "edgenext_xx_small"])
 def test_a_models_whole_state_is_taken(tmp_path: Path, name: str) -> None:
     assert weights_of_families.check(name, tmp_path) > 50
 
 
 @pytest.mark.slow
-def test_every_family_takes_its_own_state(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", range(4))
+def test_every_family_takes_its_own_state(tmp_path: Path, part: int) -> None:
+    families = list(weights_of_families.families().items())[part::4]
     outcomes = {
-        family: weights_of_families.tried(members, tmp_path)
-        for family, members in weights_of_families.families().items()
+        family: weights_of_families.tried(members, tmp_path) for family, members in families
     }
     assert {f: line for f, (outcome, line) in outcomes.items() if outcome == "refused"} == {}
-    assert sum(outcome == "passed" for outcome, _ in outcomes.values()) > 40
+    assert sum(outcome == "passed" for outcome, _ in outcomes.values()) > 10

@@ -87,7 +87,7 @@ def test_a_fresh_run_comes_out_within_the_interval(tmp_path):
         and result.config.decoder == "sparsemask"
     ]
     config = stored[0].config.model_copy(update={"weights": WEIGHTS})
-    (fresh,) = run_plan([config], tmp_path)
+    (fresh,) = run_plan([as_resolved(config)], tmp_path)
     assert fresh.key == stored[0].key
     main = fresh.columns[0]
     lows, highs = zip(*(result.intervals[main] for result in stored), strict=True)
