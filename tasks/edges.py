@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor
 
 from common.annotators import IGNORE, share
@@ -36,8 +35,7 @@ class Edges(PixelProbability):
         return {"bce": lambda logits, target: balanced_bce(logits[:, 0], share(target))}
 
     def accumulator(self) -> EdgeMetrics:
-        threads = torch.get_num_threads()
-        return EdgeMetrics(processes=threads if threads > 1 else 0)
+        return EdgeMetrics()
 
     def validator(self) -> EdgeMetrics:
         """With a tenth of the thresholds, in a tenth of the time: enough to compare epochs."""

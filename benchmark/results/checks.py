@@ -21,6 +21,10 @@ SHOWN = 120  # characters of a wrong value that a message shows
 SMALL = min(limits.INTEGER, limits.NUMBER)
 
 
+RULES = {"edges": ("largest-pairing", "least-distance")}
+"""Each task's rules of scoring, oldest first; a protocol that names none is of the first."""
+
+
 def parsed(text: bytes) -> Any:
     """Parse JSON with pydantic-core (3x faster than ``json``). Raises ValueError if it is none."""
     try:
@@ -50,11 +54,20 @@ def checked(content: Any) -> Result:
         message = printable(first["msg"].removeprefix("Value error, "), SHOWN)
         raise ValueError(f"{where}: {message}" if where else message) from error
     _check(result)
+    for scores in (result, *result.tasks.values()):
+        scores.protocol = _with_rules(scores.protocol)
     if result.status == "finished":
         _check_finished(result)
     elif result.error is None:
         result.error = "no reason given"
     return result
+
+
+def _with_rules(protocol: str) -> str:
+    """``protocol`` with the name of its rules of scoring."""
+    parts = protocol.split("/")
+    rules = RULES.get(parts[1], ()) if len(parts) > 1 else ()
+    return protocol if not rules or parts[-1] in rules else f"{protocol}/{rules[0]}"
 
 
 def _check(result: Result) -> None:

@@ -72,7 +72,8 @@ def protocol_id(
     size = "original" if original else "x".join(map(str, config.image_size))
     limit = f"/first{config.limit}" if config.limit else ""
     limit += f"/without{missing}" if missing else ""
-    return f"{config.dataset}/{task.name}/{split}/{task.main}/{size}{views.name}{limit}"
+    rules = f"/{task.accumulator().rules}" if task.accumulator().rules else ""
+    return f"{config.dataset}/{task.name}/{split}/{task.main}/{size}{views.name}{limit}{rules}"
 
 
 @torch.inference_mode()

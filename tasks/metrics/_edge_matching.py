@@ -1,195 +1,244 @@
-"""Boundaries of one image: thin lines from a map of probabilities, paired with annotators' marks.
+"""Pairs of predicted pixels and annotators' marks of one image, and their counts.
 
-Nothing here needs torch: worker processes import this file alone and start quickly.
+Of all largest one-to-one pairings within the radius, the BSDS code seeks one of least total
+distance. From one threshold to the next a few pixels come and go, so that here each annotator's
+pairing is kept, and each of these pixels mends it along one shortest path. Source: the Hungarian
+method as in Jonker and Volgenant 1987, with pixels that also leave.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_flow
+from scipy.spatial import cKDTree
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
-Codes = NDArray[np.uint8]
+from tasks.metrics._edge_ridges import Floats, Ints, Mask, PixelGraph, suppress
 
-BORDER = 5
-SLACK = 1.01
-# east, then against the clock: bit k of a pixel's code says that its neighbour k is set
-AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
+HUNDREDTHS = 100
+NOBODY = -1
+TIE_BITS, INTEGER_BITS = 14, 60
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
-def suppress(p: Floats) -> Floats:
-    """Ridges of a map (H, W) of probabilities, elsewhere 0: non-maximum suppression.
-
-    The map is smoothed, compared with itself one pixel to either side across the boundary, and
-    faded out over the outermost 5 pixels. Source: Dollár and Zitnick 2015, Structured Edges.
-    """
-    edge = _smooth(p, 1)
-    dy, dx = (_slope(_smooth(edge, 4), axis) for axis in (0, 1))
-    dxx, dxy, dyy = _slope(dx, 1), _slope(dy, 1), _slope(dy, 0)
-    # 1e-5 keeps the rounding of flat regions from choosing a direction
-    across = np.arctan2(dyy * np.sign(-dxy), dxx + 1e-5)
-    y, x = np.indices(p.shape)
-    ridge = edge > 0
-    for side in (-1, 1):
-        beside = [
-            np.clip(at + side * step, 0, max(size - 1.001, 0))
-            for at, step, size in zip(
-                (y, x), (np.sin(across), np.cos(across)), p.shape, strict=True
-            )
-        ]
-        ridge &= edge * SLACK >= ndimage.map_coordinates(edge, beside, order=1, mode="nearest")
-    return np.where(ridge, edge, 0) * _fade(p.shape[0])[:, None] * _fade(p.shape[1])
-
-
-def _smooth(p: Floats, radius: int) -> Floats:
-    """Triangle filter of 2·radius + 1 pixels a side; the border is mirrored."""
-    box = np.ones(radius + 1) / (radius + 1)
-    for axis in (0, 1):
-        p = ndimage.correlate1d(p, np.convolve(box, box), axis=axis, mode="reflect")
-    return p
-
-
-def _slope(p: Floats, axis: int) -> Floats:
-    return np.gradient(p, axis=axis) if p.shape[axis] > 1 else np.zeros_like(p)
-
-
-def _fade(size: int) -> Floats:
-    reach = min(BORDER, size // 2)
-    inward = np.minimum(np.arange(size), np.arange(size)[::-1])
-    return np.minimum(inward / reach, 1) if reach else np.ones(size)
-
-
-def _thinning_tables() -> tuple[Mask, Mask]:
-    """For each of 256 codes: whether the first and the second half of a pass remove the pixel.
-
-    Source: Guo and Hall 1989, the algorithm that BSDS uses.
-    """
-    x = np.unpackbits(np.arange(256, dtype=np.uint8)[None], axis=0, bitorder="little").astype(bool)
-    cardinal = range(0, 8, 2)
-    crossings = sum(~x[k] & (x[k + 1] | x[(k + 2) % 8]) for k in cardinal)
-    before = sum((x[k] | x[k + 1]).astype(int) for k in cardinal)
-    after = sum((x[k + 1] | x[(k + 2) % 8]).astype(int) for k in cardinal)
-    fewest = np.minimum(before, after)
-    spare = (crossings == 1) & (fewest >= 2) & (fewest <= 3)
-    return (
-        spare & ~((x[1] | x[2] | ~x[7]) & x[0]),
-        spare & ~((x[5] | x[6] | ~x[3]) & x[4]),
-    )
-
-
-HALVES = _thinning_tables()
-
-
-class PixelGraph:
-    """Pixels that may be set, numbered in reading order, and their neighbours.
-
-    ``neighbours`` [8, N] holds numbers; N stands for a pixel that is never set.
-    """
-
-    def __init__(self, possible: Mask) -> None:
-        self.rows, self.columns = np.nonzero(possible)
-        self.count = len(self.rows)
-        number = np.full((possible.shape[0] + 2, possible.shape[1] + 2), self.count)
-        number[self.rows + 1, self.columns + 1] = np.arange(self.count)
-        self.neighbours = np.stack(
-            [number[self.rows + 1 + dy, self.columns + 1 + dx] for dy, dx in AROUND]
-        )
-
-    def codes(self) -> Codes:
-        """The codes, uint8 [N + 1], where no pixel is set."""
-        return np.zeros(self.count + 1, dtype=np.uint8)
-
-    def flip(self, codes: Codes, pixels: Ints) -> None:
-        """Flip the bit of each of ``pixels`` in the codes of its neighbours."""
-        for k, beside in enumerate(self.neighbours[:, pixels]):
-            codes[beside] ^= 1 << (k + 4) % 8
-
-    def thin(self, alive: Mask, codes: Codes) -> None:
-        """Thin the ``alive`` [N] pixels to lines of one pixel, in place."""
-        changed = True
-        while changed:
-            changed = False
-            for removes in HALVES:
-                gone = np.flatnonzero(alive & removes[codes[:-1]])
-                alive[gone] = False
-                self.flip(codes, gone)
-                changed |= gone.size > 0
-
-
-def thin(mask: Mask) -> Mask:
-    """Morphological thinning of a mask (H, W) until nothing changes. Source: Guo and Hall 1989."""
-    graph = PixelGraph(mask)
-    alive, codes = np.ones(graph.count, dtype=bool), graph.codes()
-    graph.flip(codes, np.arange(graph.count))
-    graph.thin(alive, codes)
-    result = np.zeros_like(mask)
-    result[graph.rows[alive], graph.columns[alive]] = True
+def compiled(function: Function) -> Function:
+    """``function`` as machine code, kept for the next process where a folder can be written."""
+    try:
+        result: Function = njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # numba finds no folder
+        result = njit(nogil=True)(function)
     return result
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Which pixels of a graph may be paired with which of one annotator's marks.
+class Network(NamedTuple):
+    """Pixels and marks as the nodes 0 … N - 1, pixels first, and a pairing of them.
 
-    ``pixels`` [P] are those with a mark in reach, the nearest to one first; ``degrees`` [P] is
-    their number of marks, ``marks`` [Σ degrees] the marks, as numbers below ``total``.
+    Node i may be paired with ``ends[k]`` at ``costs[k]``, k from ``starts[i]`` to
+    ``starts[i + 1] - 1``; alone it costs ``single[i]``. ``mate`` is its partner or -1. ``price``
+    proves that the pairing of the ``alive`` nodes is the cheapest: nowhere above ``single``, in
+    sum nowhere above the cost of a pair, and equal to both where it stands alone or paired.
+
+    The rest is for a search: ``distance`` and ``previous`` of the nodes that search ``search[i]``
+    has reached, the nodes ``done``, in order, and a heap of distances and nodes.
     """
 
-    pixels: Ints
-    degrees: Ints
-    marks: NDArray[np.int32]
-    total: int
+    starts: Ints
+    ends: NDArray[np.int32]
+    costs: Ints
+    single: Ints
+    mate: NDArray[np.int32]
+    price: Ints
+    alive: Mask
+    distance: Ints
+    previous: NDArray[np.int32]
+    search: Ints
+    done: NDArray[np.int32]
+    heap_distances: Ints
+    heap_nodes: NDArray[np.int32]
 
-    @classmethod
-    def within(cls, reach: float, graph: PixelGraph, marks: Mask) -> "Pairs":
-        """All pairs of at most ``reach`` pixels distance; ``marks`` is (H, W)."""
-        most = math.floor(reach)
-        offsets = np.argwhere(np.ones((2 * most + 1, 2 * most + 1))) - most
-        squares = (offsets**2).sum(axis=1)
-        order = np.argsort(squares, kind="stable")[: np.count_nonzero(squares <= reach**2)]
-        number = np.full((marks.shape[0] + 2 * most, marks.shape[1] + 2 * most), -1, dtype=np.int32)
-        total = int(np.count_nonzero(marks))
-        number[np.nonzero(np.pad(marks, most))] = np.arange(total)
-        width = number.shape[1]
-        centre = (graph.rows + most) * width + graph.columns + most
-        near = number.ravel()[centre[:, None] + offsets[order] @ [width, 1]]
-        in_reach = near >= 0
-        pixels = np.flatnonzero(in_reach.any(axis=1))
-        nearest = squares[order][in_reach[pixels].argmax(axis=1)]
-        pixels = pixels[np.argsort(nearest, kind="stable")]
-        in_reach = in_reach[pixels]
-        return cls(pixels, in_reach.sum(axis=1), near[pixels][in_reach], total)
+
+@compiled
+def _push(distances: Ints, nodes: NDArray[np.int32], size: int, distance: int, node: int) -> int:
+    """Add to the heap of ``size`` entries; its new size."""
+    at = size
+    while at > 0:
+        parent = (at - 1) >> 1
+        if distances[parent] <= distance:
+            break
+        distances[at], nodes[at] = distances[parent], nodes[parent]
+        at = parent
+    distances[at], nodes[at] = distance, node
+    return size + 1
+
+
+@compiled
+def _pop(distances: Ints, nodes: NDArray[np.int32], size: int) -> int:
+    """Remove the least entry, the first, from the heap; its new size."""
+    size -= 1
+    distance, node = distances[size], nodes[size]
+    at = 0
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        if child + 1 < size and distances[child + 1] < distances[child]:
+            child += 1
+        if distances[child] >= distance:
+            break
+        distances[at], nodes[at] = distances[child], nodes[child]
+        at = child
+    distances[at], nodes[at] = distance, node
+    return size
+
+
+@compiled
+def _settle(net: Network, root: int, search: int) -> None:
+    """Pair ``root``, which stands alone below its cost of standing alone, or leave it alone.
+
+    Dijkstra's algorithm over alternating paths, in costs less prices. A path ends in a node without
+    a partner, in one that loses its partner and stands alone, or in ``root`` itself.
+    """
+    single, mate, price = net.single, net.mate, net.price
+    shortest, last = single[root] - price[root], root
+    size = count = 0
+    node, so_far = root, np.int64(0)
+    while True:
+        for k in range(net.starts[node], net.starts[node + 1]):
+            other = net.ends[k]
+            length = so_far + net.costs[k] - price[node] - price[other]
+            if (
+                net.alive[other]
+                and length < shortest
+                and (net.search[other] != search or length < net.distance[other])
+            ):
+                net.search[other], net.distance[other] = search, length
+                net.previous[other] = node
+                size = _push(net.heap_distances, net.heap_nodes, size, length, other)
+        # an entry is out of date where its node was reached by a shorter path later
+        while size > 0 and net.heap_distances[0] > net.distance[net.heap_nodes[0]]:
+            size = _pop(net.heap_distances, net.heap_nodes, size)
+        if size == 0 or net.heap_distances[0] >= shortest:
+            break
+        so_far, other = net.heap_distances[0], net.heap_nodes[0]
+        size = _pop(net.heap_distances, net.heap_nodes, size)
+        node = mate[other]
+        if node == NOBODY:
+            shortest, last = so_far, other
+            break
+        net.done[count] = other
+        count += 1
+        left_alone = so_far + single[node] - price[node]
+        if left_alone < shortest:
+            shortest, last = left_alone, node
+    price[root] += shortest
+    for other in net.done[:count]:
+        change = shortest - net.distance[other]
+        if change > 0:
+            price[other] -= change
+            price[mate[other]] += change
+    if last == root:
+        return
+    other = last
+    if mate[last] != NOBODY:
+        other = mate[last]
+        mate[last] = NOBODY
+    node = NOBODY
+    while node != root:
+        node = net.previous[other]
+        following = mate[node]
+        mate[node], mate[other] = other, node
+        other = following
+
+
+@compiled
+def _mend(net: Network, gone: Ints, fresh: Ints, searches: int) -> None:
+    """Take the pixels ``gone`` out of the pairing, then the pixels ``fresh`` in."""
+    for pixel in gone:
+        net.alive[pixel] = False
+        mark = net.mate[pixel]
+        if mark != NOBODY:
+            net.mate[pixel] = net.mate[mark] = NOBODY
+            searches += 1
+            _settle(net, mark, searches)
+    for pixel in fresh:
+        net.alive[pixel] = True
+        lowest = net.single[pixel]
+        for k in range(net.starts[pixel], net.starts[pixel + 1]):
+            lowest = min(lowest, net.costs[k] - net.price[net.ends[k]])
+        net.price[pixel] = lowest
+        searches += 1
+        _settle(net, pixel, searches)
+
+
+class Pairing:
+    """A largest pairing of least total distance: some pixels of a graph, one annotator's marks.
+
+    Distances are rounded to hundredths of a pixel, as in the BSDS code. Of pairings of equal
+    distance, which are many on a grid, one is chosen by numbers that depend on the places of its
+    pixels and marks, so that the matched pixels do not depend on the thresholds before.
+    """
+
+    def __init__(self, reach: float, graph: PixelGraph, marks: Mask) -> None:
+        """No pixel is in the pairing yet. ``marks`` is (H, W), ``reach`` in pixels."""
+        places = np.stack([graph.rows, graph.columns], axis=1)
+        marked = np.argwhere(marks)
+        self.total = len(marked)
+        near = cKDTree(places).sparse_distance_matrix(cKDTree(marked), reach, output_type="ndarray")
+        seen = np.zeros(graph.count, dtype=bool)
+        seen[near["i"]] = True
+        self.pixels = np.flatnonzero(seen)
+        pixel = np.cumsum(seen)[near["i"]] - 1
+        count = len(self.pixels)
+        pairs = min(count, self.total)
+        longest = math.ceil(HUNDREDTHS * reach)
+        # `pairs` ties must weigh less than a hundredth, and `pairs` pairs less than one pixel more
+        spare = INTEGER_BITS - longest.bit_length() - 2 * pairs.bit_length()
+        ties = max(0, min(TIE_BITS, spare))
+        shift = ties + pairs.bit_length() if ties else 0
+        costs = np.rint(HUNDREDTHS * near["v"]).astype(np.int64) << shift
+        costs += _mixed(places[near["i"]], marked[near["j"]], marks.shape[1], ties)
+        tails = np.concatenate([pixel, count + near["j"]])
+        nodes = count + self.total
+        order = np.argsort(tails, kind="stable")
+        single = np.zeros(nodes, dtype=np.int64)
+        single[:count] = (pairs + 1) * ((longest + 1) << shift)
+        self.network = Network(
+            starts=np.searchsorted(tails[order], np.arange(nodes + 1)),
+            ends=np.concatenate([count + near["j"], pixel])[order].astype(np.int32),
+            costs=np.concatenate([costs, costs])[order],
+            single=single,
+            mate=np.full(nodes, NOBODY, dtype=np.int32),
+            price=np.zeros(nodes, dtype=np.int64),
+            alive=np.arange(nodes) >= count,
+            distance=np.zeros(nodes, dtype=np.int64),
+            previous=np.zeros(nodes, dtype=np.int32),
+            search=np.zeros(nodes, dtype=np.int64),
+            done=np.zeros(nodes, dtype=np.int32),
+            heap_distances=np.zeros(len(tails), dtype=np.int64),
+            heap_nodes=np.zeros(len(tails), dtype=np.int32),
+        )
+        self._searches = 0
 
     def match(self, alive: Mask) -> Ints:
-        """The ``alive`` [N] pixels of a largest one-to-one pairing.
+        """The matched ones of the ``alive`` [N] pixels of the graph, as their numbers."""
+        count = len(self.pixels)
+        now, before = alive[self.pixels], self.network.alive[:count]
+        gone, fresh = np.flatnonzero(before & ~now), np.flatnonzero(now & ~before)
+        _mend(self.network, gone, fresh, self._searches)
+        self._searches += len(gone) + len(fresh)
+        matched: Ints = self.pixels[self.network.mate[:count] != NOBODY]
+        return matched
 
-        A pixel near a mark comes before one farther off, as in the BSDS matcher, which seeks the
-        pairing of least distance among the largest ones.
-        """
-        here = alive[self.pixels]
-        pixels = self.pixels[here]
-        count = len(pixels)
-        if count == 0:
-            return pixels
-        # One unit flows from the source over a pixel and a mark to the sink. SciPy's
-        # maximum_bipartite_matching searches dead ends again and again and may take seconds.
-        marks = self.marks[np.repeat(here, self.degrees)]
-        last = count + self.total + 1
-        heads = np.concatenate(
-            [np.arange(1, count + 1), marks + (count + 1), np.full(self.total, last)]
-        )
-        out = np.concatenate([[0, count], self.degrees[here], np.ones(self.total, int), [0]])
-        ends = out.cumsum(dtype=np.int32)
-        capacity = np.ones(len(heads), dtype=np.int32)
-        network = csr_array((capacity, heads.astype(np.int32), ends), shape=(last + 1, last + 1))
-        flow: NDArray[np.int32] = maximum_flow(network, 0, last, method="dinic").flow.data
-        return pixels[flow[:count] > 0]
+
+def _mixed(pixels: Ints, marks: Ints, width: int, bits: int) -> Ints:
+    """A number of ``bits`` bits for each pair of places, [P, 2] each, that looks random."""
+    odd = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xBF58476D1CE4E5B9], dtype=np.uint64)
+    row = np.array([width, 1])
+    mixed = (pixels @ row).astype(np.uint64) * odd[0] ^ (marks @ row).astype(np.uint64) * odd[1]
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= odd[2]
+    numbers: Ints = (mixed >> np.uint64(64 - TIE_BITS)).astype(np.int64) >> (TIE_BITS - bits)
+    return numbers
 
 
 def boundary_counts(ridges: Floats, marks: Mask, thresholds: Floats, tolerance: float) -> Ints:
@@ -203,7 +252,7 @@ def boundary_counts(ridges: Floats, marks: Mask, thresholds: Floats, tolerance: 
     graph = PixelGraph(ridges >= thresholds[0])
     values = ridges[graph.rows, graph.columns]
     reach = tolerance * math.hypot(*ridges.shape)
-    annotators = [Pairs.within(reach, graph, each) for each in marks]
+    annotators = [Pairing(reach, graph, each) for each in marks]
     total = sum(each.total for each in annotators)
     result = np.zeros((len(thresholds), 4), dtype=np.int64)
     result[:, 1] = total
@@ -217,9 +266,12 @@ def boundary_counts(ridges: Floats, marks: Mask, thresholds: Floats, tolerance: 
         graph.flip(codes, fresh)
         alive = above.copy()
         graph.thin(alive, codes.copy())
-        matched = np.concatenate([each.match(alive) for each in annotators])
-        predicted = np.count_nonzero(alive)
-        result[step] = len(matched), total, len(np.unique(matched)), predicted
+        recalled, hit = 0, np.zeros(graph.count, dtype=bool)
+        for each in annotators:
+            matched = each.match(alive)
+            recalled += len(matched)
+            hit[matched] = True
+        result[step] = recalled, total, np.count_nonzero(hit), np.count_nonzero(alive)
     return result
 
 

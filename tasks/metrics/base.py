@@ -78,11 +78,13 @@ class Accumulator(ABC):
     """Scores of a split, image by image, from one worker or merged from several.
 
     ``infos`` declares every metric; ``iou`` there stands for each ``iou/<class>``. ``protocol``
-    names the choices that change the numbers ("" if there are none).
+    names the choices that change the numbers ("" if there are none), ``rules`` the way they are
+    computed where it has changed: scores of other rules never share a board.
     """
 
     infos: ClassVar[Mapping[str, MetricInfo]]
     protocol: str = ""
+    rules: ClassVar[str] = ""
 
     @classmethod
     def info(cls, key: str) -> MetricInfo:

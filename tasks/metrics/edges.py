@@ -6,18 +6,14 @@ that code gives NaN: the recall at a precision that no threshold reaches is 0.
 """
 
 import math
-from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 
 from common.annotators import IGNORE, unpack
 from common.errors import UsageError, UserError
-from tasks.metrics._edge_matching import score_boundaries
 from tasks.metrics.base import Accumulator, Floats, Ints, MetricInfo, catalogue, planes
 
 BSDS = "Martin et al. 2004, Arbeláez et al. 2011 (BSDS)"
@@ -27,7 +23,6 @@ THRESHOLDS = 99
 STEPS = 101
 LEAST_RECALL = 1e-3
 ROUNDING = 1e-3
-WAITING = 4  # images in the queue for each process
 
 
 def probabilities(prediction: torch.Tensor) -> Floats:
@@ -122,10 +117,10 @@ class EdgeMetrics(Accumulator):
     Ignored pixels are neither marked nor predicted; an image of ignored pixels only is counted and
     not scored. ``tolerance``, in image diagonals, is how far a pixel may lie from its mark: 0.0075
     on BSDS, 0.011 on NYUD. ``thresholds`` n stands for 1/(n+1), …, n/(n+1).
-
-    ``processes`` above 0 score in the background; a result waits for them, and raises the error of
-    an image that failed. 99 × 4 whole numbers are stored for each image.
+    99 × 4 whole numbers are stored for each image.
     """
+
+    rules = "least-distance"
 
     infos: ClassVar[Mapping[str, MetricInfo]] = catalogue(
         MetricInfo("ods", "F at the best threshold", "1", True, "counts over the split", BSDS),
@@ -136,17 +131,13 @@ class EdgeMetrics(Accumulator):
         MetricInfo("r50", "recall at precision 0.5", "1", True, "counts over the split", DOLLAR),
     )
 
-    def __init__(
-        self, tolerance: float = TOLERANCE, thresholds: int = THRESHOLDS, processes: int = 0
-    ) -> None:
+    def __init__(self, tolerance: float = TOLERANCE, thresholds: int = THRESHOLDS) -> None:
         """Raises UsageError for a value out of range."""
         if not 0 < tolerance < 1:
             raise UsageError(f"edge tolerance {tolerance}: expected a share of the image diagonal")
         if thresholds < 1:
             raise UsageError(f"{thresholds} edge thresholds: expected at least one")
-        if processes < 0:
-            raise UsageError(f"{processes} edge processes: expected 0 or more")
-        self.tolerance, self.thresholds, self.processes = tolerance, thresholds, processes
+        self.tolerance, self.thresholds = tolerance, thresholds
         differs = (
             f"tolerance{tolerance:g}" if tolerance != TOLERANCE else None,
             f"{thresholds}thresholds" if thresholds != THRESHOLDS else None,
@@ -155,12 +146,10 @@ class EdgeMetrics(Accumulator):
         self._levels = np.arange(1, thresholds + 1) / (thresholds + 1)
         self._rows: list[Ints] = []
         self._left_out = {"images_without_annotators": 0, "pixels_ignored": 0}
-        self._pool: ProcessPoolExecutor | None = None
-        self._waiting: deque[Future[Ints]] = deque()
 
     @property
     def images(self) -> int:
-        return len(self._rows) + len(self._waiting)
+        return len(self._rows)
 
     def update(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
         prediction, target = planes(prediction, target)
@@ -172,24 +161,14 @@ class EdgeMetrics(Accumulator):
             self._left_out["images_without_annotators"] += 1
             return
         self._left_out["pixels_ignored"] += int(np.count_nonzero(ignored))
-        work = p, unpack(target).numpy(), ignored, self._levels, self.tolerance
-        if self.processes == 0:
-            self._rows.append(score_boundaries(*work))
-            return
-        if self._pool is None:
-            # a forked child of a process that runs torch's threads may hang
-            self._pool = ProcessPoolExecutor(self.processes, mp_context=get_context("spawn"))
-        self._waiting.append(self._pool.submit(score_boundaries, *work))
-        while len(self._waiting) > WAITING * self.processes:
-            self._rows.append(self._waiting.popleft().result())
+        # Numba takes a second to import, which other commands need not wait for
+        from tasks.metrics._edge_matching import score_boundaries
+
+        marks = unpack(target).numpy()
+        self._rows.append(score_boundaries(p, marks, ignored, self._levels, self.tolerance))
 
     def _counted(self) -> Ints:
-        """The counts of all images [I, T, 4], in the order of ``update``; ends the processes."""
-        while self._waiting:
-            self._rows.append(self._waiting.popleft().result())
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        """The counts of all images [I, T, 4], in the order of ``update``."""
         return np.array(self._rows, dtype=np.int64).reshape(-1, self.thresholds, 4)
 
     def compute(self) -> dict[str, float]:
@@ -212,8 +191,7 @@ class EdgeMetrics(Accumulator):
 
     def merge(self, other: Self) -> None:
         self._require_same(other)
-        self._counted()
-        self._rows += list(other._counted())
+        self._rows += other._rows
         for reason, count in other._left_out.items():
             self._left_out[reason] += count
 
@@ -223,7 +201,3 @@ class EdgeMetrics(Accumulator):
 
     def _settings(self) -> tuple[object, ...]:
         return self.tolerance, self.thresholds
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._counted()
-        return self.__dict__

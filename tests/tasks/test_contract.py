@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmark.results.checks import RULES
 from common.annotators import pack
 from common.errors import UsageError
 from datasets.base import TARGETS
@@ -97,6 +98,8 @@ class TestContract:
         assert task.target
         assert task.channels >= 1
         assert task.main == task.accumulator().key(task.columns[0])
+        # results of before are known by the names of older rules
+        assert task.accumulator().rules == RULES.get(name, ("",))[-1]
         for column in task.columns:
             info = task.metric_info(column)
             assert info.name == column
