@@ -286,16 +286,18 @@ def write_splits(draft: Draft, images: Group) -> None:
 
 
 def _seeded(names: Sequence[str], splits: Splits) -> Splits:
-    """``splits`` with the first seed that comes near the shares: few names may leave one empty."""
+    """``splits`` with the first seed that comes near the shares and, if one can, fills all."""
 
-    def misfit(seeded: Splits) -> float:
+    def misfit(seeded: Splits) -> tuple[int, float]:
         chosen = by_hash(names, seeded)
         shares = {"val": seeded.val, "test": seeded.test}
         wanted = {split: float(share or 0) * len(names) for split, share in shares.items()}
-        return max(abs(len(chosen[split]) - count) / count for split, count in wanted.items())
+        off = max(abs(len(chosen[split]) - count) / count for split, count in wanted.items())
+        return sum(not part for part in chosen.values()), off
 
     tries = [splits.model_copy(update={"seed": seed}) for seed in range(100)]
-    return next((one for one in tries if misfit(one) <= 0.3), min(tries, key=misfit))
+    near = (one for one in tries if misfit(one) <= (0, 0.3))
+    return next(near, min(tries, key=misfit))
 
 
 def _lists(root: Path, images: Group) -> dict[str, str]:

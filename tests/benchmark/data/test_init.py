@@ -192,6 +192,21 @@ def test_folders_of_splits_and_scenes(cli: Cli, tmp_path: Path) -> None:
     assert [len(OwnData(root, split, "segmentation")) for split in ("train", "val")] == [6, 3]
 
 
+@pytest.mark.parametrize("clips", [5, 6])
+def test_a_few_clips_leave_no_split_empty(cli: Cli, tmp_path: Path, clips: int) -> None:
+    root = tmp_path / "rooms"
+    for index in range(4 * clips):
+        arrays = maps(index)
+        name = f"room{index // 4}_{index:03d}"
+        save(root / f"images/{name}.png", arrays["image"])
+        save(root / f"masks/{name}.png", arrays["mask"])
+    described, _ = init(cli, root)
+    assert described.splits.group == r"(.*)[_-]\d+$"
+    parts = [len(OwnData(root, split, "saliency")) for split in ("train", "val", "test")]
+    assert min(parts) >= 4, parts
+    assert sum(parts) == 4 * clips
+
+
 def test_lists_beside_the_data_are_used(cli: Cli, tmp_path: Path) -> None:
     root = discs(tmp_path / "discs")
     (root / "dataset.yaml").unlink()
