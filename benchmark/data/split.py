@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from common.errors import DataError, UsageError
 from common.files import whole_file
 from common.limits import printable
+from common.validation import message_of
 from datasets.files import Line
 from datasets.own.description import Description, Splits
 from datasets.own.reader import Folder
@@ -88,7 +89,7 @@ def _shares(
         return Splits.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
+        message = message_of(first)
         if not first["loc"]:
             raise UsageError(f"--val {values['val']} --test {values['test']}: {message}") from None
         got = printable(repr(first["input"]), 200)

@@ -24,6 +24,7 @@ from common.errors import DataError, UsageError
 from common.limited_yaml import WRONG, LimitedLoader, check_json, read_yaml_text
 from common.limits import CHANNELS, PIXELS, printable
 from common.registry import nearest
+from common.validation import message_of, size_of
 
 Size = tuple[int, int]
 Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=CHANNELS)]
@@ -137,15 +138,7 @@ class NetworkConfig(BaseModel):
     @field_validator("image_size", "crop_size", mode="before")
     @classmethod
     def _parse_size(cls, value: Any) -> Any:
-        """HxW or one number for a square, as text or as numbers."""
-        if isinstance(value, int):
-            return (value, value)
-        if isinstance(value, str):
-            parts = value.lower().replace("×", "x").split("x")
-            if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
-                raise ValueError("write HxW, as in 240x320")
-            return tuple(parts * 2 if len(parts) == 1 else parts)
-        return value
+        return size_of(value)
 
     @field_validator("zoom", "mean", "std", "ramp", mode="before", check_fields=False)
     @classmethod
@@ -428,7 +421,7 @@ def make_config(values: Mapping[str, Any], kind: type[NetworkConfig] = RunConfig
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
+        message = message_of(first)
         seen = f" (got {printable(repr(first['input']), 200)})" if key else ""
         label = f"{option_name(str(first['loc'][0]))}: " if key else ""
         raise UsageError(f"{label}{message}{seen}") from error

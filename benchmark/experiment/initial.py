@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmark.experiment.config import NetworkConfig, RunConfig
 from common.errors import DataError, UsageError, first_line
 from common.limits import RESULT, WEIGHTS, check_size, parse_json, printable, read_bytes
+from common.validation import message_of
 
 RECORD = "result.json"
 """As ``benchmark.results.layout.FILE``, which lies above."""
@@ -46,7 +47,7 @@ class Initial:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            reason = printable(f"{where}: {first['msg']}", 200)
+            reason = printable(f"{where}: {message_of(first)}", 200)
             raise UsageError(f"--init {path}: {RECORD} is no result ({reason})") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = printable(first_line(error), 200)

@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from benchmark.results.result import FORMAT, Result
 from common import limits
 from common.limits import LimitError, printable
+from common.validation import message_of
 
 NAME = 300  # characters of a name or a path in a result; timm's longest name has 70
 
@@ -51,7 +52,7 @@ def checked(content: Any) -> Result:
     except ValidationError as error:
         first = error.errors()[0]
         where = printable(".".join(map(str, first["loc"])), SHOWN)
-        message = printable(first["msg"].removeprefix("Value error, "), SHOWN)
+        message = printable(message_of(first), SHOWN)
         raise ValueError(f"{where}: {message}" if where else message) from error
     _check(result)
     for scores in (result, *result.tasks.values()):

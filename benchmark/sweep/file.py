@@ -46,6 +46,7 @@ from common.errors import UsageError, UserError
 from common.limits import printable
 from common.marked_yaml import MarkedYaml, Place, read_marked_yaml
 from common.registry import nearest
+from common.validation import message_of
 from datasets.base import DATASETS
 from datasets.pipeline import info_at
 
@@ -188,9 +189,8 @@ def read_sweep(name: str) -> Sweep:
             raise UsageError(f"{where}: is missing") from None
         if first["type"] == "too_short":
             raise UsageError(f"{where}: is empty") from None
-        raise UsageError(
-            f"{where}: {first['msg']} (got {printable(repr(first['input']), 200)})"
-        ) from None
+        got = printable(repr(first["input"]), 200)
+        raise UsageError(f"{where}: {message_of(first)} (got {got})") from None
 
 
 def _offered(dataset: Option, folder: Option | None) -> Collection[str]:
@@ -366,7 +366,7 @@ def _configured(chosen: Options, block: str) -> ResolvedRun:
         return resolve(RunConfig(**values))
     except ValidationError as error:
         first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
+        message = message_of(first)
         if first["loc"]:
             option = chosen[str(first["loc"][0])]
             raise UsageError(

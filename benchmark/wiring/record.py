@@ -12,6 +12,7 @@ from benchmark.results.result import SplitFacts
 from benchmark.wiring.names import arrow
 from common.errors import UsageError
 from common.limits import RESULT, printable, read_bytes
+from common.validation import message_of
 from models.connectivity import (
     MOST_FEATURES,
     Connection,
@@ -142,4 +143,4 @@ def _reason(error: Exception) -> str:
         return str(error)
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message_of(first)}" if where else message_of(first)

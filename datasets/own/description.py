@@ -16,6 +16,7 @@ from pydantic import (
 
 from common.limits import printable
 from common.registry import nearest
+from common.validation import size_of
 from datasets.labels import voc_colour
 from datasets.own.patterns import check_expression, check_pattern
 
@@ -56,11 +57,19 @@ def _shown(text: str) -> str:
     return text
 
 
+def _short(text: str) -> str:
+    """``text`` unchanged. Raises ValueError for what is no name of a folder."""
+    if not re.fullmatch(r"[\w.-]{1,80}", text):
+        raise ValueError("write at most 80 letters, digits, '.', '_' and '-'")
+    return text
+
+
 Name = Annotated[str, AfterValidator(_shown)]
 Number = Annotated[float, AfterValidator(_finite)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Colour = Annotated[tuple[Byte, Byte, Byte], BeforeValidator(_colour)]
+Side = Annotated[int, Field(ge=32)]
 Value = Annotated[int, Field(ge=0, le=65535)]
 Files = Annotated[
     tuple[Annotated[str, AfterValidator(check_pattern)], ...],
@@ -317,12 +326,12 @@ class Bands(Part):
 class Description(Part):
     """All of ``dataset.yaml``. image_size: height and width of training, where none is given."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=80)]
+    name: Annotated[str, AfterValidator(_short)]
     images: Files
     targets: Targets
     splits: Splits = Splits(val=0.1, test=0.2)
     bands: Bands | None = None
-    image_size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] | None = None
+    image_size: Annotated[tuple[Side, Side] | None, BeforeValidator(size_of)] = None
     licence: str = ""
     citation: str = ""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from pydantic import ValidationError
 
 from common.errors import DataError, UsageError
+from common.validation import message_of
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
 from datasets.decoding import doubt_of_unit, orient, read_any_image, read_stored
 from datasets.files import check_choice, check_file, check_root, fingerprint
@@ -240,7 +241,8 @@ class OwnData(DenseDataset):
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise UsageError(
-                f"the description of own data, {place}: {first['msg']}: take the run's own files"
+                f"the description of own data, {place}: {message_of(first)}: take the run's own "
+                "files"
             ) from None
 
     @classmethod

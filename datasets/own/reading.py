@@ -1,7 +1,6 @@
 """Reading ``dataset.yaml``; what is wrong in it is named with its line and a near match."""
 
 import functools
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from common.errors import DataError, UsageError
 from common.limits import printable
 from common.marked_yaml import MarkedYaml, Place, read_marked_yaml
 from common.registry import nearest
-from datasets.files import read_list
+from common.validation import message_of
+from datasets.own.class_names import read_class_names
 from datasets.own.description import (
     FILE,
     Bands,
@@ -24,11 +24,8 @@ from datasets.own.description import (
     Segmentation,
     Splits,
     Targets,
-    first_twice,
 )
 from datasets.own.patterns import check_pattern
-
-NUMBERED = re.compile(r"(\d+)\s*[:,\s]\s*(.+)")
 
 
 def read_description(root: Path) -> Description:
@@ -74,7 +71,8 @@ def validated(marked: MarkedYaml, content: Mapping[Any, Any]) -> Description:
 def _explained(marked: MarkedYaml, error: Any) -> str:
     place: Place = tuple(error["loc"])
     # pydantic names the member of a union behind the key
-    while place and place not in marked.lines and error["type"] != "missing":
+    missing = error["type"] == "missing" and isinstance(error["input"], Mapping)
+    while place and place not in marked.lines and not missing:
         place = place[:-1]
     key = ".".join(map(str, place))
     where = f"{marked.where(place)}: {key}" if key else str(marked.path)
@@ -86,9 +84,9 @@ def _explained(marked: MarkedYaml, error: Any) -> str:
         if any(character in name for character in "*/"):
             return f"{where}: unknown key: write several patterns as a list, [a/*.png, b/*.png]"
         return f"{where}: unknown key: expected one of {', '.join(known)}"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{where}: is missing: write it"
+    message = message_of(error)
+    if missing:
+        return f"{where}: {message}: write it"
     if error["type"] == "string_type":
         message += ", put it in quotes"
     if isinstance(error["input"], Mapping | BaseModel):
@@ -126,16 +124,8 @@ def _with_class_names(marked: MarkedYaml, content: Mapping[Any, Any]) -> Mapping
         check_pattern(file)
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from None
-    path = marked.path.parent / file
     try:
-        texts = [line.text for line in read_list(path, "write a class name in each line")]
+        classes = read_class_names(marked.path.parent / file)
     except DataError as error:
         raise UsageError(f"{where}: {error}") from None
-    numbered = [NUMBERED.fullmatch(text) for text in texts]
-    classes: Any = texts
-    if all(numbered):
-        pairs = [(int(match[1][:6]), match[2]) for match in numbered if match]
-        if (double := first_twice(value for value, _ in pairs)) is not None:
-            raise UsageError(f"{path}: the value {double} stands twice: keep one of the lines")
-        classes = dict(pairs)
     return {**content, "targets": {**targets, "segmentation": {**labels, "classes": classes}}}

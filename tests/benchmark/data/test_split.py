@@ -75,7 +75,7 @@ def test_more_images_move_none(cli: Cli, root: Path) -> None:
         (("--val", "0.5", "--test", "0.5"), 2, "--val 0.5 --test 0.5: val and test leave nothing"),
         (("--val", "-0.5"), 2, "'--val': -0.5 is not in the range 0<=x<1"),
         (("--val", "nan"), 2, "'--val': 'nan' is not a finite number"),
-        (("--seed", "-1"), 2, "--seed: Input should be greater than or equal to 0"),
+        (("--seed", "-1"), 2, "--seed: expected at least 0"),
         (("--group", "("), 2, "--group: no regular expression: "),
         (("--group", "frame"), 2, "--group frame: matches none of the 24 names, such as"),
         (("--val", "0.01"), 1, "of 8 groups none falls into val: --seed"),

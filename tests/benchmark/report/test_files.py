@@ -234,7 +234,7 @@ def damaged():
         "foreign": ('{"format": 1, "name": "package"}', "JSON, but not the result of a run"),
         "old": (json.dumps({**good, "format": 0}), "format 0, this version reads 1"),
         "new": (json.dumps({**good, "format": 2, "more": 1}), "format 2, this version reads 1"),
-        "field": (json.dumps({**good, "params": "many"}), "params: Input should be"),
+        "field": (json.dumps({**good, "params": "many"}), "params: expected KEY: VALUE pairs"),
         "lacking": (json.dumps(lacking), "metrics: no m"),
         "place": (json.dumps({**good, "environment": {}}), "environment: no device"),
         "untimed": (json.dumps({**good, "speed": {"fps": 1}}), "speed: no median_ms"),

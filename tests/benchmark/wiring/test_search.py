@@ -304,14 +304,14 @@ def test_pruning_again(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--lambda", "-1"), "--lambda: Input should be greater than or equal to 0 (got '-1')"),
-        (("--threshold", "1.5"), "--threshold: Input should be less than 1"),
-        (("--noise", "-0.1"), "--noise: Input should be greater than or equal to 0"),
-        (("--cost-weight", "-1"), "--cost-weight: Input should be greater"),
+        (("--lambda", "-1"), "--lambda: expected at least 0 (got '-1')"),
+        (("--threshold", "1.5"), "--threshold: expected a number below 1"),
+        (("--noise", "-0.1"), "--noise: expected at least 0"),
+        (("--cost-weight", "-1"), "--cost-weight: expected at least 0"),
         (("--cost", "macs"), "--cost and --cost-weight: give both or neither"),
         (("--cost-weight", "1"), "--cost and --cost-weight: give both or neither"),
         (("--ramp", "0.6,0.2"), "--ramp: 0.6,0.2 is not 0 ≤ FROM ≤ TO ≤ 1"),
-        (("--loss", "l2"), "--loss: Input should be 'sparse' or 'l1' (got 'l2')"),
+        (("--loss", "l2"), "--loss: expected sparse or l1 (got 'l2')"),
         (("--task", "dpeth"), "unknown task 'dpeth': did you mean depth"),
         (("--task", "depth", "--dataset", "camvid"), "camvid has no depth"),
         (("--backbone", "resnet1"), "unknown backbone 'resnet1'"),
@@ -320,7 +320,7 @@ def test_pruning_again(cli: Cli, tmp_path: Path) -> None:
         (("--crop-size", "128", "--image-size", "64"), "--crop-size: 128x128 is larger"),
         (("--image-size", "32", "--batch-size", "1"), "BatchNorm one value per channel"),
         (("--backbone-arg", "in_chans=1"), "the channels are those of the data set's images"),
-        (("--noise", "inf"), "--noise: Input should be a finite number (got 'inf')"),
+        (("--noise", "inf"), "--noise: expected a finite number (got 'inf')"),
     ],
 )
 def test_wrong_options_are_one_line_and_leave_nothing(
@@ -362,8 +362,8 @@ def test_a_threshold_above_all_weights_keeps_the_search(cli: Cli, tmp_path: Path
         (None, "not there: name the folder that a search wrote"),
         ('{"format": 1, ', "not the record of a search (Invalid JSON"),
         ("[]", "not the record of a search"),
-        ('{"format": 1}', "not the record of a search (method: Field required)"),
-        (json.dumps(record_with(format=2)), "(format: Input should be 1)"),
+        ('{"format": 1}', "not the record of a search (method: is missing)"),
+        (json.dumps(record_with(format=2)), "(format: expected 1)"),
         (json.dumps(record_with(final=[0.5])), "(1 weights for 12 connections)"),
     ],
 )  # fmt: skip

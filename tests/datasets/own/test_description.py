@@ -52,6 +52,12 @@ def test_without_splits_a_hash_chooses(tmp_path: Path) -> None:
         ("0: unlabeled\n12: wall\n", ("unlabeled", "wall"), (0, 12)),
         ("7 wall\n9 3 wheeler\n", ("wall", "3 wheeler"), (7, 9)),
         ("2 doors\nwall\n", ("2 doors", "wall"), (0, 1)),  # not every line has a value
+        ("7;wall\n9 = tree house\n", ("wall", "tree house"), (7, 9)),
+        ("wall,7\ntree house: 9\n", ("wall", "tree house"), (7, 9)),
+        ("wall\t7\ntree house\t9\n", ("wall", "tree house"), (7, 9)),
+        ("wall 0\ntree house 1\n", ("wall", "tree house"), (0, 1)),
+        ("zone 1\nzone 2\n", ("zone 1", "zone 2"), (0, 1)),
+        ("wall\nzone 2\n", ("wall", "zone 2"), (0, 1)),
     ],
 )
 def test_class_names_of_a_file(
@@ -62,6 +68,36 @@ def test_class_names_of_a_file(
     assert labels.targets.segmentation is not None
     assert labels.targets.segmentation.classes == classes
     assert labels.targets.segmentation.values == values
+
+
+@pytest.mark.parametrize(
+    ("lines", "place", "problem"),
+    [
+        ("name,id\nwall,0\ntree,1\n", 1, "'name,id' has no value as most of the lines"),
+        ("0 wall\n1 tree\nsky\n", 3, "'sky' has no value as most of the lines"),
+        ("wall 1\ntree 2\n", 1, "'wall 1' may be a name, or a name and its value"),
+        ("7,0\n8,1\n", 1, "'7,0' holds two values"),
+        ("7,wall,0\n8,tree,1\n", 1, "'7,wall,0' holds two values"),
+        ("wall\n64 128 64 tree\n", 2, "'64 128 64 tree' seems to hold a colour"),
+        ("0,wall,0,0,128\n", 1, "'0,wall,0,0,128' seems to hold a colour"),
+        ("0 wall\n\n0 tree\n", 3, "the value 0 stands in "),
+        ("wall\ntree\nwall\n", 3, "the class wall stands in "),
+        ("wall,0\nwall,1\n", 2, "the class wall stands in "),
+    ],
+)
+def test_files_of_class_names_that_may_be_misread(
+    tmp_path: Path, lines: str, place: int, problem: str
+) -> None:
+    (tmp_path / "classes.txt").write_text(lines)
+    with pytest.raises(UsageError) as caught:
+        written(tmp_path, YAML.replace("[background, disc, ring]", "classes.txt"))
+    where = f"dataset.yaml:4: targets.segmentation.classes: {tmp_path / 'classes.txt'}:{place}: "
+    assert f"{where}{problem}" in str(caught.value)
+
+
+@pytest.mark.parametrize("size", ["96", "96x96", "[96, 96]"])
+def test_sizes_as_the_option_takes_them(tmp_path: Path, size: str) -> None:
+    assert written(tmp_path, f"{YAML}image_size: {size}\n").image_size == (96, 96)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +167,19 @@ WRONG = {
     ),
     "a class that YAML takes for a truth value": (
         f"{START}  segmentation: {{files: l/*.png, classes: [yes, wall]}}\n",
-        ":4: targets.segmentation.classes.0: Input should be a valid string, put it in quotes (got",
+        ":4: targets.segmentation.classes.0: expected a text, put it in quotes (got",
+    ),
+    "a range of one number": (
+        f"{START}  depth: {{files: d/*.png, metres_per_unit: 1, range: [1]}}\n",
+        ":4: targets.depth.range: has 1 values, expected more (got [1])",
+    ),
+    "a size of one side": (f"{START}{DEPTH}\nimage_size: [96]\n",
+                           ":5: image_size: write HxW, as in 240x320, or one number for a square"),
+    "a size too small": (f"{START}{DEPTH}\nimage_size: 16\n",
+                         ":5: image_size: expected at least 32 (got 16)"),
+    "a name with a space": (
+        f"name: my pipes\nimages: a/*.png\ntargets:\n{DEPTH}\n",
+        ":1: name: write at most 80 letters, digits, '.', '_' and '-' (got 'my pipes')",
     ),
     "a class twice": (
         f"{START}  segmentation: {{files: l/*.png, classes: [a, b, a]}}\n",
