@@ -5,20 +5,16 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from benchmark.data.groups import Group, Kind, keys_of, look
+from benchmark.data.groups import Group, keys_of
 from common.errors import DataError
 from datasets.files import read_list
-from datasets.labels import voc_colour
-from datasets.own.decode import UNITS
 from datasets.own.description import Splits
-from datasets.own.patterns import wildcards
-from datasets.own.reading import NUMBERED
 from datasets.own.splits import Names, by_hash, group_of
 
 UNSURE = "NOT SURE"
@@ -28,11 +24,9 @@ SPLIT_WORDS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-CLASS_FILES = ("classes.txt", "labels.txt", "names.txt", "class_names.txt")
+GREY = "grey, read as RGB; bands: {names: [grey]} makes a network of one channel"
 PIXELS = 256 * 320
 """About so many pixels have the images that are proposed for training."""
-LABELS = 400
-"""Label maps that are opened for their values."""
 
 
 @dataclass
@@ -61,157 +55,24 @@ def text_of(value: object) -> str:
     return text if plain and text.lower() not in words else json.dumps(text, ensure_ascii=False)
 
 
-def write_target(draft: Draft, kind: Kind, chosen: Sequence[Group], images: Group) -> None:
-    """The part of one kind of ground truth. chosen: its files, of edges a group for each person."""
-    group = chosen[0]
-    sure = "" if all(g.sure for g in chosen) else f"it may be something else than {kind}"
-    patterns = [text_of(g.pattern) for g in chosen]
-    files = patterns[0] if len(patterns) == 1 else f"[{', '.join(patterns)}]"
-    draft.write(f"  {kind}:", sure)
-    draft.write(f"    files: {files}")
-    last = min(wildcards(images.pattern), *(wildcards(g.pattern) for g in chosen))
-    names = set().union(*(keys_of(g, last) for g in chosen))
-    without = len(keys_of(images, last).keys() - names)
-    if without:
-        draft.write("    partial: true", f"{without} of {len(images.files)} images have no {kind}")
-    draft.notes.append(f"{len(names)} {kind} {', '.join(g.pattern for g in chosen)}")
-    if alone := len(names - keys_of(images, last).keys()):
-        draft.notes.append(f"{alone} of these without an image")
-    {"segmentation": _write_classes, "depth": _write_depth}.get(kind, _write_marks)(draft, group)
+def patterns_of(groups: Iterable[Group]) -> str:
+    """The patterns of ``groups``, as a list where there are several."""
+    patterns = [text_of(pattern) for group in groups for pattern in group.patterns]
+    return patterns[0] if len(patterns) == 1 else f"[{', '.join(patterns)}]"
 
 
-def _write_classes(draft: Draft, group: Group) -> None:
-    look(draft.root, group, LABELS)
-    looked = f"from {len(group.seen)} of {len(group.files)} files"
-    colours = sorted(group.colours)
-    values = sorted(group.values - {255, 65535})
-    voc = {voc_colour(index): index for index in range(256)}
-    if colours and not values and set(colours) <= set(voc):
-        values = sorted({voc[colour] for colour in colours} - {255})
-    if colours and not values:  # in colours, and no palette to number them
-        names = [f"class_{i}" for i in range(len(colours))]
-        draft.write("    classes:", f"{len(colours)} colours {looked}")
-        draft.lines += [f"      - {text_of(name)}" for name in names]
-        draft.write("    palette:")
-        pairs = zip(names, colours, strict=True)
-        draft.lines += [f"      {text_of(name)}: {list(colour)}" for name, colour in pairs]
-        return
-    if values == [0] and 255 in group.values:  # else nothing but one class would be scored
-        draft.write("    classes:", "255 may stand for pixels to ignore")
-        draft.lines += ["      0: background", "      255: object"]
-        return
-    count = values[-1] + 1 if values else 1
-    by_value = _names_by_value(draft.root, values)
-    if by_value:
-        draft.write("    classes:", comment="values and names from a file beside the data")
-        draft.lines += [f"      {value}: {text_of(name)}" for value, name in by_value.items()]
-        if unnamed := [value for value in values if value not in by_value]:
-            without = f"no name for the values {', '.join(map(str, unnamed))}"
-            draft.write(f"    ignore: [{', '.join(map(str, [*unnamed, 255]))}]", without)
-            return
-    elif known := _class_names(draft.root, count):
-        draft.write("    classes:", comment="names from a file beside the data")
-        draft.lines += [f"      - {text_of(name)}" for name in known]
-    elif count <= 64 or len(values) >= 0.25 * count:
-        draft.write("    classes:", f"{count} classes without names, {looked}")
-        draft.lines += [f"      - class_{value}" for value in range(count)]
-    else:
-        draft.write("    classes:", f"{len(values)} values without names, {looked}")
-        draft.lines += [f"      {value}: class_{value}" for value in values]
-    if 255 in group.values:
-        draft.write("    ignore: 255")
-    if colours and set(colours) <= set(voc):
-        draft.write("    palette: voc", comment="colours decide, as in PASCAL VOC")
-
-
-def _class_names(root: Path, at_least: int) -> list[str]:
-    """Names from a text file beside the data that has one for each class; else none."""
-    for file in CLASS_FILES:
-        try:
-            names = [line.text for line in read_list(root / file, "")]
-        except DataError:
-            continue
-        if at_least <= len(names) <= 254 and len(set(names)) == len(names):
-            return names
-    return []
-
-
-def _names_by_value(root: Path, values: Sequence[int]) -> dict[int, str]:
-    """Names from a file of ``VALUE NAME`` lines, if most values of the labels have one."""
-    for file in CLASS_FILES:
-        try:
-            matches = [NUMBERED.fullmatch(line.text) for line in read_list(root / file, "")]
-        except DataError:
-            continue
-        names = {int(match[1][:6]): match[2] for match in matches if match}
-        distinct = len(names) == len(set(names.values())) == len(matches) <= 254
-        if distinct and 2 * len(names.keys() & set(values)) > len(values):
-            return names
-    return {}
-
-
-def _write_depth(draft: Draft, group: Group) -> None:
-    parts = [content.numbers for content in group.seen if content.numbers is not None]
-    raw = (
-        np.concatenate([np.asarray(part, float).ravel() for part in parts])
-        if parts
-        else np.zeros(0)
-    )
-    integers = all("int" in content.dtype for content in group.seen)
-    invalid = [0.0]
-    if integers and raw.max(initial=0) > 255:
-        invalid.append(65535.0)
-    if (raw == -1).any():
-        invalid.append(-1.0)
-    known = raw[np.isfinite(raw) & ~np.isin(raw, invalid) & (raw > 0)]
-    if re.search(r"disp", group.pattern.lower()):
-        draft.write(f"    focal_times_baseline: {FILL_IN}",
-                    "focal length in pixels × baseline in metres")  # fmt: skip
-        draft.write("    range: [0.1, 100]", "nearest and farthest depth in metres")
-        return
-    unit, others = _unit(known, integers)
-    median = float(np.median(known)) if known.size else 0.0
-    doubt = ""
-    if others or not known.size:
-        more = ", ".join(f"{other:g} ({median * other:.3g} m)" for other in others)
-        doubt = f"median {median * unit:.3g} m" + (f"; others: {more}" if more else "")
-    comment = f"{UNITS.get(unit, '')}: median {median * unit:.3g} m"
-    draft.write(f"    metres_per_unit: {unit:.10g}", doubt, comment)
-    draft.write(f"    invalid: [{', '.join(f'{value:g}' for value in invalid)}]")
-    low, high = (np.quantile(known, [0.001, 0.999]) * unit) if known.size else (0.1, 10.0)
-    low, high = _rounded(float(low), math.floor), _rounded(float(high) * 1.05, math.ceil)
-    doubt = ""
-    if median and high > 20 * median * unit:
-        doubt = f"far beyond the median: is {float(known.max()):g} a reading, or one of invalid?"
-    draft.write(f"    range: [{low:g}, {high:g}]", doubt,
-                "nearest and farthest depth in metres that count")  # fmt: skip
-
-
-def _unit(known: np.ndarray, integers: bool) -> tuple[float, list[float]]:
-    """The likeliest unit in metres, and others that are possible too."""
-    if not known.size:
-        return 0.001 if integers else 1.0, []
-    median = float(np.median(known))
-    fractions = bool((known != np.round(known)).any())
-    if fractions and 0.05 <= median <= 80:
-        return 1.0, []
-    units = (0.001, 1 / 256, 1 / 5000, 0.01, 1.0) if integers else (1.0, 0.01, 0.001)
-    likely = [unit for unit in units if 0.3 <= median * unit <= 80] or [1.0]
-    others = [unit for unit in units if unit != likely[0] and 0.1 <= median * unit <= 500]
-    return likely[0], others
-
-
-def _rounded(value: float, how: Callable[[float], int]) -> float:
-    """``value`` to one digit, or two, down or up."""
-    scale = 10 ** (math.floor(math.log10(value)) - 1)
-    steps = how(value / scale / 5) * 5
-    return float(f"{max(steps, 1) * scale:.6g}")
-
-
-def _write_marks(draft: Draft, group: Group) -> None:
-    top = max(group.values, default=255)
-    if top <= 128:
-        draft.write("    threshold: 0", f"the largest value is {top}, which counts as the object")
+def write_images(draft: Draft, images: Group, others: Sequence[str]) -> None:
+    """The pattern of the images. others: of what looks like images too."""
+    doubts = [f"{', '.join(others[:3])} look like images too"] if others else []
+    if not images.sure:
+        doubts.append("maps of one channel, which may be depth")
+    one = {content.channels for content in images.seen} == {1}
+    bytes_alone = all(content.dtype == "uint8" for content in images.seen)
+    hint = GREY if one and bytes_alone else ""
+    draft.write(f"images: {patterns_of([images])}", "; ".join(doubts))
+    if hint:
+        draft.lines.append(f"# {hint}")
+    draft.notes.append(f"{len(images.files)} images {images.label}" + (f": {hint}" if hint else ""))
 
 
 def write_bands(draft: Draft, images: Group) -> None:
@@ -221,10 +82,11 @@ def write_bands(draft: Draft, images: Group) -> None:
     plain = all(content.dtype == "uint8" for content in seen)
     if plain and channels in (1, 3):  # grey images are read as RGB
         return
-    names = ["red", "green", "blue", "nir"] if channels == 4 else []
-    names = names or [f"band_{index + 1}" for index in range(channels)]
-    draft.notes.append(f"{channels} bands")
-    draft.write("bands:", f"bands.names: names and order of the {channels} bands")
+    known = {1: ["grey"], 4: ["red", "green", "blue", "nir"]}
+    names = known.get(channels, [f"band_{index + 1}" for index in range(channels)])
+    draft.notes.append(f"{channels} bands" if channels > 1 else "1 band")
+    several = f"bands.names: names and order of the {channels} bands" if channels > 1 else ""
+    draft.write("bands:", several)
     draft.write(f"  names: [{', '.join(names)}]")
     parts = [c.numbers.reshape(-1, channels) for c in seen if c.numbers is not None]
     values = np.concatenate(parts).astype(float)
@@ -238,7 +100,8 @@ def write_bands(draft: Draft, images: Group) -> None:
 
 
 def _numbers(values: np.ndarray) -> str:
-    return f"[{', '.join(f'{value:.4g}' for value in values)}]"
+    rounded = [float(f"{value:.4g}") for value in values]
+    return f"[{', '.join(f'{value:.10g}' for value in rounded)}]"
 
 
 def write_size(draft: Draft, images: Group) -> None:
@@ -272,7 +135,7 @@ def write_splits(draft: Draft, images: Group) -> None:
             draft.write(f"splits: {{{pairs}}}")
             draft.notes.append(f"splits {pairs}")
             return
-    names = sorted(keys_of(images, wildcards(images.pattern)))
+    names = sorted(keys_of(images, images.wildcards))
     group = _group(names)
     splits = _seeded(names, Splits(val=0.1, test=0.2, group=group))
     counts = ", ".join(f"{len(part)} {split}" for split, part in by_hash(names, splits).items())
@@ -302,7 +165,7 @@ def _seeded(names: Sequence[str], splits: Splits) -> Splits:
 
 def _lists(root: Path, images: Group) -> dict[str, str]:
     """The text files that name images of each split."""
-    names = Names(keys_of(images, wildcards(images.pattern)), [])
+    names = Names(keys_of(images, images.wildcards), [])
     chosen: dict[str, str] = {}
     files = sorted([*root.glob("*.txt"), *root.glob("*/*.txt")])
     for split, words in SPLIT_WORDS.items():

@@ -18,20 +18,23 @@ from common.errors import DataError
 from datasets.decoding import decoded, read_array
 from datasets.files import SUFFIXES
 from datasets.own.decode import ARRAYS, TIFFS, read_tiff
-from datasets.own.patterns import files_below, key_of
+from datasets.own.patterns import files_below, key_of, wildcards
 
 Kind = Literal["images", "segmentation", "depth", "saliency", "edges", "unknown"]
 SAMPLES = 24
 """Files of a group that are opened, spread over it."""
 FEW_VALUES = 64
 """A map of classes has at most so many values; a photograph has more."""
+OTHER_BANDS = "grey gray thermal infrared nir ir"
+"""Words of names of photographs that are seldom meant where there are others too."""
 WORDS: dict[Kind, str] = {
     "images": "image images img imgs rgb color colour photo photos jpegimages left leftimg8bit "
-    "input frame frames picture pictures raw",
+    "input frame frames picture pictures raw "
+    f"{OTHER_BANDS}",
     "segmentation": "label labels seg segmentation semantic annotation annotations annot class "
     "classes gtfine labelids segmentationclass trainannot valannot testannot",
     "depth": "depth depths dense lidar disp disparity disparities",
-    "saliency": "mask masks saliency salient matte alpha foreground",
+    "saliency": "mask masks saliency salient matte alpha foreground trimap trimaps",
     "edges": "edge edges boundary boundaries contour contours",
 }
 """Words of names that say what files are."""
@@ -39,16 +42,32 @@ WORDS: dict[Kind, str] = {
 
 @dataclass
 class Group:
-    """Files of one kind. pattern: that matches them. seen: contents of some of them.
+    """Files of one kind. stem: their pattern without endings. seen: contents of some of them.
 
     sure: whether contents alone decide the kind.
     """
 
-    pattern: str
+    stem: str
+    endings: tuple[str, ...]
     files: list[str]
     kind: Kind = "unknown"
     sure: bool = True
     seen: list["Content"] = field(default_factory=list)
+
+    @property
+    def patterns(self) -> list[str]:
+        """A pattern for each ending."""
+        return [f"{self.stem}{ending}" for ending in self.endings]
+
+    @property
+    def label(self) -> str:
+        """The patterns as one text."""
+        return ", ".join(self.patterns)
+
+    @property
+    def wildcards(self) -> int:
+        """The number of wildcards of each pattern."""
+        return wildcards(self.patterns[0])
 
     @property
     def values(self) -> set[int]:
@@ -68,8 +87,8 @@ class Group:
 class Content:
     """One opened file. size: height, width. values: those of bytes and integers, if they are few.
 
-    numbers: a sample of the values of a deep file. marked: the share above half, of it thin: lost
-    when each object shrinks by a pixel.
+    numbers: a sample of the values of a deep file. extreme: the share of bytes that are nearly 0 or
+    255. marked: the share above half, of it thin: lost when each object shrinks by a pixel.
     """
 
     size: tuple[int, int]
@@ -81,6 +100,7 @@ class Content:
     many: bool = False
     colours: Counter[tuple[int, int, int]] = field(default_factory=Counter)
     numbers: NDArray[Any] | None = None
+    extreme: float = 0.0
     marked: float = 0.0
     thin: float = 0.0
 
@@ -93,25 +113,50 @@ def groups_of(root: Path) -> list[Group]:
         raise DataError(
             f"{root}: holds no image or array ({', '.join(known)}): name another folder"
         )
-    groups = [Group(pattern, members) for pattern, members in _by_name(files)]
+    groups = [
+        Group(stem, (PurePosixPath(members[0]).suffix,), members)
+        for stem, members in _by_name(files)
+    ]
     for group in groups:
         _open(root, group)
     return _sorted(group for group in groups if group.seen)
 
 
 def merged_groups(groups: Sequence[Group]) -> list[Group]:
-    """``groups``, those of one kind whose patterns differ in one folder as one."""
-    return _sorted(_merged(list(groups)))
+    """``groups``, those of one kind whose patterns differ in one folder, or in endings, as one."""
+    return joined_groups(_merged(list(groups)))
 
 
 def _sorted(groups: Iterable[Group]) -> list[Group]:
     """Largest first."""
-    return sorted(groups, key=lambda group: (-len(group.files), group.pattern))
+    return sorted(groups, key=lambda group: (-len(group.files), group.label))
+
+
+def joined_groups(groups: Iterable[Group]) -> list[Group]:
+    """``groups``, those of one kind that differ in their ending alone as one: JPEG and PNG.
+
+    Not those of which files share a name, or with numbers of other types: a copy, another unit.
+    """
+    families: dict[Any, list[Group]] = defaultdict(list)
+    for group in groups:
+        types = frozenset(content.dtype for content in group.seen)
+        families[group.stem, group.kind, types].append(group)
+    joined: list[Group] = []
+    for (stem, kind, _), members in families.items():
+        files = sorted(file for group in members for file in group.files)
+        if len({PurePosixPath(file).with_suffix("") for file in files}) < len(files):
+            joined += members
+            continue
+        endings = tuple(ending for group in _sorted(members) for ending in group.endings)
+        seen = [content for group in members for content in group.seen]
+        joined.append(Group(stem, endings, files, kind, all(g.sure for g in members), seen))
+    return _sorted(joined)
 
 
 def keys_of(group: Group, last: int) -> dict[str, str]:
-    """The files of ``group`` by what the ``last`` wildcards of its pattern stand for."""
-    keys = ((key_of(group.pattern, file, last), file) for file in group.files)
+    """The files of ``group`` by what the ``last`` wildcards of their pattern stand for."""
+    patterns = ((f"{group.stem}{PurePosixPath(file).suffix}", file) for file in group.files)
+    keys = ((key_of(pattern, file, last), file) for pattern, file in patterns)
     return {key: file for key, file in keys if key is not None}
 
 
@@ -119,7 +164,7 @@ def keys_of(group: Group, last: int) -> dict[str, str]:
 
 
 def _by_name(files: Iterable[str]) -> Iterable[tuple[str, list[str]]]:
-    """Patterns and files: by folder and ending, and by what stands around the number in a name."""
+    """Stems of patterns, and files: by folder and ending, and by what stands around a number."""
     folders: dict[tuple[str, str], list[str]] = defaultdict(list)
     for file in files:
         path = PurePosixPath(file)
@@ -133,9 +178,9 @@ def _by_name(files: Iterable[str]) -> Iterable[tuple[str, list[str]]]:
         # several shapes of many files each are roles; as many shapes as files are just names
         if 1 < len(shapes) <= 6 and len(repeated) == len(shapes):
             for shape, same in shapes.items():
-                yield f"{prefix}{shape}", same
+                yield f"{prefix}{shape}".removesuffix(suffix), same
         else:
-            yield f"{prefix}*{_common_end(members, suffix)}", members
+            yield f"{prefix}*{_common_end(members, suffix)}".removesuffix(suffix), members
 
 
 def _shape(name: str) -> str:
@@ -167,25 +212,25 @@ def _merged(groups: list[Group]) -> list[Group]:
     """``merged_groups``, unsorted."""
     families: dict[Any, list[Group]] = defaultdict(list)
     for group in groups:
-        parts = group.pattern.split("/")
+        parts = group.stem.split("/")
         for place in range(len(parts) - 1):
             hole = (*parts[:place], None, *parts[place + 1 :])
-            families[group.kind, hole].append(group)
+            families[group.kind, group.endings, hole].append(group)
     taken: set[int] = set()
     merged: list[Group] = []
-    for (kind, hole), members in sorted(families.items(), key=lambda item: -len(item[1])):
+    for (kind, endings, hole), members in sorted(families.items(), key=lambda item: -len(item[1])):
         members = [group for group in members if id(group) not in taken]
-        roles = {role_of(group.pattern) for group in members} - {"unknown"}
+        roles = {role_of(group.stem) for group in members} - {"unknown"}
         if len(members) < 2 or len(roles) > 1:
             continue
         taken |= {id(group) for group in members}
         place = hole.index(None)
-        folder = _wildcard([group.pattern.split("/")[place] for group in members])
-        pattern = "/".join(folder if part is None else part for part in hole)
+        folder = _wildcard([group.stem.split("/")[place] for group in members])
+        stem = "/".join(folder if part is None else part for part in hole)
         files = sorted(file for group in members for file in group.files)
         seen = [content for group in members for content in group.seen]
         sure = all(group.sure for group in members)
-        merged.append(Group(pattern, files, kind, sure, seen))
+        merged.append(Group(stem, endings, files, kind, sure, seen))
     rest = [group for group in groups if id(group) not in taken]
     return rest + (_merged(merged) if merged else [])
 
@@ -205,9 +250,18 @@ def _wildcard(names: Sequence[str]) -> str:
     return f"{start}*" if start else f"*{end}"
 
 
-def role_of(pattern: str) -> Kind:
+def _words(stem: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", stem.lower()))
+
+
+def named_images(stem: str) -> bool:
+    """Whether a pattern names photographs, and not those of other bands."""
+    return role_of(stem) == "images" and not _words(stem) & set(OTHER_BANDS.split())
+
+
+def role_of(stem: str) -> Kind:
     """The kind that the words of a pattern name, or ``unknown``; ``images`` is the weakest."""
-    words = set(re.findall(r"[a-z0-9]+", pattern.lower()))
+    words = _words(stem)
     kinds: list[Kind] = ["segmentation", "depth", "saliency", "edges", "images"]
     return next((kind for kind in kinds if words & set(WORDS[kind].split())), "unknown")
 
@@ -232,9 +286,10 @@ def _open(root: Path, group: Group) -> None:
     if not group.seen:
         return
     by_content, group.sure = _kind(group.seen)
-    role = role_of(group.pattern)
+    role = role_of(group.stem)
     group.kind = by_content
-    if not group.sure and role != "unknown":
+    # photographs too may have 16 bits and one channel, as of thermal cameras, or be floats
+    if role != "unknown" and (not group.sure or (by_content == "depth" and role == "images")):
         group.kind = role
         group.sure = role == by_content
 
@@ -253,17 +308,34 @@ def _kind(seen: Sequence[Content]) -> tuple[Kind, bool]:
         return "segmentation", True
     if any(content.dtype not in ("uint8", "bool") for content in seen):
         whole = all("int" in content.dtype for content in seen)
-        return ("segmentation", False) if whole and not many else ("depth", not whole or many)
+        return ("segmentation", False) if whole and not many else ("depth", not whole)
     if many or len(values) > FEW_VALUES:
-        near = sum(content.marked for content in seen) / len(seen)
-        return ("saliency", False) if near > 0.9 else ("images", False)
+        return ("saliency", False) if _extreme(seen) > 0.9 else ("images", False)
     return _marks(seen, values)
+
+
+def _extreme(seen: Sequence[Content]) -> float:
+    """The mean share of pixels that are nearly black or white."""
+    return sum(content.extreme for content in seen) / len(seen)
+
+
+def unknown_grey(values: set[int]) -> int | None:
+    """The grey of unknown pixels if ``values`` are a trimap's, 0, about 128 and 255; else None."""
+    inner = values - {0, 255}
+    grey = min(inner, default=0)
+    return grey if len(values) == 3 and len(inner) == 1 and 64 <= grey <= 191 else None
 
 
 def _marks(seen: Sequence[Content], values: set[int]) -> tuple[Kind, bool]:
     """Of maps with few values: classes, masks of objects, or thin boundaries."""
-    if not values <= {0, 1, 255} or len(values) < 2 or values == {0, 1, 255}:
+    inner = sorted(values - {0, 255})
+    soft = len(inner) > 3 and inner[-1] - inner[0] >= 64 and 255 in values
+    if unknown_grey(values) is not None or (soft and _extreme(seen) > 0.9):
+        return "saliency", False
+    if not values <= {0, 1, 255} or len(values) < 2:
         return "segmentation", len(values) > 2
+    if any({1, 255} <= content.values for content in seen):
+        return "segmentation", False
     marked = [content for content in seen if content.marked]
     thin = sum(content.thin for content in marked) / max(len(marked), 1)
     return ("edges", False) if thin > 0.9 else ("saliency", False)
@@ -325,8 +397,8 @@ def _of_array(array: NDArray[Any], lossy: bool = False) -> Content:
     top = max(int(found[-1]), 1)
     marks = values > top / 2
     content.marked = float(marks.mean())
-    if content.many and array.dtype == np.uint8:  # a mask with soft edges is nearly all 0 and 255
-        content.marked = float(counts[(found < 16) | (found > 239)].sum() / counts.sum())
+    if array.dtype == np.uint8:  # a mask with soft edges is nearly all 0 and 255
+        content.extreme = float(counts[(found < 16) | (found > 239)].sum() / counts.sum())
     if marks.any():
         inner = marks[1:-1, 1:-1] & marks[:-2, 1:-1] & marks[2:, 1:-1]
         inner &= marks[1:-1, :-2] & marks[1:-1, 2:]

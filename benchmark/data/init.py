@@ -6,20 +6,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from benchmark.data.draft import Draft, text_of, write_bands, write_size, write_splits, write_target
+from benchmark.data.draft import (
+    Draft,
+    write_bands,
+    write_images,
+    write_size,
+    write_splits,
+)
+from benchmark.data.draft_targets import write_target
 from benchmark.data.groups import (
     Group,
     Kind,
     common_start,
     groups_of,
+    joined_groups,
     keys_of,
     merged_groups,
+    named_images,
     role_of,
 )
 from common.errors import DataError, UsageError
 from common.files import write_atomic
 from datasets.own.description import FILE
-from datasets.own.patterns import wildcards
 
 TARGETS: tuple[Kind, ...] = ("segmentation", "depth", "saliency", "edges")
 
@@ -40,8 +48,10 @@ def describe(root: Path, overwrite: bool) -> Draft:
     draft = Draft(root)
     name = re.sub(r"[^\w.-]+", "-", root.resolve().name).strip("-.") or "mine"
     draft.write(f"name: {name[:80]}")
-    draft.write(f"images: {text_of(images.pattern)}", *_other_images(images, groups, pairs))
-    draft.notes.append(f"{len(images.files)} images {images.pattern}")
+    used = {file for chosen in pairs.values() for group in chosen for file in group.files}
+    used |= set(images.files)
+    rest = [group for group in groups if not used & set(group.files)]
+    write_images(draft, images, [group.label for group in rest if group.kind == "images"])
     draft.write("targets:")
     for kind, chosen in pairs.items():
         write_target(draft, kind, chosen, images)
@@ -50,11 +60,7 @@ def describe(root: Path, overwrite: bool) -> Draft:
     write_splits(draft, images)
     draft.write("licence: ''", comment="of your data: model cards and exports name it")
     draft.write("citation: ''")
-    used = {file for chosen in pairs.values() for group in chosen for file in group.files}
-    used |= set(images.files)
-    for group in groups:
-        if not used & set(group.files):
-            draft.notes.append(f"not used: {len(group.files)} files {group.pattern}")
+    draft.notes += [f"not used: {len(group.files)} files {group.label}" for group in rest]
     write_atomic(path, "\n".join(draft.lines) + "\n", "DIR")
     return draft
 
@@ -64,30 +70,39 @@ def describe(root: Path, overwrite: bool) -> Draft:
 
 def _matched(root: Path, groups: Sequence[Group]) -> tuple[Group, dict[Kind, list[Group]]]:
     """The images, and the groups of each kind of ground truth with their names."""
-    merged = merged_groups(groups)
-    attempts = [merged, groups]  # folders of one kind may be scenes, or different kinds of images
+    # folders of one kind may be scenes, or different kinds of images
+    attempts = [merged_groups(groups), joined_groups(groups)]
     for attempt in [*attempts, *([_stripped(group) for group in some] for some in attempts)]:
         images = _choose_images(root, attempt)
         pairs = {kind: _partners(images, attempt, kind) for kind in TARGETS}
         pairs = {kind: chosen for kind, chosen in pairs.items() if chosen}
         if pairs:
             return images, pairs
-    seen = ", ".join(f"{group.pattern} ({len(group.files)})" for group in groups[:6])
+    seen = ", ".join(f"{group.label} ({len(group.files)})" for group in groups[:6])
     raise DataError(
-        f"{root}: no ground truth of the names of {images.pattern}: give images and their labels, "
+        f"{root}: no ground truth of the names of {images.label}: give images and their labels, "
         f"depth, masks or edges the same name (there is {seen})"
     )
 
 
 def _choose_images(root: Path, groups: Sequence[Group]) -> Group:
     candidates = [group for group in groups if group.kind == "images"]
+    if not candidates:  # maps of many values that no name calls depth may be grey photographs
+        candidates = [
+            group for group in groups if group.kind == "depth" and role_of(group.stem) == "unknown"
+        ]
+        if len(candidates) > 1 or len(groups) == 1:
+            candidates = []
+        for group in candidates:
+            group.kind, group.sure = "images", False
     if not candidates:
-        seen = ", ".join(f"{g.pattern} ({len(g.files)}, {g.kind})" for g in groups[:6])
-        raise DataError(f"{root}: no group of files looks like photographs: there is {seen}")
+        seen = ", ".join(f"{g.label} ({len(g.files)}, {g.kind})" for g in groups[:6])
+        problem = f"no group of files looks like photographs: there is {seen}"
+        raise DataError(f"{root}: {problem}: call the photographs' folder images")
 
     def rank(group: Group) -> tuple[int, bool, int]:
         partners = [_share(group, other) for other in groups if other.kind in TARGETS]
-        named = role_of(group.pattern) == "images"
+        named = named_images(group.stem)
         return sum(share >= 0.5 for share in partners), named, len(group.files)
 
     return max(candidates, key=rank)
@@ -95,7 +110,7 @@ def _choose_images(root: Path, groups: Sequence[Group]) -> Group:
 
 def _share(images: Group, other: Group) -> float:
     """The share of the files of ``other`` that have an image of their name, or of the images."""
-    last = min(wildcards(images.pattern), wildcards(other.pattern))
+    last = min(images.wildcards, other.wildcards)
     mine, theirs = keys_of(images, last), keys_of(other, last)
     if len(mine) < len(images.files) or len(theirs) < len(other.files):
         return 0.0  # several files of one name
@@ -126,9 +141,9 @@ def _annotators(images: Group, group: Group) -> list[Group]:
         if match is None:
             return []
         people[match[0]].append(file)
-    start, end = group.pattern.rsplit("*", 1)
+    start, end = group.stem.rsplit("*", 1)
     split = [
-        replace(group, pattern=f"{start}*{number}{end}", files=files)
+        replace(group, stem=f"{start}*{number}{end}", files=files)
         for number, files in sorted(people.items())
     ]
     return [part for part in split if _share(images, part) >= 0.5] if len(split) > 1 else []
@@ -138,19 +153,7 @@ def _stripped(group: Group) -> Group:
     """``group`` with the word that all its names begin with in the pattern: ``img_*.png``."""
     names = [PurePosixPath(file).name for file in group.files]
     match = re.match(r"[A-Za-z][A-Za-z_.-]*[_.-]", common_start(names))
-    folder, _, name = group.pattern.rpartition("*")
+    folder, _, name = group.stem.rpartition("*")
     if match is None or len(names) < 2:
         return group
-    return replace(group, pattern=f"{folder}{match[0]}*{name}")
-
-
-def _other_images(
-    images: Group, groups: Sequence[Group], pairs: dict[Kind, list[Group]]
-) -> tuple[str]:
-    used = {id(group) for chosen in pairs.values() for group in chosen}
-    others = [
-        group.pattern
-        for group in groups
-        if group.kind == "images" and group.files != images.files and id(group) not in used
-    ]
-    return (f"{', '.join(others[:3])} look like images too" if others else "",)
+    return replace(group, stem=f"{folder}{match[0]}*{name}")

@@ -34,7 +34,9 @@ def read_class_names(path: Path) -> list[str] | dict[int, str]:
         seen: dict[object, Line] = {}
         for entry, line in zip(entries, lines, strict=False):
             if entry in seen:
-                problem = f"the {kind} {printable(str(entry), 80)} stands in {seen[entry].where} too"
+                problem = (
+                    f"the {kind} {printable(str(entry), 80)} stands in {seen[entry].where} too"
+                )
                 raise DataError(f"{line.where}: {problem}: keep one of the lines")
             seen[entry] = line
     return names if pairs is None else dict(pairs)

@@ -136,6 +136,24 @@ def key_of(pattern: str, path: str, last: int) -> str | None:
     return "/".join(filter(None, texts)) or PurePosixPath(path).stem
 
 
+def closer(path: str, some: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether a pattern of ``some`` matches ``path`` with more of its letters than all ``others``.
+
+    Of ``*_mask.png`` and ``*.png`` the first is closer to ``7_mask.png``.
+    """
+    mine, theirs = (
+        max((_letters(pattern) for pattern in patterns if compiled(pattern).fullmatch(path)),
+            default=-1)
+        for patterns in (some, others)
+    )  # fmt: skip
+    return mine > theirs
+
+
+def _letters(pattern: str) -> int:
+    """The number of characters besides wildcards."""
+    return len(WILDCARDS.sub("", pattern))
+
+
 def files_below(root: Path, patterns: Sequence[str]) -> list[str]:
     """All files that ``patterns`` may match, relative to ``root``, sorted.
 

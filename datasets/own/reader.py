@@ -16,7 +16,7 @@ from datasets.decoding import doubt_of_unit, orient, read_any_image, read_stored
 from datasets.files import check_choice, check_file, check_root, fingerprint
 from datasets.own import decode
 from datasets.own.description import FILE, Depth, Description, Edges, Segmentation, Targets
-from datasets.own.patterns import Matches, fewest_wildcards
+from datasets.own.patterns import Matches, closer, fewest_wildcards
 from datasets.own.reading import read_description
 from datasets.own.splits import Names, by_hash, by_lists, check_group
 
@@ -48,7 +48,11 @@ class Folder:
     """
 
     def __init__(self, root: Path, description: Description, tasks: Sequence[str]) -> None:
-        """Raises DataError where a pattern matches nothing or two files have one name."""
+        """Raises DataError where a pattern matches nothing or two files have one name.
+
+        A file of ground truth or further bands whose pattern is closer than that of the images is
+        no image.
+        """
         self.description = description
         targets = description.targets.present
         groups: dict[str, Sequence[str]] = {"images": description.images}
@@ -61,7 +65,12 @@ class Folder:
         # of all targets, so that a sample has one name, and one split, whatever tasks are read
         patterns = [*description.images, *bands, *(f for t in targets.values() for f in t.files)]
         matches = Matches(root, groups, fewest_wildcards(patterns))
-        self.images = matches.groups["images"]
+        others = [*bands, *(pattern for t in targets.values() for pattern in t.files)]
+        self.images = {
+            name: file
+            for name, file in matches.groups["images"].items()
+            if not closer(file, others, description.images)
+        }
         self.bands = [matches.groups[f"bands.also {pattern}"] for pattern in bands]
         self.targets = {
             task: [

@@ -19,8 +19,8 @@ class Values(BaseModel):
     word: str = ""
     choice: Literal["sgd", "adamw"] = "sgd"
     pair: tuple[float, float] = (0, 1)
-    many: Annotated[list[int], Field(min_length=2, max_length=3)] = [1, 2]  # noqa: RUF012
-    pairs: dict[str, int] = {}  # noqa: RUF012
+    many: Annotated[list[int], Field(min_length=2, max_length=3)] = [1, 2]
+    pairs: dict[str, int] = {}
     folder: Path = Path()
 
 
@@ -80,5 +80,5 @@ def test_sizes(value: object, size: object) -> None:
      [1, 2, 3], {"a": 1}, [], "9" * 5000],
 )  # fmt: skip
 def test_what_is_no_size(value: object) -> None:
-    with pytest.raises(ValueError, match="^write HxW, as in 240x320, or one number for a square$"):
+    with pytest.raises(ValueError, match="write HxW, as in 240x320, or one number for a"):
         size_of(value)

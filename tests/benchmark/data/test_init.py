@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from click.testing import Result
 
+from common.annotators import unpack
 from datasets.labels import voc_colour
 from datasets.own.description import Description
 from datasets.own.reader import OwnData
@@ -344,3 +345,194 @@ def test_depth_that_may_be_something_else_is_asked_about(
     done = cli("data", "init", root)
     assert done.exit_code == 0, done.output
     assert f"not sure: {doubt}:" in done.output
+
+
+@pytest.mark.parametrize("folder", ["masks", "trimaps", "labels"])
+def test_trimaps(cli: Cli, tmp_path: Path, folder: str) -> None:
+    """0, 128 and 255: unknown pixels are ignored; of labels no value is lost."""
+    for index in range(10):
+        arrays = maps(index)
+        save(tmp_path / f"images/{index}.jpg", arrays["image"])
+        trimap = np.where(arrays["marks"] > 0, 128, arrays["mask"]).astype(np.uint8)
+        save(tmp_path / f"{folder}/{index}.png", trimap)
+    _, done = init(cli, tmp_path)
+    task = "segmentation" if folder == "labels" else "saliency"
+    sample = OwnData(tmp_path, "train", task)[0]
+    arrays = maps(int(sample.name))
+    band, inside = arrays["marks"] > 0, arrays["mask"] > 0
+    if task == "saliency":
+        wanted = np.where(band, 255, inside)
+        assert "not sure: ignore: 128: 128 is taken for unknown pixels" in done.output
+    else:
+        wanted = np.where(band, 1, 2 * inside)
+        assert "not sure: classes: 255 may stand for pixels to ignore, or 128" in done.output
+    assert np.array_equal(sample.targets[task].numpy(), wanted)
+
+
+def test_three_greys_with_names(cli: Cli, tmp_path: Path) -> None:
+    for index in range(10):
+        arrays = maps(index)
+        labels = np.where(arrays["labels"] == 255, 0, arrays["labels"])
+        save(tmp_path / f"images/{index}.jpg", arrays["image"])
+        save(tmp_path / f"labels/{index}.png", (labels * 127.5).astype(np.uint8))
+    (tmp_path / "classes.txt").write_text("floor\nball\nring\n")
+    described, _ = init(cli, tmp_path)
+    assert described.targets.segmentation is not None
+    assert described.targets.segmentation.classes == ("floor", "ball", "ring")
+    sample = OwnData(tmp_path, "train", "segmentation")[0]
+    stored = maps(int(sample.name))["labels"]
+    assert np.array_equal(
+        sample.targets["segmentation"].numpy(), np.where(stored == 255, 0, stored)
+    )
+
+
+@pytest.mark.parametrize(("folder", "kind"), [("masks", "mask"), ("edges", "marks")])
+def test_some_files_of_0_and_1_and_others_of_255(
+    cli: Cli, tmp_path: Path, folder: str, kind: str
+) -> None:
+    for index in range(10):
+        arrays = maps(index)
+        save(tmp_path / f"images/{index}.jpg", arrays["image"])
+        save(tmp_path / f"{folder}/{index}.png", arrays[kind] // (255 if index % 2 else 1))
+    _, done = init(cli, tmp_path)
+    assert "not sure: threshold: 0: the largest value is 1 in 5 of 10 files" in done.output
+    task = {"masks": "saliency", "edges": "edges"}[folder]
+    data = OwnData(tmp_path, "train", task)
+    for index in range(len(data)):
+        sample = data[index]
+        target = sample.targets[task]
+        marked = unpack(target)[0] if task == "edges" else target
+        assert np.array_equal(marked.numpy() > 0, maps(int(sample.name))[kind] > 0)
+
+
+def test_labels_of_0_and_1_and_others_of_255_are_asked_about(cli: Cli, tmp_path: Path) -> None:
+    for index in range(10):
+        arrays = maps(index)
+        save(tmp_path / f"images/{index}.jpg", arrays["image"])
+        save(tmp_path / f"labels/{index}.png", arrays["mask"] // (255 if index % 2 else 1))
+    _, done = init(cli, tmp_path)
+    assert "not sure: ignore: 255: 5 files have 1 and 5 have 255, none both" in done.output
+
+
+def test_masks_with_pixels_to_ignore(cli: Cli, tmp_path: Path) -> None:
+    for index in range(10):
+        arrays = maps(index)
+        mask = arrays["mask"] // 255
+        mask[0] = 255
+        save(tmp_path / f"images/{index}.jpg", arrays["image"])
+        save(tmp_path / f"masks/{index}.png", mask)
+    _, done = init(cli, tmp_path)
+    assert "not sure: ignore: 255: 1 is taken for the object" in done.output
+    sample = OwnData(tmp_path, "train", "saliency")[0]
+    wanted = (maps(int(sample.name))["mask"] > 0).astype(np.uint8)
+    wanted[0] = 255
+    assert np.array_equal(sample.targets["saliency"].numpy(), wanted)
+
+
+def test_masks_with_a_few_greys_at_their_border_are_no_classes(cli: Cli, tmp_path: Path) -> None:
+    for index in range(10):
+        arrays = maps(index)
+        save(tmp_path / f"images/{index}.jpg", arrays["image"])
+        border = arrays["marks"] > 0
+        arrays["mask"][border] = np.resize([51, 102, 153, 204], border.sum())
+        save(tmp_path / f"masks/{index}.png", arrays["mask"])
+    described, _ = init(cli, tmp_path)
+    assert list(described.targets.present) == ["saliency"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "target"),
+    [("images", "labels"), ("images", "depth"), ("images", "masks"), ("scans", "labels")],
+)
+def test_grey_photographs_of_16_bits(cli: Cli, tmp_path: Path, folder: str, target: str) -> None:
+    key = {"labels": "labels", "depth": "depth", "masks": "mask"}[target]
+    random = np.random.default_rng(0)
+    for index in range(10):
+        arrays = maps(index)
+        grey = arrays["image"].mean(2) * 256 + random.integers(0, 256, (48, 64))
+        save(tmp_path / f"{folder}/{index}.png", grey.astype(np.uint16))
+        save(tmp_path / f"{target}/{index}.png", arrays[key])
+    described, done = init(cli, tmp_path)
+    assert described.images == (f"{folder}/*.png",)
+    assert described.bands is not None
+    assert described.bands.names == ("grey",)
+    assert "maps of one channel, which may be depth" in done.output
+    task = {"labels": "segmentation", "depth": "depth", "masks": "saliency"}[target]
+    assert list(described.targets.present) == [task]
+
+
+def test_two_folders_that_may_be_photographs_are_not_guessed(cli: Cli, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for index in range(6):
+        for folder in ("a", "b"):
+            deep = random.integers(0, 60_000, (48, 64)).astype(np.uint16)
+            save(tmp_path / f"{folder}/{index}.png", deep)
+    done = cli("data", "init", tmp_path)
+    assert done.exit_code == 1
+    assert "no group of files looks like photographs" in line(done)
+    assert line(done).endswith(": call the photographs' folder images")
+
+
+@pytest.mark.parametrize("endings", [("jpg", "png"), ("jpg", "JPG"), ("jpeg", "jpg")])
+def test_images_of_two_endings(cli: Cli, tmp_path: Path, endings: tuple[str, str]) -> None:
+    for index in range(12):
+        arrays = maps(index)
+        save(tmp_path / f"images/{index}.{endings[index % 2]}", arrays["image"])
+        save(tmp_path / f"labels/{index}.png", arrays["labels"])
+    described, done = init(cli, tmp_path)
+    assert set(described.images) == {f"images/*.{ending}" for ending in endings}
+    counts = [len(OwnData(tmp_path, split, "segmentation")) for split in ("train", "val", "test")]
+    assert sum(counts) == 12
+    assert "look like images too" not in done.output
+
+
+def test_ground_truth_of_two_endings(cli: Cli, tmp_path: Path) -> None:
+    for index in range(12):
+        arrays = maps(index)
+        save(tmp_path / f"{index}.png", arrays["image"])
+        save(tmp_path / f"{index}_mask.{('png', 'bmp')[index % 2]}", arrays["mask"])
+    described, _ = init(cli, tmp_path)
+    assert described.targets.saliency is not None
+    assert set(described.targets.saliency.files) == {"*_mask.png", "*_mask.bmp"}
+    assert not described.targets.saliency.partial
+
+
+def test_copies_of_images_are_not_taken_twice(cli: Cli, tmp_path: Path) -> None:
+    for index in range(8):
+        arrays = maps(index)
+        save(tmp_path / f"images/{index}.png", arrays["image"])
+        save(tmp_path / f"images/{index}.jpg", arrays["image"])
+        save(tmp_path / f"labels/{index}.png", arrays["labels"])
+    described, done = init(cli, tmp_path)
+    assert len(described.images) == 1
+    assert "look like images too" in done.output
+
+
+def test_grey_images_may_be_one_band(cli: Cli, tmp_path: Path) -> None:
+    for index in range(10):
+        arrays = maps(index)
+        save(tmp_path / f"images/{index}.png", arrays["image"][..., 0])
+        save(tmp_path / f"labels/{index}.png", arrays["labels"])
+    _, done = init(cli, tmp_path)
+    hint = "bands: {names: [grey]}"
+    assert hint in done.output
+    assert len(OwnData(tmp_path, "train", "segmentation")[0].image) == 3
+    with (tmp_path / "dataset.yaml").open("a") as file:
+        file.write(f"{hint}\n")
+    assert len(OwnData(tmp_path, "train", "segmentation")[0].image) == 1
+
+
+def test_a_file_of_names_that_may_be_misread_is_not_used(cli: Cli, tmp_path: Path) -> None:
+    for index in range(10):
+        arrays = maps(index)
+        save(tmp_path / f"images/{index}.jpg", arrays["image"])
+        save(tmp_path / f"labels/{index}.png", arrays["labels"])
+    (tmp_path / "classes.txt").write_text("name,value\nfloor,0\nball,1\nring,2\n")
+    described, done = init(cli, tmp_path)
+    assert described.targets.segmentation is not None
+    assert described.targets.segmentation.classes[0] == "class_0"
+    assert f"not used: {tmp_path / 'classes.txt'}:1: 'name,value' has no value" in done.output
+    (tmp_path / "classes.txt").write_text("floor,0\nball,1\nring,2\n")
+    described, done = init(cli, tmp_path, "--overwrite")
+    assert described.targets.segmentation is not None
+    assert described.targets.segmentation.classes == ("floor", "ball", "ring")

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from common.errors import DataError
-from datasets.own.patterns import Matches, check_expression, check_pattern, files_below, key_of
+from datasets.own.patterns import (
+    Matches,
+    check_expression,
+    check_pattern,
+    closer,
+    files_below,
+    key_of,
+)
 
 
 def touch(root: Path, *files: str) -> Path:
@@ -135,3 +142,19 @@ def test_a_class_of_characters_in_the_wrong_order_is_refused() -> None:
 def test_a_pattern_that_is_too_long_for_the_system_matches_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="matches no file: there is no folder x"):
         Matches(tmp_path, {"images": [f"{'x' * 5000}/*.png"]})
+
+
+@pytest.mark.parametrize(
+    ("path", "some", "others", "expected"),
+    [
+        ("7_mask.png", ["*_mask.png"], ["*.png"], True),
+        ("7.png", ["*_mask.png"], ["*.png"], False),
+        ("rgb/7.png", ["*/*.png"], ["rgb/*.png"], False),
+        ("7.png", ["*.png"], ["*.png"], False),
+        ("7_nir.png", ["*.jpg", "*_nir.png"], ["*.jpg", "*.png"], True),
+    ],
+)
+def test_the_pattern_of_more_letters_is_closer(
+    path: str, some: list[str], others: list[str], expected: bool
+) -> None:
+    assert closer(path, some, others) is expected
