@@ -1,7 +1,12 @@
-"""Ctrl-C and SIGTERM end work at once, or at a point where it can be saved first."""
+"""Ctrl-C and SIGTERM end work at once, or at a point where it can be saved first.
+
+Worker processes ignore Ctrl-C and end with the process that started them.
+"""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -103,6 +108,31 @@ def stop(also: bool = False) -> None:
         raise Stopped(number or signal.SIGTERM)
 
 
-def heed_no_interrupt(worker: int) -> None:  # noqa: ARG001
-    """Ignore Ctrl-C, which reaches all processes of a terminal: workers end with their owner."""
+def begin_worker(worker: int = 0) -> None:  # noqa: ARG001
+    """Prepare a process of a pool or a loader: it ends with its parent, and not by Ctrl-C.
+
+    Ctrl-C reaches all processes of a terminal, and the parent decides when they end.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let this process end at once when its parent ends, however: kill -9 lets nobody say goodbye.
+
+    The parent has started it with multiprocessing, or holds the other end of the pipe that is its
+    standard input and writes nothing there. Linux has a signal for this (PR_SET_PDEATHSIG), but
+    sends it when the thread ends that started the process.
+    """
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    lifeline = sys.stdin.fileno() if parent is None else parent.sentinel
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+
+
+def _end_with(lifeline: int) -> None:
+    from multiprocessing.connection import wait
+
+    wait([lifeline])
+    os._exit(1)

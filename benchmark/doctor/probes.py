@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.stopping import end_with_parent
+
 
 class _Small(nn.Module):
     def __init__(self) -> None:
@@ -70,5 +72,6 @@ def ray() -> dict[str, Any]:
 PROBES = {"compile": compile_, "onnx": onnx, "ray": ray}
 
 if __name__ == "__main__":
+    end_with_parent()
     answer = json.dumps(PROBES[sys.argv[1]]())
     sys.stdout.write(f"{answer}\n")

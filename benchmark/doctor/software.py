@@ -136,10 +136,12 @@ class Probes(Closing):
         self.names = names
         self.running: dict[str, subprocess.Popen[str]] = {}
         self.folder, self.why = "", ""
+        self.lifeline: tuple[int, ...] = ()  # a pipe, the probes' input: they end when it closes
 
     def open(self) -> None:
         try:
             self.folder = tempfile.mkdtemp(prefix="doctor-")
+            self.lifeline = os.pipe()
             for name in self.names:
                 self.start(name)
         except OSError as error:  # no temporary folder or no process: ``result`` raises it
@@ -152,6 +154,7 @@ class Probes(Closing):
             [sys.executable, "-m", "benchmark.doctor.probes", name],
             cwd=ROOT,
             env={**os.environ, **fresh},
+            stdin=self.lifeline[0],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -163,6 +166,8 @@ class Probes(Closing):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+        for end in self.lifeline:
+            os.close(end)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def result(self, name: str) -> dict[str, Any]:

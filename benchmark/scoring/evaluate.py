@@ -15,7 +15,7 @@ from benchmark.scoring.views import Views, predict
 from common.errors import DataError, UserError, out_of_memory
 from common.memory import fitting
 from common.progress import Listener
-from common.stopping import heed_no_interrupt
+from common.stopping import begin_worker
 from datasets.base import TargetStatistics
 from datasets.pipeline import Readable, Resized, collate_readable, start_method
 from tasks.base import Task
@@ -104,7 +104,7 @@ def evaluate(
         collate_fn=collate_readable,
         num_workers=config.workers,
         multiprocessing_context=start_method(config.workers),
-        worker_init_fn=heed_no_interrupt,
+        worker_init_fn=begin_worker,
     )
     if listener is not None:
         listener.begin(f"score {config.decoder}", len(mine))

@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from multiprocessing.connection import wait
 from typing import Any
 
 from common.closing import Closing
@@ -96,6 +97,10 @@ def _serve() -> None:
             os._exit(0)
         os.close(write)
         with os.fdopen(read) as pipe:
+            # nothing is written to standard input before the answer: it is its end
+            if sys.stdin.fileno() in wait([read, sys.stdin.fileno()]):
+                os.kill(child, signal.SIGKILL)
+                return
             text = pipe.read()
         status = os.waitpid(child, 0)[1]
         if not text:

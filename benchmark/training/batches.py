@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 from benchmark.experiment import distributed
 from benchmark.experiment.config import Resolved
 from common.errors import UsageError
-from common.stopping import heed_no_interrupt
+from common.stopping import begin_worker
 from datasets.augment import Augment
 from datasets.pipeline import Readable, Resized, collate_readable, start_method
 from models.decoders.base import DecoderInfo
@@ -54,7 +54,7 @@ class Batches:
             num_workers=config.workers,
             multiprocessing_context=start_method(config.workers),
             persistent_workers=config.workers > 0,
-            worker_init_fn=heed_no_interrupt,
+            worker_init_fn=begin_worker,
             collate_fn=collate_readable,
             generator=torch.Generator(),  # the number of draws depends on the workers
             pin_memory=self.device.type == "cuda",

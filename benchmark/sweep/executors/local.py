@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -116,7 +115,7 @@ class LocalPool(Executor):
 def _serve(pipe: Connection, variables: Mapping[str, str]) -> None:
     """Perform jobs from ``pipe`` until it closes or the driver ends."""
     os.environ.update(variables)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    stopping.end_with_parent()
     from benchmark.sweep.executors.work import perform
 
     with suppress(EOFError, OSError, stopping.Stopped), stopping.signals():
@@ -125,10 +124,3 @@ def _serve(pipe: Connection, variables: Mapping[str, str]) -> None:
             job = pipe.recv()
             pipe.send(Started(job, socket.gethostname(), os.getpid()))
             pipe.send(Ended(job, perform(job)))
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
