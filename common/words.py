@@ -15,13 +15,28 @@ def cell(text: str) -> str:
 
 
 def number(value: float | None, digits: int | None = 3) -> str:
-    """``value`` with ``digits`` decimals; None: with three significant digits, at most 4 decimals.
+    """``value`` with ``digits`` decimals; None: a ``quantity`` of three significant digits.
 
-    Never with an exponent; a dash for None, NaN and infinity.
+    Then it has at most 4 decimals, more only where two significant digits need them. Never with an
+    exponent; a dash for None, NaN and infinity.
     """
     if value is None or not math.isfinite(value):
         return "–"
     if digits is None:
-        size = math.floor(math.log10(abs(value))) if value else 0
-        digits = min(max(2 - size, 0), 4)
+        return quantity(value, min(max(2 - _size(value), 0), 4))
     return f"{value:.{digits}f}"
+
+
+def quantity(value: float | None, digits: int) -> str:
+    """A rate, time or size: ``digits`` decimals, and more where two significant digits need them.
+
+    So that 0.4 images per second are not 0. Else as ``number``.
+    """
+    if value and math.isfinite(value):
+        digits = max(digits, 1 - _size(value))
+    return number(value, digits)
+
+
+def _size(value: float) -> int:
+    """The power of ten of the first significant digit; 0 for 0."""
+    return math.floor(math.log10(abs(value))) if value else 0

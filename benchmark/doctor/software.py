@@ -21,6 +21,7 @@ from benchmark.doctor.checks import Outcome
 from common.closing import Closing
 from common.errors import UserError, reason
 from common.paths import ROOT
+from common.words import quantity
 
 if TYPE_CHECKING:
     import torch
@@ -331,7 +332,7 @@ def self_test() -> Outcome:
     again = trained()
     seen = (
         f"loss {losses[0]:.3f} → {losses[-1]:.3f}, AbsRel {score:.3f}, "
-        f"{max(speed, again[2]):.0f} images/s in training"
+        f"{quantity(max(speed, again[2]), 0)} images/s in training"
     )
     if not losses[-1] < losses[0]:
         return Outcome("fail", seen, "training does not lower the loss: reinstall the packages")

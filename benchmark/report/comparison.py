@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from benchmark.leaderboard.compare import Comparison, Report
-from common.words import COST_NAMES, cell
+from common.words import COST_NAMES, cell, quantity
 from tasks.metrics.names import metric_title
 
 UNITS = {
@@ -100,7 +100,7 @@ def _cost(name: str, a: float, b: float) -> str:
     size, unit = UNITS[name]
     digits = 1 if name in ("latency_ms", "memory_mb") else 3
     ratio = f" (×{b / a:.2f})" if a and a != b else ""
-    change = f"{a / size:.{digits}f}" + (f" → {b / size:.{digits}f}" if a != b else "")
+    change = quantity(a / size, digits) + (f" → {quantity(b / size, digits)}" if a != b else "")
     return f"{COST_NAMES[name.partition('_')[0]]} {change}{unit}{ratio}"
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from benchmark.leaderboard.rows import Board, Overall, OverallRow, Row
 from benchmark.results.result import TaskScores
-from common.words import cell, number
+from common.words import cell, number, quantity
 from tasks.metrics.names import metric_title
 
 INTERVAL = "95 % of images"
@@ -102,13 +102,13 @@ def cells(board: Board, row: Row, layout: Layout | None = None) -> list[str]:
     partial = {part: number(row.params[part] / 1e6) for part in PARTS if part in row.params}
     params = "+".join(partial.get(part, "–") for part in PARTS) if partial else "–"
     sizes = [
-        number(row.fps, 0) + mark,
-        number(row.latency_ms, 1) + mark,
+        quantity(row.fps, 0) + mark,
+        quantity(row.latency_ms, 1) + mark,
         params,
-        number(row.macs / 1e9 if row.macs else None),
-        *([number(row.memory_mb, 1)] if layout.memory else []),
+        quantity(row.macs / 1e9 if row.macs else None, 3),
+        *([quantity(row.memory_mb, 1)] if layout.memory else []),
         " ".join(COSTS[cost] for cost in row.pareto),
-        number(row.train_seconds, 0) if row.source is None else "–",
+        quantity(row.train_seconds, 0) if row.source is None else "–",
     ]
     gain = ["" if row.delta_m is None else f"{row.delta_m:+.1f}"] if layout.joint else []
     return [*labels, *metrics, *gain, *sizes]

@@ -9,7 +9,7 @@ from rich.table import Table
 from benchmark.results.result import Speed
 from benchmark.speed.profile import Profile
 from benchmark.speed.rows import SpeedRow
-from common.words import number
+from common.words import number, quantity
 
 PARTS = ("backbone", "decoder", "head")
 SHOWN_SHARE = 0.0005
@@ -55,7 +55,7 @@ def _table(title: str, notes: Sequence[str], names: Sequence[str], numbers: Sequ
 
 
 def _mb(count: int | None) -> str:
-    return number(count and count / 1e6, 1)
+    return quantity(count and count / 1e6, 1)
 
 
 def _size(row: SpeedRow) -> str:
@@ -166,16 +166,16 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
         best[session] = min(_per_image(record), best.get(session, _per_image(record)))
     for row, record in zip(rows, records, strict=True):
         cells = [
-            number(record["median_ms"], 1),
-            number(_per_image(record) / best[record["session"]], 2),
-            f"{record['p5_ms']:.1f}–{record['p95_ms']:.1f}",
-            number(record["iqr_ms"], 1),
-            number(record["fps"], 1),
-            number(row["postprocessing_ms"], 1),
+            quantity(record["median_ms"], 1),
+            quantity(_per_image(record) / best[record["session"]], 2),
+            f"{quantity(record['p5_ms'], 1)}–{quantity(record['p95_ms'], 1)}",
+            quantity(record["iqr_ms"], 1),
+            quantity(record["fps"], 1),
+            quantity(row["postprocessing_ms"], 1),
         ]
         if onnx:
-            cells.append(number((row.get("onnx") or {}).get("fps"), 1))
-        cells += [number(row["first_call_s"], 1)] if compiled else []
+            cells.append(quantity((row.get("onnx") or {}).get("fps"), 1))
+        cells += [quantity(row["first_call_s"], 1)] if compiled else []
         if memory:
             peak = row.get("memory")
             cells += [_mb(peak and peak["forward_bytes"]), _mb(peak and peak["weights_bytes"])]
@@ -202,7 +202,7 @@ def _throughput(rows: Sequence[SpeedRow]) -> Table:
         for batch in batches:
             record = by_batch[batch]["latency"] if batch in by_batch else None
             ran = "" if record is None or record["batch"] == batch else f" ({record['batch']})"
-            cells.append(number(None if record is None else record["fps"], 1) + ran)
+            cells.append(quantity(None if record is None else record["fps"], 1) + ran)
         best = max(map(_latency, by_batch.values()), key=lambda record: record["fps"])
         table.add_row(*labels, *cells, str(best["batch"]))
     return table
@@ -224,8 +224,8 @@ def _isolated(rows: Sequence[SpeedRow]) -> Table:
         if alone := row["isolated"]:
             low, middle, high = alone["min_ms"], alone["median_ms"], alone["max_ms"]
             spread = f"{100 * (high - low) / middle:.1f} %"
-            cells = [number(middle, 1), f"{low:.1f}–{high:.1f}", spread]
-        turns = number(_latency(row)["median_ms"], 1)
+            cells = [quantity(middle, 1), f"{quantity(low, 1)}–{quantity(high, 1)}", spread]
+        turns = quantity(_latency(row)["median_ms"], 1)
         table.add_row(*_labels(row), _batch(row), turns, *cells)
     return table
 
@@ -235,9 +235,9 @@ def _profile(row: SpeedRow, profile: Profile, explained: bool) -> Table:
     peaks = profile["peaks"]
     excess = 100 * (profile["sum_ms"] / profile["whole_ms"] - 1)
     notes = [
-        f"The parts' sum, {profile['sum_ms']:.1f} ms, is {abs(excess):.1f} % "
+        f"The parts' sum, {quantity(profile['sum_ms'], 1)} ms, is {abs(excess):.1f} % "
         f"{'above' if excess > 0 else 'below'} the whole without a profile, "
-        f"{profile['whole_ms']:.1f} ms.",
+        f"{quantity(profile['whole_ms'], 1)} ms.",
     ]
     if explained:
         notes.append(
@@ -253,9 +253,9 @@ def _profile(row: SpeedRow, profile: Profile, explained: bool) -> Table:
         if part["share"] >= SHOWN_SHARE:
             table.add_row(
                 part["name"],
-                number(part["ms"], 2),
+                quantity(part["ms"], 2),
                 f"{100 * part['share']:.1f} %",
-                number(part["macs"] / 1e6, 1),
+                quantity(part["macs"] / 1e6, 1),
                 _mb(part["bytes"]),
                 f"{100 * part['roofline_share']:.0f} %" if part["bytes"] else "–",
                 part["bound"] if part["bytes"] else "–",

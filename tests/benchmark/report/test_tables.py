@@ -6,7 +6,10 @@ from rich.console import Console
 
 from benchmark.leaderboard.boards import boards
 from benchmark.report.comparison import comparison_lines
-from benchmark.report.tables import notes
+from benchmark.report.files import as_csv, markdown
+from benchmark.report.latex import latex
+from benchmark.report.page.page import page
+from benchmark.report.tables import notes, rich_table
 from benchmark.speed.report import WHICH, speed_tables
 from tests.page.page_data import failed, result
 
@@ -55,6 +58,40 @@ def test_which_of_several_times_to_believe():
     assert shown(speed_tables(both)).endswith(WHICH)
     assert WHICH not in shown(speed_tables([speed_row(**timed, profile=profile)]))
     assert WHICH not in shown(speed_tables([speed_row(**alone)]))
+
+
+SLOW = {"median_ms": 2512.0, "fps": 0.398, "session": "s"}
+
+
+def test_a_slow_network_has_a_rate_wherever_it_is_shown():
+    slow, fast = (
+        result("a", speed=SLOW),
+        result("b", speed=SLOW | {"median_ms": 0.042, "fps": 23810}),
+    )
+    (board,) = boards([slow, fast])
+    texts = {
+        "terminal": shown([rich_table(board, 140)]),
+        "Markdown": markdown([board]),
+        "LaTeX": latex([board]),
+        "page": page([board], []),
+        "CSV": as_csv([board]),
+    }
+    for where, text in texts.items():
+        assert "0.40" in text or "0.398" in text, where
+        assert "0.042" in text, where  # milliseconds
+        assert "23810" in text, where
+
+
+def test_speed_shows_slow_and_fast_networks():
+    latency = {"device": "d", "threads": 1, "memory_format": "m", "fused": True, "compiled": False,
+               "amp": False, "session": "s", "median_ms": 31250.0, "batch": 1, "p5_ms": 31000.0,
+               "p95_ms": 32000.0, "iqr_ms": 0.012, "fps": 0.032}  # fmt: skip
+    row = speed_row(latency=latency, postprocessing_ms=0.0034, first_call_s=None)
+    text = shown(speed_tables([row]))
+    assert "31250.0 1.00 31000.0–32000.0 0.012 0.032 0.0034" in text
+    several = [row, speed_row(batch=4, **{k: row[k] for k in ("latency", "postprocessing_ms")},
+                              first_call_s=None)]  # fmt: skip
+    assert "0.032 0.032 (1)" in shown(speed_tables(several))
 
 
 def test_a_space_before_the_unit():

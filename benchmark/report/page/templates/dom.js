@@ -20,13 +20,13 @@ const s = (tag, attributes, ...children) =>
 
 const say = (text) => { byId("status").textContent = text; };
 
-// three significant digits, never an exponent
+// three significant digits, at least two where that takes more than four decimals; no exponent
 function short(value, digits) {
   if (value === null || value === undefined) return "–";
   if (typeof value === "string") return value;
   if (digits === undefined) {
     const size = value ? Math.floor(Math.log10(Math.abs(value))) : 0;
-    digits = Math.min(Math.max(2 - size, 0), 4);
+    digits = Math.max(Math.min(Math.max(2 - size, 0), 4), 1 - size);
   }
   return value.toFixed(digits);
 }
