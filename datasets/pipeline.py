@@ -233,12 +233,13 @@ class Resized(Dataset[Sample]):
         target: str | Sequence[str],
         targets: bool,
         skips: bool = False,
+        keeps: bool = True,
     ) -> None:
         """target: name(s) of the targets to read; of several, a sample may lack some.
 
         Then training gets a map without any label, and scoring none. skips: ``get`` returns None
-        instead of raising. Raises DataError for a sample that has no target, or, with ``skips``,
-        where no sample can be read.
+        instead of raising. keeps: False where each sample is read once. Raises DataError for a
+        sample that has no target, or, with ``skips``, where no sample can be read.
         """
         self.source, self.size, self.targets, self.skips = source, size, targets, skips
         self.bad: dict[int, str] = {}
@@ -250,7 +251,7 @@ class Resized(Dataset[Sample]):
         index, sample = self.next_readable(0)
         taken = sample.image.numel() * sample.image.element_size()
         taken += sum(t.numel() * t.element_size() for t in sample.targets.values())
-        self.cached = taken * len(source) <= CACHE_BYTES
+        self.cached = keeps and taken * len(source) <= CACHE_BYTES
         self._cache: dict[int, Sample] = {index: sample} if self.cached else {}
 
     def get(self, index: int) -> Sample | None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from benchmark.experiment.config import Resolved, ResolvedRun, split_tasks
 from benchmark.experiment.numerics import seed_everything
@@ -158,11 +160,43 @@ def spec_of(config: ResolvedRun, tasks: Sequence[Task]) -> NetworkSpec:
     )
 
 
+UNTRAINED = {"weights": None, "weights_key": None, "pretrained": False, "init": None}
+"""Fields of a configuration with which its network is built without reading weights."""
+
+
 def build_model(config: ResolvedRun, tasks: Sequence[Task]) -> DensePredictor:
     """The network of a run, initialised from its seed, on the CPU."""
     seed_everything(config.seed)
     spec = spec_of(config, tasks)
     return open_network(config, spec.make_decoder, spec.heads)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Skips all that is written into parameters in place, their initial values above all."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        writes = name.endswith("_") and not name.startswith("__") and name != "requires_grad_"
+        first = next(iter((*args, *kwargs.values())), None)  # torch.nn.init names its tensor
+        if writes and isinstance(first, nn.Parameter):
+            return first
+        return func(*args, **kwargs)
+
+
+def unfilled_model(config: ResolvedRun, tasks: Sequence[Task]) -> DensePredictor:
+    """``build_model`` without numbers in its parameters: for weights that replace all of them.
+
+    Neither the backbone's weights nor those of another run are read. timm builds a backbone with
+    its classifier; memory that nothing is written to takes no room: of VGG16, 1.1 GB.
+    """
+    with _Unfilled():
+        return build_model(config.model_copy(update=UNTRAINED), tasks)
 
 
 def check_device(device: str) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from benchmark.experiment.config import ResolvedRun
-from benchmark.experiment.network import NetworkSpec, build_model, spec_of
+from benchmark.experiment.network import NetworkSpec, spec_of, unfilled_model
 from benchmark.experiment.plan import as_resolved, make_tasks
 from benchmark.results.layout import FILE
 from benchmark.results.store import read
@@ -24,8 +24,6 @@ from models.predictor import DensePredictor, Predictor, plain
 from tasks.base import Task
 
 SUFFIX = ".safetensors"
-UNTRAINED = {"weights": None, "weights_key": None, "pretrained": False, "init": None}
-"""Fields of a configuration with which its network is built without reading weights."""
 
 
 def checkpoint_file(folder: Path, which: str) -> Path:
@@ -117,10 +115,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         config = as_resolved(result.config)
-        bare = config.model_copy(update=UNTRAINED)
         tasks = make_tasks(config)
-        _check_fits(checkpoint_file(folder, which), spec_of(bare, tasks))
-        model = build_model(bare, tasks)
+        _check_fits(checkpoint_file(folder, which), spec_of(config, tasks))
+        model = unfilled_model(config, tasks)
     except UserError:
         raise
     except ImportError as error:

@@ -11,9 +11,9 @@ from pydantic_core import to_json
 from torch import nn
 
 from benchmark.experiment.environment import device_name
-from benchmark.experiment.network import build_model, spec_of
+from benchmark.experiment.network import spec_of, unfilled_model
 from benchmark.experiment.plan import PlannedRun, make_tasks
-from benchmark.results.checkpoint import UNTRAINED, checkpoint_file, load_checkpoint
+from benchmark.results.checkpoint import checkpoint_file, load_checkpoint
 from benchmark.results.layout import FILE
 from benchmark.results.result import Result
 from benchmark.results.store import save
@@ -57,7 +57,7 @@ def time_in_turns(
             same = alike.setdefault(to_json(spec_of(config, tasks)), [])
             same.append(key)
             if len(same) == 1:
-                model = build_model(config.model_copy(update=UNTRAINED), tasks)
+                model = unfilled_model(config, tasks)
                 load_checkpoint(folder, config.score, model)
                 models[key], setups[key] = Setup(amp=config.amp).prepared(model)
     if not models:

@@ -73,15 +73,14 @@ def rescore(
     for trained, task in zip(checkpoint.tasks, tasks, strict=True):
         check_classes(trained, task, config.dataset)
     role = role_of(config.dataset, config.data, split)
-    whole = open_split(
-        config.dataset, config.data, [task.target for task in tasks], config.image_size, role
-    )
+    targets = [task.target for task in tasks]
+    whole = open_split(config.dataset, config.data, targets, config.image_size, role)
     part = Split(whole.data, whole.indices[: config.limit], whole.name)
     if len(part) < len(whole):
         whose = "" if "limit" in changes else " (the run's --limit; --limit all scores all)"
         listener.message(f"{part.name}: the first {len(part)} of {len(whole)} images{whose}")
     skips = config.on_bad_sample == "skip"
-    data = Resized(part, size, [task.target for task in tasks], targets=False, skips=skips)
+    data = Resized(part, size, targets, targets=False, skips=skips, keeps=False)
     model = checkpoint.model.to(torch.device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def attempt() -> dict[Task, Accumulator]:

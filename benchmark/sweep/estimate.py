@@ -19,9 +19,8 @@ from torch import nn
 
 from benchmark.experiment.config import ResolvedRun, RunConfig
 from benchmark.experiment.environment import device_name
-from benchmark.experiment.network import build_model, check_device
+from benchmark.experiment.network import UNTRAINED, build_model, check_device
 from benchmark.experiment.plan import PlannedRun, make_tasks
-from benchmark.results.checkpoint import UNTRAINED
 from benchmark.results.result import Result
 from benchmark.run.data import shared_data
 from benchmark.scoring.evaluate import evaluate, metrics_of, score_constant
