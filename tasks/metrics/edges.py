@@ -20,7 +20,8 @@ BSDS = "Martin et al. 2004, Arbeláez et al. 2011 (BSDS)"
 DOLLAR = "Dollár and Zitnick 2015 (Structured Edges)"
 TOLERANCE = 0.0075
 THRESHOLDS = 99
-STEPS = 101
+BETWEEN = 100  # points from one threshold to the next, both ends included
+RECALLS = 101
 LEAST_RECALL = 1e-3
 ROUNDING = 1e-3
 
@@ -57,13 +58,19 @@ def f_measure(recall: Floats, precision: Floats) -> Floats:
 def optimal_f(recall: Floats, precision: Floats) -> Floats:
     """Best F [S] over one threshold for all images, of curves [S, T] over rising thresholds.
 
-    Between neighbouring thresholds both are interpolated, in hundredths. Source: BSDS.
+    Between neighbouring thresholds both are interpolated at ``BETWEEN`` points. Source: BSDS.
     """
     best: Floats = f_measure(recall, precision).max(axis=1)
-    for share in np.linspace(0, 1, STEPS)[1:-1]:
+    for share in np.linspace(0, 1, BETWEEN)[1:-1]:
         between = (share * c[:, 1:] + (1 - share) * c[:, :-1] for c in (recall, precision))
         best = np.maximum(best, f_measure(*between).max(axis=1, initial=0))
     return best
+
+
+def _curve(recall: Floats, precision: Floats) -> tuple[Floats, Floats]:
+    """Recall, rising, and precision: of thresholds with one recall, the lowest counts."""
+    levels, first = np.unique(recall, return_index=True)
+    return levels, precision[first]
 
 
 def average_precision(recall: Floats, precision: Floats) -> float:
@@ -71,18 +78,20 @@ def average_precision(recall: Floats, precision: Floats) -> float:
 
     The divisor, for 101 values, is that of the published code. Source: Dollár and Zitnick 2015.
     """
-    levels, first = np.unique(recall, return_index=True)
-    if len(levels) < 2:
+    recall, precision = _curve(recall, precision)
+    if len(recall) < 2:
         return 0.0
-    at = np.linspace(0, 1, STEPS)
-    return float(np.interp(at, levels, precision[first], left=0, right=0).sum()) / 100
+    at = np.linspace(0, 1, RECALLS)
+    return float(np.interp(at, recall, precision, left=0, right=0).sum()) / 100
 
 
 def recall_at_half(recall: Floats, precision: Floats) -> float:
     """Recall where the precision [T] is 0.5, or the least there is; 0 if 0.5 is not reached.
 
-    Points of less than 0.001 recall do not count. Source: Dollár and Zitnick 2015.
+    Points of less than 0.001 recall do not count; of those with one precision, the highest recall
+    does. Source: Dollár and Zitnick 2015.
     """
+    recall, precision = (values[::-1] for values in _curve(recall, precision))
     enough = recall >= LEAST_RECALL
     levels, first = np.unique(precision[enough], return_index=True)
     if len(levels) == 0 or levels[-1] < 0.5:

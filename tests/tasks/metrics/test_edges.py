@@ -12,7 +12,7 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from skimage.morphology import thin as skimage_thin
 
-from common.annotators import pack
+from common.annotators import IGNORE, pack, unpack
 from common.errors import DataError, UsageError, UserError
 from tasks.metrics._edge_matching import Pairing, boundary_counts, compiled
 from tasks.metrics._edge_ridges import PixelGraph, suppress, thin
@@ -244,8 +244,9 @@ def test_a_threshold_alone_gives_what_it_gives_among_others():
 
 def test_ods_interpolates_between_thresholds():
     recall, precision = np.array([[0.9, 0.3]]), np.array([[0.3, 0.9]])
-    # ends: 2·0.27/1.2 = 0.45; half-way both are 0.6
-    assert optimal_f(recall, precision) == pytest.approx([0.6])
+    # ends: 2·0.27/1.2 = 0.45; half-way both are 0.6. The 100 points of the published code have
+    # none half-way: at 49/99 they are 0.6 ± 0.6/198, and F = 2·(0.36 - (0.6/198)²)/1.2
+    assert optimal_f(recall, precision) == pytest.approx([0.6 - (0.6 / 198) ** 2 / 0.6], abs=1e-12)
     assert optimal_f(recall[:, :1], precision[:, :1]) == pytest.approx([0.45])
 
 
@@ -266,6 +267,65 @@ def test_recall_at_half_by_hand():
     assert recall_at_half(np.array([0.8, 0.4]), np.array([0.1, 0.4])) == 0
     # precision 1 of next to nothing does not count
     assert recall_at_half(np.array([0.8, 0.0005]), np.array([0.4, 1])) == 0
+
+
+def of_counts(*rows: tuple[int, int, int, int]) -> dict[str, float]:
+    """Scores of one image from its counts: marks matched, marks, pixels matched, pixels."""
+    scores = split_scores(np.array([rows]), np.ones((1, 1), dtype=np.int64))
+    return {name: float(values[0]) for name, values in scores.items()}
+
+
+def test_average_precision_is_divided_by_100():
+    # from recall 0 (no pixel: precision 0) to recall 1 at precision 0.5, a straight line. Over the
+    # 101 recalls it sums to 0.5 · 50.5. Divided by 101 it would be 0.25; without recall 1, as in
+    # pyEdgeEval's AUC, 0.2475
+    assert of_counts((100, 100, 50, 100), (0, 100, 0, 0))["ap"] == pytest.approx(0.2525)
+
+
+def test_average_precision_is_0_outside_of_the_curve():
+    # precision 0.8 from recall 0.205 to 0.605: at 0.21, …, 0.60, 40 recalls. The published code
+    # leaves the others out or makes them 0, the sum is one. A curve drawn on at both ends would
+    # give 101 · 0.8 / 100; the best precision at this recall or more, as pyEdgeEval's AP takes it,
+    # at 0, …, 0.60 would give 61 · 0.8 / 101
+    rows = (605, 1000, 80, 100), (205, 1000, 40, 50)
+    assert of_counts(*rows)["ap"] == pytest.approx(40 * 0.8 / 100)
+    assert of_counts(rows[0])["ap"] == 0  # one point is no curve
+
+
+def test_of_one_recall_the_lowest_threshold_counts():
+    # recall 0.5 at precision 0.25 and 0.75, then recall 0.25 at 0.75. The lowest threshold's curve
+    # falls from 0.75 to 0.25, mean 0.5, at 26 recalls; the last one's would be 26 · 0.75 / 100
+    rows = (50, 100, 25, 100), (50, 100, 75, 100), (25, 100, 30, 40)
+    scores = of_counts(*rows)
+    assert scores["ap"] == pytest.approx(26 * 0.5 / 100)
+    # half-way between recall 0.5 and 0.25; the point left out would give 0.5
+    assert scores["r50"] == pytest.approx(0.375)
+
+
+def test_recall_at_half_is_interpolated_over_precision():
+    # precision 0.5 is a quarter of the way from 0.4 to 0.8: recall 0.8 - 0.4/4
+    assert of_counts((80, 100, 40, 100), (40, 100, 40, 50))["r50"] == pytest.approx(0.7)
+    # of recall 0.8 and 0.6 at precision 0.5 the higher
+    same = (80, 100, 50, 100), (60, 100, 40, 80), (20, 100, 18, 20)
+    assert of_counts(*same)["r50"] == pytest.approx(0.8)
+
+
+def test_recall_at_half_where_precision_is_never_0_5():
+    # always above: the recall at the least precision; always below, NaN in the published code: 0
+    assert of_counts((80, 100, 60, 100), (40, 100, 40, 50))["r50"] == pytest.approx(0.8)
+    assert of_counts((80, 100, 30, 100), (40, 100, 20, 50))["r50"] == 0
+
+
+def test_recall_at_half_leaves_out_points_of_next_to_no_recall():
+    # 1 of 2000 marks at precision 1 would give 0.8 - 0.7995 · (0.1/0.6)
+    assert of_counts((1600, 2000, 800, 2000), (1, 2000, 1, 1))["r50"] == 0
+    # 2 of 2000 is 0.001, and counts: 0.8 - 0.799/6
+    rows = (1600, 2000, 800, 2000), (2, 2000, 1, 1)
+    assert of_counts(*rows)["r50"] == pytest.approx(0.8 - 0.799 / 6)
+
+
+def test_ratios_of_nothing_are_0():
+    assert of_counts((0, 0, 0, 100), (0, 0, 0, 0)) == {"ods": 0, "ois": 0, "ap": 0, "r50": 0}
 
 
 def test_ois_lets_each_image_choose():
@@ -311,6 +371,26 @@ def test_an_image_without_a_mark_adds_false_pixels_and_is_counted():
     assert both.counts()["images_without_boundary"] == 1
 
 
+def test_an_annotator_without_a_mark_adds_none_and_takes_none_away():
+    p, target = random_pair(0)
+    marks = unpack(target)
+    more = pack(torch.cat([marks, torch.zeros_like(marks[:1])]))
+    alone, other = scored((p, target)), scored((p, more))
+    assert other._rows[0].tolist() == alone._rows[0].tolist()
+    assert other.counts() == alone.counts()
+    assert other.counts()["images_without_boundary"] == 0
+
+
+def test_images_without_annotators_are_left_out_and_counted():
+    pair = random_pair(0)
+    nobody = pair[0], torch.full_like(pair[1], IGNORE)
+    metrics = scored(pair, nobody, nobody)
+    assert metrics.compute() == scored(pair).compute()
+    assert metrics.counts()["images"] == 1
+    assert metrics.counts()["images_without_annotators"] == 2
+    assert metrics.counts()["pixels_ignored"] == 0  # of the images that are scored
+
+
 def test_ignored_pixels_are_not_predicted():
     p, target = random_pair(0)
     valid = torch.ones(p.shape, dtype=torch.bool)
@@ -333,6 +413,8 @@ def test_wrong_maps_are_named():
         (p * 8, target, ValueError, "outside 0…1: apply the sigmoid first"),
         (p * torch.nan, target, UserError, "NaN"),
         ((p * 255).byte(), target, ValueError, "got torch.uint8"),
+        ((p * 255).int(), target, ValueError, "expected real numbers, got torch.int32"),
+        (p[:-1], target, ValueError, r"size \(59, 80\), ground truth of size \(60, 80\): resize"),
         (p, target > 1, ValueError, "packed as int32, got torch.bool"),
     ):
         with pytest.raises(error, match=message):
