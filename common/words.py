@@ -40,3 +40,8 @@ def quantity(value: float | None, digits: int) -> str:
 def _size(value: float) -> int:
     """The power of ten of the first significant digit; 0 for 0."""
     return math.floor(math.log10(abs(value))) if value else 0
+
+
+def count_of(count: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common.errors import DataError
+from common.words import count_of
 from datasets.decoding import IGNORE, LARGEST, decoded, opaque, whole_numbers
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 Palette = Sequence[tuple[int, int, int]]
 Numbers = NDArray[np.integer]
 GREY = "write 8-bit grey"
+MAP = f"map {{}}, or to {IGNORE} to ignore {{}}"
+MOST = 8
+"""Labels that a message names."""
 
 
 def voc_colour(index: int) -> tuple[int, int, int]:
@@ -31,6 +36,39 @@ def voc_colour(index: int) -> tuple[int, int, int]:
         for channel in range(3)
     )
     return red, green, blue
+
+
+class LabelError(DataError):
+    """A label map with labels that are no class.
+
+    counts: pixels by label. known: the labels that there are, as text.
+    """
+
+    counts: Mapping[int, int] = MappingProxyType({})
+    known = ""
+
+    @classmethod
+    def of(cls, path: Path, labels: Numbers, ids: Iterable[int], void: Iterable[int]) -> LabelError:
+        """labels: of the pixels that have no class, any shape; they are in neither ids nor void."""
+        values, counts = np.unique(labels, return_counts=True)
+        pixels = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        known = f"{_runs(ids)} and {_runs(void)}"
+        text = outside({label: count_of(n, "pixel") for label, n in pixels.items()}, known)
+        error = cls(f"{path}: {text}")  # of one argument: loaders' workers make it anew
+        error.counts, error.known = pixels, known
+        return error
+
+
+def outside(labels: Mapping[int, str], known: str) -> str:
+    """That ``labels``, each with where it is, are none of the ``known`` ones, and what to do."""
+    if len(labels) == 1:
+        ((label, where),) = labels.items()
+        remedy = MAP.format("it to a class", "it")
+        return f"label {label} is outside {known} in {where}: {remedy}"
+    shown = [f"{label} ({where})" for label, where in list(labels.items())[:MOST]]
+    more = f" and {len(labels) - MOST} more" if len(labels) > MOST else ""
+    remedy = MAP.format("them to classes", "them")
+    return f"labels {', '.join(shown)}{more} are outside {known}: {remedy}"
 
 
 def read_labels(
@@ -65,11 +103,11 @@ def read_labels(
     maps = [table[reading][stored] for reading in readings]
     known = [classes for classes in maps if classes.min() >= 0]
     if not known:
-        labels = " or ".join(_runs(np.unique(reading[stored]).tolist()) for reading in readings)
         if not kind:
-            labels = str(readings[0][stored[maps[0] < 0][0]])
+            raise LabelError.of(path, readings[0][stored[maps[0] < 0]], ids, void)
+        labels = " or ".join(_runs(np.unique(reading[stored]).tolist()) for reading in readings)
         problem = f"{kind}label {labels} is outside {_runs(ids)} and {_runs(void)}"
-        raise DataError(f"{path}: {problem}: map it to a class, or to {IGNORE} to ignore it")
+        raise DataError(f"{path}: {problem}: {MAP.format('it to a class', 'it')}")
     if len(known) == 2 and (known[0] != known[1]).any():
         one, other = (_runs(np.unique(reading[stored]).tolist()) for reading in readings)
         raise DataError(f"{path}: {kind}labels may be {one} or {other}: {GREY}")

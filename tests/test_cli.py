@@ -93,6 +93,9 @@ def test_a_dry_run_refuses_what_the_run_would(cli, camvid, tmp_path):
     done = cli(*options)
     assert done.exit_code == 2
     assert "needs --data DIR" in line(done)
+    done = cli(*options, "--data", camvid, *TINY, "--backbone-arg", "drop_ratte=0.1")
+    assert done.exit_code == 2
+    assert "test_efficientnet does not take --backbone-arg drop_ratte=0.1" in line(done)
 
 
 def test_dry_run_prints_the_plan_and_does_nothing(cli, tmp_path):

@@ -63,7 +63,10 @@ EXECUTORS = ("local", "ray", "slurm")
     help="An option of sbatch, as in partition=gpu. May be repeated.",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Print the plan with its estimated time; run nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Print the plan with its estimated time; run nothing. Exits "
+    "with 1 if data cannot be opened.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more: every epoch, libraries' warnings.")
 def sweep(
@@ -119,6 +122,8 @@ def sweep(
     course = _Course(runs, pending, results, workers)
     if dry_run:
         course.print_plan(states, verbose)
+        if course.unusable and (workers is None or workers.same_files):
+            raise SystemExit(1)
         return
     click.echo(course.line(), err=True)
     if policy == "always":

@@ -153,6 +153,8 @@ def _seeded(names: Sequence[str], splits: Splits) -> Splits:
 
     def misfit(seeded: Splits) -> tuple[int, float]:
         chosen = by_hash(names, seeded)
+        if not all(chosen.values()):
+            return math.inf
         shares = {"val": seeded.val, "test": seeded.test}
         wanted = {split: float(share or 0) * len(names) for split, share in shares.items()}
         off = max(abs(len(chosen[split]) - count) / count for split, count in wanted.items())
@@ -205,7 +207,7 @@ def _split_folders(images: Group) -> dict[str, str]:
 
 def _group(names: Sequence[str]) -> str | None:
     """An expression for clips: what stands before the last number, if that repeats."""
-    for pattern in (r"(.*)/", r"(.*)[_-]\d+$"):
+    for pattern in (r"(.*)/", r"(.*)[_-]\d+$", r"(.*)[_-][A-Za-z]+\d+$"):
         if all(re.search(pattern, name) for name in names):
             groups = Counter(group_of(name, pattern) for name in names)
             if 5 <= len(groups) <= len(names) / 2:

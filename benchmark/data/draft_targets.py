@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def _write_classes(draft: Draft, group: Group) -> None:
     spread = _spread(sorted(group.values))
     names = _class_names(draft, spread or values, len(spread) or max(values, default=0) + 1)
     if isinstance(names, dict):
-        _write_by_value(draft, names, [*values, *spread[-1:]])
+        _write_by_value(draft, names, group.values)
     elif spread:  # else 255, a class, would be ignored
         more = ", or 128 for unknown ones, as in trimaps" if len(spread) == 3 else ""
         draft.write("    classes:", f"255 may stand for pixels to ignore{more}")
@@ -81,13 +81,13 @@ def _write_classes(draft: Draft, group: Group) -> None:
         draft.write("    palette: voc", comment="colours decide, as in PASCAL VOC")
 
 
-def _write_by_value(draft: Draft, names: Mapping[int, str], values: Sequence[int]) -> None:
+def _write_by_value(draft: Draft, names: Mapping[int, str], values: Set[int]) -> None:
     """Classes by value; of ``values`` those without a name are ignored."""
     draft.write("    classes:", comment="values and names from a file beside the data")
     draft.lines += [f"      {value}: {text_of(name)}" for value, name in names.items()]
-    unnamed = [value for value in values if value not in names]
-    doubt = f"no name for the values {', '.join(map(str, unnamed))}" if unnamed else ""
-    if ignored := sorted({*unnamed, 255} - names.keys()):
+    if ignored := sorted(values - names.keys()):
+        unnamed = ", ".join(str(value) for value in ignored if value != 255)
+        doubt = f"no name for the values {unnamed}" if unnamed else ""
         draft.write(f"    ignore: [{', '.join(map(str, ignored))}]", doubt)
 
 
@@ -162,8 +162,9 @@ def _write_depth(draft: Draft, group: Group) -> None:
     doubt = ""
     if median and high > 20 * median * unit:
         doubt = f"far beyond the median: is {float(known.max()):g} a reading, or one of invalid?"
+    scaled = "; another unit needs another range" if others else ""
     draft.write(f"    range: [{low:g}, {high:g}]", doubt,
-                "nearest and farthest depth in metres that count")  # fmt: skip
+                f"nearest and farthest depth in metres that count{scaled}")  # fmt: skip
 
 
 def _unit(known: np.ndarray, integers: bool) -> tuple[float, list[float]]:

@@ -33,7 +33,7 @@ WORDS: dict[Kind, str] = {
     f"{OTHER_BANDS}",
     "segmentation": "label labels seg segmentation semantic annotation annotations annot class "
     "classes gtfine labelids segmentationclass trainannot valannot testannot",
-    "depth": "depth depths dense lidar disp disparity disparities",
+    "depth": "depth depths dense lidar disp disparity disparities range distance tof",
     "saliency": "mask masks saliency salient matte alpha foreground trimap trimaps",
     "edges": "edge edges boundary boundaries contour contours",
 }
@@ -308,7 +308,8 @@ def _kind(seen: Sequence[Content]) -> tuple[Kind, bool]:
         return "segmentation", True
     if any(content.dtype not in ("uint8", "bool") for content in seen):
         whole = all("int" in content.dtype for content in seen)
-        return ("segmentation", False) if whole and not many else ("depth", not whole)
+        few = whole and not many and len(values) <= FEW_VALUES
+        return ("segmentation", False) if few else ("depth", not whole)
     if many or len(values) > FEW_VALUES:
         return ("saliency", False) if _extreme(seen) > 0.9 else ("images", False)
     return _marks(seen, values)

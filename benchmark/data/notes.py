@@ -4,6 +4,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.words import count_of
+from datasets.labels import LabelError, outside
+
 
 @dataclass
 class _Group:
@@ -11,6 +14,19 @@ class _Group:
     cause: str
     alike: bool = True
     places: set[str] = field(default_factory=set)
+    labels: dict[int, "_Label"] = field(default_factory=dict)
+    known: str = ""
+
+
+@dataclass
+class _Label:
+    first: str
+    files: int = 0
+    pixels: int = 0
+
+    def __str__(self) -> str:
+        pixels, files = count_of(self.pixels, "pixel"), count_of(self.files, "file")
+        return f"{pixels} of {files}, first {self.first}"
 
 
 class Notes:
@@ -36,9 +52,16 @@ class Notes:
         group.places.add(where)
 
     def add_error(self, error: Exception) -> None:
-        """Note an error of the text ``where: cause``."""
+        """Note an error of the text ``where: cause``; of labels that are no class, each."""
         where, separator, cause = str(error).partition(": ")
-        if separator:
+        if isinstance(error, LabelError):
+            self.add(where, cause, f"labels outside {error.known}")
+            group = self._groups["files", f"labels outside {error.known}"]
+            group.known = error.known
+            for label, pixels in error.counts.items():
+                of = group.labels.setdefault(label, _Label(where))
+                of.files, of.pixels = of.files + 1, of.pixels + pixels
+        elif separator:
             self.add(where, cause)
         else:
             self.add_alone(where)
@@ -63,6 +86,9 @@ def _text(noun: str, group: _Group) -> str:
     count = len(group.places)
     if count == 1:
         return alone
+    if group.labels:
+        labels = {label: str(of) for label, of in sorted(group.labels.items())}
+        return f"{count} {noun}: {outside(labels, group.known)}"
     if group.alike:
         return f"{count} {noun}: {group.cause}, first {group.where}"
     return f"{count} {noun}, first {alone}"

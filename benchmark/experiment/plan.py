@@ -29,7 +29,7 @@ from common.limits import WEIGHTS, LimitError, check_size
 from datasets.base import DATASETS, DatasetInfo
 from datasets.hdf5 import check_packed_size, is_packed
 from datasets.pipeline import description_of, info_at
-from models.backbones import check_arguments, input_statistics
+from models.backbones import check_arguments, create_without_weights, input_statistics
 from models.connectivity import Connectivity
 from models.decoder_name import DecoderName
 from models.decoders.base import DECODERS
@@ -116,7 +116,8 @@ def resolve(config: SearchConfig) -> ResolvedSearch: ...
 def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
     """``config`` with every open field filled from the data set, the weights and the fallbacks.
 
-    Raises UsageError for unknown names, DataError for a missing weights file.
+    Raises UsageError for unknown names and for arguments that the backbone does not take, DataError
+    for a missing weights file.
     """
     described = description_of(config.dataset, config.data)
     config = config.model_copy(update={"description": described})
@@ -155,6 +156,8 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
     check_arguments(config.backbone_args)
     backbone = config.backbone or values["backbone"]
     channels = info_of(config).channels
+    if config.backbone_args:
+        _check_backbone(backbone, json.dumps(config.backbone_args, sort_keys=True), channels)
     usual = input_statistics(backbone, config.weights, channels)
     for name, default in zip(("mean", "std"), usual, strict=True):
         numbers = getattr(config, name) or values.get(name) or default
@@ -164,6 +167,12 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
     if isinstance(config, RunConfig):
         return make_config(filled, ResolvedRun)
     return make_config(filled, ResolvedSearch)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_backbone(name: str, arguments: str, channels: int) -> None:
+    """Raises UsageError for arguments, a JSON mapping, that the backbone does not take."""
+    create_without_weights(name, json.loads(arguments), channels)
 
 
 @functools.lru_cache(maxsize=32)

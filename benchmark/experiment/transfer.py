@@ -11,6 +11,7 @@ from benchmark.experiment.config import NetworkConfig
 from benchmark.experiment.initial import Initial
 from benchmark.experiment.plan import make_task, make_tasks
 from common.errors import UsageError, UserError
+from common.words import count_of
 from models.connected_decoder import ConnectedDecoder
 from models.create import create_decoder
 from models.decoders.base import Decoder, SeparateDecoders
@@ -56,24 +57,35 @@ class _Transfer:
             if other is not None and other.shape == mine.shape:
                 self.taken[name] = other
             elif other is not None and self._is_input(mine, other):
-                self.taken[name] = adapt_input_conv(mine.shape[1], other)
+                self.taken[name] = self._adapted(mine.shape[1], other)
                 text = f"backbone, its first convolution adapted to {mine.shape[1]} channels"
             elif not name.endswith(COUNTER):
                 seen = "is missing" if other is None else f"is {tuple(other.shape)}"
                 raise UsageError(
                     f"--init {self.initial.path}: its backbone does not fit: {name} {seen}, not "
-                    f"{tuple(mine.shape)}: check --backbone-arg and the images' channels"
+                    f"{tuple(mine.shape)}: check --backbone-arg"
                 )
         return text
 
     def _is_input(self, mine: Tensor, other: Tensor) -> bool:
-        """Whether two convolutions differ in the images' channels only: RGB and others."""
+        """Whether two convolutions differ in the images' channels only."""
         return (
             mine.ndim == other.ndim == 4
-            and (other.shape[1], mine.shape[1]) == (3, self.model.in_channels)
+            and mine.shape[1] == self.model.in_channels
             and mine.shape[0] == other.shape[0]
             and mine.shape[2:] == other.shape[2:]
         )
+
+    def _adapted(self, channels: int, other: Tensor) -> Tensor:
+        """The first convolution of RGB for images of ``channels``. Raises UsageError for others."""
+        if other.shape[1] != 3:
+            has = count_of(other.shape[1], "channel")
+            problem = f"its images have {has}, those of {self.config.dataset} {channels}"
+            rgb = "" if channels == 3 else ", or of RGB, whose weights are adapted"
+            remedy = f"name a run on images of {channels}{rgb}"
+            raise UsageError(f"--init {self.initial.path}: {problem}: {remedy}")
+        adapted: Tensor = adapt_input_conv(channels, other)
+        return adapted
 
     @cached_property
     def _decoder(self) -> Decoder | None:

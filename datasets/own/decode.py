@@ -25,7 +25,7 @@ from datasets.decoding import (
     read_array,
     reason,
 )
-from datasets.labels import read_labels
+from datasets.labels import LabelError, read_labels
 from datasets.own.description import Bands, Depth, Edges, Saliency, Segmentation
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 ARRAYS = (".npy",)
 TIFFS = (".tif", ".tiff")
+DECLARE = "where RGB or grey is expected: declare them, bands: {names: […]} in dataset.yaml"
+MEND = "of dataset.yaml: mend bands.names, or bands.also for bands in further files"
 UNITS = {1.0: "metres", 0.1: "decimetres", 0.01: "centimetres", 0.001: "millimetres",
          1 / 256: "1/256 m", 1 / 5000: "1/5000 m", 1e-4: "0.1 mm"}  # fmt: skip
 """Usual units of depth files."""
@@ -56,10 +58,7 @@ def read_tiff(path: Path, bands: int | None = 1) -> NDArray[Any]:
                 len(file.pages)  # this ends for a damaged file too, as the series need not
                 series = file.series[0]
                 axes, shape = series.axes, series.shape
-                # an array [H, W, C] that was written by tifffile.imwrite(path, array) alone
-                if axes == "QYX" and (
-                    shape[2] < min(shape[:2]) if bands is None else shape[2] == bands != shape[0]
-                ):
+                if _interleaved(series, bands):
                     axes = "YXS"
                 sides = dict(zip(axes, shape, strict=True))
                 others = [axis for axis in axes if axis not in "YX" and sides[axis] > 1]
@@ -84,6 +83,17 @@ def read_tiff(path: Path, bands: int | None = 1) -> NDArray[Any]:
     rest = [axis for axis in range(array.ndim) if axis not in order]
     array = array.transpose(*order, *rest)
     return np.ascontiguousarray(array.reshape(*array.shape[:2], -1))
+
+
+def _interleaved(series: Any, bands: int | None) -> bool:
+    """Whether pages are rows of an array [H, W, C], as ``tifffile.imwrite(path, array)`` writes it.
+
+    bands: the number that is expected of all files of the image, if it is known.
+    """
+    shape = series.shape
+    if series.axes != "QYX" or shape[0] == bands:
+        return False
+    return bool(shape[2] == bands or shape[2] < min(shape[:2]))
 
 
 def read_numbers(path: Path) -> NDArray[Any]:
@@ -301,8 +311,7 @@ def _by_value(path: Path, target: Segmentation) -> Tensor:
     ignored = {*target.ignore, IGNORE} - set(target.values)
     classes[np.isin(values, list(ignored))] = IGNORE
     if (classes < 0).any():
-        label = int(values[classes < 0][0])
-        raise DataError(f"{path}: label {label} is no class: add it to classes or ignore")
+        raise LabelError.of(path, values[classes < 0], target.values, ignored)
     return torch.from_numpy(classes.astype(np.uint8))
 
 
@@ -332,8 +341,8 @@ def _channels(path: Path, bands: int) -> NDArray[Any]:
     return array.reshape(*array.shape[:2], -1)
 
 
-def check_rgb(path: Path) -> None:
-    """Raises DataError for a TIFF of more bands than grey or RGB and an alpha.
+def check_rgb(path: Path, remedy: str = DECLARE) -> None:
+    """Raises DataError, with ``remedy``, for a TIFF of more bands than grey or RGB and an alpha.
 
     Pillow refuses five bands as no image, and drops a fourth that is not declared as alpha.
     """
@@ -347,21 +356,20 @@ def check_rgb(path: Path) -> None:
             page = file.pages.first
             count, extra = page.samplesperpixel, tuple(page.extrasamples)
             pages = len(file.series[0].pages) if file.series else 1
+            if file.series and _interleaved(file.series[0], None):
+                pages, count, extra = 1, file.series[0].shape[2], (0,)
     except Exception:  # what cannot be read, Pillow's reader reports
         return
     if pages > 1 or any(kind == 0 for kind in extra):
         has = f"{pages} pages" if pages > 1 else f"{count} bands"
-        raise DataError(
-            f"{path}: {has} where RGB or grey is expected: declare them, bands: {{names: […]}} in "
-            "dataset.yaml"
-        )
+        raise DataError(f"{path}: {has} {remedy}")
 
 
-def read_bands(paths: Sequence[Path], bands: Bands) -> Tensor:
+def read_bands(paths: Sequence[Path], bands: Bands, remedy: str = MEND) -> Tensor:
     """The bands of an image's files, [C, H, W] in 0…255.
 
     uint8 where all files are and no ``max`` scales them; else float32. Raises DataError for another
-    number of bands, and for numbers that are not finite.
+    number of bands, with ``remedy``, and for numbers that are not finite.
     """
     import torch
 
@@ -374,10 +382,8 @@ def read_bands(paths: Sequence[Path], bands: Bands) -> Tensor:
     if count != len(bands.names):
         has = " + ".join(str(array.shape[2]) for array in arrays)
         names = ", ".join(bands.names)
-        raise DataError(
-            f"{paths[0]}: {has} bands where {len(bands.names)} are declared ({names}): mend "
-            "bands.names, or bands.also for bands in further files"
-        )
+        seen = f"{has} band{'' if has == '1' else 's'}, not the {len(bands.names)} ({names})"
+        raise DataError(f"{paths[0]}: {seen} {remedy}")
     if all(array.dtype == np.uint8 for array in arrays) and set(bands.max) <= {255.0}:
         return torch.from_numpy(np.concatenate(arrays, 2)).permute(2, 0, 1).contiguous()
     tops = bands.max * len(bands.names) if len(bands.max) == 1 else bands.max

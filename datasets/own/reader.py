@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from common.errors import DataError, UsageError
 from common.validation import message_of
+from common.words import count_of
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
 from datasets.decoding import doubt_of_unit, orient, read_any_image, read_stored
 from datasets.files import check_choice, check_file, check_root, fingerprint
@@ -177,7 +178,11 @@ class OwnData(DenseDataset):
             listed = {entry[0] for entry in entries if not isinstance(entry, DataError)}
             rest = [file for name, file in folder.images.items() if name not in listed]
             parts.append(("of images in none of the lists", rest))
-        return [f"{_count(files)} {what}, first {files[0]}" for what, files in parts if files]
+        return [
+            f"{count_of(len(files), 'file')} {what}, first {files[0]}"
+            for what, files in parts
+            if files
+        ]
 
     def _chosen(self, folder: Folder) -> Any:
         """(name, where) of each sample of the split, or its error."""
@@ -316,10 +321,6 @@ class OwnData(DenseDataset):
         )
 
 
-def _count(files: Sequence[str]) -> str:
-    return f"{len(files)} files" if len(files) > 1 else "1 file"
-
-
 def read_input(path: Path, description: Mapping[str, Any] | None) -> Tensor:
     """An image [C, H, W] in 0…255 for a network that was trained on such a data set.
 
@@ -327,14 +328,15 @@ def read_input(path: Path, description: Mapping[str, Any] | None) -> Tensor:
     read or has other bands, UsageError where the bands of an image lie in several files.
     """
     bands = None if description is None else Description.model_validate(description).bands
+    remedy = "use images of these bands, or a network that was trained on such ones"
     if bands is None:
-        decode.check_rgb(path)
+        decode.check_rgb(path, f"where the network takes RGB or grey: {remedy}")
         return read_any_image(path)
     if bands.also:
         names = ", ".join(bands.names)
         problem = f"the network takes the bands {names}, of several files"
         raise UsageError(f"{path}: {problem}: score such images with evaluate")
-    return decode.read_bands([path], bands)
+    return decode.read_bands([path], bands, f"that the network takes: {remedy}")
 
 
 def facts_of(description: Description) -> DatasetInfo:

@@ -33,6 +33,7 @@ from common.errors import DataError
 from datasets import hdf5
 from datasets.augment import Augment
 from datasets.base import DATASETS, DatasetInfo, DenseDataset, Sample
+from datasets.own.reader import read_input
 from datasets.pipeline import check_image, resize_image
 from tests.support import TINY, line
 
@@ -422,7 +423,16 @@ def test_a_users_folder_of_five_bands(cli: Cli, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
     done = cli("predict", "--checkpoint", file.parent, tmp_path / "photo.png", "-o", output)
     assert done.exit_code == 1
-    assert "3 bands where 5 are declared (b, g, r, e, n)" in done.stderr
+    assert "3 bands, not the 5 (b, g, r, e, n) that the network takes: use images of" in done.stderr
+    (file_of_five, *_) = (folder / "images").iterdir()
+    with pytest.raises(DataError, match="5 bands where the network takes RGB or grey: use images"):
+        read_input(file_of_five, None)
+    begun = cli("run", "--task", "segmentation", "--init", file.parent, *TINY, "--decoder", "fcn",
+                "--results", tmp_path / "begun")  # fmt: skip
+    assert begun.exit_code == 2
+    assert line(begun).endswith(
+        "its images have 5 channels, those of scenes 3: name a run on images of 3"
+    )
     other = five_bands(tmp_path / "other", "n, b, g, r, e")
     done = cli("evaluate", "--checkpoint", file.parent, "--data", other)
     assert done.exit_code == 2

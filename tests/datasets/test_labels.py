@@ -69,14 +69,18 @@ def test_label_out_of_range(tmp_path: Path) -> None:
     indices = np.zeros((H, W), np.uint8)
     indices[3, 4] = 37
     path = save(tmp_path / "a.png", indices)
-    text = f"{path}: label 37 is outside 0…10 and 11, 255: map it to a class, or to 255 to"
+    text = (
+        f"{path}: label 37 is outside 0…10 and 11, 255 in 1 pixel: map it to a class, or to 255 to"
+    )
     assert message(lambda: labels(path)).startswith(text)
 
 
 def test_labels_of_16_bits(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", written([0, 1, 2]).astype(np.uint16) * 400)
     assert labels_of(path, (0, 400, 800)) == [0, 1, 2]
-    message(lambda: labels(path), path, "label 400 is outside 0…10")
+    message(
+        lambda: labels(path), path, "labels 400 (256 pixels), 800 (256 pixels) are outside 0…10"
+    )
     path = save(tmp_path / "b.tif", np.full((H, W), 70000, np.int32))
     message(lambda: labels(path), path, "values 70000…70000 where 16 bits are expected")
 

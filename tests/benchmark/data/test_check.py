@@ -165,6 +165,21 @@ def test_an_image_in_two_splits_is_a_problem_twice_in_one_a_warning(camvid: Path
     assert "val: 0: the same image as 0" in found["warnings"]
 
 
+def test_labels_outside_are_counted_over_files(camvid: Path) -> None:
+    for index, path in enumerate(sorted((camvid / "testannot").iterdir())):
+        labels = np.zeros((48, 64), np.uint8)
+        labels[:3, 0] = 37
+        labels[0, :index] = 40
+        Image.fromarray(labels).save(path)
+    (problem,) = report(camvid)["problems"]
+    first = camvid / "testannot"
+    assert problem == (
+        f"3 files: labels 37 (7 pixels of 3 files, first {first}/0.png), 40 (3 pixels of 2 files, "
+        f"first {first}/1.png) are outside 0…10 and 11, 255: map them to classes, or to 255 to "
+        "ignore them"
+    )
+
+
 def test_one_cause_is_one_line(cli, camvid: Path) -> None:
     for path in sorted((camvid / "trainannot").iterdir()):
         path.unlink()
@@ -174,10 +189,11 @@ def test_one_cause_is_one_line(cli, camvid: Path) -> None:
         shutil.copy(camvid / "test/0.png", path)
     problems = report(camvid)["problems"]
     assert problems[0].startswith(f"6 files, first {camvid}/trainannot/0.png: label map is missing")
-    assert problems[1].startswith(
-        "3 files: label 37 is outside 0…10 and 11, 255: map it to a class"
+    pixels = f"{3 * 48 * 64} pixels of 3 files, first {camvid}/testannot/0.png"
+    assert problems[1] == (
+        f"3 files: label 37 is outside 0…10 and 11, 255 in {pixels}: map it to a class, or to 255 "
+        "to ignore it"
     )
-    assert problems[1].endswith(f", first {camvid}/testannot/0.png")
     found = report(camvid)["splits"]["train"]
     assert (found["samples"], found["readable"], found["fingerprint"]) == (6, 0, None)
     done = cli("data", "check", "camvid", "--data", camvid)

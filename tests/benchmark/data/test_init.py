@@ -369,6 +369,33 @@ def test_trimaps(cli: Cli, tmp_path: Path, folder: str) -> None:
     assert np.array_equal(sample.targets[task].numpy(), wanted)
 
 
+def test_few_clips_fill_every_split(cli: Cli, tmp_path: Path) -> None:
+    for index in range(40):
+        arrays = maps(index)
+        save(tmp_path / f"images/row{index // 8}-shot{index % 8:02d}.png", arrays["image"])
+        save(tmp_path / f"labels/row{index // 8}-shot{index % 8:02d}.png", arrays["labels"])
+    described, _ = init(cli, tmp_path)
+    assert described.splits.group == r"(.*)[_-][A-Za-z]+\d+$"
+    rows = [
+        {sample.name[:4] for sample in OwnData(tmp_path, split, "segmentation").samples}
+        for split in ("train", "val", "test")
+    ]
+    assert sorted(row for split in rows for row in split) == [f"row{n}" for n in range(5)]
+    assert all(rows)
+
+
+def test_depth_of_few_values_and_another_name(cli: Cli, tmp_path: Path) -> None:
+    """No classes, though each file has few values: all files together have many."""
+    for index in range(12):
+        arrays = maps(index)
+        near = np.where(arrays["labels"] == 0, 0, 350 + 10 * index + arrays["labels"] % 3)
+        save(tmp_path / f"images/{index}.png", arrays["image"])
+        for folder in ("range", "zed"):
+            save(tmp_path / f"{folder}/{index}.png", near.astype(np.uint16) * (1 + index % 6))
+    described, _ = init(cli, tmp_path)
+    assert list(described.targets.present) == ["depth"]
+
+
 def test_three_greys_with_names(cli: Cli, tmp_path: Path) -> None:
     for index in range(10):
         arrays = maps(index)

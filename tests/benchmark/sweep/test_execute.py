@@ -181,7 +181,8 @@ def test_data_that_prove_damaged_stop_their_own_runs_only(cli, file, camvid, tmp
 def test_a_variable_that_is_not_set(cli, file, tmp_path, tried, monkeypatch):
     monkeypatch.delenv("NOWHERE", raising=False)
     done = cli("sweep", file, "--results", tmp_path, "--data", "camvid=${NOWHERE}", "--dry-run")
-    assert done.exit_code == 0
+    assert done.exit_code == 1  # the plan is printed, and is none that runs as a whole
+    assert "6 runs, 6 of them to do" in done.stdout
     assert "NOWHERE is not set: set it, or give --data camvid=PATH" in done.stderr
 
 

@@ -1,5 +1,6 @@
 """Contents: depth in every format, labels by value and colour, masks, boundaries, bands."""
 
+import pickle
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from common.annotators import annotators, share
 from common.errors import DataError
 from datasets.decoding import read_depth
+from datasets.labels import LabelError
 from datasets.own import decode
 from datasets.own.description import Bands, Depth, Edges, Saliency, Segmentation
 from tests.datasets.own.folder import save
@@ -142,7 +144,8 @@ def test_values_above_a_byte(tmp_path: Path) -> None:
     values = np.array([[5, 1163, 300], [300, 1163, 65535]], np.uint16)
     read = decode.read_classes(written(tmp_path / "a.png", values), target)
     assert torch.equal(read, torch.from_numpy(INDICES))
-    with pytest.raises(DataError, match="label 4 is outside 5, 300, 1163 and 255, 65535: map it"):
+    text = "label 4 is outside 5, 300, 1163 and 255, 65535 in 2 pixels: map it to a class"
+    with pytest.raises(DataError, match=text):
         decode.read_classes(written(tmp_path / "b.png", np.array([[5, 4, 4]], np.uint16)), target)
     with pytest.raises(DataError, match="float32 numbers are no class indices"):
         decode.read_classes(written(tmp_path / "b.npy", METRES.astype(np.float32)), target)
@@ -259,7 +262,8 @@ def test_bands_of_several_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "declared", "expected"),
     [
-        (np.zeros((4, 6, 5), np.uint8), {"count": 4}, "5 bands where 4 are declared (a, b, c, d)"),
+        (np.zeros((4, 6, 5), np.uint8), {"count": 4},
+         "5 bands, not the 4 (a, b, c, d) of dataset.yaml: mend bands.names"),
         (np.zeros((4, 6, 2), np.float32), {"count": 2}, "float32 numbers have no largest value"),
         (np.full((4, 6, 2), np.nan, np.float32), {"count": 2, "max": [1.0]},
          "band a has values that are no number"),
@@ -324,7 +328,7 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
         ((8, 6, 4), {"photometric": "rgb", "extrasamples": ["unassalpha"]}, None),
         ((8, 6, 4), {"photometric": "rgb", "extrasamples": ["unspecified"]}, "4 bands"),
         ((8, 6, 5), {"photometric": "minisblack", "planarconfig": "contig"}, "5 bands"),
-        ((8, 6, 5), {"photometric": "minisblack"}, "8 pages"),
+        ((8, 6, 5), {"photometric": "minisblack"}, "5 bands"),
     ],
 )
 def test_a_tiff_of_undeclared_bands_is_no_rgb_image(
@@ -337,3 +341,12 @@ def test_a_tiff_of_undeclared_bands_is_no_rgb_image(
         return
     with pytest.raises(DataError, match=f"{refused} where RGB or grey is expected: declare them"):
         decode.check_rgb(path)
+
+
+def test_a_label_outside_survives_a_process(tmp_path: Path) -> None:
+    """As readers in other processes hand it over."""
+    np.save(tmp_path / "a.npy", np.array([[0, 7, 7]], np.uint8))
+    with pytest.raises(LabelError, match="label 7 is outside 0…1 and 255 in 2 pixels") as caught:
+        decode.read_classes(tmp_path / "a.npy", labels(classes=["a", "b"]))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.counts) == (str(caught.value), {7: 2})

@@ -509,10 +509,10 @@ class TestReaderContract:
         path = first_split(name, root).pairs[0].target
         label, classes = FOREIGN[name]
         write_array(path, [label])
-        expected = f"{path}: label {label} is outside {classes}: map it to a class"
+        expected = f"{path}: label {label} is outside {classes} in {W * H} pixels: map it to"
         assert failure(name, root).startswith(expected)
         write_array(path, [300], np.uint16)  # as instances are stored
-        assert failure(name, root).startswith(f"{path}: label 300 is outside {classes}: ")
+        assert failure(name, root).startswith(f"{path}: label 300 is outside {classes} in ")
         Image.new("RGB", (W, H), (1, 2, 3)).save(path)
         problem = failure(name, root)
         declared = f"{path}: colour (1, 2, 3) of {W * H} pixels: no label has it: take the original"
