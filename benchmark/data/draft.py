@@ -151,18 +151,16 @@ def write_splits(draft: Draft, images: Group) -> None:
 def _seeded(names: Sequence[str], splits: Splits) -> Splits:
     """``splits`` with the first seed that comes near the shares and, if one can, fills all."""
 
-    def misfit(seeded: Splits) -> tuple[int, float]:
+    def misfit(seeded: Splits) -> float:
         chosen = by_hash(names, seeded)
         if not all(chosen.values()):
             return math.inf
         shares = {"val": seeded.val, "test": seeded.test}
         wanted = {split: float(share or 0) * len(names) for split, share in shares.items()}
-        off = max(abs(len(chosen[split]) - count) / count for split, count in wanted.items())
-        return sum(not part for part in chosen.values()), off
+        return max(abs(len(chosen[split]) - count) / count for split, count in wanted.items())
 
     tries = [splits.model_copy(update={"seed": seed}) for seed in range(100)]
-    near = (one for one in tries if misfit(one) <= (0, 0.3))
-    return next(near, min(tries, key=misfit))
+    return next((one for one in tries if misfit(one) <= 0.3), min(tries, key=misfit))
 
 
 def _lists(root: Path, images: Group) -> dict[str, str]:
