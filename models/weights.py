@@ -10,7 +10,7 @@ import pickle
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -245,6 +245,7 @@ def _fits(wanted: Wanted, path: Path, entry: str, state: State) -> list[_Fit]:
         return fit
 
     common = _common_prefixes(state)
+    part = _common_prefixes(wanted.needed)[-1]  # a file may hold that part of the model alone
     prefixes = dict.fromkeys([*_prefixes(wanted, state), *common])
     fits = [compare(_Fit(entry, prefix), _under(state, prefix)) for prefix in prefixes]
     if not all(fit.misfits for fit in fits):
@@ -253,7 +254,8 @@ def _fits(wanted: Wanted, path: Path, entry: str, state: State) -> list[_Fit]:
         renamed = _renamed(wanted.full, _under(state, prefix))
         if renamed is not None:
             fits.append(compare(_Fit(entry, prefix, renamed=True), renamed))
-    return fits
+    whole = compare(_Fit(entry, ""), {part + key: x for key, x in state.items()})
+    return fits if whole.misfits else [whole]
 
 
 def _under(state: State, prefix: str) -> State:
@@ -267,9 +269,9 @@ def _prefixes(wanted: Wanted, state: State) -> list[str]:
     return [prefix for prefix in before if not prefix or prefix.endswith(".")][:PREFIXES]
 
 
-def _common_prefixes(state: State) -> list[str]:
+def _common_prefixes(names: Iterable[str]) -> list[str]:
     """ "" and what all names have in common, up to each dot: ``module.``, ``module.model.``."""
-    parts = [key.split(".")[:-1] for key in state]
+    parts = [name.split(".")[:-1] for name in names]
     prefixes = [""]
     for level in zip(*parts, strict=False):
         if len(set(level)) > 1 or len(prefixes) > PREFIXES:

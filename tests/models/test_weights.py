@@ -266,3 +266,28 @@ def test_every_family_takes_its_own_state(tmp_path: Path, part: int) -> None:
     }
     assert {f: line for f, (outcome, line) in outcomes.items() if outcome == "refused"} == {}
     assert sum(outcome == "passed" for outcome, _ in outcomes.values()) > 10
+
+
+@pytest.mark.parametrize("prefix", ["features.", "", "features_"])
+def test_convolutions_alone_are_taken(tmp_path: Path, prefix: str) -> None:
+    """VGG without its classifier, as torchvision's ``vgg.features`` and as timm's features too."""
+    torch.manual_seed(0)
+    state = timm.create_model("vgg11").features.state_dict()
+    names = {key: key.replace(".", "_", prefix.count("_") - 1) for key in state}
+    path = saved(tmp_path, {f"{prefix}{names[key]}": tensor for key, tensor in state.items()})
+    loaded = create_backbone("vgg11", weights=path).net.state_dict()
+    assert len(loaded) == len(state) == 16
+    for key, tensor in state.items():
+        assert torch.equal(loaded[f"features_{key}"], tensor)
+
+
+def test_of_another_network_with_those_convolutions_the_first_misfit_is_named(
+    tmp_path: Path,
+) -> None:
+    state = dict(timm.create_model("vgg11").features.state_dict())
+    path = saved(tmp_path, {f"features.{key}": tensor for key, tensor in state.items()})
+    with pytest.raises(DataError, match=r"lacks features\.2\.weight"):
+        create_backbone("vgg13", weights=path)
+    side = {"side1.weight": torch.zeros(1, 64, 1, 1), **state}
+    with pytest.raises(DataError, match=r"has side1\.weight besides"):
+        create_backbone("vgg11", weights=saved(tmp_path, side))
