@@ -7,7 +7,7 @@ from torch import Tensor
 from common.annotators import IGNORE, share
 from tasks.base import TASKS, PixelProbability
 from tasks.losses.base import Term
-from tasks.losses.edges import balanced_bce
+from tasks.losses.edges import balanced_bce, summed_bce
 from tasks.metrics.edges import EdgeMetrics
 
 QUICK = 9
@@ -32,7 +32,10 @@ class Edges(PixelProbability):
         super().__init__(loss)
 
     def loss_terms(self) -> Mapping[str, Term]:
-        return {"bce": lambda logits, target: balanced_bce(logits[:, 0], share(target))}
+        return {
+            "bce": lambda logits, target: balanced_bce(logits[:, 0], share(target)),
+            "bce-sum": lambda logits, target: summed_bce(logits[:, 0], share(target)),
+        }
 
     def accumulator(self) -> EdgeMetrics:
         return EdgeMetrics()

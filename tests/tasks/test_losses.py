@@ -5,12 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
+from common.annotators import pack
 from common.errors import UsageError
+from tasks.edges import Edges
 from tasks.losses.base import Loss
 from tasks.losses.depth import gradient_matching, silog
-from tasks.losses.edges import balanced_bce
+from tasks.losses.edges import balanced_bce, summed_bce
 from tasks.losses.saliency import bce, iou, ssim
 from tasks.losses.segmentation import cross_entropy, dice, lovasz, presence
 
@@ -276,3 +280,37 @@ def test_balanced_bce_of_one_class_is_finite(value):
     expected = {0.0: math.log1p(math.exp(1.5)), 1.0: math.log1p(math.exp(-1.5)), -1.0: 0.0}
     assert float(loss.detach()) == pytest.approx(expected[value], rel=1e-5)
     assert torch.isfinite(logits.grad).all()
+
+
+def test_summed_bce_by_hand():
+    """Two images of 2×3: one edge, one disputed pixel (background here), one ignored; none."""
+    share = torch.tensor([[[1.0, 0.0, 0.0], [0.25, 0.0, -1.0]], [[0.0] * 3, [0.0] * 3]])
+    logits = torch.zeros(2, 2, 3)
+    logits[0, 0, 0] = 2.0  # the edge
+    logits[0, 1, 0] = -1.0  # the disputed one
+    logits[0, 1, 2] = 50.0  # the ignored one
+    edge = 4 / 5 * math.log1p(math.exp(-2))
+    background = 1 / 5 * (3 * math.log(2) + math.log1p(math.exp(-1)))
+    # an image without edges weighs nothing, and counts in the mean over images
+    assert float(summed_bce(logits, share)) == pytest.approx((edge + background) / 2, rel=1e-6)
+
+
+@given(st.integers(0, 2**31))
+def test_summed_bce_of_two_classes_is_the_published_sum(seed):
+    """Pixel by pixel: −(β y log p + (1 − β)(1 − y) log(1 − p)), β the share of background."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(1, 4, 5, generator=generator, dtype=torch.float64)
+    share = (torch.rand(1, 4, 5, generator=generator) < 0.3).double()
+    beta = float((share == 0).double().mean())
+    total = 0.0
+    for z, y in zip(logits.flatten().tolist(), share.flatten().tolist(), strict=True):
+        p = 1 / (1 + math.exp(-z))
+        total -= beta * y * math.log(p) + (1 - beta) * (1 - y) * math.log(1 - p)
+    assert float(summed_bce(logits, share)) == pytest.approx(total, rel=1e-9)
+
+
+def test_edges_train_by_either_loss():
+    target = pack(torch.tensor([[[1, 0], [0, 0]]], dtype=torch.bool))[None]
+    logits = torch.zeros(1, 1, 2, 2)
+    assert float(Edges("bce-sum").loss(logits, target)) == pytest.approx(1.5 * math.log(2))
+    assert float(Edges().loss(logits, target)) == pytest.approx(math.log(2))
