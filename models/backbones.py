@@ -53,18 +53,21 @@ class Backbone(nn.Module):
 
     Input: normalised images [B, ``in_channels``, H, W]; ``size_divisor`` must divide H and W, and
     where ``fixed_size`` is set, (H, W) must equal it. Output: one map [B, C_i, h_i, w_i] for each
-    of ``features``, from the highest resolution to the lowest. ``note``: a line about the weights
-    that it was given from a file, "" without one.
+    of ``features``, from the highest resolution to the lowest; a map at the input's own resolution
+    (VGG) only with ``full_resolution``. ``note``: a line about the weights that it was given from a
+    file, "" without one.
     """
 
-    def __init__(self, net: nn.Module, staged: bool, in_channels: int = 3) -> None:
+    def __init__(
+        self, net: nn.Module, staged: bool, in_channels: int = 3, full_resolution: bool = False
+    ) -> None:
         super().__init__()
         self.net = net
         self.staged = staged
         self.in_channels = in_channels
         self.channels_last_maps = _is_channels_last(net)
-        # a map at the input's own resolution (VGG) costs more than it helps a decoder
-        self.skip = 0 if staged else sum(s < 2 for s in net.feature_info.reduction())  # type: ignore[union-attr,operator]
+        # a map at the input's own resolution costs most decoders more than it helps
+        self.skip = 0 if staged or full_resolution else sum(s < 2 for s in _strides(net))
         self.fixed_size: tuple[int, int] | None = None
         self.size_divisor = 1
         self.features: tuple[FeatureSpec, ...] = ()
@@ -118,13 +121,16 @@ def create_backbone(
     pretrained: bool = False,
     in_channels: int = 3,
     weights_key: str | None = None,
+    full_resolution: bool = False,
 ) -> Backbone:
     """The timm model ``name`` as a Backbone.
 
     arguments: passed to ``timm.create_model``. weights: a ``.safetensors`` or ``.pth`` file of
     this architecture, and weights_key: the entry or prefix in it, see ``load_weights``.
     pretrained: timm's own weights, from its hub. in_channels: of the images; where weights are of
-    RGB images, their first convolution is adapted as timm does.
+    RGB images, their first convolution is adapted as timm does. full_resolution: give the map at
+    the image's own resolution in place of the deepest one, whose layers are left out; of a backbone
+    that has no such map (most) it changes nothing.
 
     Raises UsageError for an unknown name or argument and for single-scale models, DataError for
     weights that do not fit.
@@ -142,8 +148,12 @@ def create_backbone(
             unused = ("conv_head", "norm_head")
     else:
         net = _create(name, arguments, False, features_only=True, **inputs)
+        strides = _strides(net)
+        if full_resolution and strides[0] < 2 and "out_indices" not in arguments:
+            shallower = {"out_indices": tuple(range(len(strides) - 1))}
+            net = _create(name, arguments, False, features_only=True, **shallower, **inputs)
         tensors = _names_in(full, net)
-    backbone = Backbone(net, staged, in_channels)
+    backbone = Backbone(net, staged, in_channels, full_resolution)
     _probe(backbone, name, getattr(full, "pretrained_cfg", {}), arguments)
     if weights is not None:
         needed = [key for key in tensors.values() if key.partition(".")[0] not in unused]
@@ -158,17 +168,21 @@ def create_backbone(
 
 
 def create_without_weights(
-    name: str, arguments: Mapping[str, Any] | None = None, in_channels: int = 3
+    name: str,
+    arguments: Mapping[str, Any] | None = None,
+    in_channels: int = 3,
+    full_resolution: bool = False,
 ) -> Backbone:
     """The timm model ``name`` for counting: on the meta device, if timm can build it there.
 
-    Raises as ``create_backbone`` does.
+    Arguments and errors as of ``create_backbone``.
     """
+    options: Any = {"in_channels": in_channels, "full_resolution": full_resolution}
     try:
         with torch.device("meta"):
-            return create_backbone(name, arguments, in_channels=in_channels)
+            return create_backbone(name, arguments, **options)
     except Exception:  # a model may compute with values as it is built; else this fails alike
-        return create_backbone(name, arguments, in_channels=in_channels)
+        return create_backbone(name, arguments, **options)
 
 
 def input_statistics(
@@ -272,6 +286,12 @@ def _intermediates(net: nn.Module) -> Any:
     return getattr(net, "forward_intermediates", lambda x: x)
 
 
+def _strides(features: nn.Module) -> list[int]:
+    """Declared strides of all maps of a ``features_only`` model."""
+    strides: list[int] = features.feature_info.reduction()  # type: ignore[union-attr,operator]
+    return strides
+
+
 def _is_channels_last(net: nn.Module) -> bool:
     output = getattr(net, "output_fmt", "NCHW")
     return bool(getattr(output, "value", output) == "NHWC")
@@ -319,7 +339,8 @@ def _probe(
     backbone: Backbone, name: str, config: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> None:
     """Set ``features``, ``size_divisor`` and ``fixed_size`` from forwards on the meta device."""
-    key = json.dumps([name, arguments, backbone.in_channels], sort_keys=True, default=repr)
+    facts = [name, arguments, backbone.in_channels, backbone.skip]
+    key = json.dumps(facts, sort_keys=True, default=repr)
     if key not in _geometries:
         _geometries[key] = _geometry(backbone, name, config, arguments)
     geometry = _geometries[key]
@@ -361,7 +382,7 @@ def _geometry(
     if backbone.staged:
         strides: Sequence[int] = [round(size[0] / shape[2]) for shape in maps]
     else:
-        strides = backbone.net.feature_info.reduction()[backbone.skip :]  # type: ignore[union-attr,operator]
+        strides = _strides(backbone.net)[backbone.skip :]
     distinct = sorted(set(strides))
     if len(distinct) < MIN_STRIDES:
         raise UsageError(

@@ -20,19 +20,41 @@ def check_decoder(name: str) -> None:
         Connectivity.load(file)
 
 
+def decoder_class(name: str, revision: int | None = None) -> type[Decoder]:
+    """The class of a decoder, whose ``info`` is known without building one.
+
+    revision: of the network that a run was trained with; None: the newest. Raises UsageError for
+    an unknown name or revision.
+    """
+    if DecoderName.parse(name).file is not None:
+        return ConnectedDecoder
+    newest = DECODERS.get(name)
+    if revision in (None, newest.info.revision):
+        return newest
+    if revision not in newest.earlier:
+        known = ", ".join(map(str, (*newest.earlier, newest.info.revision)))
+        raise UsageError(
+            f"decoder {name}: no revision {revision}, this version has {known}: use the version "
+            "that wrote the run"
+        )
+    return newest.earlier[revision]
+
+
 def create_decoder(
     name: str,
     features: Sequence[FeatureSpec | tuple[int, int]],
     *,
     width: int | None = None,
     wiring: Mapping[str, Any] | None = None,
+    revision: int | None = None,
 ) -> Decoder:
     """A decoder for the feature maps of any encoder, with random weights.
 
     name: see ``list_decoders``, or ``connectivity:FILE.json``. features: (channels, stride) of each
     map, from the highest resolution to the lowest; the stride is in input pixels per map pixel.
     width: channels of the decoder's own maps, where it has a choice; None: its default. wiring: the
-    file's strides and stages, if known; then the file is not read.
+    file's strides and stages, if known; then the file is not read. revision: of the network that a
+    run was trained with, as its configuration has it; None: the newest.
 
     The decoder takes a list of such maps, [B, C_i, H / stride_i, W / stride_i], and gives
     [B, ``out_channels``, h, w]; h and w are one of the maps', of a wired decoder the first one's.
@@ -57,7 +79,7 @@ def create_decoder(
         raise UsageError(f"width={width}: expected at least one channel")
     wired = DecoderName.parse(name)
     if wired.file is None:
-        return DECODERS.get(name)(specs, **options)
+        return decoder_class(name, revision)(specs, **options)
     if wiring is None:
         source = Connectivity.load(wired.file)
     else:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from common.errors import UsageError
 from models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, for_channels
-from models.decoders.base import Decoder, SeparateDecoders
+from models.decoders.base import Decoder, SeparateDecoders, SideHead
 from models.fusion import clamped_features, fold_batch_norms
 
 Kind = TypeVar("Kind", bound="Predictor")
@@ -64,8 +64,9 @@ class Predictor(nn.Module):
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Images [B, ``in_channels``, H, W] in 0…1 → logits by task, each [B, channels, H, W].
 
-        In training, a decoder with deep supervision adds its side outputs as ``TASK/side1``, …, of
-        the same shape, or [B, channels] where a side is about the whole image.
+        In training, and after ``give_sides``, a decoder with deep supervision adds its side outputs
+        as ``TASK/side1``, …, of the same shape, or [B, channels] where a side is about the whole
+        image.
         """
         height, width = images.shape[-2:]
         x = (images - self.mean) / self.std
@@ -91,6 +92,20 @@ class Predictor(nn.Module):
             logits[task] = final
             logits.update({f"{task}/side{i}": side for i, side in enumerate(sides, 1)})
         return logits
+
+    def give_sides(self) -> None:
+        """Let ``outputs`` hold the sides in evaluation too, to be averaged with the logits.
+
+        Raises UsageError for a decoder that has none to average.
+        """
+        heads = [head for head in self.heads.values() if isinstance(head, SideHead)]
+        if not heads:
+            raise UsageError(
+                f"--merge-sides: decoder {self.decoder.info.title} has no side outputs to merge: "
+                "leave it out"
+            )
+        for head in heads:
+            head.gives_sides = True
 
     @torch.no_grad()
     def fuse(self: Kind) -> Kind:

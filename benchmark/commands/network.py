@@ -20,6 +20,11 @@ def views_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
         click.option("--window", metavar="HxW", help="Take larger images in windows of this size."),
         click.option("--scales", metavar="A,B,…", help="Average over these scales of the image."),
+        click.option(
+            "--merge-sides",
+            is_flag=True,
+            help="Average the prediction with a decoder's side outputs (hed).",
+        ),
         click.option("--flip", is_flag=True, help="Average over the image and its mirror image."),
         click.option(
             "--image-size",
@@ -37,7 +42,7 @@ def views_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _views(flip: bool, scales: str | None, window: str | None) -> "Views":
+def _views(flip: bool, scales: str | None, window: str | None, sides: bool) -> "Views":
     from benchmark.experiment.config import make_config
     from benchmark.scoring.views import Views
 
@@ -51,7 +56,7 @@ def _views(flip: bool, scales: str | None, window: str | None) -> "Views":
         size = make_config({"image_size": window}).image_size
     except UsageError as error:
         raise UsageError(str(error).replace("--image-size", "--window")) from None
-    return Views(flip, factors, size)
+    return Views(flip, factors, size, sides)
 
 
 def _limit(text: str) -> int | Literal["all"]:
@@ -83,12 +88,12 @@ def _limit(text: str) -> int | Literal["all"]:
               help="What an image that cannot be read does. [default: the run's]")  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", help="Write the scores as JSON; -: print.")
 def evaluate(
-    checkpoint: Path, image_size: str | None, flip: bool, scales: str | None, window: str | None,
-    device: str, threads: int | None, dataset: str | None, data: Path | None, split: str | None,
-    limit: int | Literal["all"] | None, batch_size: int | None, amp: bool | None,
-    workers: int | None, on_bad_sample: str | None, json_file: str | None,
+    checkpoint: Path, image_size: str | None, flip: bool, merge_sides: bool, scales: str | None,
+    window: str | None, device: str, threads: int | None, dataset: str | None, data: Path | None,
+    split: str | None, limit: int | Literal["all"] | None, batch_size: int | None,
+    amp: bool | None, workers: int | None, on_bad_sample: str | None, json_file: str | None,
 ) -> None:  # fmt: skip
-    """Score a trained network: other split, data set or size; with flip, scales, windows.
+    """Score a trained network: other split, data set or size; with flip, scales, windows, sides.
 
     Predictions are compared at the ground truth's own resolution.
     """
@@ -108,10 +113,9 @@ def evaluate(
         changes.setdefault("data", None)
     if image_size is not None and not original:
         changes["image_size"] = make_config({"image_size": image_size}).image_size
+    views = _views(flip, scales, window, merge_sides)
     with progress() as listener:
-        scores = rescore(
-            checkpoint, changes, _views(flip, scales, window), split or "test", original, listener
-        )
+        scores = rescore(checkpoint, changes, views, split or "test", original, listener)
     text = scores.model_dump_json(indent=1) + "\n"
     if json_file == "-":
         click.echo(text, nl=False)
@@ -135,7 +139,8 @@ def evaluate(
                    "the PNG.")  # fmt: skip
 def predict(
     checkpoint: Path, images: tuple[Path, ...], output: Path, exact: bool, image_size: str | None,
-    flip: bool, scales: str | None, window: str | None, device: str, threads: int | None,
+    flip: bool, merge_sides: bool, scales: str | None, window: str | None, device: str,
+    threads: int | None,
 ) -> None:  # fmt: skip
     """Write a trained network's maps of images, or of all images in a folder.
 
@@ -150,7 +155,7 @@ def predict(
     from benchmark.experiment.network import check_device
     from benchmark.predict.maps import Mapper, find_images, predict_images
     from benchmark.results.checkpoint import open_checkpoint
-    from benchmark.scoring.rescore import check_views
+    from benchmark.scoring.rescore import prepare_views
 
     files = find_images(images)
     check_device(device)
@@ -161,8 +166,8 @@ def predict(
     if image_size is not None and not original:
         size = make_config({"image_size": image_size}).image_size
         network.config = network.config.model_copy(update={"image_size": size})
-    views = _views(flip, scales, window)
-    check_views(network.model, None if original else network.config.image_size, views)
+    views = _views(flip, scales, window, merge_sides)
+    prepare_views(network.model, None if original else network.config.image_size, views)
     with progress() as listener:
         mapper = Mapper(network, views, original, device, exact)
         failed = predict_images(mapper, files, output, listener)

@@ -190,6 +190,9 @@ class RunConfig(NetworkConfig):
         "sparsemask", description="Decoder, see `list decoders`; or connectivity:FILE.json."
     )
     wiring: dict[str, Any] | None = Field(None, description="Filled in from the FILE.json.")
+    decoder_revision: int = Field(
+        1, ge=1, description="Filled in: which of the networks that the decoder's name has had."
+    )
     epochs: int | None = Field(None, ge=1, description="Passes over the training split.")
     ema: float | None = Field(
         None, gt=0, lt=1, description="Decay of averaged weights; default: off."
@@ -384,7 +387,7 @@ PAPER_SEARCH: Mapping[str, Any] = {
 
 PAIRS = {"backbone_args": "backbone_arg", "task_weights": "task_weight"}
 """Fields that one KEY=VALUE option each fills."""
-LATER = ("description", "weights_key", "init", "init_sha256")
+LATER = ("description", "weights_key", "init", "init_sha256", "decoder_revision")
 """Fields that records of before lack."""
 SINCE = (*LATER, "sync_bn", "processes")
 """Fields that came later: at their default the key is the one from before."""
@@ -392,8 +395,10 @@ UNSCORED = ("name", "licence", "citation")
 """Parts of a description that change no score."""
 NOT_IDENTITY = {"weights", "init", "workers", "on_bad_sample"}
 """Fields that do not change what a run of good data gives."""
-FILLED_IN = ("description", "weights_sha256", "init_sha256", "wiring", "processes")
-"""Fields that follow from files, and are no options."""
+FILLED_IN = (
+    "description", "weights_sha256", "init_sha256", "wiring", "decoder_revision", "processes",
+)  # fmt: skip
+"""Fields that follow from files or from this version, and are no options."""
 
 
 def option_name(field: str) -> str:

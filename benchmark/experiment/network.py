@@ -17,7 +17,7 @@ from common.errors import UsageError
 from common.limits import CHANNELS
 from datasets.augment import check_crop
 from models.backbones import Backbone, create_backbone, input_statistics
-from models.create import check_decoder, create_decoder
+from models.create import check_decoder, create_decoder, decoder_class
 from models.decoders.base import Decoder, SeparateDecoders
 from models.predictor import DensePredictor, Predictor, plain
 from tasks.base import TASKS, Task
@@ -63,7 +63,10 @@ def create_model(
         raise UsageError(f"weights={weights}: give it or pretrained, not both")
     check_decoder(decoder)  # before anything is downloaded
     path = None if weights is None else Path(weights).expanduser()
-    body = create_backbone(backbone, backbone_args, path, pretrained, in_channels)
+    body = create_backbone(
+        backbone, backbone_args, path, pretrained, in_channels,
+        full_resolution=decoder_class(decoder).info.full_resolution,
+    )  # fmt: skip
     built = create_decoder(decoder, body.features, width=width)
     statistics = input_statistics(backbone, path, in_channels)
     return plain(DensePredictor(body, built, heads, *statistics))
@@ -94,7 +97,8 @@ class NetworkSpec:
     """What builds a network with random weights, in another process too.
 
     heads: channels by task. wiring: of a decoder ``connectivity:FILE``, where it is known.
-    in_channels: of the images. Its fields are all that JSON can hold.
+    in_channels: of the images. decoder_revision: None for the newest network of that name. Its
+    fields are all that JSON can hold.
     """
 
     backbone: str
@@ -104,12 +108,20 @@ class NetworkSpec:
     wiring: Mapping[str, Any] | None = None
     separate_decoders: bool = False
     in_channels: int = 3
+    decoder_revision: int | None = None
+
+    @property
+    def full_resolution(self) -> bool:
+        """Whether the decoder reads the backbone's map at the image's own resolution."""
+        return decoder_class(self.decoder, self.decoder_revision).info.full_resolution
 
     def make_decoder(self, backbone: Backbone) -> Decoder | SeparateDecoders:
         """The decoder on ``backbone``, or one for each head."""
 
         def decoder() -> Decoder:
-            return create_decoder(self.decoder, backbone.features, wiring=self.wiring)
+            return create_decoder(
+                self.decoder, backbone.features, wiring=self.wiring, revision=self.decoder_revision
+            )
 
         if not self.separate_decoders:
             return decoder()
@@ -117,7 +129,10 @@ class NetworkSpec:
 
     def build(self) -> DensePredictor:
         """The network on the CPU. Raises UserError for what does not fit together."""
-        backbone = create_backbone(self.backbone, self.backbone_args, in_channels=self.in_channels)
+        backbone = create_backbone(
+            self.backbone, self.backbone_args, in_channels=self.in_channels,
+            full_resolution=self.full_resolution,
+        )  # fmt: skip
         return DensePredictor(backbone, self.make_decoder(backbone), self.heads)
 
 
@@ -125,14 +140,17 @@ def open_network(
     config: Resolved,
     make_decoder: Callable[[Backbone], Decoder | SeparateDecoders],
     channels: Mapping[str, int],
+    full_resolution: bool = False,
 ) -> DensePredictor:
     """Backbone, decoder and a head for each of ``channels``, for images of the run's sizes.
+
+    full_resolution: of the backbone, see ``create_backbone``.
 
     Raises UsageError for sizes that the backbone or the augmentation cannot take.
     """
     backbone = create_backbone(
         config.backbone, config.backbone_args, config.weights, config.pretrained, config.channels,
-        config.weights_key,
+        config.weights_key, full_resolution,
     )  # fmt: skip
     model = DensePredictor(backbone, make_decoder(backbone), channels, config.mean, config.std)
     crop = config.crop_size or config.image_size
@@ -157,6 +175,7 @@ def spec_of(config: ResolvedRun, tasks: Sequence[Task]) -> NetworkSpec:
         config.wiring,
         config.separate_decoders,
         config.channels,
+        config.decoder_revision,
     )
 
 
@@ -168,7 +187,7 @@ def build_model(config: ResolvedRun, tasks: Sequence[Task]) -> DensePredictor:
     """The network of a run, initialised from its seed, on the CPU."""
     seed_everything(config.seed)
     spec = spec_of(config, tasks)
-    return open_network(config, spec.make_decoder, spec.heads)
+    return open_network(config, spec.make_decoder, spec.heads, spec.full_resolution)
 
 
 class _Unfilled(TorchFunctionMode):

@@ -31,8 +31,8 @@ from datasets.hdf5 import check_packed_size, is_packed
 from datasets.pipeline import description_of, info_at
 from models.backbones import check_arguments, create_without_weights, input_statistics
 from models.connectivity import Connectivity
+from models.create import decoder_class
 from models.decoder_name import DecoderName
-from models.decoders.base import DECODERS
 from models.weights import averaged_entry
 from tasks.base import TASKS, Task
 
@@ -126,8 +126,7 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
     if initial is not None:
         config = initial.followed_by(config, info_of(config).channels)
     file = DecoderName.parse(config.decoder).file if isinstance(config, RunConfig) else None
-    if isinstance(config, RunConfig) and file is None:
-        DECODERS.get(config.decoder)
+    decoder = decoder_class(config.decoder) if isinstance(config, RunConfig) else None
     defaults = {**FALLBACKS, **info_of(config).defaults}
     values: dict[str, Any] = {
         name: value
@@ -163,6 +162,8 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
         numbers = getattr(config, name) or values.get(name) or default
         values[name] = _for_each(name, tuple(numbers), config.dataset, channels)
     values["processes"] = asked()
+    if decoder is not None:
+        values["decoder_revision"] = decoder.info.revision
     filled = {**config.model_dump(), **values}
     if isinstance(config, RunConfig):
         return make_config(filled, ResolvedRun)

@@ -93,7 +93,10 @@ class _Transfer:
         run = self.initial.config
         try:
             with torch.device("meta"):
-                return create_decoder(run.decoder, self.model.backbone.features, wiring=run.wiring)
+                return create_decoder(
+                    run.decoder, self.model.backbone.features, wiring=run.wiring,
+                    revision=run.decoder_revision,
+                )  # fmt: skip
         except (UserError, RuntimeError, NotImplementedError):
             return None
 

@@ -67,7 +67,7 @@ def rescore(
         raise UsageError(
             f"{option}: {config.data} holds this resized: name the folder by --data instead"
         )
-    check_views(checkpoint.model, size, views)
+    prepare_views(checkpoint.model, size, views)
     tasks = make_tasks(config)
     check_channels(checkpoint.config, config)
     for trained, task in zip(checkpoint.tasks, tasks, strict=True):
@@ -118,8 +118,13 @@ def rescore(
     )
 
 
-def check_views(model: DensePredictor, size: Size | None, views: Views) -> None:
-    """Raises UsageError if the views have sizes that the backbone does not take."""
+def prepare_views(model: DensePredictor, size: Size | None, views: Views) -> None:
+    """Let ``model`` give its side outputs if the views merge them.
+
+    Raises UsageError if it has none, and for sizes that the backbone does not take.
+    """
+    if views.sides:
+        model.give_sides()
     fixed = model.backbone.fixed_size
     if views.window is not None:
         model.check_size(*views.window)

@@ -18,12 +18,14 @@ class Views:
     """Test-time augmentation; its name is part of a score's protocol.
 
     flip: add the mirrored image. scales: of the image; the views' activations are averaged. window:
-    (height, width) of pieces of larger images; neighbours share at least a third.
+    (height, width) of pieces of larger images; neighbours share at least a third. sides: average a
+    decoder's side outputs with its logits; ``give_sides`` makes the network hand them out.
     """
 
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     window: Size | None = None
+    sides: bool = False
 
     @property
     def name(self) -> str:
@@ -33,6 +35,7 @@ class Views:
             "+flip" if self.flip else "",
             f"+scales{scales}" if self.scales != (1.0,) else "",
             f"+window{self.window[0]}x{self.window[1]}" if self.window else "",
+            "+sides" if self.sides else "",
         ]
         return "".join(parts)
 
@@ -42,19 +45,20 @@ def predict(
 ) -> dict[str, Tensor]:
     """Each task's prediction [*size] of one image [C, h, w] in 0…1 on the model's device.
 
-    Logits are upsampled to ``size`` first; several views are averaged there.
+    Logits are upsampled to ``size`` first; several views, and side outputs, are averaged there.
     """
+    by_name = {task.name: task for task in tasks}
     total: dict[str, Tensor] = {}
-    count = 0
+    count: dict[str, int] = dict.fromkeys(by_name, 0)
     for view, scale, flipped in _views(image[None], views):
-        for name, logits in _windowed(model, view, views.window).items():
+        for output, logits in _windowed(model, view, views.window).items():
+            name = output.partition("/")[0]  # a side of a task is TASK/side1
             y = logits.flip(-1) if flipped else logits
             y = F.interpolate(y.float(), size, mode="bilinear", align_corners=False)
-            task = next(task for task in tasks if task.name == name)
-            activated = task.activate(y, scale)
+            activated = by_name[name].activate(y, scale)
             total[name] = total[name] + activated if name in total else activated
-        count += 1
-    return {task.name: task.decide(total[task.name] / count)[0] for task in tasks}
+            count[name] += 1
+    return {name: task.decide(total[name] / count[name])[0] for name, task in by_name.items()}
 
 
 def _views(image: Tensor, views: Views) -> Iterator[tuple[Tensor, float, bool]]:

@@ -1,5 +1,6 @@
 """Size and speed of pairs of backbone and decoder, without training and without data."""
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -10,8 +11,8 @@ from benchmark.speed.passes import isolated, memories, profiles, timings
 from benchmark.speed.rows import HEAD, SpeedOptions, SpeedRow, pair
 from common.errors import UserError, first_line, reason
 from common.progress import Listener, Silent
-from models.backbones import check_name, create_backbone, create_without_weights
-from models.create import check_decoder, create_decoder
+from models.backbones import Backbone, check_name, create_backbone, create_without_weights
+from models.create import check_decoder, create_decoder, decoder_class
 from models.predictor import DensePredictor
 
 
@@ -75,11 +76,19 @@ def _counted_rows(
 
     choices: decoders and image sizes.
     """
-    backbone, error = None, None
+    create = create_backbone if options.timed else create_without_weights
+
+    @functools.cache
+    def opened(full_resolution: bool) -> tuple[Backbone, MapsOnly]:
+        backbone = create(
+            name, options.arguments, in_channels=options.in_channels,
+            full_resolution=full_resolution,
+        )  # fmt: skip
+        return backbone, MapsOnly(backbone)
+
+    plain, error = None, None
     try:
-        create = create_backbone if options.timed else create_without_weights
-        backbone = create(name, options.arguments, in_channels=options.in_channels)
-        maps = MapsOnly(backbone)
+        plain = opened(full_resolution=False)
     except UserError as fault:
         error = first_line(fault)
     for decoder, size in choices:
@@ -96,8 +105,10 @@ def _counted_rows(
             "macs_exclude": NOT_COUNTED,
             "error": error,
         }
-        if backbone is not None:
+        if plain is not None:
             try:
+                full = plain[0].skip > 0 and decoder_class(decoder).info.full_resolution
+                backbone, maps = opened(full_resolution=full)
                 if pair(row) not in models:
                     with torch.device("cpu" if options.timed else "meta"):
                         built = create_decoder(decoder, backbone.features)

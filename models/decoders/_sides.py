@@ -15,16 +15,18 @@ def resized(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class WeightedSum(nn.Module):
-    """Score maps [B, C, h_i, w_i] → Σ w_i · resized(map_i) [B, C, *size].
+    """Score maps [B, C, h_i, w_i] → Σ w_i · resized(map_i) [B, C, *size], plus a bias if asked.
 
     Every channel has weights of its own, so that C channels are fused as C single maps would be;
-    all start at 1 / ``maps``.
+    all start at 1 / ``maps``, biases at 0.
     """
 
-    def __init__(self, maps: int, channels: int) -> None:
+    def __init__(self, maps: int, channels: int, bias: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(maps * channels, channels, 1, groups=channels, bias=False)
+        self.conv = nn.Conv2d(maps * channels, channels, 1, groups=channels, bias=bias)
         nn.init.constant_(self.conv.weight, 1 / maps)
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
 
     def forward(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         # a group of the convolution takes one channel of each map

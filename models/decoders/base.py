@@ -21,6 +21,9 @@ class DecoderInfo:
     are padded to a multiple of it. exportable: torch.export takes it. min_train_batch: the fewest
     images that a training step takes. side_weight: of a side output's loss beside the final one's.
     counts_classifier: SparseMask's tables count the classifier among this decoder's weights.
+    full_resolution: it reads the backbone's map at the image's own resolution, where there is one,
+    in place of the deepest. revision: increases when the name gets another network; runs of before
+    keep theirs, see ``Decoder.earlier``.
     """
 
     title: str
@@ -31,6 +34,8 @@ class DecoderInfo:
     min_train_batch: int = 1
     side_weight: float = 1.0
     counts_classifier: bool = False
+    full_resolution: bool = False
+    revision: int = 1
 
 
 class Decoder(nn.Module, ABC):
@@ -38,10 +43,12 @@ class Decoder(nn.Module, ABC):
 
     A subclass takes ``features`` (the specs of the maps that ``forward`` will get, highest
     resolution first) and ``width`` (channels of its own maps, where it has a choice). One that
-    returns several tensors brings a ``head`` of its own to read them.
+    returns several tensors brings a ``head`` of its own to read them. ``earlier``: the networks
+    that its name had before, by revision.
     """
 
     info: ClassVar[DecoderInfo]
+    earlier: ClassVar[Mapping[int, type["Decoder"]]] = {}
     out_channels: int
 
     def __init__(self, features: Sequence[FeatureSpec]) -> None:
@@ -86,6 +93,17 @@ class Decoder(nn.Module, ABC):
         [B, channels] scores which channels' classes the image holds (``Task.presence_loss``).
         """
         return nn.Conv2d(self.out_channels, channels, 1)
+
+
+class SideHead(nn.Module):
+    """A head whose sides may be averaged with its logits: it gives them where ``with_sides``."""
+
+    gives_sides = False
+    """Whether it gives them in evaluation too."""
+
+    @property
+    def with_sides(self) -> bool:
+        return self.training or self.gives_sides
 
 
 class SeparateDecoders(nn.Module):

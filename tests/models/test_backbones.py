@@ -18,6 +18,7 @@ from models.backbones import (
     FeatureSpec,
     backbone_names,
     create_backbone,
+    create_without_weights,
     input_statistics,
 )
 
@@ -211,6 +212,50 @@ def test_weights_that_cannot_be_fetched_point_to_files(
         create_backbone(name, pretrained=True)
     assert "(no route to host)" in str(caught.value)
     assert "--weights" in str(caught.value)
+
+
+# --- the map of the image's own resolution -------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["darknet17", "vgg11", "vgg11_bn"])
+def test_the_map_of_stride_1_comes_in_place_of_the_deepest(name: str) -> None:
+    """Those of timm's model, of which the layers behind the last map are left out."""
+    with torch.device("meta"):  # VGG has a classifier of 120 M weights
+        plain, full = (create_backbone(name, full_resolution=f) for f in (False, True))
+    torch.manual_seed(0)
+    whole = timm.create_model(name, features_only=True).eval()
+    specs = [
+        FeatureSpec(*pair)
+        for pair in zip(whole.feature_info.channels(), whole.feature_info.reduction(), strict=True)
+    ]
+    assert specs[0].stride == 1
+    assert plain.features == tuple(specs[1:])
+    assert full.features == tuple(specs[:-1])
+    deeper = {key for key in plain.net if key not in full.net}
+    assert deeper
+    assert all(key.startswith(("stages_4", "features_")) for key in deeper)
+    kept = {key: t.shape for key, t in full.state_dict().items()}
+    assert kept.items() <= {key: t.shape for key, t in plain.state_dict().items()}.items()
+    for backbone in (plain, full):
+        backbone.to_empty(device="cpu").eval().net.load_state_dict(whole.state_dict(), strict=False)
+    images = random_images(64, 96)
+    with torch.no_grad():
+        maps, found, shallow = whole(images), full(images), plain(images)
+    assert all(torch.equal(a, b) for a, b in zip(found, maps[:-1], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(shallow, maps[1:], strict=True))
+
+
+def test_backbones_without_such_a_map_stay_as_they_are() -> None:
+    for name in ("test_resnet", "mobilenetv2_035", "test_convnext"):
+        plain, full = (create_without_weights(name, full_resolution=f) for f in (False, True))
+        assert full.features == plain.features
+        assert full.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_maps_that_are_chosen_are_all_given() -> None:
+    chosen = {"out_indices": [0, 1, 2, 3]}
+    backbone = create_without_weights("darknet17", chosen, full_resolution=True)
+    assert [f.stride for f in backbone.features] == [1, 2, 4, 8]
 
 
 # --- weights -------------------------------------------------------------------------------------

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from benchmark.experiment.network import create_model
+from benchmark.scoring.rescore import prepare_views
 from benchmark.scoring.views import Views, _starts, predict
+from common.errors import UsageError
 from tasks.depth import Depth
 from tasks.saliency import Saliency
 from tasks.segmentation import Segmentation
@@ -96,3 +99,41 @@ def test_names_tell_what_was_used():
     assert Views().name == ""
     views = Views(True, (0.75, 1.0), (64, 96))
     assert views.name == "+flip+scales0.75,1+window64x96"
+
+
+class WithSides(Pixelwise):
+    """Its logits, and two side outputs that are multiples of them."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        (logits,) = super().forward(x).values()
+        names = (self.task, f"{self.task}/side1", f"{self.task}/side2")
+        return {name: factor * logits for name, factor in zip(names, (1, 2, -3), strict=True)}
+
+
+@pytest.mark.parametrize("window", [None, (4, 8)])
+def test_merged_sides_are_averaged_as_probabilities(window):
+    net = WithSides("saliency", 1)
+    image = torch.rand(3, 6, 10)
+    views = Views(window=window, sides=True)
+    assert views.name.endswith("+sides")
+    found = predict(net, [Saliency()], image, (6, 10), views)["saliency"]
+    logits = net.conv(image[None])[0, 0]
+    mean = sum(torch.sigmoid(factor * logits) for factor in (1, 2, -3)) / 3
+    torch.testing.assert_close(found, mean)
+    both = Views(flip=True, window=window, sides=True)
+    torch.testing.assert_close(predict(net, [Saliency()], image, (6, 10), both)["saliency"], mean)
+
+
+@pytest.mark.parametrize("decoder", ["hed", "fcn"])
+def test_a_network_gives_its_sides_if_it_has_any(decoder):
+    model = create_model(decoder, "test_resnet", task="edges").eval()
+    views, images = Views(sides=True), torch.rand(1, 3, 64, 96)
+    if decoder == "fcn":
+        with pytest.raises(UsageError, match=r"--merge-sides: decoder FCN has no side outputs to"):
+            prepare_views(model, None, views)
+        return
+    assert list(model.outputs(images)) == ["edges"]
+    prepare_views(model, None, Views())
+    assert list(model.outputs(images)) == ["edges"]
+    prepare_views(model, None, views)
+    assert list(model.outputs(images)) == ["edges", *(f"edges/side{i}" for i in range(1, 6))]

@@ -81,13 +81,13 @@ def test_the_papers_decoder_weights(mobilenet, decoder, weights):
 
 
 def test_a_head_of_several_layers_is_counted_once(mobilenet):
-    """HED, at 64×64: five 1×1 convolutions, and the fusion at stride 2; for each task."""
+    """HED, at 64×64: five 1×1 convolutions, and the fusion of whole maps; for each task."""
     model = predictor(mobilenet, "hed", edges=1, segmentation=3)
     scores = 16 * 32**2 + 24 * 16**2 + 32 * 8**2 + 96 * 4**2 + 1280 * 2**2
     macs = count_macs(model, (64, 64))
-    assert macs["head"] == 4 * (scores + 5 * 32**2)
+    assert macs["head"] == 4 * (scores + 5 * 64**2)
     assert macs["decoder"] == 0
-    assert count_parameters(model)["head"] == 4 * (1448 + 5 + 5)  # with five biases
+    assert count_parameters(model)["head"] == 4 * (1448 + 5 + 5 + 1)  # with six biases
 
 
 def test_mobilenet_macs_match_the_literature(mobilenet):

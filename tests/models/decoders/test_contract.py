@@ -28,6 +28,8 @@ BACKBONES = {
     "test_convnext": (4, 8, 16, 32),
     "test_mambaout": (4, 8, 16, 32),
 }
+FULL = {"darknet17": (1, 2, 4, 8, 16)}
+"""With the map of the image's own resolution, for decoders that ask for it."""
 # odd; one pixel high at the deepest map; one pixel at the deepest map
 SIZES = [(97, 131), (33, 64), (32, 32)]
 
@@ -39,7 +41,7 @@ Make = Callable[[Sequence[FeatureSpec]], Decoder]
 @cache
 def backbone_of(name: str) -> Backbone:
     torch.manual_seed(0)
-    return create_backbone(name).eval()
+    return create_backbone(name, full_resolution=name in FULL).eval()
 
 
 @cache
@@ -85,9 +87,9 @@ def settle(decoder: nn.Module) -> nn.Module:
     return decoder
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", [*BACKBONES, *FULL])
 def test_the_backbones_here_have_the_strides_they_stand_for(name: str) -> None:
-    assert tuple(f.stride for f in backbone_of(name).features) == BACKBONES[name]
+    assert tuple(f.stride for f in backbone_of(name).features) == (BACKBONES | FULL)[name]
 
 
 class DecoderContract:
@@ -245,6 +247,22 @@ class TestRegistered(DecoderContract):
     @pytest.fixture
     def backbone(self, pair: tuple[str, str]) -> str:
         return pair[1]
+
+
+class TestFullResolution(TestRegistered):
+    """Those that read the map of stride 1, on a backbone that has it."""
+
+    @pytest.fixture(
+        params=[
+            (name, backbone)
+            for name in DECODERS.names()
+            for backbone in FULL
+            if DECODERS.get(name).info.full_resolution
+        ],
+        ids="-".join,
+    )
+    def pair(self, request: pytest.FixtureRequest) -> tuple[str, str]:
+        return request.param
 
 
 class TestFullyDense(DecoderContract):
