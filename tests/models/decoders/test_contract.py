@@ -329,6 +329,16 @@ def test_connected_decoders_have_the_papers_weights(
     assert convolution_weights(decoder) == weights
 
 
+def test_sparsemask_on_the_maps_of_hed() -> None:
+    """VGG-16's five strides from 1 on: what the wiring has at stride 32 has no partner there."""
+    with torch.device("meta"):
+        backbone = create_backbone("vgg16", full_resolution=True)
+        decoder: Any = DECODERS.get("sparsemask-stride1")(backbone.features)
+    assert dict(decoder.connectivity.stages) == {5: ("E5", "G"), 1: ("G", "E5", "D5", "E2")}
+    # E5 and G have 512 channels and go to two stages each; D5 has 64, E2 128
+    assert convolution_weights(decoder) == 64 * (2 * 512 + 2 * 512 + 64 + 128)
+
+
 @pytest.mark.parametrize(
     ("name", "head", "weights"),
     [
