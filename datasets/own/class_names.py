@@ -22,6 +22,8 @@ def read_class_names(path: Path) -> list[str] | dict[int, str]:
     DataError that names the line for what may be read in two ways, and for what stands twice.
     """
     lines = read_list(path, "write a class name in each line")
+    # one sign between words: the expressions would take long over a thousand spaces
+    lines = [Line(line.where, re.sub(r"\s+", _one_space, line.text)) for line in lines]
     for line in lines:
         if COLOUR.search(line.text):
             problem = f"'{printable(line.text, 80)}' seems to hold a colour"
@@ -40,6 +42,10 @@ def read_class_names(path: Path) -> list[str] | dict[int, str]:
                 raise DataError(f"{line.where}: {problem}: keep one of the lines")
             seen[entry] = line
     return names if pairs is None else dict(pairs)
+
+
+def _one_space(match: re.Match[str]) -> str:
+    return "\t" if "\t" in match[0] else " "
 
 
 def _pairs(lines: Sequence[Line]) -> list[tuple[int, str]] | None:

@@ -57,6 +57,7 @@ def test_without_splits_a_hash_chooses(tmp_path: Path) -> None:
         ("wall\t7\ntree house\t9\n", ("wall", "tree house"), (7, 9)),
         ("wall 0\ntree house 1\n", ("wall", "tree house"), (0, 1)),
         ("zone 1\nzone 2\n", ("zone 1", "zone 2"), (0, 1)),
+        (f"wall{1500 * ' '}house\ntree\n", ("wall house", "tree"), (0, 1)),
         ("wall\nzone 2\n", ("wall", "zone 2"), (0, 1)),
     ],
 )
