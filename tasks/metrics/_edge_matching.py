@@ -7,29 +7,17 @@ method as in Jonker and Volgenant 1987, with pixels that also leave.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from tasks.metrics._edge_ridges import Floats, Ints, Mask, PixelGraph, suppress
+from tasks.metrics._edge_ridges import Floats, Ints, Mask, PixelGraph, compiled, suppress
 
 HUNDREDTHS = 100
 NOBODY = -1
 TIE_BITS, INTEGER_BITS = 14, 60
-Function = TypeVar("Function", bound=Callable[..., object])
-
-
-def compiled(function: Function) -> Function:
-    """``function`` as machine code, kept for the next process where a folder can be written."""
-    try:
-        result: Function = njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # numba finds no folder
-        result = njit(nogil=True)(function)
-    return result
 
 
 class Network(NamedTuple):

@@ -1,6 +1,10 @@
 """Thin lines of one map of probabilities: non-maximum suppression and thinning."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -8,11 +12,21 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Codes = NDArray[np.uint8]
+Function = TypeVar("Function", bound=Callable[..., object])
 
 BORDER = 5
 SLACK = 1.01
 # east, then against the clock: bit k of a pixel's code says that its neighbour k is set
 AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
+
+
+def compiled(function: Function) -> Function:
+    """``function`` as machine code, kept for the next process where a folder can be written."""
+    try:
+        result: Function = njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # numba finds no folder
+        result = njit(nogil=True)(function)
+    return result
 
 
 def suppress(p: Floats) -> Floats:
@@ -75,22 +89,70 @@ def _thinning_tables() -> tuple[Mask, Mask]:
     )
 
 
-HALVES = _thinning_tables()
+HALVES = np.stack(_thinning_tables())
+
+
+@compiled
+def _flip(neighbours: NDArray[np.int32], codes: Codes, pixels: Ints) -> None:
+    """Flip the bit of each of ``pixels`` in the codes of its ``neighbours`` [N, 8]."""
+    for pixel in pixels:
+        for k in range(8):
+            codes[neighbours[pixel, k]] ^= np.uint8(1 << (k + 4) % 8)
+
+
+@compiled
+def _thin(neighbours: NDArray[np.int32], halves: Mask, alive: Mask, codes: Codes) -> None:
+    """Thin the ``alive`` [N] pixels, in place. A half looks only where a code has changed since.
+
+    ``waiting`` [2, N] are the pixels that each half has to look at, ``listed`` says who is there.
+    """
+    count = len(alive)
+    waiting = np.empty((2, count), dtype=np.int32)
+    sizes = np.zeros(2, dtype=np.int64)
+    listed = np.zeros((2, count + 1), dtype=np.bool_)
+    listed[:, count] = True  # the pixel that is never set
+    for pixel in range(count):
+        if alive[pixel]:
+            for half in range(2):
+                waiting[half, sizes[half]] = pixel
+                sizes[half] += 1
+                listed[half, pixel] = True
+    gone = np.empty(count, dtype=np.int32)
+    half = 0
+    while sizes[0] + sizes[1] > 0:
+        removed = 0
+        for pixel in waiting[half, : sizes[half]]:
+            listed[half, pixel] = False
+            if alive[pixel] and halves[half, codes[pixel]]:
+                gone[removed] = pixel
+                removed += 1
+        sizes[half] = 0
+        for pixel in gone[:removed]:
+            alive[pixel] = False
+            for k in range(8):
+                other = neighbours[pixel, k]
+                codes[other] ^= np.uint8(1 << (k + 4) % 8)
+                for each in range(2):
+                    if not listed[each, other]:
+                        listed[each, other] = True
+                        waiting[each, sizes[each]] = other
+                        sizes[each] += 1
+        half = 1 - half
 
 
 class PixelGraph:
     """Pixels that may be set, numbered in reading order, and their neighbours.
 
-    ``neighbours`` [8, N] holds numbers; N stands for a pixel that is never set.
+    ``neighbours`` [N, 8] holds numbers; N stands for a pixel that is never set.
     """
 
     def __init__(self, possible: Mask) -> None:
         self.rows, self.columns = np.nonzero(possible)
         self.count = len(self.rows)
-        number = np.full((possible.shape[0] + 2, possible.shape[1] + 2), self.count)
+        number = np.full((possible.shape[0] + 2, possible.shape[1] + 2), self.count, dtype=np.int32)
         number[self.rows + 1, self.columns + 1] = np.arange(self.count)
         self.neighbours = np.stack(
-            [number[self.rows + 1 + dy, self.columns + 1 + dx] for dy, dx in AROUND]
+            [number[self.rows + 1 + dy, self.columns + 1 + dx] for dy, dx in AROUND], axis=1
         )
 
     def codes(self) -> Codes:
@@ -99,19 +161,11 @@ class PixelGraph:
 
     def flip(self, codes: Codes, pixels: Ints) -> None:
         """Flip the bit of each of ``pixels`` in the codes of its neighbours."""
-        for k, beside in enumerate(self.neighbours[:, pixels]):
-            codes[beside] ^= 1 << (k + 4) % 8
+        _flip(self.neighbours, codes, pixels)
 
     def thin(self, alive: Mask, codes: Codes) -> None:
         """Thin the ``alive`` [N] pixels to lines of one pixel, in place."""
-        changed = True
-        while changed:
-            changed = False
-            for removes in HALVES:
-                gone = np.flatnonzero(alive & removes[codes[:-1]])
-                alive[gone] = False
-                self.flip(codes, gone)
-                changed |= gone.size > 0
+        _thin(self.neighbours, HALVES, alive, codes)
 
 
 def thin(mask: Mask) -> Mask:

@@ -14,8 +14,8 @@ from skimage.morphology import thin as skimage_thin
 
 from common.annotators import IGNORE, pack, unpack
 from common.errors import DataError, UsageError, UserError
-from tasks.metrics._edge_matching import Pairing, boundary_counts, compiled
-from tasks.metrics._edge_ridges import PixelGraph, suppress, thin
+from tasks.metrics._edge_matching import Pairing, boundary_counts
+from tasks.metrics._edge_ridges import PixelGraph, compiled, suppress, thin
 from tasks.metrics.edges import (
     EdgeMetrics,
     average_precision,
