@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence, Set
 
 import numpy as np
 
+from benchmark.data.contents import Kind, unknown_grey
 from benchmark.data.draft import FILL_IN, Draft, patterns_of, text_of
-from benchmark.data.groups import Group, Kind, keys_of, look, unknown_grey
+from benchmark.data.groups import Group, keys_of, look
 from common.errors import DataError
 from datasets.labels import voc_colour
 from datasets.own.class_names import read_class_names

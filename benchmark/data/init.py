@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from benchmark.data.contents import Kind
 from benchmark.data.draft import (
     Draft,
     write_bands,
@@ -16,7 +17,6 @@ from benchmark.data.draft import (
 from benchmark.data.draft_targets import write_target
 from benchmark.data.groups import (
     Group,
-    Kind,
     common_start,
     groups_of,
     joined_groups,

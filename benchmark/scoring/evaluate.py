@@ -70,10 +70,13 @@ def protocol_id(
     """
     split = split or info_of(config).scored
     size = "original" if original else "x".join(map(str, config.image_size))
-    limit = f"/first{config.limit}" if config.limit else ""
-    limit += f"/without{missing}" if missing else ""
-    rules = f"/{task.accumulator().rules}" if task.accumulator().rules else ""
-    return f"{config.dataset}/{task.name}/{split}/{task.main}/{size}{views.name}{limit}{rules}"
+    parts = [
+        config.dataset, task.name, split, task.main, f"{size}{views.name}",
+        f"first{config.limit}" if config.limit else "",
+        f"without{missing}" if missing else "",
+        task.accumulator().rules,
+    ]  # fmt: skip
+    return "/".join(filter(None, parts))
 
 
 @torch.inference_mode()
