@@ -65,8 +65,8 @@ def asleep() -> None:
     time.sleep(600)
 
 
-def below(pid: int) -> list[int]:
-    """The processes that ``pid`` started, and those that these started."""
+def below(pid: int) -> dict[int, str]:
+    """The command lines of this Python's processes that ``pid`` started, and these in turn."""
     children = defaultdict(list)
     for folder in Path("/proc").glob("[0-9]*"):
         if (state := state_of(int(folder.name))) is not None:
@@ -74,7 +74,16 @@ def below(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
         found += children[parent]
-    return found[1:]
+    lines = {child: command_of(child) for child in found[1:]}
+    return {child: line for child, line in lines.items() if line.startswith(sys.executable)}
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process; empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
 
 
 def state_of(pid: int) -> list[str] | None:
@@ -100,24 +109,26 @@ def orphans(command: list[str | Path], count: int) -> dict[int, str]:
     words = [sys.executable, *map(str, command)]
     pipe = subprocess.PIPE
     process = subprocess.Popen(words, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-    started: list[int] = []
+    started: dict[int, str] = {}
     try:
         assert process.stdout is not None
         if command[0] == "-c":
             assert process.stdout.readline() == "ready\n", process.communicate()[1]
         end = time.monotonic() + 120
+        before: dict[int, str] = {}
         while len(started) < count:
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < end, started
             time.sleep(0.05)
-            started = below(process.pid)
-        names = {pid: Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-                 for pid in started}  # fmt: skip
+            now = below(process.pid)
+            # a program that was asked something, git for one, is a Python until it has begun
+            started = {pid: line for pid, line in now.items() if before.get(pid) == line}
+            before = now
         process.kill()
         end = time.monotonic() + PATIENCE
         while any(map(lives, started)) and time.monotonic() < end:
             time.sleep(0.05)
-        return {pid: names[pid] for pid in started if lives(pid)}
+        return {pid: line for pid, line in started.items() if lives(pid)}
     finally:
         process.kill()
         for pid in filter(lives, started):
