@@ -2,24 +2,28 @@
 
 MobileNet and EfficientNet families (the timm models whose ``forward_intermediates`` knows
 ``extra_blocks``) give every stage: stem, all block stages and, where there is one, the 1×1 head
-convolution; MobileNetV2 has nine. All others give the last map of each stride.
+convolution; MobileNetV2 has nine. Others give the last map of each stride; those with fewer than
+four strides (plain vision transformers have one) the outputs of their blocks or stages, resized
+without parameters to the strides 4, 8, 16 and 32.
 """
 
-import copy
+import contextlib
 import functools
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from common.errors import DataError, UsageError, UserError, first_line
 from common.registry import import_all, unknown_name
+from models.feature_maps import Backbone as Backbone  # both are imported from here, too
+from models.feature_maps import FeatureSpec as FeatureSpec
+from models.feature_maps import Geometry, declared_strides, measure, remove
 from models.weights import Wanted, load_weights, metadata_of
 
 MIN_STRIDES = 4
@@ -38,48 +42,6 @@ NOT_TAKEN = {
     ),
 }
 """Arguments of ``timm.create_model`` that other options decide, and what to do instead."""
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """One feature map: its channels and its declared stride (input pixels per map pixel)."""
-
-    channels: int
-    stride: int
-
-
-class Backbone(nn.Module):
-    """A timm network that returns feature maps.
-
-    Input: normalised images [B, ``in_channels``, H, W]; ``size_divisor`` must divide H and W, and
-    where ``fixed_size`` is set, (H, W) must equal it. Output: one map [B, C_i, h_i, w_i] for each
-    of ``features``, from the highest resolution to the lowest; a map at the input's own resolution
-    (VGG) only with ``full_resolution``. ``note``: a line about the weights that it was given from a
-    file, "" without one.
-    """
-
-    def __init__(
-        self, net: nn.Module, staged: bool, in_channels: int = 3, full_resolution: bool = False
-    ) -> None:
-        super().__init__()
-        self.net = net
-        self.staged = staged
-        self.in_channels = in_channels
-        self.channels_last_maps = _is_channels_last(net)
-        # a map at the input's own resolution costs most decoders more than it helps
-        self.skip = 0 if staged or full_resolution else sum(s < 2 for s in _strides(net))
-        self.fixed_size: tuple[int, int] | None = None
-        self.size_divisor = 1
-        self.features: tuple[FeatureSpec, ...] = ()
-        self.note = ""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        if self.staged:
-            final, maps = self.net.forward_intermediates(x, extra_blocks=True)  # type: ignore[operator]
-            # with a head convolution the final map is one of its own, else the last block's
-            return [*maps, final] if hasattr(self.net, "bn2") else list(maps)
-        maps = self.net(x)[self.skip :]
-        return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last_maps else list(maps)
 
 
 @functools.cache
@@ -108,7 +70,12 @@ def check_name(name: str) -> None:
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raises UsageError for an argument of ``timm.create_model`` that another option decides."""
+    """Raises UsageError for an argument that another option decides, and for wrong ``depths``."""
+    depths = arguments.get("depths", 1)
+    if isinstance(depths, bool) or not isinstance(depths, int) or depths < 1:
+        raise UsageError(
+            f"--backbone-arg depths={depths}: expected how many blocks' outputs are used, from 1"
+        )
     for key, value in arguments.items():
         if key in NOT_TAKEN and (key, value) != ("in_chans", 3):  # 3 is what it is anyway
             raise UsageError(f"--backbone-arg {key}={value}: is not taken: {NOT_TAKEN[key]}")
@@ -125,46 +92,80 @@ def create_backbone(
 ) -> Backbone:
     """The timm model ``name`` as a Backbone.
 
-    arguments: passed to ``timm.create_model``. weights: a ``.safetensors`` or ``.pth`` file of
-    this architecture, and weights_key: the entry or prefix in it, see ``load_weights``.
+    arguments: passed to ``timm.create_model``, but for ``depths``: of how many blocks of a
+    single-scale backbone, evenly spaced, the outputs are used (4). weights: a ``.safetensors`` or
+    ``.pth`` file of this architecture, and weights_key: the entry or prefix in it, see
+    ``load_weights``.
     pretrained: timm's own weights, from its hub. in_channels: of the images; where weights are of
     RGB images, their first convolution is adapted as timm does. full_resolution: give the map at
     the image's own resolution in place of the deepest one, whose layers are left out; of a backbone
     that has no such map (most) it changes nothing.
 
-    Raises UsageError for an unknown name or argument and for single-scale models, DataError for
+    Raises UsageError for an unknown name or argument and for models without maps, DataError for
     weights that do not fit.
     """
     check_name(name)
     arguments = dict(arguments or {})
     check_arguments(arguments)
+    depths = arguments.pop("depths", None)
     inputs = {} if in_channels == 3 else {"in_chans": in_channels}
-    full = _create(name, arguments, pretrained, num_classes=0, **inputs)
+    whole = {key: value for key, value in arguments.items() if key != "out_indices"}
+    full = _create(name, whole, pretrained, num_classes=0, **inputs)
     staged = "extra_blocks" in inspect.signature(_intermediates(full)).parameters
-    unused: tuple[str, ...] = ()
-    if staged:
-        net, tensors = full, {key: key for key in full.state_dict()}
-        if not hasattr(full, "bn2"):  # MobileNetV3 convolves after pooling, for the classifier
-            unused = ("conv_head", "norm_head")
-    else:
-        net = _create(name, arguments, False, features_only=True, **inputs)
-        strides = _strides(net)
-        if full_resolution and strides[0] < 2 and "out_indices" not in arguments:
-            shallower = {"out_indices": tuple(range(len(strides) - 1))}
-            net = _create(name, arguments, False, features_only=True, **shallower, **inputs)
-        tensors = _names_in(full, net)
-    backbone = Backbone(net, staged, in_channels, full_resolution)
-    _probe(backbone, name, getattr(full, "pretrained_cfg", {}), arguments)
+    net = full if staged else _maps_of_strides(name, full, arguments, inputs, full_resolution)
+    blocks = net is None
+    net = full if net is None else net
+    tensors = {key: key for key in full.state_dict()} if net is full else _names_in(full, net)
+    backbone = Backbone(net, staged, blocks, in_channels, full_resolution)
+    _measure(backbone, name, getattr(full, "pretrained_cfg", {}), arguments, depths)
+    unread = backbone.geometry.unread
     if weights is not None:
-        needed = [key for key in tensors.values() if key.partition(".")[0] not in unused]
-        wanted = Wanted(name, full, needed, lambda: _on_meta(name, arguments), in_channels)
+        idle = tuple(f"{module}." for module in unread)
+        needed = [other for key, other in tensors.items() if not key.startswith(idle)]
+        wanted = Wanted(name, full, needed, lambda: _on_meta(name, whole), in_channels)
         backbone.note = load_weights(wanted, weights, weights_key)
-    for module in filter(functools.partial(hasattr, full), unused):
-        setattr(full, module, nn.Identity())
-    if not staged:
+    if net is not full:
         source = full.state_dict()
         net.load_state_dict({key: source[other] for key, other in tensors.items()}, strict=False)
+    remove(net, unread)
     return backbone
+
+
+def _maps_of_strides(
+    name: str,
+    full: nn.Module,
+    arguments: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    full_resolution: bool,
+) -> nn.Module | None:
+    """timm's ``features_only`` model; None: it has few strides, and its blocks' outputs are taken.
+
+    Raises UsageError for a model that has few strides and hands out nothing else.
+    """
+    by_blocks = hasattr(full, "forward_intermediates")
+    declared = getattr(full, "feature_info", None)
+    few = isinstance(declared, list) and len({f["reduction"] for f in declared}) < MIN_STRIDES
+    if few and by_blocks:
+        return None
+    try:
+        net = _create(name, arguments, False, features_only=True, **inputs)
+    except UsageError:
+        if by_blocks:
+            return None
+        raise
+    strides = declared_strides(net)
+    if full_resolution and strides[0] < 2 and "out_indices" not in arguments:
+        shallower = {"out_indices": tuple(range(len(strides) - 1))}
+        net = _create(name, arguments, False, features_only=True, **shallower, **inputs)
+    distinct = sorted(set(declared_strides(net)))
+    if len(distinct) >= MIN_STRIDES or "output_stride" in arguments:
+        return net
+    if by_blocks:
+        return None
+    raise UsageError(
+        f"backbone {name}: its maps have stride {', '.join(map(str, distinct))} only, and timm "
+        f"{timm.__version__} gives none of its blocks: use a newer timm (1.0.31 has them all)"
+    )
 
 
 def create_without_weights(
@@ -244,11 +245,11 @@ def _create(name: str, arguments: Mapping[str, Any], pretrained: bool, **kwargs:
         return net
 
     try:
-        try:
-            # lets Swin and its kin take other sizes than the one they were trained at
-            return attempt(strict_img_size=False)
-        except (TypeError, RuntimeError):  # most models know no such argument
-            return attempt()
+        # lets plain transformers, or Swin and its kin, take other sizes than they were trained at
+        for more in ({"dynamic_img_size": True}, {"strict_img_size": False}):
+            with contextlib.suppress(TypeError, RuntimeError):  # most models know no such argument
+                return attempt(**more)
+        return attempt()
     except Exception as error:  # a wrong argument raises almost anything
         if pretrained and isinstance(error, (OSError, RuntimeError)):
             raise UserError(
@@ -286,17 +287,6 @@ def _intermediates(net: nn.Module) -> Any:
     return getattr(net, "forward_intermediates", lambda x: x)
 
 
-def _strides(features: nn.Module) -> list[int]:
-    """Declared strides of all maps of a ``features_only`` model."""
-    strides: list[int] = features.feature_info.reduction()  # type: ignore[union-attr,operator]
-    return strides
-
-
-def _is_channels_last(net: nn.Module) -> bool:
-    output = getattr(net, "output_fmt", "NCHW")
-    return bool(getattr(output, "value", output) == "NHWC")
-
-
 def _on_meta(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """The model with its classifier, without numbers."""
     with torch.device("meta"):
@@ -322,75 +312,20 @@ def _names_in(full: nn.Module, features: nn.Module) -> dict[str, str]:
     return names
 
 
-@dataclass(frozen=True)
-class _Geometry:
-    """Facts of a backbone's architecture from forwards; they do not depend on its weights."""
-
-    features: tuple[FeatureSpec, ...]
-    size_divisor: int
-    fixed_size: tuple[int, int] | None
-
-
-_geometries: dict[str, _Geometry] = {}
+_geometries: dict[str, Geometry] = {}
 """By name and arguments: a run, a sweep or a table of decoders builds one backbone many times."""
 
 
-def _probe(
-    backbone: Backbone, name: str, config: Mapping[str, Any], arguments: Mapping[str, Any]
+def _measure(
+    backbone: Backbone,
+    name: str,
+    config: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    depths: int | None,
 ) -> None:
-    """Set ``features``, ``size_divisor`` and ``fixed_size`` from forwards on the meta device."""
-    facts = [name, arguments, backbone.in_channels, backbone.skip]
+    """Set the geometry, and measure it once for each architecture."""
+    facts = [name, arguments, depths, backbone.in_channels, backbone.skip]
     key = json.dumps(facts, sort_keys=True, default=repr)
     if key not in _geometries:
-        _geometries[key] = _geometry(backbone, name, config, arguments)
-    geometry = _geometries[key]
-    backbone.features, backbone.size_divisor = geometry.features, geometry.size_divisor
-    backbone.fixed_size = geometry.fixed_size
-
-
-def _geometry(
-    backbone: Backbone, name: str, config: Mapping[str, Any], arguments: Mapping[str, Any]
-) -> _Geometry:
-    """Raises UsageError for a backbone that runs at no size or has too few strides."""
-    twin = copy.deepcopy(backbone).to("meta").eval()
-
-    def shapes(height: int, width: int) -> list[tuple[int, ...]] | None:
-        with torch.no_grad():
-            images = torch.empty(1, backbone.in_channels, height, width, device="meta")
-            try:
-                return [tuple(m.shape) for m in twin(images)]
-            except (RuntimeError, AssertionError, ValueError):
-                return None
-
-    img_size = arguments.get("img_size")
-    own = (img_size, img_size) if isinstance(img_size, int) else img_size
-    own = tuple(own or tuple(config.get("input_size") or (3, 224, 224))[-2:])
-    size: tuple[int, ...] = (256, 256)
-    divisor, fixed = 1, None
-    maps = shapes(256, 256)
-    if maps is not None and shapes(160, 224) is not None:
-        # 97×131 and 65×95 leave different remainders at every stride
-        odd = shapes(97, 131) is not None and shapes(65, 95) is not None
-        divisor = 1 if odd else 32
-    else:
-        size, maps = own, shapes(*own)
-        if maps is None:
-            on = "" if backbone.in_channels == 3 else f" on {backbone.in_channels} channels"
-            tried = f"neither at 256×256 nor at {own[0]}×{own[1]}{on}"
-            raise UsageError(f"backbone {name} runs {tried}")
-        fixed = (own[0], own[1])
-    if backbone.staged:
-        strides: Sequence[int] = [round(size[0] / shape[2]) for shape in maps]
-    else:
-        strides = _strides(backbone.net)[backbone.skip :]
-    distinct = sorted(set(strides))
-    if len(distinct) < MIN_STRIDES:
-        raise UsageError(
-            f"backbone {name} is single-scale or nearly so: its maps have "
-            f"stride {', '.join(map(str, distinct))} only, and the decoders need at least "
-            f"{MIN_STRIDES} different strides; see python cli.py list backbones"
-        )
-    features = tuple(
-        FeatureSpec(shape[1], stride) for shape, stride in zip(maps, strides, strict=True)
-    )
-    return _Geometry(features, divisor, fixed)
+        _geometries[key] = measure(backbone, name, config, arguments, depths)
+    backbone.geometry = _geometries[key]

@@ -205,9 +205,10 @@ def test_one_image_that_a_batch_norm_cannot_train_on(cli, camvid, tmp_path, opti
     assert done.exit_code == 0, done.stderr
 
 
-def test_single_scale_backbone(cli, tmp_path):
-    done = cli("run", "--backbone", "vit_tiny_patch16_224", "--results", tmp_path / "runs")
-    assert "vit_tiny_patch16_224 is single-scale" in line(done)
+def test_a_backbone_of_one_size(cli, tmp_path):
+    options = ("--backbone", "coatnet_pico_rw_224", "--image-size", "96x128")
+    done = cli("run", *options, "--results", tmp_path / "runs")
+    assert "the backbone takes images of 224×224 only, not 96×128" in line(done)
     assert done.exit_code == 2
 
 

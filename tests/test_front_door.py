@@ -225,7 +225,7 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
         (("fcn", "resnet18"), {"task": "depth", "classes": 3}, "task depth has no classes"),
         (("fcn", "resnet18"), {"task": "depth+depth"}, "depth\\+depth: names a task twice"),
         (("connectivity:no.json", "resnet18"), {"classes": 3}, r"no\.json: no such connectivity"),
-        (("fcn", "vit_tiny_patch16_224"), {"classes": 3}, "single-scale"),
+        (("fcn", "test_vit"), {"classes": 3, "backbone_args": {"depths": 9}}, "has 6 blocks"),
         (("fcn", "resnet18"), {"classes": 3, "weights": "w.pth", "pretrained": True}, "not both"),
         (("fcn", "resnet18"), {"classes": 3, "backbone_args": {"nope": 1}}, "does not take"),
     ],

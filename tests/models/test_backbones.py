@@ -140,14 +140,6 @@ def test_backbone_names_take_substrings_and_wildcards() -> None:
 # --- what is refused -----------------------------------------------------------------------------
 
 
-def test_single_scale_models_are_refused_with_the_reason() -> None:
-    with pytest.raises(UsageError) as caught:
-        create_backbone("test_vit")
-    assert "test_vit is single-scale" in str(caught.value)
-    assert "stride 16 only" in str(caught.value)
-    assert "python cli.py list backbones" in str(caught.value)
-
-
 def test_unknown_names_list_near_matches() -> None:
     with pytest.raises(UsageError, match=r"unknown backbone 'mobilnetv2_100'.*mobilenetv2_100"):
         create_backbone("mobilnetv2_100")
@@ -181,13 +173,13 @@ def test_a_wrong_value_of_an_argument_is_named(name: str, argument: dict[str, An
 def test_an_architecture_is_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "_geometries", {})
     probed = []
-    geometry = backbones._geometry
+    measure = backbones.measure
 
     def counting(*arguments: Any) -> Any:
         probed.append(arguments[1:])
-        return geometry(*arguments)
+        return measure(*arguments)
 
-    monkeypatch.setattr(backbones, "_geometry", counting)
+    monkeypatch.setattr(backbones, "measure", counting)
     first, again = (create_backbone("test_resnet") for _ in range(2))
     other = create_backbone("test_resnet", {"output_stride": 16})
     assert len(probed) == 2

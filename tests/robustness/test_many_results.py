@@ -110,8 +110,8 @@ def test_a_network_is_tried_once_however_many_runs_it_has(camvid, tmp_path, monk
     runs = [
         r for lr in (0.1, 0.2, 0.3) for s in (0, 1) for r in runs_of(camvid, "fcn", lr=lr, seed=s)
     ]
-    other = runs_of(camvid, "fcn", backbone="vit_tiny_patch16_224", lr=0.1)
-    other += runs_of(camvid, "fcn", backbone="vit_tiny_patch16_224", lr=0.2)
+    other = runs_of(camvid, "fcn", backbone="coatnet_pico_rw_224", lr=0.1)
+    other += runs_of(camvid, "fcn", backbone="coatnet_pico_rw_224", lr=0.2)
     tried = []
     check = Runner.check
     monkeypatch.setattr(
@@ -123,9 +123,9 @@ def test_a_network_is_tried_once_however_many_runs_it_has(camvid, tmp_path, monk
         warnings.simplefilter("ignore")
         every = planned([*runs, *other], tmp_path)
         done = settled(Work(every, every, {}, {}, Runner(tmp_path), Quiet()))
-    assert tried == [runs[0].backbone, "vit_tiny_patch16_224"]
+    assert tried == [runs[0].backbone, "coatnet_pico_rw_224"]
     assert set(done) == {run_key(run) for run in other}
-    assert all("single-scale" in r.error for r in done.values())
+    assert all("takes images of 224×224 only" in r.error for r in done.values())
 
 
 @pytest.mark.filterwarnings("ignore:.*samples in.*")

@@ -1,7 +1,8 @@
-"""Every family of timm: the whole state of a small member, saved, loaded by ``--weights``.
+"""Every family of timm: a small member's whole state loaded by ``--weights``, then a network on it.
 
 ``python -m tests.studies.weights_of_families [PATTERN]`` prints a line for each: whether the
-features equal those that the model's own tensors give, or why the family has no backbone here.
+backbone's tensors are the model's own, and whether a network on it takes odd sizes, passes
+gradients, is fused and exported with the same outputs; or why the family has no backbone here.
 """
 
 import re
@@ -18,9 +19,12 @@ from torch import Tensor, nn
 
 from common.errors import DataError, UsageError
 from models.backbones import Backbone, create_backbone, create_without_weights
+from models.create import create_decoder
+from models.predictor import DensePredictor
 
 FEW = 6
 """Members tried until one is a backbone."""
+ODD = (97, 131)
 SMALL = ("test_", "atto", "femto", "pico", "nano", "xxs", "xx_small", "xs", "x_small", "zero",
          "tiny", "mini", "small", "lite", "_s", "_t", "_b0", "_m0", "18", "050", "12")  # fmt: skip
 
@@ -66,13 +70,38 @@ def check(name: str, folder: Path) -> int:
     model = whole_model(name)
     path = folder / "model.pth"
     torch.save(model.state_dict(), path)
-    loaded = tensors_of(create_backbone(name, weights=path))
+    backbone = create_backbone(name, weights=path)
+    loaded = tensors_of(backbone)
     own = {key.replace(".", "_"): tensor for key, tensor in model.state_dict().items()}
     for key, tensor in loaded.items():
         other = own.get(key, own.get(key.removeprefix("model_").removeprefix("body_")))
         assert other is not None, f"{key} is not the model's"
         assert torch.equal(tensor, other), f"{key} is not the file's"
+    use(backbone)
     return len(loaded)
+
+
+def use(backbone: Backbone) -> None:
+    """A network on ``backbone`` from training to export. Raises AssertionError that says where."""
+    torch.manual_seed(0)
+    decoder = create_decoder("encoder-sum", backbone.features, width=8)
+    network = DensePredictor(backbone, decoder, {"x": 3})
+    size = backbone.fixed_size or ODD
+    images = torch.rand(2, 3, *size)
+    network.train()(images)["x"].square().mean().backward()
+    idle = [name for name, p in decoder.named_parameters() if p.grad is None]
+    reached = [p for p in backbone.parameters() if p.grad is not None and bool(p.grad.any())]
+    assert not idle, f"no gradient in {idle[0]}"
+    assert len(reached) > 0.5 * len(list(backbone.parameters())), "most weights get no gradient"
+    network.eval()
+    with torch.no_grad():
+        expected = network(images[:1])["x"]
+        assert expected.shape == (1, 3, *size)
+        fused = network.fuse()
+        exported = torch.export.export(fused, (images[:1],)).module()
+        for way, found in (("fused", fused), ("exported", exported)):
+            error = float((found(images[:1])["x"] - expected).abs().max())
+            assert error <= 1e-4 * float(expected.abs().max()), f"{way}: other outputs by {error:g}"
 
 
 def tried(members: list[str], folder: Path) -> tuple[str, str]:

@@ -259,16 +259,16 @@ def test_a_failed_repetition_keeps_the_finished_result(camvid, tmp_path, monkeyp
 def test_one_impossible_run_does_not_stop_the_others(camvid, tmp_path):
     runs = plan(
         {**VALUES, "data": camvid, "decoder": "fcn"},
-        {"backbone": ["vit_tiny_patch16_224", "test_efficientnet"]},
+        {"backbone": ["coatnet_pico_rw_224", "test_efficientnet"]},
     )
     done = run_plan(runs, tmp_path / "runs")
     assert [result.status for result in done] == ["failed", "finished"]
-    assert "single-scale" in done[0].error
+    assert "takes images of 224×224 only" in done[0].error
 
 
 def test_a_run_that_is_wrong_usage_leaves_no_result(camvid, tmp_path):
-    with pytest.raises(UserError, match="single-scale"):
-        run_plan(runs_of(camvid, ["fcn"], backbone="vit_tiny_patch16_224"), tmp_path / "runs")
+    with pytest.raises(UserError, match="takes images of 224×224 only"):
+        run_plan(runs_of(camvid, ["fcn"], backbone="coatnet_pico_rw_224"), tmp_path / "runs")
     assert list(read_all(tmp_path / "runs")) == []
 
 

@@ -315,7 +315,7 @@ def test_pruning_again(cli: Cli, tmp_path: Path) -> None:
         (("--task", "dpeth"), "unknown task 'dpeth': did you mean depth"),
         (("--task", "depth", "--dataset", "camvid"), "camvid has no depth"),
         (("--backbone", "resnet1"), "unknown backbone 'resnet1'"),
-        (("--backbone", "test_vit"), "test_vit"),
+        (("--backbone", "test_vit", "--backbone-arg", "depths=7"), "test_vit has 6 blocks"),
         (("--device", "cuda:99"), "--device cuda:99"),
         (("--crop-size", "128", "--image-size", "64"), "--crop-size: 128x128 is larger"),
         (("--image-size", "32", "--batch-size", "1"), "BatchNorm one value per channel"),

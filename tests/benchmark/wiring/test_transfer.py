@@ -132,7 +132,7 @@ def test_nothing_left_is_told(cli, tmp_path):
         (("sparsmask", "--backbone", "test_resnet"), "did you mean sparsemask"),
         (("none.json", "--backbone", "test_resnet"), "none.json: no such connectivity file"),
         (("sparsemask", "--backbone", "resnet1"), "unknown backbone 'resnet1': did you mean"),
-        (("sparsemask", "--backbone", "test_vit"), "test_vit is single-scale"),
+        (("sparsemask", "--backbone", "test_vit", "--backbone-arg", "depths=7"), "has 6 blocks"),
         (("sparsemask", "--backbone", "test_resnet", "--backbone-arg", "a=1"), "not take"),
         (("sparsemask", "--backbone", "test_resnet", "-o", "/proc/x.json"), "place with -o"),
     ],
