@@ -25,8 +25,8 @@ GRIDS = (32, 64, 14, 28, 48, 12, 20, 36, 40, 56)
 class FeatureSpec:
     """One feature map: its channels and its declared stride (input pixels per map pixel).
 
-    depth: the number of the block or stage that it comes from, from 1; 0: not known. Two maps of
-    one shape are equal whatever their depth.
+    depth: of a single-scale backbone, the number of the block that it comes from, from 1; else 0.
+    Two maps of one shape are equal whatever their depth.
     """
 
     channels: int
@@ -214,8 +214,7 @@ def _of_strides(
     if not twin.staged:
         strides = declared_strides(twin.net)[twin.skip :]
     features = tuple(
-        FeatureSpec(shape[1], stride, depth)
-        for depth, (shape, stride) in enumerate(zip(maps, strides, strict=True), 1)
+        FeatureSpec(shape[1], stride) for shape, stride in zip(maps, strides, strict=True)
     )
     fixed = (size[0], size[1]) if unit is None else None
     return Geometry(features, 1 if odd or fixed else 32, fixed)
@@ -263,7 +262,8 @@ def _of_blocks(
     strides = [max(round(size[0] / shape[2]), 1) for shape in maps]
     made: tuple[Level, ...] = levels(strides)
     features = tuple(
-        FeatureSpec(maps[level.source][1], level.stride, chosen[level.source] + 1) for level in made
+        FeatureSpec(maps[i][1], stride, chosen[i] + 1 if single else 0)
+        for i, stride in ((level.source, level.stride) for level in made)
     )
     if unit is None:
         return Geometry(features, 1, (size[0], size[1]), 1, chosen, normed, made, single)

@@ -96,7 +96,9 @@ def draw_wiring(ax: Axes, wiring: Connectivity, features: Sequence[FeatureSpec] 
     for index, stride in enumerate(wiring.strides, 1):
         lines = [f"stride {stride}"]
         if features is not None:
-            lines.append(f"{features[index - 1].channels} channels")
+            feature = features[index - 1]
+            block = f"block {feature.depth}, " if feature.depth else ""
+            lines.append(f"{block}{feature.channels} channels")
         colour = INK if f"E{index}" in used else FAINT
         ax.text(ENCODER - HALF - 0.15, -index, "\n".join(lines), ha="right", va="center",
                 fontsize=8, color=colour, linespacing=1.25)  # fmt: skip

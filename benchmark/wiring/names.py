@@ -33,14 +33,17 @@ def load_wiring(text: str) -> Connectivity:
 def carry(source: Connectivity, backbone: str, arguments: Mapping[str, Any]) -> Transfer:
     """``source`` transferred to the timm model ``backbone``; its origin records the source.
 
-    Raises UsageError for an unknown or single-scale backbone and for wrong ``arguments``.
+    blocks there: of a single-scale backbone, the number of the block that each feature comes from.
+    Raises UsageError for an unknown backbone and for wrong ``arguments``.
     """
-    strides = [f.stride for f in create_without_weights(backbone, arguments).features]
-    carried = source.carry(strides, backbone)
+    features = create_without_weights(backbone, arguments).features
+    carried = source.carry([f.stride for f in features], backbone)
+    blocks = [f.depth for f in features if f.depth]
     origin = {
         "source": "transferred by stride",
         "from": {"name": source.name, "backbone": source.backbone, "strides": list(source.strides)},
         **({"backbone_args": dict(arguments)} if arguments else {}),
+        **({"blocks": blocks} if blocks else {}),
         **({"origin": dict(source.origin)} if source.origin else {}),
     }
     return replace(carried, wiring=replace(carried.wiring, origin=origin))
@@ -49,6 +52,7 @@ def carry(source: Connectivity, backbone: str, arguments: Mapping[str, Any]) -> 
 def matches(source: Connectivity, carried: Transfer) -> list[list[str]]:
     """A row for each source feature: its name, stride, counterpart, and a remark."""
     rows = []
+    blocks = carried.wiring.origin.get("blocks", ())
     for index, stride in enumerate(source.strides, 1):
         target = carried.partner.get(index)
         if target is None:
@@ -56,7 +60,8 @@ def matches(source: Connectivity, carried: Transfer) -> list[list[str]]:
             continue
         sharing = sorted(i for i, t in carried.partner.items() if t == target and i != index)
         remark = f"folded with {', '.join(f'E{i}' for i in sharing)}" if sharing else ""
-        rows.append([f"E{index}", str(stride), f"E{target}", remark])
+        block = f" (block {blocks[target - 1]})" if blocks else ""
+        rows.append([f"E{index}", str(stride), f"E{target}{block}", remark])
     return rows
 
 
@@ -112,7 +117,13 @@ def on_backbone(text: str, backbone: str) -> tuple[Connectivity, tuple[FeatureSp
 def features_of(wiring: Connectivity) -> tuple[FeatureSpec, ...] | None:
     """Features of a wiring's own backbone; None if timm has none of that name and strides."""
     try:
-        features = create_without_weights(wiring.backbone).features
+        features = create_without_weights(wiring.backbone, _arguments(wiring)).features
     except UsageError:
         return None
     return features if tuple(f.stride for f in features) == wiring.strides else None
+
+
+def _arguments(wiring: Connectivity) -> Mapping[str, Any] | None:
+    """What the wiring's file says of its backbone's arguments."""
+    arguments = wiring.origin.get("backbone_args")
+    return arguments if isinstance(arguments, dict) else None

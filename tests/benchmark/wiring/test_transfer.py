@@ -117,6 +117,20 @@ def test_what_was_dropped_is_told_with_the_reason(cli, tmp_path):
     assert texts[-1] == "connections: 9 before, 7 after"
 
 
+def test_features_of_a_plain_transformer_are_named_by_block(cli, tmp_path):
+    path = tmp_path / "vit.json"
+    done = cli("transfer", "sparsemask", "--backbone", "test_vit", "--backbone-arg", "depths=6",
+               "-o", path)  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    rows = [" ".join(text.split()) for text in done.stdout.splitlines()]
+    assert "E3 4 E2 (block 2)" in rows  # two maps have stride 4: the deeper one
+    assert "E6 16 E5 (block 5)" in rows
+    assert Connectivity.load(path).origin["blocks"] == [1, 2, 3, 4, 5, 6]
+    picture = tmp_path / "vit.svg"
+    assert cli("draw", path, "-o", picture).exit_code == 0
+    assert "block 5, 64 channels" in picture.read_text()
+
+
 def test_nothing_left_is_told(cli, tmp_path):
     path = tmp_path / "one.json"
     path.write_text(json.dumps(Connectivity("one", (2, 64), {1: ("E2",)}).to_json()))
