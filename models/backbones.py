@@ -142,7 +142,8 @@ def _maps_of_strides(
 
     Raises UsageError for a model that has few strides and hands out nothing else.
     """
-    by_blocks = hasattr(full, "forward_intermediates")
+    # whoever dilates a network wants no coarser maps than it has
+    by_blocks = hasattr(full, "forward_intermediates") and "output_stride" not in arguments
     declared = getattr(full, "feature_info", None)
     few = isinstance(declared, list) and len({f["reduction"] for f in declared}) < MIN_STRIDES
     if few and by_blocks:

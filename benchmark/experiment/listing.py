@@ -35,9 +35,9 @@ def describe(kind: str, pattern: str = "") -> list[dict[str, Any]]:
     kind: backbones, decoders, tasks or datasets. pattern: a substring or a wildcard.
     """
     if kind == "backbones":
-        from models.backbones import backbone_names
+        from models.backbone_facts import backbone_facts
 
-        return [{"name": name} for name in backbone_names(pattern)]
+        return backbone_facts(pattern)
     registry, facts = _registry(kind)
     names = _matching(registry.names(), pattern)
     return [{"name": name, **facts(registry.get(name))} for name in names]

@@ -123,6 +123,8 @@ def test_training_reaches_every_parameter(name: str) -> None:
 def test_arguments_reach_the_model() -> None:
     features = create_backbone("test_resnet", {"output_stride": 16}).features
     assert [f.stride for f in features] == [2, 4, 8, 16, 16]
+    features = create_backbone("test_resnet", {"output_stride": 8}).features
+    assert [f.stride for f in features] == [2, 4, 8, 8, 8]
     fixed = create_backbone("coatnet_pico_rw_224", {"img_size": 96})
     assert fixed.fixed_size == (96, 96)
 
