@@ -135,7 +135,7 @@ def test_list_narrows(cli):
     assert "resnet18" not in cli("list", "backbones", "mobilenetv2").stdout
     assert "match" in line(cli("list", "decoders", "zzz"))
     assert [r["name"] for r in json.loads(cli("list", "decoders", "smp-*", "--json").stdout)] == [
-        "smp-deeplabv3", "smp-deeplabv3plus", "smp-fpn", "smp-linknet", "smp-pspnet",
+        "smp-deeplabv3", "smp-deeplabv3plus", "smp-dpt", "smp-fpn", "smp-linknet", "smp-pspnet",
         "smp-segformer", "smp-unet", "smp-upernet",
     ]  # fmt: skip
 

@@ -15,6 +15,7 @@ from segmentation_models_pytorch.decoders.deeplabv3.decoder import (
     DeepLabV3Decoder,
     DeepLabV3PlusDecoder,
 )
+from segmentation_models_pytorch.decoders.dpt.decoder import FusionBlock
 from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
 from segmentation_models_pytorch.decoders.linknet.decoder import LinknetDecoder
 from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
@@ -150,6 +151,45 @@ class Segformer(SMPDecoder):
     def build(self, channels: Any) -> nn.Module:
         net: nn.Module = SegformerDecoder(channels, segmentation_channels=self.out_channels)
         return net
+
+
+@DECODERS.register("smp-dpt")
+class DPT(SMPDecoder):
+    """DPT's fusion from coarse to fine → [B, 256, H/2, W/2].
+
+    Its readout and its learned resampling of a transformer's maps are left out: the backbone's maps
+    have the strides already, and a neck would be compared instead of a decoder.
+    """
+
+    info = _info(
+        "DPT",
+        "Ranftl et al. 2021, without its reassembling",
+        strides=(4, 8, 16, 32),
+        size_divisor=32,
+    )
+    out_channels = 256
+
+    def build(self, channels: Any) -> nn.Module:
+        return _Fusion(channels[2:], self.out_channels)
+
+
+class _Fusion(nn.Module):
+    """Maps of strides 4 to 32, each through a 3×3 convolution, fused from the coarsest on."""
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(
+            nn.Conv2d(count, width, 3, padding=1, bias=False) for count in channels
+        )
+        self.fuse = nn.ModuleList(FusionBlock(width) for _ in channels)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        out: Tensor | None = None
+        steps = zip(maps[2:], self.project, self.fuse, strict=True)
+        for x, project, fuse in reversed(list(steps)):
+            out = fuse(project(x), out)
+        assert out is not None
+        return out
 
 
 @DECODERS.register("smp-deeplabv3plus")

@@ -1,0 +1,143 @@
+"""LR-ASPP, EfficientViT's head, Hamburger and DPT: beside published implementations and figures."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.segmentation.lraspp import LRASPPHead
+
+from models.backbones import create_without_weights
+from models.decoders.base import DECODERS, Decoder
+from models.decoders.hamburger import EPSILON, RANK, STEPS, LowRank
+from models.feature_maps import FeatureSpec
+from tests.models.decoders.test_contract import settle
+
+
+def specs(*pairs: tuple[int, int]) -> list[FeatureSpec]:
+    return [FeatureSpec(*pair) for pair in pairs]
+
+
+def random_maps(features: list[FeatureSpec], side: int, count: int = 2) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(count, f.channels, side // f.stride, side // f.stride, generator=generator)
+        for f in features
+    ]
+
+
+def count(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def macs(network: nn.Module, inputs: Any) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(inputs)
+    return counter.get_total_flops() // 2
+
+
+def network_of(decoder: Decoder, classes: int) -> nn.Sequential:
+    return nn.Sequential(decoder, decoder.head(classes))
+
+
+def test_lraspp_is_torchvisions() -> None:
+    """The same weights give the same maps, with as many parameters and MACs, on the channels of
+    MobileNetV3-Large dilated to stride 16."""
+    features = specs((16, 2), (24, 4), (40, 8), (960, 16))
+    torch.manual_seed(0)
+    mine = settle(network_of(DECODERS.get("lraspp")(features), 21)).eval()
+    theirs = LRASPPHead(40, 960, 21, 128).eval()
+    names = {
+        "cbr.0": "0.local.0", "cbr.1": "0.local.1", "scale.1": "0.gate",
+        "high_classifier": "1.deep", "low_classifier": "1.fine",
+    }  # fmt: skip
+    own = mine.state_dict()
+    theirs.load_state_dict(
+        {
+            key: own[f"{names[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}"]
+            for key in theirs.state_dict()
+        }
+    )
+    maps = random_maps(features, 128)
+    inputs = {"low": maps[2], "high": maps[3]}
+    with torch.no_grad():
+        torch.testing.assert_close(mine(maps), theirs(inputs))
+    assert count(mine) == count(theirs) == 960 * 128 * 2 + 2 * 128 + (128 + 40 + 2) * 21
+    assert macs(mine, maps) == macs(theirs, inputs)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "width", "blocks", "millions", "giga"),
+    [("efficientvit_b0", 32, 1, 0.7, 4.4), ("efficientvit_b1", 64, 3, 4.8, 25.0)],
+)
+def test_efficientvits_head_has_the_published_size(
+    monkeypatch: pytest.MonkeyPatch,
+    backbone: str,
+    width: int,
+    blocks: int,
+    millions: float,
+    giga: float,
+) -> None:
+    """The whole networks for Cityscapes' 19 classes at 1024×2048, as the authors list them."""
+    monkeypatch.setattr("models.decoders.efficientvit_head.BLOCKS", blocks)
+    body = create_without_weights(backbone).to("meta").eval()
+    with torch.device("meta"):
+        decoder = DECODERS.get("efficientvit-head")(body.features, width=width)
+        network = nn.Sequential(body, network_of(decoder, 19)).eval()
+    assert round(count(network) / 1e6, 1) == millions
+    counted = macs(network, torch.empty(1, 3, 1024, 2048, device="meta")) / 1e9
+    assert counted == pytest.approx(giga, rel=0.02)
+
+
+def test_hamburger_has_the_size_of_segnexts() -> None:
+    """SegNeXt-T has 4.3 M for ADE20K's 150 classes, its backbone 4.2 M with 1000 classes' 257 k.
+
+    Its three maps have 64, 160 and 256 channels.
+    """
+    features = specs((32, 4), (64, 8), (160, 16), (256, 32))
+    network = network_of(DECODERS.get("hamburger")(features), 150)
+    squeeze, square = (64 + 160 + 256) * 256, 256 * 256
+    norms, biases = 3 * 2 * 256, 256 + 150
+    assert count(network) == squeeze + 3 * square + norms + 256 * 150 + biases
+    assert round(4.2 - 0.257 + count(network) / 1e6, 1) == 4.3
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_low_rank_map_is_the_classical_factorisation(training: bool) -> None:
+    """Lee and Seung's rules, H ← H · WᵀX / WᵀWH and W ← W · XHᵀ / WHHᵀ, image by image."""
+    layer = LowRank(8).double().train(training)
+    images = torch.rand(2, 8, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for image, found in zip(images, layer(images), strict=True):
+        x, w = image.flatten(1).numpy(), layer.bases.numpy()
+        assert w.shape == (8, RANK)
+        np.testing.assert_allclose((w**2).sum(0), 1, rtol=1e-6)  # drawn in float32
+        h = np.exp(w.T @ x)
+        h /= h.sum(0)
+        errors = [np.linalg.norm(w @ h - x)]
+        for step in range(STEPS[training] + 1):
+            h = h * (w.T @ x) / (w.T @ w @ h + EPSILON)
+            if step < STEPS[training]:
+                w = w * (x @ h.T) / (w @ h @ h.T + EPSILON)
+            errors.append(np.linalg.norm(w @ h - x))
+        np.testing.assert_allclose(found.flatten(1).numpy(), w @ h, rtol=1e-9)
+        assert errors == sorted(errors, reverse=True)
+        assert errors[-1] < 0.5 * errors[0]
+
+
+def test_the_low_rank_map_repeats_in_evaluation() -> None:
+    one, other = LowRank(8).eval(), LowRank(8).eval()
+    image = torch.rand(1, 8, 4, 4)
+    assert torch.equal(one(image), one(image))
+    assert torch.equal(one(image), other(image))
+
+
+def test_dpt_has_the_size_of_its_parts() -> None:
+    """A 3×3 convolution for each map; four fusions of two residual blocks and a 1×1 convolution."""
+    features = specs((24, 4), (40, 8), (112, 16), (320, 32))
+    decoder = DECODERS.get("smp-dpt")(features)
+    project = 9 * (24 + 40 + 112 + 320) * 256
+    residual = 2 * (9 * 256 * 256 + 2 * 256)
+    assert count(decoder) == project + 4 * (2 * residual + 256 * 256 + 256)
+    assert decoder(random_maps(features, 64))[0].shape == (256, 32, 32)
