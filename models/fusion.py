@@ -1,8 +1,23 @@
-"""Folding BatchNorm into the convolutions before it, for inference."""
+"""Networks for inference: branches re-parameterised, BatchNorm folded into convolutions."""
+
+import copy
 
 import torch
+from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+
+def reparameterised(net: nn.Module) -> nn.Module:
+    """A copy of a timm network as it is deployed: parallel branches become one convolution.
+
+    MobileOne, RepVGG, FastViT and others train with more weights than they need afterwards. Also on
+    the meta device; other networks stay as they are.
+    """
+    own = copy.deepcopy(net).eval()
+    with next(own.parameters()).device:  # some make their new convolution on the default one
+        deployed: nn.Module = reparameterize_model(own, inplace=True)
+    return deployed
 
 
 @torch.no_grad()
@@ -29,11 +44,16 @@ def fold_batch_norms(net: nn.Module, example: Tensor) -> int:
         for name, child in parent.named_children():
             if child in rest:
                 setattr(parent, name, rest[child])
-    for old, new in zip(_tensors(before), _tensors(net(example)), strict=True):
+    check_same(before, net(example), "folding BatchNorm")
+    return len(pairs)
+
+
+def check_same(before: object, after: object, step: str) -> None:
+    """Raises RuntimeError if two outputs differ by more than rounding."""
+    for old, new in zip(_tensors(before), _tensors(after), strict=True):
         error = float((old - new).abs().max())
         if error > 1e-3 * float(old.abs().max()) + 1e-6:
-            raise RuntimeError(f"folding BatchNorm changes the output by {error:g}")
-    return len(pairs)
+            raise RuntimeError(f"{step} changes the output by {error:g}")
 
 
 @torch.no_grad()

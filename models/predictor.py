@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from common.errors import UsageError
 from models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, for_channels
 from models.decoders.base import Decoder, SeparateDecoders, SideHead
-from models.fusion import clamped_features, fold_batch_norms
+from models.fusion import check_same, clamped_features, fold_batch_norms, reparameterised
 
 Kind = TypeVar("Kind", bound="Predictor")
 
@@ -109,12 +109,18 @@ class Predictor(nn.Module):
 
     @torch.no_grad()
     def fuse(self: Kind) -> Kind:
-        """A copy for inference with the same outputs: BatchNorm folded, unused parts removed."""
+        """A copy for inference with the same outputs.
+
+        Branches of the backbone are re-parameterised, BatchNorm is folded, unused parts removed.
+        """
         fused = copy.deepcopy(self).eval()
         height, width = self.backbone.fixed_size or (64, 64)
         generator = torch.Generator().manual_seed(0)
         example = torch.rand(1, self.in_channels, height, width, generator=generator)
         example = example.to(self.mean.device)
+        before = fused.backbone(example)
+        fused.backbone.net = reparameterised(fused.backbone.net)
+        check_same(before, fused.backbone(example), "re-parameterising the backbone")
         fused.decoder = self.decoder.fuse(clamped_features(fused.backbone, example))
         fold_batch_norms(fused, example)
         return fused

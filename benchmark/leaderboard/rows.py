@@ -20,7 +20,7 @@ class Row:
     mean gain in per cent over the same network trained for each task alone, None without those.
     runs: the results, sorted by seed. memory_mb: peak memory of one forward pass above the weights.
     pareto: the ``COSTS`` on whose Pareto front the row lies. source: where a reported row was
-    published, None for a measured one. unranked: why the row has no rank.
+    published, None for a measured one. deployed: see ``Result``. unranked: why the row has no rank.
 
     A reported row has no seeds and no runs; ``metrics`` and ``params`` hold only printed figures.
     """
@@ -51,6 +51,7 @@ class Row:
     pareto: list[str] = field(default_factory=list)
     source: str | None = None
     unranked: str | None = None
+    deployed: dict[str, int] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -58,8 +59,8 @@ class Row:
         return DecoderName.parse(self.decoder).label
 
     def cost(self, name: str) -> float | None:
-        """One of ``COSTS`` in ms, parameters, MACs or MB; None if not measured."""
-        counts = {"params": sum(self.params.values()), "macs": self.macs}
+        """One of ``COSTS`` in ms, parameters, MACs or MB, as deployed; None if not measured."""
+        counts = {"params": sum(self.params.values()), "macs": self.macs, **self.deployed}
         if name in counts:
             return counts[name] or None
         return self.latency_ms if name == "latency" else self.memory_mb
@@ -87,6 +88,7 @@ class Row:
         values["timing session"] = " ".join(self.sessions)
         values |= {f"params {part}": count for part, count in self.params.items()}
         values |= {"macs": self.macs, "memory mb": self.memory_mb}
+        values |= {f"deployed {name}": self.deployed.get(name) for name in ("params", "macs")}
         values |= {"pareto": " ".join(self.pareto), "run seconds": self.train_seconds}
         values |= {"reported": self.source is not None, "source": self.source}
         values |= {"unranked": self.unranked, "error": self.error}

@@ -138,6 +138,13 @@ def notes(board: Board) -> list[str]:
     sessions = board.sessions
     if any(board.other_session(row, sessions) for row in board.rows):
         lines.append("* timed in another session than the other rows: not comparable to a few %.")
+    lines += dict.fromkeys(
+        f"{row.label} on {row.backbone} is timed and exported re-parameterised: "
+        f"{row.deployed['params'] / 1e6:.3f} M parameters, {row.deployed['macs'] / 1e9:.3f} GMACs, "
+        "which count in the fronts."
+        for row in board.rows
+        if row.deployed
+    )
     sources = dict.fromkeys(row.source for row in board.rows if row.source)
     reported = [
         f"reported: {source}; as printed, another protocol, neither ranked nor in a front."

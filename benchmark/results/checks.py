@@ -94,6 +94,7 @@ def _check(result: Result) -> None:
     numbers: list[tuple[str, Collection[float]]] = [
         ("params", result.params.values()),
         ("macs", result.macs.values()),
+        ("deployed", result.deployed.values()),
         ("seconds", result.seconds.values()),
         *(("history", epoch.values()) for epoch in result.history),
     ]

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from benchmark.results.result import Result, TaskScores
 
 SCORES = ("columns", "higher_is_better", "units", "counts", "constant")
-SHARED = (("params", "macs"), ("data", "environment", "macs_exclude"))
+SHARED = (("params", "macs", "deployed"), ("data", "environment", "macs_exclude"))
 CONFIG = ("image_size", "crop_size", "mean", "std", "zoom", "rotate", "colour", "backbone_args",
           "wiring", "lr", "decoder_lr_factor", "momentum", "weight_decay", "warmup", "clip_grad",
           "task_weights")  # fmt: skip

@@ -73,6 +73,7 @@ def _record(task: str, result: Result) -> dict[str, Any]:
         **{f"params_{part}": count for part, count in result.params.items()},
         "params": sum(result.params.values()) or None,
         "macs": sum(result.macs.values()) or None,
+        **{f"deployed_{count}": result.deployed.get(count) for count in ("params", "macs")},
         "latency_ms": speed.get("median_ms"),
         "fps": speed.get("fps"),
         "memory_mb": speed.get("peak_memory_mb"),

@@ -94,6 +94,8 @@ class Result(TaskScores):
 
     Its own scores are those of a single task; with several tasks, ``tasks`` holds them by name.
     speed: None until the run is timed. resumed: steps at which an interrupted training went on.
+    deployed: params and macs of the whole network where its backbone is re-parameterised before it
+    is timed and exported, empty where it is not; ``params`` and ``macs`` are those in training.
     at_once: images that go through the network together, where memory does not hold a batch.
     folder: the folder it was read from; it is not written.
     """
@@ -107,6 +109,7 @@ class Result(TaskScores):
     params: dict[str, int] = Field(default_factory=dict)
     macs: dict[str, int] = Field(default_factory=dict)
     macs_exclude: str = ""
+    deployed: dict[str, int] = Field(default_factory=dict)
     speed: Annotated[Speed, OPEN] | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
     history: list[dict[str, float]] = Field(default_factory=list)

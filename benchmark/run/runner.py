@@ -26,7 +26,7 @@ from benchmark.results.store import is_finished, load, save
 from benchmark.run.data import Data, shared_data
 from benchmark.run.timing import time_in_turns
 from benchmark.scoring.evaluate import evaluate, metrics_of, protocol_id, replicates_of, scores_of
-from benchmark.speed.count import NOT_COUNTED, count_macs, count_parameters
+from benchmark.speed.count import NOT_COUNTED, count_deployed, count_macs, count_parameters
 from benchmark.training.batches import check_batch, check_norms
 from benchmark.training.keeper import EVERY, Keeper
 from benchmark.training.learner import NotFinite
@@ -161,6 +161,7 @@ class Runner:
         result.params = count_parameters(model)
         result.macs = count_macs(model, config.image_size)
         result.macs_exclude = NOT_COUNTED
+        result.deployed = count_deployed(model, config.image_size)
 
     def _train_and_score(
         self, run: PlannedRun, tasks: Sequence[Task], data: Data, result: Result

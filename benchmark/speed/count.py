@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.speed.rows import HEAD, SpeedRow
 from models.backbones import Backbone
+from models.fusion import reparameterised
 from models.predictor import DensePredictor, channels_of
 
 PARTS = ("backbone", "decoder", "head")
@@ -40,6 +41,23 @@ def count_decoder_conv_weights(model: DensePredictor) -> int:
         for layer in layers
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
     )
+
+
+def count_deployed(model: DensePredictor, size: tuple[int, int]) -> dict[str, int]:
+    """``params`` and ``macs`` of the whole network with its backbone re-parameterised.
+
+    Empty where that changes neither: what is timed and exported is what the other counts say.
+    """
+    light = MapsOnly(model.backbone)
+    height, width = (-(-side // model.size_divisor) * model.size_divisor for side in size)
+    if light.deployed == light.params:
+        return {}
+    params = sum(count_parameters(model).values()) - light.params + light.deployed
+    maps = DensePredictor(light, model.decoder, {})  # type: ignore[arg-type]
+    maps.heads = model.heads
+    light.count(height, width)  # first, or the counter of the rest would see it
+    rest = sum(count_macs(maps, size).values())
+    return {"params": params, "macs": rest + light.count(height, width, True)[1]}
 
 
 def count_macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
@@ -75,11 +93,17 @@ class MapsOnly(nn.Module):
         self.features, self.in_channels = backbone.features, backbone.in_channels
         self.size_divisor, self.fixed_size = backbone.size_divisor, backbone.fixed_size
         twin = copy.deepcopy(backbone).to("meta").eval()
+        other = copy.deepcopy(twin)
+        other.net = reparameterised(twin.net)
+        self.params, self.deployed = (
+            sum(p.numel() for p in net.parameters()) for net in (twin, other)
+        )
 
         @functools.cache
-        def count(height: int, width: int) -> tuple[list[Tensor], int]:
+        def count(height: int, width: int, deployed: bool = False) -> tuple[list[Tensor], int]:
+            net = other if deployed else twin
             with FlopCounterMode(display=False) as counter, torch.inference_mode():
-                maps = twin(torch.empty(1, self.in_channels, height, width, device="meta"))
+                maps = net(torch.empty(1, self.in_channels, height, width, device="meta"))
             return maps, counter.get_total_flops() // 2
 
         self.count = count
@@ -89,12 +113,18 @@ class MapsOnly(nn.Module):
 
 
 def counted(model: DensePredictor, maps: MapsOnly, size: Size, classes: int) -> SpeedRow:
-    """``params`` and ``macs`` of a row. Raises UsageError for a size that the network refuses."""
+    """``params``, ``macs`` and ``deployed`` of a row.
+
+    Raises UsageError for a size that the network refuses.
+    """
     model.check_size(*size)
     light = DensePredictor(maps, model.decoder, {HEAD: classes})  # type: ignore[arg-type]
     height, width = (-(-s // model.size_divisor) * model.size_divisor for s in size)
     backbone = maps.count(height, width)[1]  # first, or the decoder's counter would see it
     params = count_parameters(model)
+    deployed = {}
+    if maps.deployed != maps.params:
+        deployed = {"params": maps.deployed, "macs": maps.count(height, width, True)[1]}
     return {
         "params": {
             "backbone": params["backbone"],
@@ -103,4 +133,5 @@ def counted(model: DensePredictor, maps: MapsOnly, size: Size, classes: int) -> 
             "head": params["head"],
         },
         "macs": {**count_macs(light, size), "backbone": backbone},
+        "deployed": deployed,
     }

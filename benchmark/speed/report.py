@@ -103,11 +103,24 @@ def _failures(rows: Sequence[SpeedRow]) -> list[str]:
     return lines
 
 
+def _deployed(rows: Sequence[SpeedRow]) -> list[str]:
+    """A line for each backbone that is another network when it is timed and exported."""
+    lines = {}
+    for row in rows:
+        if counts := row.get("deployed"):
+            lines[row["backbone"], _size(row)] = (
+                f"{row['backbone']} at {_size(row)} is timed and exported re-parameterised: "
+                f"{counts['params'] / 1e6:.3f} M parameters, {counts['macs'] / 1e9:.3f} GMACs."
+            )
+    return list(lines.values())
+
+
 def _sizes(rows: Sequence[SpeedRow]) -> Table:
     notes = [
         f"GMACs: of one image, without {rows[0]['macs_exclude']}.",
         "conv: the decoder's weights as the paper counts them, for FCN and DeepLab-V3 "
         "(light) with the classifier's.",
+        *_deployed(rows),
         *_failures(rows),
     ]
     titles = ["M params:\nbackbone", "\ndecoder", "of which\nconv", "\nhead"]

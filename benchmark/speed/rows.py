@@ -71,9 +71,10 @@ class SpeedRow(TypedDict, total=False):
     """A row, or the part of it that one pass measures; keys of other measurements are missing.
 
     params: of backbone, decoder and head, and ``decoder_conv_weights`` as the paper counts them.
-    macs: of one image. latency: of a batch; its own ``batch`` is smaller than the row's where
-    memory was short. first_call_s: with compilation. postprocessing_ms: of the argmax. onnx: the
-    latency of the ONNX file. error, onnx_error, isolated_error: the reason for nulls.
+    macs: of one image. deployed: params and macs of a backbone that is re-parameterised before it
+    is timed, if they are others. latency: of a batch; its own ``batch`` is smaller than the row's
+    where memory was short. first_call_s: with compilation. postprocessing_ms: of the argmax. onnx:
+    the latency of the ONNX file. error, onnx_error, isolated_error: the reason for nulls.
     """
 
     backbone: str
@@ -85,6 +86,7 @@ class SpeedRow(TypedDict, total=False):
     in_channels: int
     params: dict[str, int] | None
     macs: dict[str, int] | None
+    deployed: dict[str, int]
     macs_exclude: str
     error: str | None
     latency: Speed | None

@@ -4,12 +4,14 @@ import copy
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
-from models.backbones import create_backbone
+from benchmark.speed.count import MapsOnly, count_deployed, count_macs
+from models.backbones import create_backbone, create_without_weights
 from models.create import create_decoder
-from models.fusion import clamped_features, fold_batch_norms
+from models.fusion import clamped_features, fold_batch_norms, reparameterised
 from models.predictor import DensePredictor
 
 
@@ -114,3 +116,69 @@ def test_features_that_relu6_has_made(backbone: str, clamped: list[int]) -> None
     model = DensePredictor(body, create_decoder("sparsemask", body.features), {"a": 1})
     assert model.fuse().decoder.clamped == {f"E{i + 1}" for i in clamped}
     assert model.decoder.clamped == frozenset()
+
+
+# --- networks that are deployed with other weights than they train with --------------------------
+
+
+def count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+SLOW = ("mobileone_s0", "repvgg_a0", "repvit_m0_9", "fastvit_t8", "ghostnetv3_050", "levit_128s",
+        "efficientvit_m0", "efficientvim_m1", "shvit_s1", "iformer_t", "tiny_vit_5m_224",
+        "lcnetv2_base", "fastvit_mci0")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["repghostnet_050", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
+@torch.no_grad()
+def test_a_deployed_backbone_has_the_maps_and_fewer_weights(name: str) -> None:
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
+    body = create_backbone(name)
+    settle(body)
+    images = torch.rand(1, 3, *(body.fixed_size or (64, 96)))
+    expected = body(images)
+    before = count(body)
+    twin = copy.deepcopy(body).to("meta")
+    body.net = reparameterised(body.net)
+    assert count(body) < before
+    for wanted, found in zip(expected, body(images), strict=True):
+        assert float((found - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
+    twin.net = reparameterised(twin.net)
+    assert {k: v.shape for k, v in twin.state_dict().items()} == {
+        k: v.shape for k, v in body.state_dict().items()
+    }
+
+
+def test_mobileone_is_deployed_at_its_published_size() -> None:
+    """MobileOne-S0 has 2.1 M parameters and 275 M multiply-accumulates at 224×224, with its
+    classifier of 1,000 classes on 1,024 channels (Vasu et al., CVPR 2023, table 9)."""
+    body = create_without_weights("mobileone_s0")
+    maps = MapsOnly(body)
+    classifier = 1024 * 1000 + 1000
+    assert round((maps.deployed + classifier) / 1e6, 1) == 2.1
+    assert round((maps.count(224, 224, True)[1] + 1024 * 1000) / 1e6) == 275
+    assert maps.params == count(body) > 4 * maps.deployed
+
+
+@torch.no_grad()
+def test_a_fused_network_is_the_deployed_one() -> None:
+    body = create_backbone("repghostnet_050")
+    model = settle(DensePredictor(body, create_decoder("fcn", body.features), {"a": 3}))
+    fused = model.fuse()
+    assert not [name for name, _ in fused.named_modules() if "fusion_conv" in name]
+    images = torch.rand(1, 3, 97, 131)
+    torch.testing.assert_close(fused(images)["a"], model(images)["a"], rtol=1e-4, atol=1e-4)
+    deployed = count_deployed(model, (64, 96))
+    other = copy.deepcopy(model)
+    other.backbone.net = reparameterised(model.backbone.net)
+    assert deployed == {
+        "params": count(other), "macs": sum(count_macs(other, (64, 96)).values())
+    }  # fmt: skip
+    plain = create_backbone("test_resnet")
+    assert not count_deployed(
+        DensePredictor(plain, create_decoder("fcn", plain.features), {"a": 3}), (64, 96)
+    )

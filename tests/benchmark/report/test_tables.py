@@ -34,6 +34,22 @@ def test_a_reason_ends_its_sentence():
         assert notes(board)[-1] == f"encnet on test_resnet failed: {end}"
 
 
+def test_a_network_that_is_deployed_smaller_costs_what_is_deployed():
+    other = result("a", deployed={"params": 1_054_000, "macs": 274_000_000})
+    (board,) = boards([other, result("b")])
+    by_name = {row.decoder: row for row in board.rows}
+    assert by_name["a"].cost("params") == 1_054_000
+    assert by_name["a"].cost("macs") == 274_000_000
+    assert by_name["b"].cost("params") == sum(by_name["b"].params.values())
+    assert notes(board)[1:] == [
+        "a on test_resnet is timed and exported re-parameterised: 1.054 M parameters, 0.274 GMACs, "
+        "which count in the fronts."
+    ]
+    row = speed_row("m", deployed={"params": 1_054_000, "macs": 274_000_000})
+    text = "m at 32x32 is timed and exported re-parameterised: 1.054 M parameters, 0.274 GMACs."
+    assert text in shown(speed_tables([row, speed_row("n", deployed={})]))
+
+
 def test_an_impossible_backbone_is_named_once():
     rows = [speed_row("vit", d, n, error="no strides") for d in ("fcn", "hed") for n in (1, 4)]
     rows += [speed_row("b", "fcn"), speed_row("b", "hed", error="no strides")]

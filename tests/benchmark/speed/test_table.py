@@ -52,7 +52,7 @@ def test_the_papers_weights_through_the_command_line(cli):
     for row in rows:
         assert list(row) == ["backbone", "backbone_args", "decoder", "image_size", "batch",
                              "classes", "in_channels", "params", "macs", "macs_exclude",
-                             "error"]  # fmt: skip
+                             "error", "deployed"]  # fmt: skip
         assert (row["image_size"], row["classes"], row["error"]) == ([512, 512], 21, None)
         assert row["params"]["backbone"] == 2_223_872
         assert row["macs_exclude"] == NOT_COUNTED
