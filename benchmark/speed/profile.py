@@ -150,7 +150,9 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return func._op_dk(COMPOSITE, *args, **kwargs)
         out = func(*args, **kwargs)
         name = func._overloadpacket.__name__
-        formula = flop_registry.get(getattr(torch.ops.aten, name.removesuffix("_"), None))
+        # no operation in place is registered, nor by older torch the CPU's kernel of attention
+        known_as = name.removesuffix("_").removesuffix("_for_cpu")
+        formula = flop_registry.get(getattr(torch.ops.aten, known_as, None))
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=out)
         inputs, outputs = _tensors((args, kwargs)), _tensors(out)

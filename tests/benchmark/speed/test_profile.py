@@ -150,3 +150,62 @@ def test_peaks_of_this_machine():
     assert 1e9 < peaks.flops_per_s < 1e14
     assert 1e9 < peaks.bytes_per_s < 1e13
     assert measured_peaks("cpu", amp=True, seconds=0.05).dtype == "bfloat16"
+
+
+# --- one count, and figures worked out by hand ---------------------------------------------------
+
+HEIGHT, WIDTH = 64, 96
+
+
+def resnet18() -> int:
+    """7×7 at stride 2, then four stages of two blocks of two 3×3; a 1×1 where a stage halves."""
+    pixels = HEIGHT * WIDTH // 4
+    total = pixels * 49 * 3 * 64
+    pixels, channels = pixels // 4, 64
+    total += 4 * pixels * 9 * 64 * 64
+    for wide in (128, 256, 512):
+        pixels //= 4
+        total += pixels * (9 * channels * wide + 3 * 9 * wide * wide + channels * wide)
+        channels = wide
+    return total
+
+
+def pvt_v2_b0() -> int:
+    """Overlapping patches; attention to keys of an image reduced by a strided convolution; an MLP
+    with a depthwise 3×3."""
+    total, pixels, before = 0, HEIGHT * WIDTH, 3
+    stages = zip((32, 64, 160, 256), (8, 4, 2, 1), (8, 8, 4, 4), strict=True)
+    for stage, (width, reduction, ratio) in enumerate(stages):
+        pixels //= 4 if stage else 16
+        total += pixels * (9 if stage else 49) * before * width
+        keys = pixels // reduction**2
+        inside = ratio * width
+        block = 2 * pixels * width * width  # queries, and the projection behind
+        block += 2 * keys * width * width + 2 * pixels * keys * width
+        if reduction > 1:
+            block += keys * reduction**2 * width * width
+        block += pixels * (2 * width * inside + 9 * inside)
+        total += 2 * block
+        before = width
+    return total
+
+
+def vit_tiny() -> int:
+    """Patches of 16×16 to 192 channels, a class token, twelve blocks with an MLP of four times."""
+    patches, width = HEIGHT * WIDTH // 256, 192
+    tokens = patches + 1
+    block = tokens * (3 + 1 + 2 * 4) * width * width + 2 * tokens * tokens * width
+    return patches * 3 * 256 * width + 12 * block
+
+
+@pytest.mark.parametrize(
+    ("name", "macs"),
+    [("resnet18", resnet18()), ("pvt_v2_b0", pvt_v2_b0()), ("vit_tiny_patch16_224", vit_tiny())],
+)
+def test_macs_of_a_table_and_of_a_profile_are_those_by_hand(name: str, macs: int) -> None:
+    backbone = create_backbone(name).eval()
+    model = DensePredictor(backbone, create_decoder("fcn", backbone.features), {"x": 3}).eval()
+    assert count_macs(model, (HEIGHT, WIDTH))["backbone"] == macs
+    with torch.inference_mode(), Counter() as counter, watched(model, counter.mark):
+        model(torch.rand(1, 3, HEIGHT, WIDTH))
+    assert counter.parts["backbone"][0] == 2 * macs
