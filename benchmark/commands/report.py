@@ -122,5 +122,5 @@ def list_(kind: str, pattern: str, as_json: bool) -> None:
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        about = row.get("title", "")
+        about = row.get("title") or row.get("reason") or row.get("how", "")
         click.echo(f"{row['name']:<{width}}  {about}".rstrip())
