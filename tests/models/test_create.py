@@ -9,7 +9,7 @@ import segmentation_models_pytorch as smp
 import torch
 
 from common.errors import UsageError
-from models.backbones import FeatureSpec
+from models.backbones import FeatureSpec, create_without_weights
 from models.connectivity import preset
 from models.create import create_decoder
 from models.decoders.base import DECODERS
@@ -106,3 +106,20 @@ def test_what_cannot_be_built_is_said(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         create_decoder(name, features, **options)
+
+
+@pytest.mark.parametrize(("width", "millions"), [(64, 0.80), (512, 6.85)])
+def test_sparsemask_on_resnet101(width: int, millions: float) -> None:
+    """Table 2 of the paper prints 45 + 7 M: with the classifier's 2.05 M, and of no stated width.
+
+    Two convolutions of E5 (2,048 channels), three of G, two of E4 (1,024), one of E1 (64) and of
+    each D.
+    """
+    backbone = create_without_weights("resnet101")
+    encoder = sum(p.numel() for p in backbone.parameters())
+    assert round((encoder + 2048 * 1000 + 1000) / 1e6) == 45
+    with torch.device("meta"):
+        decoder = create_decoder("sparsemask", backbone.features, width=width)
+    weights = sum(m.weight.numel() for m in decoder.modules() if isinstance(m, torch.nn.Conv2d))
+    assert weights == width * ((2 + 3) * 2048 + 2 * 1024 + 64 + 2 * width)
+    assert round(weights / 1e6, 2) == millions
