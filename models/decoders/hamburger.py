@@ -11,10 +11,12 @@ from models.feature_maps import FeatureSpec
 
 STRIDES = (8, 16, 32)
 CHANNELS = 256
-RANK = 64
+RANK = 16
+"""Of SegNeXt's settings; Geng et al. have 64."""
 STEPS = {True: 6, False: 7}
 """Multiplicative updates in training and in evaluation."""
 GROUPS = 32
+DROPOUT = 0.1
 EPSILON = 1e-6
 
 
@@ -78,6 +80,7 @@ class Hamburger(Decoder):
         self.low_rank = LowRank(CHANNELS)
         self.upper = _normalised(CHANNELS, relu=False)
         self.align = _normalised(CHANNELS, relu=True)
+        self.dropout = nn.Dropout2d(DROPOUT)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         size = features[self.indices[0]].shape[-2:]
@@ -87,5 +90,5 @@ class Hamburger(Decoder):
         ]
         x = self.squeeze(torch.cat(maps, dim=1))
         x = F.relu(x + self.upper(self.low_rank(self.lower(x))))
-        out: Tensor = self.align(x)
+        out: Tensor = self.dropout(self.align(x))
         return out

@@ -94,14 +94,21 @@ def test_efficientvits_head_has_the_published_size(
 def test_hamburger_has_the_size_of_segnexts() -> None:
     """SegNeXt-T has 4.3 M for ADE20K's 150 classes, its backbone 4.2 M with 1000 classes' 257 k.
 
-    Its three maps have 64, 160 and 256 channels.
+    Its three maps have 64, 160 and 256 channels; the rank of its settings is 16. Counted at
+    512×512.
     """
     features = specs((32, 4), (64, 8), (160, 16), (256, 32))
-    network = network_of(DECODERS.get("hamburger")(features), 150)
-    squeeze, square = (64 + 160 + 256) * 256, 256 * 256
+    network = network_of(DECODERS.get("hamburger")(features), 150).eval()
+    squeeze, square, classifier = (64 + 160 + 256) * 256, 256 * 256, 256 * 150
     norms, biases = 3 * 2 * 256, 256 + 150
-    assert count(network) == squeeze + 3 * square + norms + 256 * 150 + biases
+    weights = squeeze + 3 * square + classifier
+    assert count(network) == weights + norms + biases
     assert round(4.2 - 0.257 + count(network) / 1e6, 1) == 4.3
+    places = 64 * 64
+    # 7 updates of both factors and a last one of the coefficients; their start, and the product
+    updates = 2 * 7 + 1
+    factors = (updates + 2) * places * 256 * 16 + updates * (places + 256) * 16 * 16
+    assert macs(network, random_maps(features, 512, count=1)) == weights * places + factors
 
 
 @pytest.mark.parametrize("training", [True, False])
