@@ -1,4 +1,4 @@
-"""LR-ASPP, EfficientViT's head, Hamburger and DPT: beside published implementations and figures."""
+"""LR-ASPP, Hamburger, DPT, EfficientViT's and SeaFormer's heads beside what is published."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from models.backbones import create_without_weights
 from models.decoders.base import DECODERS, Decoder
 from models.decoders.hamburger import EPSILON, RANK, STEPS, LowRank
 from models.feature_maps import FeatureSpec
-from tests.models.decoders.test_contract import settle
+from tests.models.decoders.test_contract import batch_norm, settle
 
 
 def specs(*pairs: tuple[int, int]) -> list[FeatureSpec]:
@@ -148,3 +148,45 @@ def test_dpt_has_the_size_of_its_parts() -> None:
     residual = 2 * (9 * 256 * 256 + 2 * 256)
     assert count(decoder) == project + 4 * (2 * residual + 256 * 256 + 256)
     assert decoder(random_maps(features, 64))[0].shape == (256, 32, 32)
+
+
+def test_seaformers_head_has_the_size_of_its_parts() -> None:
+    """SeaFormer-T's: maps of 32, 128 and 160 channels, fused to 64 and 96, for 150 classes."""
+    features = specs((16, 4), (32, 8), (128, 16), (160, 32))
+    network = network_of(DECODERS.get("seaformer-head")(features), 150).eval()
+    # 1×1 convolutions of the fine and of the coarse map, a depthwise one, the classifier
+    fine = 32 * 64 + 64 * 96 + 96 + 96 * 150
+    middle, coarse = 128 * 64, 160 * 96
+    norms = 2 * (2 * 64 + 2 * 96 + 96)
+    assert count(network) == fine + middle + coarse + norms + 150 == 47_222
+    maps = random_maps(features, 512, count=1)
+    assert macs(network, maps) == fine * 64 * 64 + middle * 32 * 32 + coarse * 16 * 16
+
+
+def enlarged(x: Tensor, size: int) -> Tensor:
+    """Square maps, linearly between the centres of pixels and constant beyond the outermost."""
+    centres = ((torch.arange(size) + 0.5) * x.shape[-1] / size - 0.5).clamp(0, x.shape[-1] - 1)
+    weights = (1 - (centres[:, None] - torch.arange(x.shape[-1])).abs()).clamp(min=0).double()
+    return weights @ x @ weights.T
+
+
+@torch.no_grad()
+def test_seaformers_head_is_the_published_formula() -> None:
+    """x ← BN(W x) · enlarged(relu6(BN(V c) + 3) / 6) for each coarser c, then relu(BN(w · x))."""
+    features = specs((4, 8), (5, 16), (6, 32))
+    torch.manual_seed(0)
+    decoder = settle(DECODERS.get("seaformer-head")(features, width=6).double()).eval()
+    maps = [3 * m.double() for m in random_maps(features, 64)]  # gates at 0 and 1 too
+
+    def layer(x: Tensor, convolution: nn.Module, norm: nn.Module) -> Tensor:
+        weight = convolution.weight[:, :, 0, 0]
+        if convolution.groups == 1:
+            return batch_norm(torch.einsum("oc,bchw->bohw", weight, x), norm, training=False)
+        return batch_norm(weight[:, :, None] * x, norm, training=False)
+
+    x = maps[0]
+    for fusion, coarse in zip(decoder.fusions, maps[1:], strict=True):
+        gate = (layer(coarse, *fusion.gate) + 3).clamp(0, 6) / 6
+        assert {0.0, 1.0} < set(gate.flatten().tolist())
+        x = layer(x, *fusion.local) * enlarged(gate, 8)
+    torch.testing.assert_close(decoder(maps), layer(x, *decoder.mix[0]).clamp(min=0))
