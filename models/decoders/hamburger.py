@@ -40,16 +40,22 @@ class LowRank(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         # products of many small numbers: half precision would not do
         x = image.flatten(2).to(torch.promote_types(image.dtype, torch.float32))
-        with torch.autocast(image.device.type, enabled=False):
-            with torch.no_grad():
-                bases = self.bases.to(x.dtype).expand(len(x), -1, -1)
-                shares = (x.mT @ bases).softmax(-1)
-                for _ in range(STEPS[self.training]):
-                    shares = shares * (x.mT @ bases) / (shares @ (bases.mT @ bases) + EPSILON)
-                    bases = bases * (x @ shares) / (bases @ (shares.mT @ shares) + EPSILON)
-            shares = shares * (x.mT @ bases) / (shares @ (bases.mT @ bases) + EPSILON)
-            out = bases @ shares.mT
-        return out.to(image.dtype).view_as(image)
+        device = image.device.type
+        if not torch.is_autocast_enabled(device):  # torch.export cannot save the context
+            return self._approximate(x).to(image.dtype).view_as(image)
+        with torch.autocast(device, enabled=False):
+            return self._approximate(x).to(image.dtype).view_as(image)
+
+    def _approximate(self, x: Tensor) -> Tensor:
+        """x [B, C, N] → bases @ shares, of the same shape."""
+        with torch.no_grad():
+            bases = self.bases.to(x.dtype)  # each image has its own from the first update on
+            shares = (x.mT @ bases).softmax(-1)
+            for _ in range(STEPS[self.training]):
+                shares = shares * (x.mT @ bases) / (shares @ (bases.mT @ bases) + EPSILON)
+                bases = bases * (x @ shares) / (bases @ (shares.mT @ shares) + EPSILON)
+        shares = shares * (x.mT @ bases) / (shares @ (bases.mT @ bases) + EPSILON)
+        return bases @ shares.mT
 
 
 def _normalised(inputs: int, relu: bool) -> nn.Sequential:

@@ -1,5 +1,6 @@
 """LR-ASPP, Hamburger, DPT, EfficientViT's and SeaFormer's heads beside what is published."""
 
+import io
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,27 @@ def test_the_low_rank_map_repeats_in_evaluation() -> None:
     image = torch.rand(1, 8, 4, 4)
     assert torch.equal(one(image), one(image))
     assert torch.equal(one(image), other(image))
+
+
+def test_the_low_rank_map_is_computed_in_single_precision() -> None:
+    layer, image = LowRank(8).eval(), torch.rand(2, 8, 6, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        single, half = layer(image), layer(image.bfloat16())
+    assert torch.equal(single, layer(image))
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(half, layer(image.bfloat16().float()).bfloat16())
+
+
+def test_the_low_rank_map_is_saved_for_any_batch_and_size() -> None:
+    layer, dims = LowRank(8).eval(), [torch.export.Dim(n, min=2, max=64) for n in "bhw"]
+    program = torch.export.export(
+        layer, (torch.rand(2, 8, 6, 4),), dynamic_shapes=({0: dims[0], 2: dims[1], 3: dims[2]},)
+    )
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    image = torch.rand(5, 8, 7, 9)
+    torch.testing.assert_close(torch.export.load(file).module()(image), layer(image))
 
 
 def test_dpt_has_the_size_of_its_parts() -> None:
