@@ -15,9 +15,10 @@ def reparameterised(net: nn.Module) -> nn.Module:
     the meta device; other networks stay as they are.
     """
     own = copy.deepcopy(net).eval()
-    with next(own.parameters()).device:  # some make their new convolution on the default one
+    first = next(own.parameters())
+    with first.device:  # some make their new layers on the default device, and in the default type
         deployed: nn.Module = reparameterize_model(own, inplace=True)
-    return deployed
+    return deployed.to(first.dtype)
 
 
 @torch.no_grad()

@@ -117,7 +117,7 @@ class Predictor(nn.Module):
         height, width = self.backbone.fixed_size or (64, 64)
         generator = torch.Generator().manual_seed(0)
         example = torch.rand(1, self.in_channels, height, width, generator=generator)
-        example = example.to(self.mean.device)
+        example = example.to(self.mean)  # its device and type
         before = fused.backbone(example)
         fused.backbone.net = reparameterised(fused.backbone.net)
         check_same(before, fused.backbone(example), "re-parameterising the backbone")

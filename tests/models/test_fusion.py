@@ -158,6 +158,17 @@ def test_a_deployed_backbone_has_the_maps_and_fewer_weights(name: str) -> None:
     }
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["test_resnet", "levit_128s"])
+def test_a_network_of_another_type_is_fused_in_it(name: str) -> None:
+    body = create_backbone(name)
+    model = settle(DensePredictor(body, create_decoder("fcn", body.features), {"a": 3})).double()
+    fused = model.fuse()
+    images = torch.rand(1, 3, *(body.fixed_size or (64, 96)), dtype=torch.float64)
+    assert {p.dtype for p in fused.parameters()} == {torch.float64}
+    torch.testing.assert_close(fused(images)["a"], model(images)["a"], rtol=1e-5, atol=1e-5)
+
+
 def test_mobileone_is_deployed_at_its_published_size() -> None:
     """MobileOne-S0 has 2.1 M parameters and 275 M multiply-accumulates at 224×224, with its
     classifier of 1,000 classes on 1,024 channels (Vasu et al., CVPR 2023, table 9)."""
