@@ -306,11 +306,17 @@ ENVIRONMENT = ("python", "system", "device", "threads", "cuda", "commit", "uncom
 def _costs(
     group: Sequence[tuple[str, Result, Result]],
 ) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """Parameters and MACs, on the same machine also latency and memory; notes name what lacks."""
+    """Parameters and MACs as deployed, on the same machine also latency and memory.
+
+    Notes name what lacks.
+    """
     _, a, b = group[0]
+    sizes = [
+        {"params": sum(r.params.values()), "macs": sum(r.macs.values()), **r.deployed}
+        for r in (a, b)
+    ]
     costs: dict[str, tuple[float, float]] = {
-        "params": (sum(a.params.values()), sum(b.params.values())),
-        "macs": (sum(a.macs.values()), sum(b.macs.values())),
+        name: (sizes[0][name], sizes[1][name]) for name in ("params", "macs")
     }
     machines = [(r.machine, r.config.amp) for r in (a, b)]
     if machines[0] != machines[1]:

@@ -108,8 +108,10 @@ def _deployed(rows: Sequence[SpeedRow]) -> list[str]:
     lines = {}
     for row in rows:
         if counts := row.get("deployed"):
+            timed = row.get("latency")
+            done = "exported, not timed," if timed and not timed["fused"] else "timed and exported"
             lines[row["backbone"], _size(row)] = (
-                f"{row['backbone']} at {_size(row)} is timed and exported re-parameterised: "
+                f"{row['backbone']} at {_size(row)} is {done} re-parameterised: "
                 f"{counts['params'] / 1e6:.3f} M parameters, {counts['macs'] / 1e9:.3f} GMACs."
             )
     return list(lines.values())

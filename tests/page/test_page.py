@@ -277,6 +277,30 @@ def test_published_parameters_of_a_decoder_are_not_the_networks():
     assert row["values"][keys.index("decoder_params")] == 0.56
 
 
+def test_a_network_that_is_deployed_smaller_stands_where_its_front_does():
+    deployed = {"params": 1_054_000, "macs": 274_000_000}
+    macs = {"backbone": 10**9, "decoder": 0, "head": 10**6}
+    (board,) = island(page(views([result("a", macs=macs, deployed=deployed), result("b")]), []))
+    keys = [column["key"] for column in board["columns"]]
+    rows = {
+        row["decoder"]: dict(zip(keys, row["values"], strict=True))
+        | {"params by part": row["params"]}
+        for row in board["rows"]
+        if row["kind"] == "measured"
+    }
+    assert [rows["a"][key] for key in ("params", "macs")] == [1.054, 0.274]
+    assert [rows["a"][f"{key}_trained"] for key in ("params", "macs")] == [
+        2.0614,
+        1.001,
+    ]
+    assert rows["a"]["params by part"]["all as deployed"] == 1_054_000
+    assert [rows["b"][f"{key}_trained"] for key in ("params", "macs")] == [None, None]
+    assert rows["b"]["params"] == 2.0614
+    assert "all as deployed" not in rows["b"]["params by part"]
+    (plain,) = island(page(views([result("b")]), []))
+    assert not [column for column in plain["columns"] if column["key"].endswith("_trained")]
+
+
 def test_failed_and_reported_rows_differ_from_measured_ones():
     edges = {"task": "edges", "dataset": "bsds500"}
     runs = [result("a", **edges), failed(error="the loss is nan", **edges)]

@@ -41,7 +41,9 @@ def row_data(
         config = row.runs[0].config
         data["config"] = [words(getattr(config, name)) for name in fields]
         data["environments"] = list(dict.fromkeys(shown.environments))
-        data["params"] = row.params
+        data["params"] = dict(row.params)
+        if "params" in row.deployed:
+            data["params"]["all as deployed"] = row.deployed["params"]
         data["seconds"] = _phases(row.runs)
         data["seeds"] = [_seed(run, board) for run in row.runs]
         data["commands"] = [difference(first_command, run.command) for run in row.runs]

@@ -128,11 +128,16 @@ def columns_of(board: Board) -> list[Column]:
         Column("latency", "ms", lambda row: row.latency_ms, -1, cost="latency",
                about="median latency of one image"),
         Column("fps", "FPS", lambda row: row.fps, 1, about="images a second, one at a time"),
-        Column("params", "M params", _millions, -1, cost="params", about="of the whole network"),
+        Column("params", "M params", _millions, -1, cost="params",
+               about="of the whole network, as deployed"),
+        Column("params_trained", "M params in training", lambda row: _trained(row, "params", 1e6),
+               -1, about="of the whole network, where they are others than deployed"),
         Column("decoder_params", "its decoder", _decoder_millions, -1,
                about="millions of parameters in the decoder alone"),
-        Column("macs", "GMACs", lambda row: row.macs / 1e9 if row.macs else None, -1, cost="macs",
-               about="multiply-accumulates of one image, in 10⁹"),
+        Column("macs", "GMACs", _giga_macs, -1, cost="macs",
+               about="multiply-accumulates of one image, in 10⁹, as deployed"),
+        Column("macs_trained", "GMACs in training", lambda row: _trained(row, "macs", 1e9), -1,
+               about="of one forward, where they are others than deployed"),
         Column("memory", "MB", lambda row: row.memory_mb, -1, cost="memory",
                about="peak memory of one forward above the weights"),
         Column("seconds", "run s", lambda row: row.train_seconds or None, -1,
@@ -148,7 +153,18 @@ def columns_of(board: Board) -> list[Column]:
 
 def _millions(row: Row) -> float | None:
     # published figures often count the decoder only
-    return sum(row.params.values()) / 1e6 if "backbone" in row.params else None
+    return (row.cost("params") or 0) / 1e6 if "backbone" in row.params else None
+
+
+def _giga_macs(row: Row) -> float | None:
+    macs = row.cost("macs")
+    return macs / 1e9 if macs else None
+
+
+def _trained(row: Row, count: str, unit: float) -> float | None:
+    """The count in training of a network that is deployed with another, else None."""
+    trained = {"params": sum(row.params.values()), "macs": row.macs}[count]
+    return trained / unit if count in row.deployed else None
 
 
 def _decoder_millions(row: Row) -> float | None:

@@ -115,6 +115,9 @@ def test_what_else_differs(tmp_path):
     assert row.changes == {"lr": (0.1, 0.2), "torch": ("1", "2")}
     assert row.costs["params"] == (2_501_000, 5_002_000)
     assert row.costs["latency_ms"] == (10, 10)
+    smaller = only(a, run(options={"lr": 0.2}, params=params, deployed={"params": 7, "macs": 3}))
+    assert [pair[1] for pair in smaller.costs.values()][:2] == [7, 3]
+    assert smaller.costs["params"] == (2_501_000, 7)
     there = only(a, run(device="y"))
     assert "latency_ms" not in there.costs
     assert any("not on the same device" in note for note in there.notes)

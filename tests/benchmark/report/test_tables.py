@@ -48,6 +48,11 @@ def test_a_network_that_is_deployed_smaller_costs_what_is_deployed():
     row = speed_row("m", deployed={"params": 1_054_000, "macs": 274_000_000})
     text = "m at 32x32 is timed and exported re-parameterised: 1.054 M parameters, 0.274 GMACs."
     assert text in shown(speed_tables([row, speed_row("n", deployed={})]))
+    latency = {"device": "d", "threads": 1, "memory_format": "m", "fused": False, "compiled": False,
+               "amp": False, "session": "s", "median_ms": 2.0, "batch": 1, "p5_ms": 2.0,
+               "p95_ms": 2.0, "iqr_ms": 0.1, "fps": 500.0}  # fmt: skip
+    row |= {"latency": latency, "postprocessing_ms": 0.1, "first_call_s": None}
+    assert text.replace("timed and exported", "exported, not timed,") in shown(speed_tables([row]))
 
 
 def test_an_impossible_backbone_is_named_once():
