@@ -23,6 +23,7 @@ from benchmark.export.formats import METADATA, load_exported, sizes_of, write
 from benchmark.export.network import ExportableNetwork
 from benchmark.export.verify import checks
 from benchmark.results.checkpoint import open_checkpoint
+from benchmark.speed.count import count_deployed
 from models.backbones import create_backbone
 from models.create import create_decoder
 from models.decoders.base import DECODERS
@@ -188,6 +189,28 @@ def test_every_exportable_decoder(
             found = list(checks(model, tasks, load_exported(form, file), sizes.shapes((96, 96))))
             assert len({check.shape for check in found}) >= 4
             assert all(check.passed for check in found), (name, form, found)
+
+
+@pytest.mark.slow
+def test_a_file_holds_the_re_parameterised_network(tmp_path: Path) -> None:
+    """MobileOne-S0 has 4.27 M parameters in training, 1.05 M as deployed without its classifier."""
+    import onnx
+
+    torch.manual_seed(0)
+    body = create_backbone("mobileone_s0")
+    for norm in body.modules():
+        if isinstance(norm, nn.BatchNorm2d):  # else biases are 0, and the exporter drops them
+            nn.init.normal_(norm.bias)
+    model = DensePredictor(body, create_decoder("fcn", body.features), {"depth": 1}).eval()
+    shipped = ExportableNetwork(model, [Depth(0.5, 10)])
+    file = tmp_path / "net.onnx"
+    write(shipped, "onnx", file, sizes_of(shipped, "onnx", None), {METADATA: "{}"})
+    graph = onnx.load(str(file)).graph
+    numbers = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
+    weights = sum(numbers[i] for n in graph.node if n.op_type == "Conv" for i in n.input[1:])
+    assert weights == count_deployed(model, (64, 64))["params"]
+    assert 1.05e6 < weights <= sum(numbers.values()) < 1.06e6
+    assert sum(p.numel() for p in model.parameters()) > 4.2e6
 
 
 def test_a_size_that_is_baked_in_is_seen() -> None:
