@@ -41,7 +41,8 @@ class LowRank(nn.Module):
         # products of many small numbers: half precision would not do
         x = image.flatten(2).to(torch.promote_types(image.dtype, torch.float32))
         device = image.device.type
-        if not torch.is_autocast_enabled(device):  # torch.export cannot save the context
+        if image.is_meta or not torch.is_autocast_enabled(device):
+            # without the context, which the meta device lacks and torch.export cannot save
             return self._approximate(x).to(image.dtype).view_as(image)
         with torch.autocast(device, enabled=False):
             return self._approximate(x).to(image.dtype).view_as(image)
