@@ -1,6 +1,7 @@
 """Networks for inference: branches re-parameterised, BatchNorm folded into convolutions."""
 
 import copy
+from typing import Any
 
 import torch
 from timm.utils.model import reparameterize_model
@@ -14,11 +15,14 @@ def reparameterised(net: nn.Module) -> nn.Module:
     MobileOne, RepVGG, FastViT and others train with more weights than they need afterwards. Also on
     the meta device; other networks stay as they are.
     """
-    own = copy.deepcopy(net).eval()
+    own: Any = copy.deepcopy(net).eval()
+    if getattr(own, "is_deployed", False):
+        return own  # type: ignore[no-any-return]
     first = next(own.parameters())
     with first.device:  # some make their new layers on the default device, and in the default type
-        deployed: nn.Module = reparameterize_model(own, inplace=True)
-    return deployed.to(first.dtype)
+        own = reparameterize_model(own, inplace=True).to(first.dtype)
+    own.is_deployed = True  # FastViT's blocks cannot be re-parameterised again
+    return own  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
