@@ -151,7 +151,8 @@ def boards():
     from benchmark.leaderboard.boards import boards
     from benchmark.results.store import read_all
 
-    return {board.title: board for board in boards(read_all(ROOT / "results"))}
+    # BSDS500 has two boards by processor: the README shows the first, which has every decoder
+    return {board.title: board for board in reversed(list(boards(read_all(ROOT / "results"))))}
 
 
 def test_the_figure_draws_the_boards_numbers(boards) -> None:
