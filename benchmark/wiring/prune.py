@@ -18,14 +18,15 @@ def prune(search: Search) -> tuple[Connectivity, Pruning]:
     settings = {name: search.config.get(name) for name in ("seed", "iterations", "loss", "lambda_")}
     described = search.config.get("description")  # of the user's own data
     own = str(described.get("name", "")) if isinstance(described, dict) else ""
-    arguments = search.config.get("backbone_args")
+    arguments = search.config.get("backbone_args") or {}
+    chosen_blocks = {"depths", "out_indices"} & set(arguments)  # which blocks the features are
     origin = {
         "source": f"search ({search.method})",
         "task": search.task,
         "dataset": f"{search.dataset} ({own})" if own else search.dataset,
         "threshold": search.threshold,
         **{name.rstrip("_"): value for name, value in settings.items()},
-        **({"backbone_args": arguments} if arguments else {}),
+        **({"backbone_args": arguments} if chosen_blocks else {}),
     }
     name = "-".join(filter(None, (search.task, search.dataset, own, f"seed{settings['seed']}")))
     strong = from_weights(name, search.strides, weights, search.threshold, search.inputs)

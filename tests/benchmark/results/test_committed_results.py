@@ -20,7 +20,8 @@ from tests.support import run_plan
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "results"
-WEIGHTS = ROOT.parent / "shared/data/weights/mobilenetv2_100_same_imagenet.safetensors"
+FOLDER = ROOT.parent / "shared/data/weights"
+WEIGHTS = FOLDER / "mobilenetv2_100_same_imagenet.safetensors"
 FILES = sorted(RESULTS.glob(f"*/{FILE}"))
 
 
@@ -66,7 +67,11 @@ def test_the_page_of_the_docs_shows_them():
 def test_the_sweep_of_that_name_repeats_them():
     if not WEIGHTS.is_file():
         pytest.skip(f"{WEIGHTS} is not here")
-    plan = read_sweep("leaderboard").plan(weights={"mobilenetv2_100": str(WEIGHTS)})
+    weights = {
+        "mobilenetv2_100": str(WEIGHTS),
+        "tf_efficientnet_lite0": str(FOLDER / "tf_efficientnet_lite0_imagenet.safetensors"),
+    }
+    plan = read_sweep("leaderboard").plan(weights=weights)
     planned = {run_key(config) for config in plan.runs}
     assert {r.key for r in map(read, FILES) if not generic(r)} <= planned
 
