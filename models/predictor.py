@@ -114,7 +114,8 @@ class Predictor(nn.Module):
         Branches of the backbone are re-parameterised, BatchNorm is folded, unused parts removed.
         """
         fused = copy.deepcopy(self).eval()
-        height, width = self.backbone.fixed_size or (64, 64)
+        # Inception's maps have no pixel left at 64×64
+        height, width = self.backbone.fixed_size or (128, 128)
         generator = torch.Generator().manual_seed(0)
         example = torch.rand(1, self.in_channels, height, width, generator=generator)
         example = example.to(self.mean)  # its device and type

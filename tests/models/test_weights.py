@@ -257,6 +257,12 @@ def test_a_models_whole_state_is_taken(tmp_path: Path, name: str) -> None:
     assert weights_of_families.check(name, tmp_path) > 50
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_efficientnet"])
+def test_a_network_on_each_kind_of_backbone_is_of_use(name: str) -> None:
+    """Odd sizes, gradients, the fused and the exported network."""
+    weights_of_families.use(create_backbone(name))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_every_family_takes_its_own_state(tmp_path: Path, part: int) -> None:
