@@ -162,8 +162,14 @@ class _Shapes:
 
     def __init__(self, twin: Backbone, forward: Callable[[Tensor], list[Tensor]]) -> None:
         self.twin, self.forward = twin, forward
+        self.known: dict[tuple[int, int], list[Shape] | None] = {}
 
     def __call__(self, height: int, width: int) -> list[Shape] | None:
+        if (height, width) not in self.known:
+            self.known[height, width] = self._look(height, width)
+        return self.known[height, width]
+
+    def _look(self, height: int, width: int) -> list[Shape] | None:
         images = torch.empty(1, self.twin.in_channels, height, width, device="meta")
         try:
             with torch.no_grad():
@@ -341,6 +347,8 @@ def _unread(twin: Backbone, size: tuple[int, int]) -> tuple[str, ...]:
         inside = any(name.startswith(f"{other}.") for other in found)
         if name and not inside and [*module.parameters()] and idle(module):
             found.append(name)
+    if not found:
+        return ()
     trimmed = copy.deepcopy(twin)
     remove(trimmed.net, found)
     try:
