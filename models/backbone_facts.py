@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import timm
 from torch import nn
 
 from common.errors import UsageError
-from models.backbones import backbone_names, create_without_weights
+from models.backbones import backbone_names, check_name, create_without_weights
 
 TABLE = Path(__file__).parent / "timm_backbones.json"
 """Measured for all models by ``python -m tests.studies.all_backbones``."""
@@ -59,6 +60,36 @@ def measured_facts(name: str) -> dict[str, Any]:
         "params": count(backbone),
         "image_size": None if size is None else list(size),
     }
+
+
+def for_size(
+    name: str, arguments: Mapping[str, Any], size: tuple[int, int], in_channels: int = 3
+) -> dict[str, Any]:
+    """``arguments`` of the model ``name``, with ``img_size`` where images of ``size`` need it.
+
+    That is where it takes one size only, another one, and ``img_size`` gives it this one. Where
+    that does not help they stay, and the network's ``check_size`` says so. Raises UsageError for
+    an unknown name and for arguments that the model does not take.
+    """
+    check_name(name)
+    model = name.partition(".")[0]
+    known = _table().get(model, {"usable": None})
+    fixed = known.get("image_size")
+    if "img_size" in arguments or (known["usable"] and fixed in (None, list(size))):
+        return dict(arguments)
+    if known["usable"] is None and _fixed(name, json.dumps(arguments), in_channels) in (None, size):
+        return dict(arguments)
+    sized = {**arguments, "img_size": list(size)}
+    try:
+        taken = _fixed(name, json.dumps(sized), in_channels) in (None, size)
+    except UsageError:
+        return dict(arguments)
+    return sized if taken else dict(arguments)
+
+
+@functools.lru_cache(maxsize=256)
+def _fixed(name: str, arguments: str, in_channels: int) -> tuple[int, int] | None:
+    return create_without_weights(name, json.loads(arguments), in_channels).fixed_size
 
 
 def count(module: nn.Module) -> int:

@@ -126,13 +126,13 @@ class Predictor(nn.Module):
         fold_batch_norms(fused, example)
         return fused
 
-    def check_size(self, height: int, width: int) -> None:
-        """Raises UsageError if the backbone cannot take images of this size."""
+    def check_size(self, height: int, width: int, option: str = "--image-size") -> None:
+        """Raises UsageError if the backbone cannot take images of this size, which option sets."""
         fixed = self.backbone.fixed_size
         if fixed is not None and fixed != (height, width):
             raise UsageError(
                 f"the backbone takes images of {fixed[0]}×{fixed[1]} only, not {height}×{width}: "
-                f"use --image-size {fixed[0]}x{fixed[1]} or --backbone-arg img_size=…"
+                f"use {option} {fixed[0]}x{fixed[1]}"
             )
 
 

@@ -206,8 +206,8 @@ def test_one_image_that_a_batch_norm_cannot_train_on(cli, camvid, tmp_path, opti
 
 
 def test_a_backbone_of_one_size(cli, tmp_path):
-    options = ("--backbone", "coatnet_pico_rw_224", "--image-size", "96x128")
-    done = cli("run", *options, "--results", tmp_path / "runs")
+    backbone = ("--backbone", "coatnet_pico_rw_224", "--backbone-arg", "img_size=224")
+    done = cli("run", *backbone, "--image-size", "96x128", "--results", tmp_path / "runs")
     assert "the backbone takes images of 224×224 only, not 96×128" in line(done)
     assert done.exit_code == 2
 

@@ -154,11 +154,10 @@ def open_network(
     )  # fmt: skip
     model = DensePredictor(backbone, make_decoder(backbone), channels, config.mean, config.std)
     crop = config.crop_size or config.image_size
-    sizes = [config.image_size, crop]
+    model.check_size(*config.image_size)
+    model.check_size(*crop, option="--crop-size")
     if info_of(config).turned:
-        sizes.append(config.image_size[::-1])
-    for size in sizes:
-        model.check_size(*size)
+        model.check_size(*config.image_size[::-1])
     check_crop(config.image_size, crop)
     if config.init is not None:
         backbone.note = initialise(model, config)

@@ -29,6 +29,7 @@ from common.limits import WEIGHTS, LimitError, check_size
 from datasets.base import DATASETS, DatasetInfo
 from datasets.hdf5 import check_packed_size, is_packed
 from datasets.pipeline import description_of, info_at
+from models.backbone_facts import for_size
 from models.backbones import check_arguments, create_without_weights, input_statistics
 from models.connectivity import Connectivity
 from models.create import decoder_class
@@ -153,10 +154,12 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
         wired = Connectivity.load(file).to_json()
         values["wiring"] = {"strides": wired["encoder"]["strides"], "stages": wired["stages"]}
     check_arguments(config.backbone_args)
+    size = config.image_size or values["image_size"]
     backbone = config.backbone or values["backbone"]
     channels = info_of(config).channels
     if config.backbone_args:
         _check_backbone(backbone, json.dumps(config.backbone_args, sort_keys=True), channels)
+    values["backbone_args"] = for_size(backbone, config.backbone_args, size, channels)
     usual = input_statistics(backbone, config.weights, channels)
     for name, default in zip(("mean", "std"), usual, strict=True):
         numbers = getattr(config, name) or values.get(name) or default

@@ -26,7 +26,7 @@ from benchmark.speed.latency import (
 )
 from benchmark.speed.memory import fresh_process, peak_memory
 from benchmark.speed.profile import measured_peaks, profile
-from benchmark.speed.rows import HEAD, SpeedOptions, SpeedRow, network_of, pair, size_of
+from benchmark.speed.rows import HEAD, SpeedOptions, SpeedRow, identity, network_of, pair, size_of
 from common.errors import UserError, first_line, out_of_memory, reason
 from common.memory import fitting, keep_freed_memory, keeps_freed_memory
 from common.progress import Listener
@@ -53,7 +53,7 @@ def timings(
 ) -> tuple[list[SpeedRow], dict[int, Contender]]:
     """Time all rows of one size and batch in turns.
 
-    models: by ``pair``. Returns for each row ``latency``, ``first_call_s``, ``postprocessing_ms``
+    models: by ``identity``. Returns ``latency``, ``first_call_s``, ``postprocessing_ms`` of a row
     and ``environment``, with nulls and the reason in ``error`` where a row does not run; and the
     networks that ran, by the index of their row. With ``options.onnx`` each row's ONNX file takes
     turns too: ``onnx`` is its latency, or null with the reason in ``onnx_error``.
@@ -82,9 +82,9 @@ def timings(
             if (size_of(row), row["batch"]) != (size, batch) or row["error"]:
                 continue
             try:  # alone first: one that memory does not hold must not fail the others
-                if pair(row) not in ready:
-                    ready[pair(row)] = setup.prepared(models[pair(row)])
-                model, as_run = ready[pair(row)]
+                if identity(row) not in ready:
+                    ready[identity(row)] = setup.prepared(models[identity(row)])
+                model, as_run = ready[identity(row)]
                 parts[index]["first_call_s"], ran = fitting(
                     lambda b, m=model, s=size: first_call(m, s, device, b, setup),  # type: ignore[misc]
                     batch,
@@ -119,7 +119,7 @@ def _onnx_files(
         for index, one in group.items():
             size, path = size_of(rows[index]), Path(folder) / f"{index}.onnx"
             try:
-                shipped = ExportableNetwork(models[pair(rows[index])], [])
+                shipped = ExportableNetwork(models[identity(rows[index])], [])
                 write(shipped, "onnx", path, sizes_of(shipped, "onnx", size), {})
                 network = OnnxNetwork(path)
                 network(torch.rand(one.batch, network.in_channels, *size))

@@ -1,5 +1,6 @@
 """Rows of ``speed``, each a network, an image size and a batch; options of the measurement."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,6 +105,11 @@ class SpeedRow(TypedDict, total=False):
 def pair(row: SpeedRow) -> str:
     """The row's network, as messages name it."""
     return f"{row['backbone']} + {row['decoder']}"
+
+
+def identity(row: SpeedRow) -> str:
+    """What tells the row's network from those of other rows of one table."""
+    return f"{pair(row)} {json.dumps(row['backbone_args'], sort_keys=True)}"
 
 
 def size_of(row: SpeedRow) -> tuple[int, int]:

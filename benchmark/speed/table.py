@@ -2,15 +2,17 @@
 
 import functools
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
 from benchmark.speed.count import NOT_COUNTED, MapsOnly, Size, counted
 from benchmark.speed.passes import isolated, memories, profiles, timings
-from benchmark.speed.rows import HEAD, SpeedOptions, SpeedRow, pair
-from common.errors import UserError, first_line, reason
+from benchmark.speed.rows import HEAD, SpeedOptions, SpeedRow, identity
+from common.errors import UserError, reason
 from common.progress import Listener, Silent
+from models.backbone_facts import for_size
 from models.backbones import Backbone, check_name, create_backbone, create_without_weights
 from models.create import check_decoder, create_decoder, decoder_class
 from models.predictor import DensePredictor
@@ -79,18 +81,27 @@ def _counted_rows(
     create = create_backbone if options.timed else create_without_weights
 
     @functools.cache
-    def opened(full_resolution: bool) -> tuple[Backbone, MapsOnly]:
-        backbone = create(
-            name, options.arguments, in_channels=options.in_channels,
-            full_resolution=full_resolution,
-        )  # fmt: skip
+    def opened(arguments: str, full_resolution: bool) -> tuple[Backbone, MapsOnly] | UserError:
+        try:
+            backbone = create(
+                name, json.loads(arguments), in_channels=options.in_channels,
+                full_resolution=full_resolution,
+            )  # fmt: skip
+        except UserError as fault:
+            return fault
         return backbone, MapsOnly(backbone)
 
-    plain, error = None, None
-    try:
-        plain = opened(full_resolution=False)
-    except UserError as fault:
-        error = first_line(fault)
+    def parts(row: SpeedRow, size: Size) -> tuple[Backbone, MapsOnly]:
+        row["backbone_args"] = for_size(name, options.arguments, size, options.in_channels)
+        arguments = json.dumps(row["backbone_args"])
+        found = opened(arguments, full_resolution=False)
+        full = decoder_class(row["decoder"]).info.full_resolution
+        if not isinstance(found, UserError) and found[0].skip > 0 and full:
+            found = opened(arguments, full_resolution=True)
+        if isinstance(found, UserError):
+            raise found
+        return found
+
     for decoder, size in choices:
         row: SpeedRow = {
             "backbone": name,
@@ -103,19 +114,17 @@ def _counted_rows(
             "params": None,
             "macs": None,
             "macs_exclude": NOT_COUNTED,
-            "error": error,
+            "error": None,
         }
-        if plain is not None:
-            try:
-                full = plain[0].skip > 0 and decoder_class(decoder).info.full_resolution
-                backbone, maps = opened(full_resolution=full)
-                if pair(row) not in models:
-                    with torch.device("cpu" if options.timed else "meta"):
-                        built = create_decoder(decoder, backbone.features)
-                        model = DensePredictor(backbone, built, {HEAD: options.classes})
-                    models[pair(row)] = model
-                row |= counted(models[pair(row)], maps, size, options.classes)
-            except Exception as fault:  # a decoder may raise anything for maps that do not fit it
-                row["error"] = reason(fault)
+        try:
+            backbone, maps = parts(row, size)
+            if identity(row) not in models:
+                with torch.device("cpu" if options.timed else "meta"):
+                    built = create_decoder(decoder, backbone.features)
+                    model = DensePredictor(backbone, built, {HEAD: options.classes})
+                models[identity(row)] = model
+            row |= counted(models[identity(row)], maps, size, options.classes)
+        except Exception as fault:  # a decoder may raise anything for maps that do not fit it
+            row["error"] = reason(fault)
         for batch in options.batches:
             yield row | {"batch": batch}

@@ -9,7 +9,7 @@ import timm
 from click.testing import Result
 
 from models import backbone_facts
-from models.backbone_facts import TABLE, measured_facts, weights_facts
+from models.backbone_facts import TABLE, for_size, measured_facts, weights_facts
 
 MEASURED: dict[str, Any] = json.loads(TABLE.read_bytes())
 
@@ -28,6 +28,29 @@ def test_every_model_of_the_table_is_used_or_has_a_reason() -> None:
             assert (facts["how"] == "single-scale") == bool(facts["blocks"]), name
         else:
             assert facts["reason"], name
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "added"),
+    [
+        ("coatnet_pico_rw_224", (96, 128), {"img_size": [96, 128]}),
+        ("coatnet_pico_rw_224", (224, 224), {}),
+        ("resnet18", (96, 128), {}),
+        ("test_vit", (96, 128), {}),
+        ("efficientformer_l1", (96, 128), {}),  # has no img_size
+        ("coatnet_pico_rw_224", (100, 128), {}),  # no multiple of its windows
+    ],
+)
+@pytest.mark.parametrize("known", [True, False], ids=["in the table", "measured"])
+def test_a_backbone_of_one_size_is_built_for_the_images(
+    name: str, size: tuple[int, int], added: dict[str, Any], known: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if not known:
+        monkeypatch.setattr(backbone_facts, "_table", dict)
+    assert for_size(name, {}, size) == added
+    given = {"img_size": 96}
+    assert for_size(name, given, size) == given
 
 
 def test_backbones_are_listed_with_their_facts(cli: Callable[..., Result]) -> None:

@@ -176,6 +176,8 @@ def test_a_backbone_of_one_size_says_which() -> None:
         predictor.check_size(192, 224)
     assert "224×192 only, not 192×224" in str(caught.value)
     assert "--image-size 224x192" in str(caught.value)
+    with pytest.raises(UsageError, match="use --crop-size 224x192"):
+        predictor.check_size(192, 224, option="--crop-size")
 
 
 def test_a_real_network_whole() -> None:

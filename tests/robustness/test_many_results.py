@@ -110,8 +110,8 @@ def test_a_network_is_tried_once_however_many_runs_it_has(camvid, tmp_path, monk
     runs = [
         r for lr in (0.1, 0.2, 0.3) for s in (0, 1) for r in runs_of(camvid, "fcn", lr=lr, seed=s)
     ]
-    other = runs_of(camvid, "fcn", backbone="coatnet_pico_rw_224", lr=0.1)
-    other += runs_of(camvid, "fcn", backbone="coatnet_pico_rw_224", lr=0.2)
+    fixed = {"backbone": "coatnet_pico_rw_224", "backbone_args": {"img_size": 224}}
+    other = [r for lr in (0.1, 0.2) for r in runs_of(camvid, "fcn", **fixed, lr=lr)]
     tried = []
     check = Runner.check
     monkeypatch.setattr(

@@ -22,6 +22,7 @@ VALUES = {
     "task": "segmentation", "dataset": "camvid", "image_size": "32x64", "crop_size": "32x32",
     "epochs": 1, "batch_size": 3, "backbone": "test_efficientnet",
 }  # fmt: skip
+FIXED = {"backbone": "coatnet_pico_rw_224", "backbone_args": {"img_size": 224}}
 
 
 def runs_of(camvid, decoders=("fcn", "sparsemask"), **values):
@@ -257,10 +258,7 @@ def test_a_failed_repetition_keeps_the_finished_result(camvid, tmp_path, monkeyp
 
 
 def test_one_impossible_run_does_not_stop_the_others(camvid, tmp_path):
-    runs = plan(
-        {**VALUES, "data": camvid, "decoder": "fcn"},
-        {"backbone": ["coatnet_pico_rw_224", "test_efficientnet"]},
-    )
+    runs = [*runs_of(camvid, ["fcn"], **FIXED), *runs_of(camvid, ["fcn"])]
     done = run_plan(runs, tmp_path / "runs")
     assert [result.status for result in done] == ["failed", "finished"]
     assert "takes images of 224×224 only" in done[0].error
@@ -268,7 +266,7 @@ def test_one_impossible_run_does_not_stop_the_others(camvid, tmp_path):
 
 def test_a_run_that_is_wrong_usage_leaves_no_result(camvid, tmp_path):
     with pytest.raises(UserError, match="takes images of 224×224 only"):
-        run_plan(runs_of(camvid, ["fcn"], backbone="coatnet_pico_rw_224"), tmp_path / "runs")
+        run_plan(runs_of(camvid, ["fcn"], **FIXED), tmp_path / "runs")
     assert list(read_all(tmp_path / "runs")) == []
 
 

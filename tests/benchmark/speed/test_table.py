@@ -100,6 +100,16 @@ def test_a_size_that_a_backbone_cannot_take_is_told(cli):
     assert "96×96 only, not 512×512" in row["error"]
 
 
+def test_a_backbone_of_one_size_is_built_for_each(cli):
+    done = cli("speed", "--no-time", "--backbone", "coatnet_pico_rw_224", "--decoder", "fcn",
+               "--image-size", "64x96", "--image-size", "224", "--json", "-")  # fmt: skip
+    small, own = json.loads(done.stdout)
+    assert (small["backbone_args"], own["backbone_args"]) == ({"img_size": [64, 96]}, {})
+    assert small["error"] is own["error"] is None
+    # its position tables have one column for each pair of places in a map
+    assert small["params"]["backbone"] < own["params"]["backbone"]
+
+
 def test_a_wiring_from_a_file_and_timing_in_turns(cli, tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(unet((2, 4, 8, 16, 32)).to_json()))

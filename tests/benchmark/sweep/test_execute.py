@@ -234,7 +234,8 @@ def test_each_comparison_is_timed_as_soon_as_it_is_complete(camvid, tmp_path, mo
 
 def test_an_impossible_network_and_a_defect_do_not_stop_a_sweep(camvid, tmp_path, monkeypatch):
     monkeypatch.setattr(Runner, "_time", lambda *_: None)
-    runs = [*runs_of(camvid, "fcn", backbone="coatnet_pico_rw_224"), *runs_of(camvid, "fcn")]
+    fixed = {"backbone": "coatnet_pico_rw_224", "backbone_args": {"img_size": 224}}
+    runs = [*runs_of(camvid, "fcn", **fixed), *runs_of(camvid, "fcn")]
     watch = Quiet()
     done = swept(runs, tmp_path, watch)
     assert [result.status for result in done] == ["failed", "finished"]
