@@ -5,7 +5,7 @@ backbone's tensors are the model's own, and whether a network on it takes odd si
 gradients, is fused and exported with the same outputs; or why the family has no backbone here.
 """
 
-import re
+import json
 import sys
 import tempfile
 import warnings
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import DataError, UsageError, first_line
+from models.backbone_facts import TABLE
 from models.backbones import Backbone, create_backbone, create_without_weights
 from models.create import create_decoder
 from models.predictor import DensePredictor
@@ -25,21 +26,15 @@ from models.predictor import DensePredictor
 FEW = 6
 """Members tried until one is a backbone."""
 ODD = (97, 131)
-SMALL = ("test_", "atto", "femto", "pico", "nano", "xxs", "xx_small", "xs", "x_small", "zero",
-         "tiny", "mini", "small", "lite", "_s", "_t", "_b0", "_m0", "18", "050", "12")  # fmt: skip
 
 
 def families() -> dict[str, list[str]]:
-    """timm's models by the module that defines them, those whose names say small ones first."""
+    """timm's models by the module that defines them, the smallest first."""
+    known = json.loads(TABLE.read_bytes())["models"]
     members = defaultdict(list)
-    for name in sorted(timm.list_models(), key=_size):
+    for name in sorted(timm.list_models(), key=lambda n: (known.get(n, {}).get("params", 1e12), n)):
         members[timm.model_entrypoint(name).__module__.rpartition(".")[2]].append(name)
     return dict(sorted(members.items()))
-
-
-def _size(name: str) -> tuple[int, list[int]]:
-    numbers = [int(number) for number in re.findall(r"\d+", name)]
-    return next((i for i, word in enumerate(SMALL) if word in name), len(SMALL)), numbers
 
 
 def whole_model(name: str) -> nn.Module:
