@@ -92,6 +92,7 @@ def sparsemask(
     checkpoint: str | None = None,
     backbone_args: collections.abc.Mapping[str, typing.Any] | None = None,
     in_channels: int = 3,
+    width: int | None = None,
 ) -> torch.nn.Module:
     """A network in eval mode: images [B, in_channels, H, W] in 0…1 → logits [B, C, H, W] by task.
 
@@ -109,5 +110,6 @@ def sparsemask(
         model = create_model(
             decoder, backbone, task=task, pretrained=pretrained, backbone_args=backbone_args,
             classes=classes if has_classes(task) else None, in_channels=in_channels,
+            width=width,
         )  # fmt: skip
         return DensePredictor.of(model).eval()

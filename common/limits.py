@@ -22,6 +22,7 @@ MATLAB = 128 * MB  # annotations of one image have 1 MB, also if they are not co
 IMAGE = 1024 * MB  # an image file: PIXELS of three 16-bit channels have 600 MB
 PIXELS = 100_000_000  # a camera's 100 megapixels; images of the data sets have up to 20
 CHANNELS = 1024  # of an image; hyperspectral cameras have a few hundred
+WIDTH = 65536  # channels of a decoder's maps; SparseMask's have 64
 WEIGHTS = 32 * 1024 * MB  # the largest backbones of timm have 20 GB
 YAML = 128 * 2**10  # PyYAML reads some 100 kB a second; the paper's whole sweep has 3 kB
 YAML_NODES = 20_000  # keys and values, again for each alias

@@ -20,6 +20,8 @@ from models.decoders.base import Decoder, DecoderInfo
 from models.upsampling import AVERAGE, upsampled_sum
 
 PAPER = "Wu, Zhang, Huang: SparseMask, ICCV 2019"
+WIDTH = 64
+"""Channels of a stage, as in the paper's table 1."""
 
 
 class ConnectedDecoder(Decoder):
@@ -28,7 +30,7 @@ class ConnectedDecoder(Decoder):
     info = DecoderInfo("connected", PAPER)
 
     def __init__(
-        self, features: Sequence[FeatureSpec], connectivity: Connectivity, width: int = 64
+        self, features: Sequence[FeatureSpec], connectivity: Connectivity, width: int = WIDTH
     ) -> None:
         super().__init__(features)
         self.connectivity = connectivity.alive()
@@ -133,5 +135,5 @@ class PresetDecoder(ConnectedDecoder):
 
     name: ClassVar[str]
 
-    def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:
+    def __init__(self, features: Sequence[FeatureSpec], width: int = WIDTH) -> None:
         super().__init__(features, preset(self.name, [f.stride for f in features]), width)

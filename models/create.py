@@ -1,5 +1,6 @@
 """From a name to a decoder, on any feature maps."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,21 @@ def decoder_class(name: str, revision: int | None = None) -> type[Decoder]:
     return newest.earlier[revision]
 
 
+def has_width(decoder: type[Decoder]) -> bool:
+    """Whether a decoder has a choice of ``width``."""
+    return "width" in inspect.signature(decoder).parameters
+
+
+def check_width(name: str, width: int | None) -> None:
+    """Raises UsageError for ``--width`` of a decoder that has no choice, and for unknown names."""
+    if width is not None and not has_width(decoder_class(name)):
+        having = ", ".join(n for n in DECODERS.names() if has_width(DECODERS.get(n)))
+        raise UsageError(
+            f"--width {width}: decoder {name} has no width to choose: leave it out, or name "
+            f"decoders that have one: connectivity:FILE.json, {having}"
+        )
+
+
 def create_decoder(
     name: str,
     features: Sequence[FeatureSpec | tuple[int, int]],
@@ -52,9 +68,9 @@ def create_decoder(
 
     name: see ``list_decoders``, or ``connectivity:FILE.json``. features: (channels, stride) of each
     map, from the highest resolution to the lowest; the stride is in input pixels per map pixel.
-    width: channels of the decoder's own maps, where it has a choice; None: its default. wiring: the
-    file's strides and stages, if known; then the file is not read. revision: of the network that a
-    run was trained with, as its configuration has it; None: the newest.
+    width: channels of the decoder's own maps, where it has a choice; others ignore it; None: its
+    default. wiring: the file's strides and stages, if known; then the file is not read. revision:
+    of the network that a run was trained with, as its configuration has it; None: the newest.
 
     The decoder takes a list of such maps, [B, C_i, H / stride_i, W / stride_i], and gives
     [B, ``out_channels``, h, w]; h and w are one of the maps', of a wired decoder the first one's.
@@ -74,12 +90,13 @@ def create_decoder(
     such list or that the decoder cannot use.
     """
     specs = _specs(features)
-    options = {} if width is None else {"width": width}
     if width is not None and width < 1:
         raise UsageError(f"width={width}: expected at least one channel")
+    decoder = decoder_class(name, revision)
+    options = {"width": width} if width is not None and has_width(decoder) else {}
     wired = DecoderName.parse(name)
     if wired.file is None:
-        return decoder_class(name, revision)(specs, **options)
+        return decoder(specs, **options)
     if wiring is None:
         source = Connectivity.load(wired.file)
     else:

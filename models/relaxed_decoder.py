@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones import FeatureSpec
-from models.connected_decoder import PAPER, ConnectedDecoder
+from models.connected_decoder import PAPER, WIDTH, ConnectedDecoder
 from models.connectivity import Connectivity, fully_dense
 from models.decoders.base import DecoderInfo
 
@@ -44,7 +44,7 @@ class RelaxedDecoder(ConnectedDecoder):
         self,
         features: Sequence[FeatureSpec],
         connectivity: Connectivity | None = None,
-        width: int = 64,
+        width: int = WIDTH,
         *,
         gate: Gate = "noisy",
         noise: float = 0.1,

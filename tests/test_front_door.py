@@ -189,6 +189,7 @@ def test_width_and_backbone_arguments_arrive() -> None:
     )
     assert small.decoder.out_channels == 8
     assert max(f.stride for f in small.backbone.features) == 16
+    assert hubconf.sparsemask("test_resnet", "depth", width=8).decoder.out_channels == 8
 
 
 def test_images_need_not_be_rgb() -> None:

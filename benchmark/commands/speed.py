@@ -12,8 +12,8 @@ from benchmark.commands.options import (
     quiet,
     write_output,
 )
-from benchmark.experiment.config import FALLBACKS
-from common.limits import CHANNELS
+from benchmark.experiment.config import FALLBACKS, RunConfig
+from common.limits import CHANNELS, WIDTH
 
 
 @click.command()
@@ -29,6 +29,8 @@ from common.limits import CHANNELS
               help="Channels of the images; 3 is RGB.")  # fmt: skip
 @click.option("--backbone-arg", "arguments", multiple=True, metavar="KEY=VALUE",
               help="Passed to timm.create_model.")  # fmt: skip
+@click.option("--width", type=click.IntRange(1, WIDTH), metavar="N",
+              help=RunConfig.model_fields["width"].description)  # fmt: skip
 @click.option("--no-time", is_flag=True, help="Count parameters and MACs only; nothing is run.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
@@ -53,9 +55,9 @@ from common.limits import CHANNELS
 @click.option("--json", "json_file", metavar="FILE", help="Write rows as JSON; -: print them.")
 def speed(
     backbones: tuple[str, ...], decoders: tuple[str, ...], sizes: tuple[str, ...], classes: int,
-    in_channels: int, arguments: tuple[str, ...], no_time: bool, device: str, threads: int | None,
-    batches: tuple[int, ...], amp: bool, compiled: bool, channels_last: bool, fused: bool,
-    min_time: float, memory: bool, processes: int, profiled: bool, onnx: bool,
+    in_channels: int, arguments: tuple[str, ...], width: int | None, no_time: bool, device: str,
+    threads: int | None, batches: tuple[int, ...], amp: bool, compiled: bool, channels_last: bool,
+    fused: bool, min_time: float, memory: bool, processes: int, profiled: bool, onnx: bool,
     json_file: str | None,
 ) -> None:  # fmt: skip
     """Parameters, MACs, latency and memory of backbones × decoders, without training and data.
@@ -79,7 +81,7 @@ def speed(
     if threads is not None:
         torch.set_num_threads(threads)
     options = SpeedOptions(
-        classes=classes, in_channels=in_channels, arguments=backbone_args(arguments),
+        classes=classes, in_channels=in_channels, arguments=backbone_args(arguments), width=width,
         timed=not no_time, device=device,
         batches=batches[:1] if no_time else batches, min_time=min_time,
         setup=Setup(fused, compiled, channels_last, amp), memory=memory, processes=processes,

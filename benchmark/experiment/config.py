@@ -22,7 +22,7 @@ from pydantic import (
 
 from common.errors import DataError, UsageError
 from common.limited_yaml import WRONG, LimitedLoader, check_json, read_yaml_text
-from common.limits import CHANNELS, PIXELS, printable
+from common.limits import CHANNELS, PIXELS, WIDTH, printable
 from common.registry import nearest
 from common.validation import message_of, size_of
 
@@ -75,6 +75,10 @@ class NetworkConfig(BaseModel):
         None, description="Input mean in 0…1: one number, or one for each channel (R,G,B)."
     )
     std: Channels | None = Field(None, description="Input standard deviation, likewise.")
+    width: int | None = Field(
+        None, ge=1, le=WIDTH,
+        description="Channels of the decoder's own maps, where it has a choice; default: its own.",
+    )  # fmt: skip
 
     seed: int = Field(
         0, ge=0, le=MOST_SEED, description="Seed of initialisation, order and augmentation."
@@ -387,7 +391,7 @@ PAPER_SEARCH: Mapping[str, Any] = {
 
 PAIRS = {"backbone_args": "backbone_arg", "task_weights": "task_weight"}
 """Fields that one KEY=VALUE option each fills."""
-LATER = ("description", "weights_key", "init", "init_sha256", "decoder_revision")
+LATER = ("description", "weights_key", "init", "init_sha256", "width", "decoder_revision")
 """Fields that records of before lack."""
 SINCE = (*LATER, "sync_bn", "processes")
 """Fields that came later: at their default the key is the one from before."""

@@ -97,8 +97,8 @@ class NetworkSpec:
     """What builds a network with random weights, in another process too.
 
     heads: channels by task. wiring: of a decoder ``connectivity:FILE``, where it is known.
-    in_channels: of the images. decoder_revision: None for the newest network of that name. Its
-    fields are all that JSON can hold.
+    in_channels: of the images. decoder_revision: None for the newest network of that name. width:
+    of the decoder; None for its own. Its fields are all that JSON can hold.
     """
 
     backbone: str
@@ -109,6 +109,7 @@ class NetworkSpec:
     separate_decoders: bool = False
     in_channels: int = 3
     decoder_revision: int | None = None
+    width: int | None = None
 
     @property
     def full_resolution(self) -> bool:
@@ -120,8 +121,9 @@ class NetworkSpec:
 
         def decoder() -> Decoder:
             return create_decoder(
-                self.decoder, backbone.features, wiring=self.wiring, revision=self.decoder_revision
-            )
+                self.decoder, backbone.features, width=self.width, wiring=self.wiring,
+                revision=self.decoder_revision,
+            )  # fmt: skip
 
         if not self.separate_decoders:
             return decoder()
@@ -175,6 +177,7 @@ def spec_of(config: ResolvedRun, tasks: Sequence[Task]) -> NetworkSpec:
         config.separate_decoders,
         config.channels,
         config.decoder_revision,
+        config.width,
     )
 
 

@@ -31,9 +31,11 @@ from datasets.hdf5 import check_packed_size, is_packed
 from datasets.pipeline import description_of, info_at
 from models.backbone_facts import for_size
 from models.backbones import check_arguments, create_without_weights, input_statistics
+from models.connected_decoder import ConnectedDecoder
 from models.connectivity import Connectivity
-from models.create import decoder_class
+from models.create import check_width, decoder_class
 from models.decoder_name import DecoderName
+from models.decoders.base import Decoder
 from models.weights import averaged_entry
 from tasks.base import TASKS, Task
 
@@ -128,6 +130,10 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
         config = initial.followed_by(config, info_of(config).channels)
     file = DecoderName.parse(config.decoder).file if isinstance(config, RunConfig) else None
     decoder = decoder_class(config.decoder) if isinstance(config, RunConfig) else None
+    if initial is not None and config.width is None and _same_kind(initial.config, decoder):
+        config = config.model_copy(update={"width": initial.config.width})
+    if isinstance(config, RunConfig):
+        check_width(config.decoder, config.width)
     defaults = {**FALLBACKS, **info_of(config).defaults}
     values: dict[str, Any] = {
         name: value
@@ -171,6 +177,17 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
     if isinstance(config, RunConfig):
         return make_config(filled, ResolvedRun)
     return make_config(filled, ResolvedSearch)
+
+
+def _same_kind(run: RunConfig, decoder: type[Decoder] | None) -> bool:
+    """Whether the decoder of ``run`` hands its width to ``decoder``; None: that of a search."""
+    if run.width is None:
+        return False
+    theirs = decoder_class(run.decoder, run.decoder_revision)
+    mine = ConnectedDecoder if decoder is None else decoder
+    return theirs is mine or (
+        issubclass(theirs, ConnectedDecoder) and issubclass(mine, ConnectedDecoder)
+    )
 
 
 @functools.lru_cache(maxsize=64)

@@ -94,8 +94,8 @@ class _Transfer:
         try:
             with torch.device("meta"):
                 return create_decoder(
-                    run.decoder, self.model.backbone.features, wiring=run.wiring,
-                    revision=run.decoder_revision,
+                    run.decoder, self.model.backbone.features, width=run.width,
+                    wiring=run.wiring, revision=run.decoder_revision,
                 )  # fmt: skip
         except (UserError, RuntimeError, NotImplementedError):
             return None
@@ -124,6 +124,8 @@ class _Transfer:
             return f"{title} not taken: the run has another"
         state = {k[len(there) :]: v for k, v in self.theirs.items() if k.startswith(there)}
         if isinstance(mine, ConnectedDecoder) and isinstance(other, ConnectedDecoder):
+            if mine.width != other.width:
+                return f"{title} not taken: its width is {mine.width}, the run's {other.width}"
             state = _rewired(mine, other, state)
         own = mine.state_dict()
         fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}

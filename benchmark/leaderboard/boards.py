@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.experiment.config import RunConfig
+from benchmark.experiment.config import LATER, RunConfig
 from benchmark.leaderboard.pareto import front, hypervolume
 from benchmark.leaderboard.rows import COSTS, Board, Row
 from benchmark.results.result import Result
@@ -233,7 +233,9 @@ def differing(groups: Sequence[list[Result]]) -> list[str]:
         ", ".join(
             name if content[name] is True else f"{name}={content[name]}"
             for name in varying[content["decoder"], content["backbone"]]
-            if content[name] is not False and ("+" in content["task"] or name not in joint)
+            if content[name] is not False
+            and not (content[name] is None and name in LATER)  # as without that option
+            and ("+" in content["task"] or name not in joint)
         )
         for content in contents
     ]

@@ -147,17 +147,16 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
 def with_latencies(board: Board, path: Path) -> Board:
     """``board`` with latencies at batch size 1 from ``path``, a file of ``speed --json``.
 
-    Rows and timings match by backbone and its arguments, decoder, image size, channels and
-    head; a row
-    without a match has no latency. Raises UsageError if the file cannot be read, is no such file,
-    holds timings of several devices or setups, or matches no row.
+    Rows and timings match by backbone and its arguments, decoder and its width, image size,
+    channels and head; a row without a match has no latency. Raises UsageError if the file cannot
+    be read, is no such file, holds timings of several devices or setups, or matches no row.
     """
     try:
         content = parse_json(read_bytes(path, RESULT))
         timed = [row for row in content if row.get("latency") and row["latency"]["batch"] == 1]
         timings = {
             _pair(row["backbone"], row["backbone_args"], row["decoder"], row["image_size"],
-                  row["params"]["head"], row.get("in_channels", 3)):
+                  row["params"]["head"], row.get("in_channels", 3), row.get("width")):
                 (_time(row, "median_ms"), _time(row, "fps"))
             for row in timed
         }  # fmt: skip
@@ -177,7 +176,7 @@ def with_latencies(board: Board, path: Path) -> Board:
         config = row.runs[0].config
         key = _pair(
             row.backbone, config.backbone_args, row.decoder, config.image_size or (),
-            row.params.get("head", 0), channels(config),
+            row.params.get("head", 0), channels(config), config.width,
         )  # fmt: skip
         milliseconds, fps = timings.get(key, (None, None))
         rows.append(replace(row, latency_ms=milliseconds, fps=fps, sessions=[]))
@@ -185,6 +184,8 @@ def with_latencies(board: Board, path: Path) -> Board:
         sizes = {"x".join(map(str, row.runs[0].config.image_size or ())) for row in rows}
         taken = {channels(row.runs[0].config) for row in rows} - {3}
         more = "".join(f" --in-channels {count}" for count in sorted(taken))
+        widths = {row.runs[0].config.width for row in rows} - {None}
+        more += "".join(f" --width {width}" for width in sorted(filter(None, widths)))
         raise UsageError(
             f"--speed {path}: no network of {board.title} in it: time them with speed --image-size "
             f"{' --image-size '.join(sorted(sizes))}{more} and --classes (1 but for segmentation)"
@@ -211,11 +212,11 @@ def _time(row: Mapping[str, Any], name: str) -> float:
 
 def _pair(
     backbone: str, arguments: Mapping[str, Any], decoder: str, size: Sequence[int], head: int,
-    in_channels: int,
+    in_channels: int, width: int | None,
 ) -> tuple[Any, ...]:  # fmt: skip
     """The key that matches a timing of ``speed`` to a row. head: parameters of the head."""
     label = DecoderName.parse(decoder).label
-    return backbone, json.dumps(arguments, sort_keys=True), label, *size, head, in_channels
+    return backbone, json.dumps(arguments, sort_keys=True), label, *size, head, in_channels, width
 
 
 def amount(cost: str, value: float | None) -> str:

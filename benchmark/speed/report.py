@@ -122,6 +122,7 @@ def _sizes(rows: Sequence[SpeedRow]) -> Table:
         f"GMACs: of one image, without {rows[0]['macs_exclude']}.",
         "conv: the decoder's weights as the paper counts them, for FCN and DeepLab-V3 "
         "(light) with the classifier's.",
+        *(["Decoders of width {}.".format(rows[0]["width"])] if "width" in rows[0] else []),
         *_deployed(rows),
         *_failures(rows),
     ]

@@ -24,15 +24,17 @@ HEAD = "classes"
 class SpeedOptions:
     """What to measure of each network, and how.
 
-    classes: channels of the head. in_channels: of the images. arguments: of
-    timm.create_model. timed: if False, nothing runs. min_time: seconds of calls for each network.
-    memory: measure peak memory too. processes: number of fresh processes to repeat each timing in.
-    profiled: time the parts of each network too. onnx: time each network's ONNX file too.
+    classes: channels of the head. in_channels: of the images. arguments: of timm.create_model.
+    width: of the decoders; None for their own. timed: if False, nothing runs. min_time: seconds of
+    calls for each network. memory: measure peak memory too. processes: number of fresh processes to
+    repeat each timing in. profiled: time the parts of each network too. onnx: time each network's
+    ONNX file too.
     """
 
     classes: int = 21
     in_channels: int = 3
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    width: int | None = None
     timed: bool = True
     device: str = "cpu"
     batches: Sequence[int] = (1,)
@@ -71,16 +73,18 @@ class Isolated(TypedDict):
 class SpeedRow(TypedDict, total=False):
     """A row, or the part of it that one pass measures; keys of other measurements are missing.
 
-    params: of backbone, decoder and head, and ``decoder_conv_weights`` as the paper counts them.
-    macs: of one image. deployed: params and macs of a backbone that is re-parameterised before it
-    is timed, if they are others. latency: of a batch; its own ``batch`` is smaller than the row's
-    where memory was short. first_call_s: with compilation. postprocessing_ms: of the argmax. onnx:
-    the latency of the ONNX file. error, onnx_error, isolated_error: the reason for nulls.
+    width: of the decoder, if it was asked for. params: of backbone, decoder and head, and
+    ``decoder_conv_weights`` as the paper counts them. macs: of one image. deployed: params and macs
+    of a backbone that is re-parameterised before it is timed, if they are others. latency: of a
+    batch; its own ``batch`` is smaller than the row's where memory was short. first_call_s: with
+    compilation. postprocessing_ms: of the argmax. onnx: the latency of the ONNX file. error,
+    onnx_error, isolated_error: the reason for nulls.
     """
 
     backbone: str
     backbone_args: dict[str, Any]
     decoder: str
+    width: int
     image_size: list[int]
     batch: int
     classes: int
@@ -122,5 +126,5 @@ def network_of(row: SpeedRow) -> NetworkSpec:
     """The row's network, as another process can build it."""
     return NetworkSpec(
         row["backbone"], row["decoder"], {HEAD: row["classes"]}, row["backbone_args"],
-        in_channels=row.get("in_channels", 3),
+        in_channels=row.get("in_channels", 3), width=row.get("width"),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from common.errors import UserError, reason
 from common.progress import Listener, Silent
 from models.backbone_facts import for_size
 from models.backbones import Backbone, check_name, create_backbone, create_without_weights
-from models.create import check_decoder, create_decoder, decoder_class
+from models.create import check_decoder, check_width, create_decoder, decoder_class
 from models.predictor import DensePredictor
 
 
@@ -38,11 +38,14 @@ def speed_rows(
     All pairs of one size and batch take turns. A pair that cannot be built has nulls and the reason
     in ``error``; one that cannot run has its counts, ``error`` and no latency.
 
-    Raises UsageError for unknown names, a missing device, a profile of compiled networks, a pass
-    that runs networks without ``timed``, and ONNX anywhere but on the CPU in float32.
+    Raises UsageError for unknown names, a width of a decoder without a choice, a missing device, a
+    profile of compiled networks, a pass that runs networks without ``timed``, and ONNX anywhere but
+    on the CPU in float32.
     """
     options, listener = options or SpeedOptions(), listener or Silent()
     check_names(backbones, decoders)
+    for name in decoders:
+        check_width(name, options.width)
     options.check()
     models: dict[str, DensePredictor] = {}
     rows = [
@@ -116,11 +119,13 @@ def _counted_rows(
             "macs_exclude": NOT_COUNTED,
             "error": None,
         }
+        if options.width is not None:
+            row["width"] = options.width
         try:
             backbone, maps = parts(row, size)
             if identity(row) not in models:
                 with torch.device("cpu" if options.timed else "meta"):
-                    built = create_decoder(decoder, backbone.features)
+                    built = create_decoder(decoder, backbone.features, width=options.width)
                     model = DensePredictor(backbone, built, {HEAD: options.classes})
                 models[identity(row)] = model
             row |= counted(models[identity(row)], maps, size, options.classes)

@@ -26,6 +26,7 @@ from common.errors import UsageError
 from common.files import write_atomic
 from common.progress import Listener, Silent
 from datasets.pipeline import Resized, open_splits
+from models.connected_decoder import WIDTH
 from models.predictor import DensePredictor
 from models.relaxed_decoder import RelaxedDecoder
 from tasks.base import Task
@@ -153,6 +154,7 @@ def build_relaxed(config: ResolvedSearch, tasks: list[Task]) -> DensePredictor:
         config,
         lambda backbone: RelaxedDecoder(
             backbone.features,
+            width=config.width or WIDTH,
             gate="sampled" if config.method == "maskconnect" else "noisy",
             noise=config.noise,
             inputs=config.inputs,

@@ -42,9 +42,9 @@ class Decoder(nn.Module, ABC):
     """Feature maps → what the task heads read: one map [B, ``out_channels``, h, w], as a rule.
 
     A subclass takes ``features`` (the specs of the maps that ``forward`` will get, highest
-    resolution first) and ``width`` (channels of its own maps, where it has a choice). One that
-    returns several tensors brings a ``head`` of its own to read them. ``earlier``: the networks
-    that its name had before, by revision.
+    resolution first) and, only where it has a choice, ``width`` (channels of its own maps). One
+    that returns several tensors brings a ``head`` of its own to read them. ``earlier``: the
+    networks that its name had before, by revision.
     """
 
     info: ClassVar[DecoderInfo]

@@ -22,7 +22,7 @@ class DeepLabV3Light(Decoder):
         counts_classifier=True,
     )
 
-    def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:  # noqa: ARG002
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
         super().__init__(features)
         channels = features[-1].channels
         self.local = nn.Sequential(

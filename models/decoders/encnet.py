@@ -58,7 +58,7 @@ class EncNet(Decoder):
         side_weight=0.2,
     )
 
-    def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:  # noqa: ARG002
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
         super().__init__(features)
         self.out_channels = CHANNELS
         self.conv = nn.Sequential(

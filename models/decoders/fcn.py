@@ -18,7 +18,7 @@ class FCN(Decoder):
         counts_classifier=True,
     )
 
-    def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:  # noqa: ARG002
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
         super().__init__(features)
         self.out_channels = features[-1].channels
 

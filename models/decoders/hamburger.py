@@ -77,7 +77,7 @@ class Hamburger(Decoder):
         strides=STRIDES,
     )
 
-    def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:  # noqa: ARG002
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
         super().__init__(features)
         last = last_of_each_stride(features)
         self.indices = [last[stride] for stride in STRIDES]

@@ -16,7 +16,7 @@ SOURCE = "Xie, Tu: Holistically-Nested Edge Detection, ICCV 2015"
 class _Sides(Decoder):
     """Maps → the last map of each stride. All weights are in the head."""
 
-    def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:  # noqa: ARG002
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
         super().__init__(features)
         self.indices = list(last_of_each_stride(features).values())
         self.channels = [features[i].channels for i in self.indices]

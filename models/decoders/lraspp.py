@@ -28,7 +28,7 @@ class LRASPP(Decoder):
         strides=(FINE,),
     )
 
-    def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:  # noqa: ARG002
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
         super().__init__(features)
         self.fine = last_of_each_stride(features)[FINE]
         self.fine_channels = features[self.fine].channels

@@ -45,7 +45,7 @@ class SMPDecoder(Decoder):
 
     net: nn.Module
 
-    def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:  # noqa: ARG002
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
         super().__init__(features)
         last = last_of_each_stride(features)
         self.indices = [last.get(stride) for stride in PYRAMID]
@@ -225,7 +225,7 @@ class DeepLabV3(SMPDeepest):
     )
     out_channels = 256
 
-    def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:  # noqa: ARG002
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
         super().__init__(features)
         self.net = DeepLabV3Decoder(
             features[-1].channels, self.out_channels, ATROUS_RATES, False, ASPP_DROPOUT
@@ -239,6 +239,6 @@ class PSPNet(SMPDeepest):
     info = _info("PSPNet", "Zhao et al. 2017, backbone not dilated")
     out_channels = 512
 
-    def __init__(self, features: Sequence[FeatureSpec], width: int = 64) -> None:  # noqa: ARG002
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
         super().__init__(features)
         self.net = PSPDecoder([features[-1].channels], out_channels=self.out_channels)

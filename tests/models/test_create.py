@@ -11,7 +11,7 @@ import torch
 from common.errors import UsageError
 from models.backbones import FeatureSpec, create_without_weights
 from models.connectivity import preset
-from models.create import create_decoder
+from models.create import check_width, create_decoder, decoder_class, has_width
 from models.decoders.base import DECODERS
 
 MAPS = [(8, 2), (8, 4), (12, 8), (16, 16), (20, 32)]
@@ -63,6 +63,30 @@ def test_the_width_is_the_decoders_own_unless_given() -> None:
     assert own.out_channels == 64
     assert given.channels == DECODERS.get("dss-light")(own_specs()).channels
     assert create_decoder("unet-connectivity", MAPS, width=8).out_channels == 8
+
+
+@pytest.mark.parametrize("name", DECODERS.names())
+def test_only_a_decoder_that_has_a_choice_takes_a_width(name: str) -> None:
+    with torch.device("meta"):
+        networks = [create_decoder(name, MAPS, width=width) for width in (8, 16)]
+        sizes = {sum(p.numel() for m in (n, n.head(5)) for p in m.parameters()) for n in networks}
+    assert has_width(decoder_class(name)) == (len(sizes) == 2)
+    check_width(name, None)
+    if len(sizes) == 1:
+        with pytest.raises(UsageError, match=f"--width 16: decoder {name} has no width to choose"):
+            check_width(name, 16)
+
+
+def test_decoders_with_a_width_are_named() -> None:
+    check_width("connectivity:any.json", 16)
+    with pytest.raises(UsageError) as caught:
+        check_width("fcn", 16)
+    _, _, names = str(caught.value).partition("have one: ")
+    assert names.split(", ") == [
+        "connectivity:FILE.json", "dss", "dss-light", "efficientvit-head", "encoder-sum",
+        "fully-dense", "seaformer-head", "sparse-acn", "sparsemask", "sparsemask-stride1",
+        "unet-connectivity",
+    ]  # fmt: skip
 
 
 def own_specs() -> list[FeatureSpec]:

@@ -41,6 +41,8 @@ def test_texts_become_values():
         ({"optimizer": "adam"}, "adamw"),
         ({"weights": "a.pth", "pretrained": True}, "not both"),
         ({"ema": 1.5}, "--ema"),
+        ({"width": 0}, "--width: expected at least 1"),
+        ({"width": "wide"}, "--width"),
         ({"seed": "99999999999999999999"}, "--seed: expected at most 4611686018427387904"),
     ],
 )
@@ -102,6 +104,19 @@ def test_key_depends_on_what_determines_the_result():
         base.model_copy(update={"backbone_args": {"pad_type": "same"}}).key(False),
     }
     assert len(keys) == 5
+
+
+def test_the_key_of_a_run_without_a_width_is_the_one_from_before():
+    """Both are keys of a version without the option."""
+    dilated = RunConfig(backbone="resnet18", backbone_args={"output_stride": 8})
+    assert RunConfig().key(False) == "0bbf3ecaf6"
+    assert dilated.key(False) == "6c03e5b49a"
+    wide = RunConfig(width=512)
+    assert wide.key(False) not in (RunConfig().key(False), RunConfig(width=64).key(False))
+    for kind in (RunConfig, SearchConfig):
+        assert "width" not in kind().settings()
+        assert kind(width=512).settings()["width"] == 512
+        assert "--width 512" in command_of(resolve(kind(width=512)))
 
 
 def test_key_does_not_depend_on_where_files_lie():

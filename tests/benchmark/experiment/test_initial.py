@@ -154,6 +154,29 @@ def test_a_search_begins_with_a_run(run: Path) -> None:
     assert config.backbone == BACKBONE
 
 
+def test_the_width_follows_to_a_decoder_of_the_same_kind(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "a", config_of(width=8))
+    trained = open_checkpoint(folder).model.decoder
+    assert isinstance(trained, ConnectedDecoder)
+    assert trained.width == 8
+    for decoder in ("unet-connectivity", "sparse-acn"):
+        model, note, same = started(folder, config_of(decoder=decoder))
+        assert model.decoder.out_channels == 8
+        assert same >= names(model.state_dict(), "heads.")
+    assert resolve(config_of(init=folder)).width == 8
+    assert "--width 8" in command_of(resolve(config_of(init=folder)))
+    assert resolve(config_of(decoder="dss", init=folder)).width is None
+    assert resolve(config_of(decoder="smp-fpn", init=folder)).width is None
+    relaxed = build_relaxed(resolve(SearchConfig(init=folder)), make_tasks(config_of()))
+    assert relaxed.decoder.out_channels == 8
+    model, note, same = started(folder, config_of(width=4))
+    assert note.endswith(
+        "backbone; decoder not taken: its width is 4, the run's 8; head of segmentation not "
+        "taken: it has another shape"
+    )
+    assert same == names(model.state_dict(), "backbone.")
+
+
 def test_the_content_is_identity_and_the_place_is_not(run: Path, tmp_path: Path) -> None:
     plain, begun = resolve(config_of()), resolve(config_of(init=run))
     shutil.copytree(run, tmp_path / "b")

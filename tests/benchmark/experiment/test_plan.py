@@ -45,6 +45,13 @@ def test_unknown_names_get_the_nearest(values, part):
         resolve(make_config(values))
 
 
+def test_a_width_is_of_decoders_that_have_one():
+    runs = plan({"width": 96}, {"decoder": ["sparsemask", "dss"]})
+    assert [run.width for run in runs] == [96, 96]
+    with pytest.raises(UsageError, match="--width 96: decoder smp-fpn has no width to choose"):
+        plan({"width": 96}, {"decoder": ["sparsemask", "smp-fpn"]})
+
+
 def test_missing_weights(tmp_path):
     with pytest.raises(DataError, match=r"none\.safetensors"):
         resolve(make_config({"weights": tmp_path / "none.safetensors"}))

@@ -43,6 +43,12 @@ def test_other_settings_are_another_row():
     assert any("fcn (lr=0.5)" in cells(board, row) for row in board.rows)
 
 
+def test_another_width_is_another_row():
+    (board,) = boards([result("sparsemask"), result("sparsemask", 1, options={"width": 512})])
+    assert {row.settings for row in board.rows} == {"", "width=512"}
+    assert any("sparsemask (width=512)" in cells(board, row) for row in board.rows)
+
+
 def test_devices_and_protocols_never_mix():
     other_images = {"test": {"fingerprint": "cd"}, "train": {"fingerprint": "ab"}}
     amp = result().config.model_copy(update={"amp": True})

@@ -179,6 +179,12 @@ def test_latencies_of_the_target_machine(tmp_path):
     path.write_text(json.dumps([timing("large", 2)]))
     with pytest.raises(UsageError, match="--image-size 64x64 --in-channels 5"):
         with_latencies(bands, path)
+    (wide,) = boards(runs(options={**sized, "width": 96}))
+    with pytest.raises(UsageError, match="--image-size 64x64 --width 96"):
+        with_latencies(wide, path)
+    path.write_text(json.dumps([timing("large", 2), timing("tiny", 1, width=96)]))
+    timed = [row.decoder for row in with_latencies(wide, path).rows if row.latency_ms]
+    assert timed == ["tiny"]
     for text in ("{", "{}", "[1]", '[{"latency": 1}]'):
         path.write_text(text)
         with pytest.raises(UsageError, match="--speed"):

@@ -15,7 +15,7 @@ from benchmark.speed import passes as speed_passes
 from benchmark.speed.count import NOT_COUNTED, count_macs, count_parameters
 from benchmark.speed.latency import Setup, time_models
 from benchmark.speed.passes import Contender
-from benchmark.speed.rows import SpeedOptions
+from benchmark.speed.rows import SpeedOptions, network_of
 from benchmark.speed.table import speed_rows
 from common.errors import UsageError, out_of_memory
 from common.progress import Silent
@@ -74,6 +74,19 @@ def test_counts_equal_those_of_the_whole_network(backbone, decoder):
     model = DensePredictor(net, create_decoder(decoder, net.features), {"x": 5})
     assert row["macs"] == count_macs(model, (97, 131))
     assert {k: row["params"][k] for k in ("backbone", "decoder", "head")} == count_parameters(model)
+
+
+def test_a_width_reaches_the_counts_and_the_process_that_times(cli):
+    arguments = ("--no-time", "--backbone", "test_resnet", "--width", "24")
+    done = cli("speed", *arguments, "--decoder", "unet-connectivity", "--json", "-")
+    (row,) = json.loads(done.stdout)
+    features = create_backbone("test_resnet").features
+    # D_l ← E_l, D_{l+1}
+    weights = 24 * sum(f.channels for f in features) + 4 * 24 * 24
+    assert (row["width"], row["params"]["decoder_conv_weights"]) == (24, weights)
+    assert network_of(row).build().decoder.out_channels == 24
+    shown = cli("speed", *arguments, "--decoder", "unet-connectivity").stdout
+    assert "Decoders of width 24." in shown
 
 
 def test_impossible_pairs_are_rows_with_a_reason(cli, tmp_path):
@@ -354,6 +367,7 @@ def test_more_than_eight_networks_are_compiled(monkeypatch):
         (("--backbone-arg", "pad_type"), "expected KEY=VALUE"),
         (("--profile",), "--profile: with --no-time nothing is run"),
         (("--isolate", "2"), "--isolate: with --no-time nothing is run"),
+        (("--width", "24"), "--width 24: decoder fcn has no width to choose: leave it out, or"),
         (("--onnx",), "--onnx: with --no-time nothing is run"),
         (("--json", "/proc/rows.json"), "/proc/rows.json: cannot be written"),
     ],

@@ -17,6 +17,7 @@ from common.errors import UsageError
 from models.backbones import Backbone, FeatureSpec, create_backbone
 from models.connected_decoder import ConnectedDecoder
 from models.connectivity import Connectivity, fully_dense, preset, sparse_acn, unet
+from models.create import create_decoder
 from models.decoders.base import DECODERS, Decoder, last_of_each_stride
 from models.predictor import DensePredictor
 from tests.support import wirings
@@ -241,8 +242,7 @@ class TestRegistered(DecoderContract):
 
     @pytest.fixture
     def make(self, pair: tuple[str, str]) -> Make:
-        decoder: Any = DECODERS.get(pair[0])
-        return lambda features: decoder(features, width=8)
+        return lambda features: create_decoder(pair[0], features, width=8)
 
     @pytest.fixture
     def backbone(self, pair: tuple[str, str]) -> str:
@@ -482,8 +482,7 @@ def test_maps_that_are_not_size_over_stride_are_brought_to_the_tensors_sizes() -
     specs = [FeatureSpec(4, s) for s in (2, 4, 8, 16, 32)]
     maps = [torch.rand(2, 4, n, n + 1) for n in (47, 22, 10, 4, 1)]
     for name in DECODERS.names():
-        decoder: Any = DECODERS.get(name)
-        network = Network(decoder(specs, width=8)).eval()
+        network = Network(create_decoder(name, specs, width=8)).eval()
         out = network([m.clone() for m in maps])
         assert out.shape[:2] == (2, 3), name
         assert out.isfinite().all(), name
