@@ -12,6 +12,7 @@ import functools
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -328,5 +329,34 @@ def _measure(
     facts = [name, arguments, depths, backbone.in_channels, backbone.skip]
     key = json.dumps(facts, sort_keys=True, default=repr)
     if key not in _geometries:
-        _geometries[key] = measure(backbone, name, config, arguments, depths)
+        measured = measure(backbone, name, config, arguments, depths)
+        if "output_stride" in arguments:
+            measured = replace(
+                measured, features=_with_undilated(backbone, measured, name, arguments)
+            )
+        _geometries[key] = measured
     backbone.geometry = _geometries[key]
+
+
+def _with_undilated(
+    backbone: Backbone, measured: Geometry, name: str, arguments: Mapping[str, Any]
+) -> tuple[FeatureSpec, ...]:
+    """The features of a dilated backbone with the strides that they have undilated.
+
+    Where ``out_indices`` leaves so few strides that the undilated backbone gives other maps, the
+    dilated strides stay.
+    """
+    plain = {key: value for key, value in arguments.items() if key != "output_stride"}
+    try:
+        with torch.random.fork_rng(devices=[]):  # what is built next draws the same numbers
+            twin = create_without_weights(
+                name, plain, backbone.in_channels, backbone.full_resolution
+            )
+    except UsageError:
+        return measured.features
+    if twin.blocks or len(twin.features) != len(measured.features):
+        return measured.features
+    return tuple(
+        replace(feature, undilated=other.stride)
+        for feature, other in zip(measured.features, twin.features, strict=True)
+    )

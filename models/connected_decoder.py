@@ -136,4 +136,4 @@ class PresetDecoder(ConnectedDecoder):
     name: ClassVar[str]
 
     def __init__(self, features: Sequence[FeatureSpec], width: int = WIDTH) -> None:
-        super().__init__(features, preset(self.name, [f.stride for f in features]), width)
+        super().__init__(features, preset(self.name, [f.undilated for f in features]), width)

@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.errors import UsageError
 from common.limits import WIRING, parse_json, printable, read_bytes
 from common.registry import unknown_name
+
+if TYPE_CHECKING:
+    from models.feature_maps import FeatureSpec
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 GLOBAL = "G"
@@ -33,7 +36,10 @@ def candidates(stage: int, stages: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Connectivity:
-    """A wiring. stages: stage number → names of its inputs; strides: of E1 … EL."""
+    """A wiring. stages: stage number → names of its inputs.
+
+    strides: of E1 … EL, those that they have undilated.
+    """
 
     name: str
     strides: tuple[int, ...]
@@ -145,6 +151,17 @@ class Connectivity:
                 del moved[connection]
         wiring = Connectivity(self.name, strides, result, backbone, self.origin)
         return Transfer(wiring, partner, moved, lost)
+
+    def onto(self, features: Sequence["FeatureSpec"], backbone: str = "") -> "Transfer":
+        """Carry the wiring to these features, matched by the strides that they have undilated.
+
+        A wiring of the very strides that they have dilated stays as it is: it was searched there
+        by a version that did not tell them apart.
+        """
+        strides = tuple(feature.stride for feature in features)
+        if strides != self.strides:
+            strides = tuple(feature.undilated for feature in features)
+        return self.carry(strides, backbone)
 
     def to_json(self) -> dict[str, Any]:
         """The content of an architecture file."""

@@ -101,8 +101,7 @@ def create_decoder(
         source = Connectivity.load(wired.file)
     else:
         source = Connectivity.from_record(wired.label, wiring)
-    wiring_here = source.transfer([spec.stride for spec in specs])
-    return ConnectedDecoder(specs, wiring_here, **options)
+    return ConnectedDecoder(specs, source.onto(specs).wiring, **options)
 
 
 def _specs(features: Sequence[FeatureSpec | tuple[int, int]]) -> tuple[FeatureSpec, ...]:
@@ -120,7 +119,7 @@ def _specs(features: Sequence[FeatureSpec | tuple[int, int]]) -> tuple[FeatureSp
             raise UsageError(
                 f"features[{index}]: {feature!r}: expected (channels, stride), whole numbers from 1"
             )
-        specs.append(FeatureSpec(*numbers))
+        specs.append(feature if isinstance(feature, FeatureSpec) else FeatureSpec(*numbers))
         if index and specs[-1].stride < specs[-2].stride:
             raise UsageError(
                 f"features[{index}]: stride {specs[-1].stride} after {specs[-2].stride}: give the "

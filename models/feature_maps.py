@@ -26,12 +26,23 @@ class FeatureSpec:
     """One feature map: its channels and its declared stride (input pixels per map pixel).
 
     depth: of a single-scale backbone, the number of the block that it comes from, from 1; else 0.
-    Two maps of one shape are equal whatever their depth.
+    undilated: the stride that the map has without ``output_stride``, by which wirings are matched;
+    left out, ``stride``. Two maps of one shape are equal whatever their depth and this.
     """
 
     channels: int
     stride: int
     depth: int = field(default=0, compare=False)
+    undilated: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.undilated:
+            object.__setattr__(self, "undilated", self.stride)
+
+
+def as_dilated(features: Sequence[FeatureSpec]) -> tuple[FeatureSpec, ...]:
+    """``features`` whose wirings are matched by their own strides."""
+    return tuple(replace(feature, undilated=feature.stride) for feature in features)
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.net = net
         self.staged, self.blocks = staged, blocks
-        self.in_channels = in_channels
+        self.in_channels, self.full_resolution = in_channels, full_resolution
         self.channels_last_maps = not blocks and _is_channels_last(net)
         # a map at the input's own resolution costs most decoders more than it helps
         shown = staged or blocks or full_resolution

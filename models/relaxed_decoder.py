@@ -51,7 +51,8 @@ class RelaxedDecoder(ConnectedDecoder):
         inputs: int = 2,
         connection_bn: bool = True,
     ) -> None:
-        super().__init__(features, connectivity or fully_dense([f.stride for f in features]), width)
+        connectivity = connectivity or fully_dense([f.undilated for f in features])
+        super().__init__(features, connectivity, width)
         self.gate, self.noise, self.inputs = gate, noise, inputs
         self.connections = [
             (stage, source) for stage in self.order for source in self.connectivity.stages[stage]

@@ -197,6 +197,11 @@ class RunConfig(NetworkConfig):
     decoder_revision: int = Field(
         1, ge=1, description="Filled in: which of the networks that the decoder's name has had."
     )
+    match_undilated: bool = Field(
+        False,
+        description="Filled in: a wiring is matched by the strides that a dilated backbone has "
+        "undilated, which gives it other connections than the dilated ones do.",
+    )
     epochs: int | None = Field(None, ge=1, description="Passes over the training split.")
     ema: float | None = Field(
         None, gt=0, lt=1, description="Decay of averaged weights; default: off."
@@ -391,7 +396,10 @@ PAPER_SEARCH: Mapping[str, Any] = {
 
 PAIRS = {"backbone_args": "backbone_arg", "task_weights": "task_weight"}
 """Fields that one KEY=VALUE option each fills."""
-LATER = ("description", "weights_key", "init", "init_sha256", "width", "decoder_revision")
+LATER = (
+    "description", "weights_key", "init", "init_sha256", "width", "decoder_revision",
+    "match_undilated",
+)  # fmt: skip
 """Fields that records of before lack."""
 SINCE = (*LATER, "sync_bn", "processes")
 """Fields that came later: at their default the key is the one from before."""
@@ -400,7 +408,8 @@ UNSCORED = ("name", "licence", "citation")
 NOT_IDENTITY = {"weights", "init", "workers", "on_bad_sample"}
 """Fields that do not change what a run of good data gives."""
 FILLED_IN = (
-    "description", "weights_sha256", "init_sha256", "wiring", "decoder_revision", "processes",
+    "description", "weights_sha256", "init_sha256", "wiring", "decoder_revision", "match_undilated",
+    "processes",
 )  # fmt: skip
 """Fields that follow from files or from this version, and are no options."""
 

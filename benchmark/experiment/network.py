@@ -19,6 +19,7 @@ from datasets.augment import check_crop
 from models.backbones import Backbone, create_backbone, input_statistics
 from models.create import check_decoder, create_decoder, decoder_class
 from models.decoders.base import Decoder, SeparateDecoders
+from models.feature_maps import as_dilated
 from models.predictor import DensePredictor, Predictor, plain
 from tasks.base import TASKS, Task
 
@@ -98,7 +99,8 @@ class NetworkSpec:
 
     heads: channels by task. wiring: of a decoder ``connectivity:FILE``, where it is known.
     in_channels: of the images. decoder_revision: None for the newest network of that name. width:
-    of the decoder; None for its own. Its fields are all that JSON can hold.
+    of the decoder; None for its own. match_undilated: whether a dilated backbone's maps are matched
+    by the strides that they have undilated. Its fields are all that JSON can hold.
     """
 
     backbone: str
@@ -110,6 +112,7 @@ class NetworkSpec:
     in_channels: int = 3
     decoder_revision: int | None = None
     width: int | None = None
+    match_undilated: bool = True
 
     @property
     def full_resolution(self) -> bool:
@@ -119,9 +122,11 @@ class NetworkSpec:
     def make_decoder(self, backbone: Backbone) -> Decoder | SeparateDecoders:
         """The decoder on ``backbone``, or one for each head."""
 
+        matched = backbone.features if self.match_undilated else as_dilated(backbone.features)
+
         def decoder() -> Decoder:
             return create_decoder(
-                self.decoder, backbone.features, width=self.width, wiring=self.wiring,
+                self.decoder, matched, width=self.width, wiring=self.wiring,
                 revision=self.decoder_revision,
             )  # fmt: skip
 
@@ -178,6 +183,7 @@ def spec_of(config: ResolvedRun, tasks: Sequence[Task]) -> NetworkSpec:
         config.channels,
         config.decoder_revision,
         config.width,
+        config.match_undilated,
     )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+import torch
+
 from benchmark.experiment.config import (
     FALLBACKS,
     FILLED_IN,
@@ -33,9 +35,10 @@ from models.backbone_facts import for_size
 from models.backbones import check_arguments, create_without_weights, input_statistics
 from models.connected_decoder import ConnectedDecoder
 from models.connectivity import Connectivity
-from models.create import check_width, decoder_class
+from models.create import check_width, create_decoder, decoder_class
 from models.decoder_name import DecoderName
 from models.decoders.base import Decoder
+from models.feature_maps import FeatureSpec, as_dilated
 from models.weights import averaged_entry
 from tasks.base import TASKS, Task
 
@@ -164,7 +167,11 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
     backbone = config.backbone or values["backbone"]
     channels = info_of(config).channels
     if config.backbone_args:
-        _check_backbone(backbone, json.dumps(config.backbone_args, sort_keys=True), channels)
+        full = decoder is not None and decoder.info.full_resolution
+        arguments = json.dumps(config.backbone_args, sort_keys=True)
+        features = _features(backbone, arguments, channels, full)
+        if isinstance(config, RunConfig) and issubclass(decoder or Decoder, ConnectedDecoder):
+            values["match_undilated"] = _differs(config.decoder, features, values.get("wiring"))
     values["backbone_args"] = for_size(backbone, config.backbone_args, size, channels)
     usual = input_statistics(backbone, config.weights, channels)
     for name, default in zip(("mean", "std"), usual, strict=True):
@@ -191,9 +198,25 @@ def _same_kind(run: RunConfig, decoder: type[Decoder] | None) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _check_backbone(name: str, arguments: str, channels: int) -> None:
-    """Raises UsageError for arguments, a JSON mapping, that the backbone does not take."""
-    create_without_weights(name, json.loads(arguments), channels)
+def _features(name: str, arguments: str, channels: int, full: bool) -> tuple[FeatureSpec, ...]:
+    """The maps of a backbone; full: with that at the image's own resolution.
+
+    Raises UsageError for arguments, a JSON mapping, that it does not take.
+    """
+    return create_without_weights(name, json.loads(arguments), channels, full).features
+
+
+def _differs(name: str, features: Sequence[FeatureSpec], wiring: Mapping[str, Any] | None) -> bool:
+    """Whether a wired decoder has other connections by the strides that features have undilated."""
+    if all(feature.undilated == feature.stride for feature in features):
+        return False
+    stages = []
+    for matched in (features, as_dilated(features)):
+        with torch.device("meta"):
+            decoder = create_decoder(name, matched, wiring=wiring)
+        assert isinstance(decoder, ConnectedDecoder)
+        stages.append(decoder.connectivity.stages)
+    return stages[0] != stages[1]
 
 
 @functools.lru_cache(maxsize=32)

@@ -15,6 +15,7 @@ from common.words import count_of
 from models.connected_decoder import ConnectedDecoder
 from models.create import create_decoder
 from models.decoders.base import Decoder, SeparateDecoders
+from models.feature_maps import as_dilated
 from models.predictor import DensePredictor
 from models.weights import COUNTER
 
@@ -90,12 +91,14 @@ class _Transfer:
     @cached_property
     def _decoder(self) -> Decoder | None:
         """The run's decoder on this backbone, without numbers; None if it cannot be built."""
-        run = self.initial.config
+        run, features = self.initial.config, self.model.backbone.features
+        if "output_stride" in run.backbone_args and not run.match_undilated:
+            features = as_dilated(features)
         try:
             with torch.device("meta"):
                 return create_decoder(
-                    run.decoder, self.model.backbone.features, width=run.width,
-                    wiring=run.wiring, revision=run.decoder_revision,
+                    run.decoder, features, width=run.width, wiring=run.wiring,
+                    revision=run.decoder_revision,
                 )  # fmt: skip
         except (UserError, RuntimeError, NotImplementedError):
             return None

@@ -37,7 +37,7 @@ def carry(source: Connectivity, backbone: str, arguments: Mapping[str, Any]) -> 
     Raises UsageError for an unknown backbone and for wrong ``arguments``.
     """
     features = create_without_weights(backbone, arguments).features
-    carried = source.carry([f.stride for f in features], backbone)
+    carried = source.onto(features, backbone)
     blocks = [f.depth for f in features if f.depth]
     origin = {
         "source": "transferred by stride",
@@ -109,18 +109,22 @@ def on_backbone(text: str, backbone: str) -> tuple[Connectivity, tuple[FeatureSp
     Raises UsageError as ``load_wiring`` and ``carry`` do.
     """
     features = create_without_weights(backbone).features
-    wiring = find(text, [f.stride for f in features])
+    wiring = find(text, [f.undilated for f in features])
     name = text if is_preset(text) else wiring.name
     return replace(wiring, name=name, backbone=backbone), features
 
 
 def features_of(wiring: Connectivity) -> tuple[FeatureSpec, ...] | None:
-    """Features of a wiring's own backbone; None if timm has none of that name and strides."""
+    """Features of a wiring's own backbone; None if timm has none of that name and strides.
+
+    Strides are those that they have undilated, in files of before also those of a dilated backbone.
+    """
     try:
         features = create_without_weights(wiring.backbone, _arguments(wiring)).features
     except UsageError:
         return None
-    return features if tuple(f.stride for f in features) == wiring.strides else None
+    known = [tuple(f.undilated for f in features), tuple(f.stride for f in features)]
+    return features if wiring.strides in known else None
 
 
 def _arguments(wiring: Connectivity) -> Mapping[str, Any] | None:

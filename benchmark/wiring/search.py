@@ -115,7 +115,7 @@ def _search(
         task=config.task,
         dataset=config.dataset,
         backbone=config.backbone,
-        strides=tuple(decoder.strides),
+        strides=decoder.connectivity.strides,
         threshold=config.threshold,
         merge=config.merge,
         absorb=config.absorb,

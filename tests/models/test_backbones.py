@@ -129,6 +129,40 @@ def test_arguments_reach_the_model() -> None:
     assert fixed.fixed_size == (96, 96)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "strides", "undilated"),
+    [
+        ("test_resnet", {"output_stride": 8}, (2, 4, 8, 8, 8), (2, 4, 8, 16, 32)),
+        ("test_resnet", {"output_stride": 16}, (2, 4, 8, 16, 16), (2, 4, 8, 16, 32)),
+        ("test_resnet", {"output_stride": 32}, (2, 4, 8, 16, 32), (2, 4, 8, 16, 32)),
+        ("test_efficientnet", {"output_stride": 8}, (2, 2, 4, 8, 8, 8, 8),
+         (2, 2, 4, 8, 16, 32, 32)),
+        ("test_resnet", {"output_stride": 8, "out_indices": [1, 2, 3, 4]}, (4, 8, 8, 8),
+         (4, 8, 16, 32)),
+        # undilated these two would be blocks, resized to four strides
+        ("test_resnet", {"output_stride": 8, "out_indices": [1, 4]}, (4, 8), (4, 8)),
+        ("test_resnet", {}, (2, 4, 8, 16, 32), (2, 4, 8, 16, 32)),
+    ],
+)  # fmt: skip
+def test_a_dilated_backbone_knows_its_undilated_strides(
+    name: str, arguments: dict[str, Any], strides: tuple[int, ...], undilated: tuple[int, ...]
+) -> None:
+    features = create_backbone(name, arguments).features
+    assert tuple(f.stride for f in features) == strides
+    assert tuple(f.undilated for f in features) == undilated
+
+
+def test_a_dilated_backbone_draws_the_same_numbers_the_first_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backbones, "_geometries", {})
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        weights.append(create_backbone("test_resnet", {"output_stride": 8}).state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_backbone_names_take_substrings_and_wildcards() -> None:
     assert {"test_resnet", "test_vit"} <= set(backbone_names())
     assert set(backbone_names("mobilenetv2")) == {

@@ -422,6 +422,14 @@ def test_a_wiring_that_cannot_be_drawn_leaves_the_row():
     assert (found.name, dict(found.stages)) == ("x", {1: ("E5", "G")})
 
 
+def test_a_wiring_on_a_dilated_backbone_is_drawn_as_the_run_had_it():
+    config = result("sparsemask").config.model_copy(update={"backbone_args": {"output_stride": 8}})
+    before, now = (wiring_of(config.model_copy(update={"match_undilated": x})) for x in (0, 1))
+    assert set(before.stages) == {1}
+    assert set(now.stages) == {5, 4, 1}
+    assert now.connections == 10
+
+
 def test_drawing_a_wiring_reads_no_file(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("torch.load", lambda *a, **_: seen.append(a))

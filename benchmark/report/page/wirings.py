@@ -10,6 +10,7 @@ from common.errors import UserError
 from models.backbones import NOT_TAKEN, create_without_weights
 from models.connectivity import PRESETS, Connectivity, preset
 from models.decoder_name import DecoderName
+from models.feature_maps import FeatureSpec, as_dilated
 
 
 @dataclass
@@ -56,16 +57,18 @@ def wiring_of(config: RunConfig) -> Connectivity | None:
         return None
     try:
         arguments = {k: v for k, v in config.backbone_args.items() if k not in NOT_TAKEN}
-        strides = _strides(config.backbone or "", json.dumps(arguments, sort_keys=True))
+        features = _features(config.backbone or "", json.dumps(arguments, sort_keys=True))
+        if not config.match_undilated:
+            features = as_dilated(features)
         if config.wiring is None:
-            return replace(preset(config.decoder, strides), name=config.decoder)
+            wiring = preset(config.decoder, [f.undilated for f in features])
+            return replace(wiring, name=config.decoder)
         name = DecoderName.parse(config.decoder).label
-        return Connectivity.from_record(name, config.wiring).transfer(strides)
+        return Connectivity.from_record(name, config.wiring).onto(features).wiring
     except (UserError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return None
 
 
 @functools.cache
-def _strides(backbone: str, arguments: str) -> tuple[int, ...]:
-    features = create_without_weights(backbone, json.loads(arguments)).features
-    return tuple(f.stride for f in features)
+def _features(backbone: str, arguments: str) -> tuple[FeatureSpec, ...]:
+    return create_without_weights(backbone, json.loads(arguments)).features

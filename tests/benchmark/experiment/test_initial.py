@@ -177,6 +177,30 @@ def test_the_width_follows_to_a_decoder_of_the_same_kind(tmp_path: Path) -> None
     assert same == names(model.state_dict(), "backbone.")
 
 
+def test_a_run_of_before_keeps_the_connections_of_its_dilated_strides(tmp_path: Path) -> None:
+    """Matched by 2, 4, 8, 8, 8: of the authors' wiring D1 ← G, E1 is left."""
+    dilated = {"backbone": "test_resnet", "backbone_args": {"output_stride": 8}}
+    plain = run_of(tmp_path / "plain", config_of(decoder="sparsemask", backbone="test_resnet"))
+    resolved = resolve(config_of(decoder="sparsemask", **dilated))
+    before = resolved.model_copy(update={"match_undilated": False})
+    model = build_model(before, make_tasks(before))
+    folder = tmp_path / "before"
+    save(folder, Result(key=run_key(before), status="failed", config=before, command="x"))
+    content = json.loads((folder / "result.json").read_text())
+    del content["config"]["match_undilated"], content["config"]["width"]
+    (folder / "result.json").write_text(json.dumps(content))
+    save_checkpoint(folder, "last", model, {})
+    opened = open_checkpoint(folder)
+    assert run_key(opened.config) == run_key(before)
+    assert isinstance(opened.model.decoder, ConnectedDecoder)
+    assert {s: set(i) for s, i in opened.model.decoder.connectivity.stages.items()} == {
+        1: {"G", "E1"}
+    }
+    for init, taken in ((folder, 2), (plain, 10)):
+        model, note, _ = started(init, config_of(decoder="sparsemask", **dilated))
+        assert f"decoder: {taken} of 10 connections" in note
+
+
 def test_the_content_is_identity_and_the_place_is_not(run: Path, tmp_path: Path) -> None:
     plain, begun = resolve(config_of()), resolve(config_of(init=run))
     shutil.copytree(run, tmp_path / "b")

@@ -1,3 +1,4 @@
+import json
 import shlex
 
 import pytest
@@ -50,6 +51,28 @@ def test_a_width_is_of_decoders_that_have_one():
     assert [run.width for run in runs] == [96, 96]
     with pytest.raises(UsageError, match="--width 96: decoder smp-fpn has no width to choose"):
         plan({"width": 96}, {"decoder": ["sparsemask", "smp-fpn"]})
+
+
+DILATED = {"backbone": "test_resnet", "backbone_args": {"output_stride": 8}}
+
+
+def test_what_a_dilated_backbone_changes_is_in_the_configuration(tmp_path):
+    """Only where the connections are others: keys of the runs of before stay."""
+    decoders = ["sparsemask", "unet-connectivity", "fully-dense", "fcn", "dss"]
+    runs = plan(DILATED, {"decoder": decoders})
+    assert [run.match_undilated for run in runs] == [True, False, False, False, False]
+    before = runs[0].model_copy(update={"match_undilated": False})
+    assert run_key(before) != run_key(runs[0])
+    assert "match_undilated" not in runs[1].settings()
+    (plain,) = plan({"backbone": "test_resnet"}, {"decoder": ["sparsemask"]})
+    assert not plain.match_undilated
+    assert "match" not in command_of(runs[0])
+    content = {"format": 1, "name": "x", "stages": {"5": ["E5", "G"], "1": ["D5", "E1"]}}
+    for strides, differs in (([2, 4, 8, 16, 32], True), ([2, 4, 8, 8, 8], False)):
+        path = tmp_path / "found.json"
+        path.write_text(json.dumps(content | {"encoder": {"strides": strides}}))
+        (run,) = plan(DILATED, {"decoder": [f"connectivity:{path}"]})
+        assert run.match_undilated == differs
 
 
 def test_missing_weights(tmp_path):

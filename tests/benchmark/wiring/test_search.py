@@ -70,6 +70,23 @@ def test_a_search_writes_the_wiring_and_all_that_led_to_it(cli: Cli, tmp_path: P
     assert decoder.connectivity.stages == found.stages
 
 
+def test_a_search_on_a_dilated_backbone_is_for_the_undilated_one_too(
+    cli: Cli, tmp_path: Path
+) -> None:
+    out = tmp_path / "a"
+    dilated = ("--backbone", "test_resnet", "--backbone-arg", "output_stride=8", "--width", "8")
+    result = cli("search", "--task", "depth", *SCENES, *dilated, "--output", out)
+    assert result.exit_code == 0, result.output
+    record, found = record_of(out), Connectivity.load(out / "found.json")
+    assert record["strides"] == list(found.strides) == [2, 4, 8, 16, 32]
+    assert record["config"]["width"] == 8
+    for arguments in ({}, {"output_stride": 8}):
+        features = create_backbone("test_resnet", arguments).features
+        decoder = create_decoder(f"connectivity:{out / 'found.json'}", features)
+        assert decoder.connectivity.stages == found.stages
+    assert cli("draw", out, "-o", tmp_path / "a.svg").exit_code == 0
+
+
 def test_the_same_search_twice_ends_alike_and_another_seed_does_not(
     cli: Cli, tmp_path: Path
 ) -> None:

@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
-from models.backbones import create_without_weights
+from models.backbones import create_backbone, create_without_weights
 from models.connected_decoder import ConnectedDecoder
 from models.connectivity import Connectivity, preset
+from models.create import create_decoder
 from models.predictor import DensePredictor
+from tests.oracles.literal_decoder import LiteralDecoder
 from tests.support import line
 
 # strides → the authors' wiring on them, written by hand from the rule in docs/design.md
@@ -107,14 +109,64 @@ def test_what_was_matched_folded_and_kept_is_told(cli, tmp_path):
 
 def test_what_was_dropped_is_told_with_the_reason(cli, tmp_path):
     path = tmp_path / "unet.json"
-    path.write_text(json.dumps(preset("unet-connectivity", FIVE).to_json()))
-    done = cli("transfer", path, "--backbone", "test_resnet", "--backbone-arg", "output_stride=16")
+    path.write_text(json.dumps(preset("unet-connectivity", (2, 4, 8, 32, 64)).to_json()))
+    done = cli("transfer", path, "--backbone", "test_efficientnet")
     texts = done.stdout.splitlines()
-    assert "D5 dropped: no feature of stride 32" in texts
-    assert "dropped, no feature of stride 32: D5 ← E5, D4 ← D5" in texts
-    assert "D4 → D5" in texts  # the deeper one of stride 16
-    assert texts[-5:-3] == ["D5 ← E5", "D3 ← E3, D5"]
+    assert "D5 dropped: no feature of stride 64" in texts
+    assert "dropped, no feature of stride 64: D5 ← E5, D4 ← D5" in texts
+    assert "D4 → D7" in texts  # the deeper one of stride 32
+    assert texts[-5:-1] == ["D7 ← E7", "D4 ← E4, D7", "D3 ← E3, D4", "D1 ← E2, D3"]
     assert texts[-1] == "connections: 9 before, 7 after"
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize("name", ["test_resnet", "resnet18", "mobilenetv2_035"])
+def test_a_dilated_backbone_has_the_wiring_of_the_undilated_one(name: str, stride: int) -> None:
+    backbone = create_without_weights(name, {"output_stride": stride})
+    assert max(f.stride for f in backbone.features) == stride
+    decoder = create_decoder("sparsemask", backbone.features)
+    undilated = NINE if name == "mobilenetv2_035" else FIVE
+    assert {number: set(inputs) for number, inputs in decoder.connectivity.stages.items()} == {
+        number: set(inputs.split()) for number, inputs in EXPECTED[undilated].items()
+    }
+    model = DensePredictor(backbone, decoder, {"task": 3}).to("meta").eval()
+    images = torch.empty(1, 3, 97, 131, device="meta")
+    with torch.no_grad():
+        maps = model.backbone(images)
+        assert maps[-1].shape[-2:] == (-(-97 // stride), -(-131 // stride))
+        assert decoder(maps).shape[-2:] == (49, 66)  # of stride 2
+        assert model(images)["task"].shape == (1, 3, 97, 131)
+
+
+def test_a_dilated_decoder_computes_the_formula() -> None:
+    torch.manual_seed(0)
+    backbone = create_backbone("test_resnet", {"output_stride": 8}).eval()
+    decoder = create_decoder("sparsemask", backbone.features, width=4).eval()
+    with torch.no_grad():
+        maps = backbone(torch.rand(1, 3, 97, 131))
+        torch.testing.assert_close(decoder(maps), LiteralDecoder(decoder)(maps))
+
+
+def test_a_file_for_a_dilated_backbone_holds_the_undilated_strides(cli, tmp_path):
+    path = tmp_path / "dilated.json"
+    arguments = ("--backbone", "test_resnet", "--backbone-arg", "output_stride=8")
+    done = cli("transfer", "sparsemask", *arguments, "-o", path)
+    assert done.stdout.splitlines()[-1] == "connections: 15 before, 10 after"
+    written = Connectivity.load(path)
+    assert (written.strides, written.stages) == (FIVE, preset("sparsemask", FIVE).stages)
+    again = cli("transfer", path, *arguments)
+    assert again.stdout.splitlines()[-1] == "connections: 10 before, 10 after"
+    assert cli("draw", path, "-o", tmp_path / "dilated.svg").exit_code == 0
+    assert "stride 32" in (tmp_path / "dilated.svg").read_text()
+
+
+def test_a_file_of_dilated_strides_is_for_that_backbone_as_it_stands():
+    dilated = create_without_weights("test_resnet", {"output_stride": 8}).features
+    stages = {5: ("E5", "G"), 4: ("E4", "E5"), 1: ("E1", "D5", "D4")}
+    found = Connectivity("found", (2, 4, 8, 8, 8), stages, "test_resnet")
+    assert found.onto(dilated).wiring.stages == stages
+    (merged,) = {found.onto(create_without_weights("test_resnet").features).wiring.connections}
+    assert merged < found.connections  # three maps of stride 8 share the only one there
 
 
 def test_features_of_a_plain_transformer_are_named_by_block(cli, tmp_path):
