@@ -256,7 +256,8 @@ def test_the_paper_s_protocol_is_in_the_plan():
     for run in runs:
         tables.setdefault((run.dataset, run.backbone), []).append(run.decoder)
     assert {place: len(decoders) for place, decoders in tables.items()} == {
-        ("voc2012-aug", "mobilenetv2_100"): 6, ("ade20k", "resnet101"): 4,
+        ("voc2012-aug", "mobilenetv2_100"): 6, ("voc2012-aug", "resnet101"): 4,
+        ("ade20k", "resnet101"): 4,
         ("msra-b", "mobilenetv2_100"): 4, ("bsds500", "vgg16"): 2,
     }  # fmt: skip
     for run in runs:
@@ -266,6 +267,12 @@ def test_the_paper_s_protocol_is_in_the_plan():
     assert (voc.lr, voc.decoder_lr_factor, voc.momentum) == (0.005, 10, 0.9)
     assert (voc.weight_decay, voc.epochs, voc.batch_size) == (4e-5, 50, 16)
     assert (voc.image_size, voc.zoom, voc.schedule) == ((513, 513), (0.5, 2), "poly")
+    second = [run for run in runs if (run.dataset, run.backbone) == ("voc2012-aug", "resnet101")]
+    assert {run.decoder: (run.width, run.backbone_args) for run in second} == {
+        "sparsemask": (512, {}),
+        **dict.fromkeys(("smp-pspnet", "smp-deeplabv3", "encnet"), (None, {"output_stride": 8})),
+    }
+    assert {(run.lr, run.epochs, run.image_size) for run in second} == {(0.01, 50, (513, 513))}
     ade = next(run for run in runs if run.dataset == "ade20k")
     assert (ade.lr, ade.epochs) == (0.01, 120)
 
