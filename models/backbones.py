@@ -4,7 +4,7 @@ MobileNet and EfficientNet families (the timm models whose ``forward_intermediat
 ``extra_blocks``) give every stage: stem, all block stages and, where there is one, the 1×1 head
 convolution; MobileNetV2 has nine. Others give the last map of each stride; those with fewer than
 four strides (plain vision transformers have one) the outputs of their blocks or stages, resized
-without parameters to the strides 4, 8, 16 and 32.
+without parameters to the strides 4, 8, 16 and 32, or the last one's through a neck that learns.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from common.registry import import_all, unknown_name
 from models.feature_maps import Backbone as Backbone  # both are imported from here, too
 from models.feature_maps import FeatureSpec as FeatureSpec
 from models.feature_maps import Geometry, declared_strides, measure, remove
+from models.neck import NECKS
 from models.weights import Wanted, load_weights, metadata_of
 
 MIN_STRIDES = 4
@@ -71,15 +72,30 @@ def check_name(name: str) -> None:
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raises UsageError for an argument that another option decides, and for wrong ``depths``."""
+    """Raises UsageError for an argument of another option, and for wrong ``depths`` or ``neck``."""
     depths = arguments.get("depths", 1)
     if isinstance(depths, bool) or not isinstance(depths, int) or depths < 1:
         raise UsageError(
             f"--backbone-arg depths={depths}: expected how many blocks' outputs are used, from 1"
         )
+    if "neck" in arguments:
+        _check_neck(arguments)
     for key, value in arguments.items():
         if key in NOT_TAKEN and (key, value) != ("in_chans", 3):  # 3 is what it is anyway
             raise UsageError(f"--backbone-arg {key}={value}: is not taken: {NOT_TAKEN[key]}")
+
+
+def _check_neck(arguments: Mapping[str, Any]) -> None:
+    neck = arguments["neck"]
+    if not isinstance(neck, str) or neck not in NECKS:
+        known = ", ".join(NECKS)
+        raise UsageError(f"--backbone-arg neck={neck}: there is no such neck; there is {known}")
+    for key in ("depths", "out_indices"):
+        if key in arguments:
+            raise UsageError(
+                f"--backbone-arg {key}={arguments[key]}: is not taken with neck={neck}, which "
+                "reads the last block only: leave one of them out"
+            )
 
 
 def create_backbone(
@@ -94,7 +110,8 @@ def create_backbone(
     """The timm model ``name`` as a Backbone.
 
     arguments: passed to ``timm.create_model``, but for ``depths``: of how many blocks of a
-    single-scale backbone, evenly spaced, the outputs are used (4). weights: a ``.safetensors`` or
+    single-scale backbone, evenly spaced, the outputs are used (4), and ``neck``: one of ``NECKS``,
+    which makes the maps from the last block's output. weights: a ``.safetensors`` or
     ``.pth`` file of this architecture, and weights_key: the entry or prefix in it, see
     ``load_weights``.
     pretrained: timm's own weights, from its hub. in_channels: of the images; where weights are of
@@ -108,7 +125,7 @@ def create_backbone(
     check_name(name)
     arguments = dict(arguments or {})
     check_arguments(arguments)
-    depths = arguments.pop("depths", None)
+    depths, neck = arguments.pop("depths", None), arguments.pop("neck", None)
     inputs = {} if in_channels == 3 else {"in_chans": in_channels}
     whole = {key: value for key, value in arguments.items() if key != "out_indices"}
     full = _create(name, whole, pretrained, num_classes=0, **inputs)
@@ -118,7 +135,15 @@ def create_backbone(
     net = full if net is None else net
     tensors = {key: key for key in full.state_dict()} if net is full else _names_in(full, net)
     backbone = Backbone(net, staged, blocks, in_channels, full_resolution)
-    _measure(backbone, name, getattr(full, "pretrained_cfg", {}), arguments, depths)
+    config = getattr(full, "pretrained_cfg", {})
+    _measure(backbone, name, config, arguments, depths)
+    if neck is not None:
+        if backbone.how != "single-scale":
+            raise UsageError(
+                f"--backbone-arg neck={neck}: is not taken by backbone {name}, which has maps of "
+                "several strides already: leave it out"
+            )
+        _measure(backbone, name, config, arguments, depths=1)
     unread = backbone.geometry.unread
     if weights is not None:
         idle = tuple(f"{module}." for module in unread)
@@ -129,6 +154,8 @@ def create_backbone(
         source = full.state_dict()
         net.load_state_dict({key: source[other] for key, other in tensors.items()}, strict=False)
     remove(net, unread)
+    if neck is not None:
+        backbone.add_neck(neck)
     return backbone
 
 

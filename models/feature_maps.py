@@ -6,14 +6,15 @@ Nothing here depends on a weight's value.
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UsageError, first_line
-from models.pyramid import Level, levels, resized
+from models.neck import CHANNELS, NECKS, SimpleFeaturePyramid
+from models.pyramid import STRIDES, Level, levels, resized
 
 DEPTHS = 4
 """Blocks of a single-scale backbone whose outputs are used, if nothing else is asked for."""
@@ -75,7 +76,7 @@ class Backbone(nn.Module):
     file, "" without one.
 
     The network ``net`` has every stage of a MobileNet (``staged``), or a map of each stride, or
-    ``blocks``, whose outputs are resized.
+    ``blocks``, whose outputs are resized, or, of a single-scale one, go through its ``neck``.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Backbone(nn.Module):
         shown = staged or blocks or full_resolution
         self.skip = 0 if shown else sum(s < 2 for s in declared_strides(net))
         self.geometry = Geometry(())
+        self.neck: SimpleFeaturePyramid | None = None
         self.note = ""
         self.register_load_state_dict_pre_hook(_without_unread)  # type: ignore[no-untyped-call]
 
@@ -127,10 +129,20 @@ class Backbone(nn.Module):
             # a map of all of the image, which padding would shift
             x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
         maps = self.raw(x, known.chosen, known.normed)
+        if self.neck is not None:
+            return cast("list[Tensor]", self.neck(maps[-1], (height, width)))
         return [
             resized(maps[level.source], (-(-height // level.stride), -(-width // level.stride)))
             for level in known.levels
         ]
+
+    def add_neck(self, name: str) -> None:
+        """Put the neck ``name`` of ``NECKS`` behind the last block, the only one that is used."""
+        (channels,) = {feature.channels for feature in self.features}
+        (depth,) = {feature.depth for feature in self.features}
+        self.neck = NECKS[name](channels)
+        features = tuple(FeatureSpec(CHANNELS, stride, depth) for stride in STRIDES)
+        self.geometry = replace(self.geometry, features=features)
 
     def raw(
         self, x: Tensor, chosen: Sequence[int] | None = None, normed: bool = False

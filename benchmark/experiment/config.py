@@ -98,7 +98,7 @@ class NetworkConfig(BaseModel):
     optimizer: Literal["sgd", "adamw"] | None = Field(None, description="Optimiser.")
     lr: float | None = Field(None, gt=0, description="Learning rate of the backbone.")
     decoder_lr_factor: float | None = Field(
-        None, gt=0, description="Learning rate of decoder and heads, as a multiple of --lr."
+        None, gt=0, description="Learning rate of decoder, neck and heads, as a multiple of --lr."
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float | None = Field(None, ge=0, description="Weight decay.")

@@ -19,15 +19,16 @@ from models.feature_maps import as_dilated
 from models.predictor import DensePredictor
 from models.weights import COUNTER
 
+NECK = "backbone.neck."
 State = Mapping[str, Tensor]
 
 
 def initialise(model: DensePredictor, config: NetworkConfig) -> str:
     """Give ``model`` what fits of the network of ``config.init``; returns a line that says what.
 
-    All of the backbone, the decoder's tensors of the same name and shape if it is of the same kind
-    (of wired ones: the connections and stages that both have), and the heads of tasks with the same
-    classes. Raises UsageError where the backbone does not fit.
+    All of the backbone (of its neck: if the run has one), the decoder's tensors of the same name
+    and shape if it is of the same kind (of wired ones: the connections and stages that both have),
+    and the heads of tasks with the same classes. Raises UsageError where the backbone does not fit.
     """
     assert config.init is not None
     initial = Initial.open(config.init)
@@ -52,7 +53,11 @@ class _Transfer:
 
     def backbone(self) -> str:
         names = [name for name in self.own if name.startswith("backbone.")]
-        text = "backbone"
+        text, none = "backbone", ""
+        if not any(name.startswith(NECK) for name in self.theirs):
+            fresh = [name for name in names if name.startswith(NECK)]
+            names = [name for name in names if name not in fresh]
+            none = "; neck not taken: the run has none" if fresh else ""
         for name in names:
             mine, other = self.own[name], self.theirs.get(name)
             if other is not None and other.shape == mine.shape:
@@ -66,7 +71,7 @@ class _Transfer:
                     f"--init {self.initial.path}: its backbone does not fit: {name} {seen}, not "
                     f"{tuple(mine.shape)}: check --backbone-arg"
                 )
-        return text
+        return text + none
 
     def _is_input(self, mine: Tensor, other: Tensor) -> bool:
         """Whether two convolutions differ in the images' channels only."""

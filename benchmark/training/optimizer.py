@@ -12,7 +12,7 @@ from benchmark.experiment.config import Resolved
 def make_optimizer(
     config: Resolved, model: nn.Module, excluded: Sequence[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW with two learning rates: backbone, and decoder with heads.
+    """SGD or AdamW with two learning rates: backbone, and decoder with neck and heads.
 
     Biases and normalisation parameters get no weight decay. excluded: parameters to leave out.
     """
@@ -20,7 +20,8 @@ def make_optimizer(
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not any(parameter is p for p in excluded):
-            key = (name.startswith("backbone."), parameter.ndim > 1)
+            trunk = name.startswith("backbone.") and not name.startswith("backbone.neck.")
+            key = (trunk, parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
     options = [
         {"params": p, "lr": rates[backbone], "weight_decay": config.weight_decay if decays else 0.0}

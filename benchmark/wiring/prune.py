@@ -19,7 +19,7 @@ def prune(search: Search) -> tuple[Connectivity, Pruning]:
     described = search.config.get("description")  # of the user's own data
     own = str(described.get("name", "")) if isinstance(described, dict) else ""
     arguments = search.config.get("backbone_args") or {}
-    chosen_blocks = {"depths", "out_indices"} & set(arguments)  # which blocks the features are
+    chosen_blocks = {"depths", "neck", "out_indices"} & set(arguments)  # what the features are of
     origin = {
         "source": f"search ({search.method})",
         "task": search.task,

@@ -130,6 +130,20 @@ def test_another_decoder_takes_the_backbone_alone(run: Path) -> None:
     assert same == names(model.state_dict(), "backbone.")
 
 
+def test_a_neck_comes_with_the_backbone_if_the_run_has_one(tmp_path: Path) -> None:
+    plain, neck = config_of(backbone="test_vit"), {"neck": "vitdet"}
+    learned = config_of(backbone="test_vit", backbone_args=neck)
+    folders = [run_of(tmp_path / name, x) for name, x in (("a", plain), ("b", learned))]
+    model, note, same = started(folders[1], config_of("depth", backbone=None))
+    assert same == names(model.state_dict(), "backbone.", "decoder.")
+    assert any(name.startswith("backbone.neck.") for name in same)
+    assert ": backbone; decoder: " in note
+    model, note, same = started(folders[0], learned)
+    assert ": backbone; neck not taken: the run has none; decoder" in note
+    assert same >= names(model.state_dict(), "backbone.net.")
+    assert not same & names(model.state_dict(), "backbone.neck.")
+
+
 def test_decoders_of_several_tasks(tmp_path: Path) -> None:
     several = config_of("segmentation+depth", separate_decoders=True)
     folder = run_of(tmp_path / "a", several)

@@ -192,6 +192,22 @@ def test_every_exportable_decoder(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_network_with_a_neck(tmp_path: Path, form: str) -> None:
+    torch.manual_seed(0)
+    body = create_backbone("test_vit", {"neck": "vitdet"})
+    task = Depth(0.5, 10)
+    decoder = create_decoder("sparsemask", body.features)
+    model = DensePredictor(body, decoder, {task.name: task.channels}).eval()
+    shipped = ExportableNetwork(model, [task])
+    sizes, file = sizes_of(shipped, form, None), tmp_path / form
+    write(shipped, form, file, sizes, {METADATA: "{}"})
+    found = list(checks(model, [task], load_exported(form, file), sizes.shapes((96, 96))))
+    assert len({check.shape for check in found}) >= 4
+    assert all(check.passed for check in found), found
+
+
+@pytest.mark.slow
 def test_a_file_holds_the_re_parameterised_network(tmp_path: Path) -> None:
     """MobileOne-S0 has 4.27 M parameters in training, 1.05 M as deployed without its classifier."""
     import onnx

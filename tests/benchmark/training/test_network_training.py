@@ -16,7 +16,10 @@ from common.errors import UsageError
 from common.progress import Silent
 from datasets.base import DatasetInfo, Sample
 from datasets.pipeline import Resized, Split
+from models.backbones import create_backbone
+from models.create import create_decoder
 from models.decoders.base import DecoderInfo
+from models.predictor import DensePredictor
 
 CLASSES = 11
 
@@ -192,6 +195,21 @@ def test_two_learning_rates_and_no_decay_on_norms():
     assert by_id[id(model.decoder.weight)]["weight_decay"] == 0.1
     assert by_id[id(model.norm.weight)]["weight_decay"] == 0
     assert by_id[id(model.decoder.bias)]["weight_decay"] == 0
+
+
+def test_a_neck_is_trained_as_the_decoder():
+    config = config_of(lr=0.01, decoder_lr_factor=10, weight_decay=0.1)
+    backbone = create_backbone("test_vit", {"neck": "vitdet"})
+    decoder = create_decoder("fcn", backbone.features)
+    model = DensePredictor(backbone, decoder, {"segmentation": 2})
+    optimizer = make_optimizer(config, model)
+    group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    groups = {name: group_of[id(p)] for name, p in model.named_parameters()}
+    for name, group in groups.items():
+        fresh = name.startswith(("backbone.neck.", "heads."))
+        assert group["lr"] == pytest.approx(0.1 if fresh else 0.01), name
+    assert groups["backbone.neck.projections.0.2.weight"]["weight_decay"] == 0.1
+    assert groups["backbone.neck.projections.0.3.weight"]["weight_decay"] == 0
 
 
 def test_schedules_by_hand():

@@ -183,6 +183,18 @@ def test_features_of_a_plain_transformer_are_named_by_block(cli, tmp_path):
     assert "block 5, 64 channels" in picture.read_text()
 
 
+def test_features_of_a_neck_come_from_the_last_block(cli, tmp_path):
+    path = tmp_path / "vit.json"
+    done = cli("transfer", "sparsemask", "--backbone", "test_vit", "--backbone-arg", "neck=vitdet",
+               "-o", path)  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    origin = Connectivity.load(path).origin
+    assert (origin["backbone_args"], origin["blocks"]) == ({"neck": "vitdet"}, [6] * 4)
+    picture = tmp_path / "vit.svg"
+    assert cli("draw", path, "-o", picture).exit_code == 0
+    assert "block 6, 256 channels" in picture.read_text()
+
+
 def test_nothing_left_is_told(cli, tmp_path):
     path = tmp_path / "one.json"
     path.write_text(json.dumps(Connectivity("one", (2, 64), {1: ("E2",)}).to_json()))
