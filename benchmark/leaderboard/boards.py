@@ -314,10 +314,20 @@ def _row(group: list[Result], columns: list[str], settings: str) -> Row:
         params=first.params,
         macs=sum(first.macs.values()),
         deployed=first.deployed,
+        neck=_neck(group),
         train_seconds=statistics.fmean(r.seconds["total"] for r in group),
         command=first.command,
         runs=group,
     )
+
+
+def _neck(group: Sequence[Result]) -> dict[str, float | None]:
+    params, macs = group[0].params, group[0].macs
+    if "neck" not in params:
+        return {}
+    times = [r.speed["neck_ms"] for r in group if r.speed is not None and "neck_ms" in r.speed]
+    median = statistics.median(times) if times else None
+    return {"params": params["neck"], "macs": macs.get("neck"), "ms": median}
 
 
 def _failed(result: Result) -> Row:
@@ -340,6 +350,7 @@ def _failed(result: Result) -> Row:
         params=result.params,
         macs=sum(result.macs.values()),
         deployed=result.deployed,
+        neck=_neck([result]),
         train_seconds=result.seconds.get("total", 0.0),
         command=result.command,
         error=result.error,

@@ -20,7 +20,9 @@ class Row:
     mean gain in per cent over the same network trained for each task alone, None without those.
     runs: the results, sorted by seed. memory_mb: peak memory of one forward pass above the weights.
     pareto: the ``COSTS`` on whose Pareto front the row lies. source: where a reported row was
-    published, None for a measured one. deployed: see ``Result``. unranked: why the row has no rank.
+    published, None for a measured one. deployed: see ``Result``. neck: params, macs and ms of the
+    backbone's neck, which are part of the network's; empty without one, ms None if not timed.
+    unranked: why the row has no rank.
 
     A reported row has no seeds and no runs; ``metrics`` and ``params`` hold only printed figures.
     """
@@ -52,6 +54,7 @@ class Row:
     source: str | None = None
     unranked: str | None = None
     deployed: dict[str, int] = field(default_factory=dict)
+    neck: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -89,6 +92,7 @@ class Row:
         values |= {f"params {part}": count for part, count in self.params.items()}
         values |= {"macs": self.macs, "memory mb": self.memory_mb}
         values |= {f"deployed {name}": self.deployed.get(name) for name in ("params", "macs")}
+        values |= {f"neck {name}": self.neck[name] for name in ("macs", "ms") if self.neck}
         values |= {"pareto": " ".join(self.pareto), "run seconds": self.train_seconds}
         values |= {"reported": self.source is not None, "source": self.source}
         values |= {"unranked": self.unranked, "error": self.error}

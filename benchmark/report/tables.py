@@ -15,6 +15,7 @@ INTERVAL = "95 % of images"
 SPREAD = "± seeds"
 GAIN = "Δm %"
 FRONT = "front"
+NECK = "neck: M params / GMACs / ms"
 COSTS = {"latency": "ms", "params": "params", "macs": "MACs", "memory": "MB"}
 PARTS = ("backbone", "decoder", "head")
 
@@ -37,7 +38,8 @@ def header(board: Board) -> list[str]:
     """Column titles of a board."""
     metrics = [metric_title(name, board.higher_is_better[name]) for name in board.columns]
     labels = ["", "decoder"] if _one_backbone(board) else ["", "decoder", "backbone"]
-    sizes = ["FPS", "ms", "M params: backbone+decoder+head", "GMACs"]
+    sizes = ["FPS", "ms", "M params: backbone+decoder+head", *([NECK] if _necks(board) else [])]
+    sizes.append("GMACs")
     sizes += [*(["MB"] if _memory(board) else []), FRONT, "wall s"]
     spread = [SPREAD] if _several_seeds(board) else []
     gain = [GAIN] if _joint(board) else []
@@ -46,6 +48,10 @@ def header(board: Board) -> list[str]:
 
 def _memory(board: Board) -> bool:
     return any(row.memory_mb is not None for row in board.rows)
+
+
+def _necks(board: Board) -> bool:
+    return any(row.neck for row in board.rows)
 
 
 def _joint(board: Board) -> bool:
@@ -65,21 +71,22 @@ def name_of(row: Row | OverallRow) -> str:
 class Layout:
     """Facts on a board that all its rows need, computed once.
 
-    backbone: the common one, None if there are several. several, joint, memory: whether any row has
-    several seeds, a gain, a memory. sessions: ``Board.sessions``.
+    backbone: the common one, None if there are several. several, joint, memory, necks: whether any
+    row has several seeds, a gain, a memory, a neck. sessions: ``Board.sessions``.
     """
 
     backbone: str | None
     several: bool
     joint: bool
     memory: bool
+    necks: bool
     sessions: list[str]
 
     @classmethod
     def of(cls, board: Board) -> "Layout":
         return cls(
             *(_one_backbone(board), _several_seeds(board), _joint(board), _memory(board)),
-            board.sessions,
+            *(_necks(board), board.sessions),
         )
 
 
@@ -105,6 +112,7 @@ def cells(board: Board, row: Row, layout: Layout | None = None) -> list[str]:
         quantity(row.fps, 0) + mark,
         quantity(row.latency_ms, 1) + mark,
         params,
+        *([_neck(row)] if layout.necks else []),
         quantity(row.macs / 1e9 if row.macs else None, 3),
         *([quantity(row.memory_mb, 1)] if layout.memory else []),
         " ".join(COSTS[cost] for cost in row.pareto),
@@ -112,6 +120,14 @@ def cells(board: Board, row: Row, layout: Layout | None = None) -> list[str]:
     ]
     gain = ["" if row.delta_m is None else f"{row.delta_m:+.1f}"] if layout.joint else []
     return [*labels, *metrics, *gain, *sizes]
+
+
+def _neck(row: Row) -> str:
+    if not row.neck:
+        return "–"
+    params, macs = (row.neck[name] for name in ("params", "macs"))
+    parts = [number(params and params / 1e6), quantity(macs and macs / 1e9, 3)]
+    return " / ".join([*parts, quantity(row.neck["ms"], 1)])
 
 
 def table_rows(board: Board) -> list[list[str]]:
@@ -177,6 +193,11 @@ def legend(boards: Sequence[Board]) -> str:
     ]
     if any(map(_memory, boards)):
         lines.append("MB: peak memory of one forward above the weights.")
+    if any(map(_necks, boards)):
+        lines.append(
+            "neck: of a backbone's learned neck alone; in GMACs and ms of the network, but neither "
+            "in the backbone's parameters nor in the decoder's."
+        )
     if any(board.hypervolume for board in boards):
         lines.append(
             "Hypervolume: share that a front dominates of the box from the best constant at the "

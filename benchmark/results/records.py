@@ -25,7 +25,8 @@ class Results(list[Result]):
 
         label: the decoder's name for people. metric: the one that ranks; score: its value;
         interval_low, interval_high: its 95 % bootstrap interval over test images. Every metric
-        stands under its own name as well. params_PART, params and macs: counts, MACs of one image.
+        stands under its own name as well. params_PART, params and macs: counts, MACs of one image;
+        of a network with a neck, its part is in macs_neck and neck_ms too.
         latency_ms and fps: of one image; memory_mb: of its forward, above the weights; compare
         them within one ``session`` of timing. seconds: of the run. config.NAME: its other
         options. A value that a run lacks, because it failed or was not timed, is None or missing.
@@ -74,6 +75,7 @@ def _record(task: str, result: Result) -> dict[str, Any]:
         "params": sum(result.params.values()) or None,
         "macs": sum(result.macs.values()) or None,
         **{f"deployed_{count}": result.deployed.get(count) for count in ("params", "macs")},
+        **_neck(result),
         "latency_ms": speed.get("median_ms"),
         "fps": speed.get("fps"),
         "memory_mb": speed.get("peak_memory_mb"),
@@ -87,6 +89,13 @@ def _record(task: str, result: Result) -> dict[str, Any]:
         "command": result.command,
         **{f"config.{name}": _flat(value) for name, value in options.items()},
     }
+
+
+def _neck(result: Result) -> dict[str, Any]:
+    """MACs and time of the neck; empty for a network without one."""
+    if "neck" not in result.params:
+        return {}
+    return {"macs_neck": result.macs.get("neck"), "neck_ms": (result.speed or {}).get("neck_ms")}
 
 
 def _flat(value: Any) -> Any:

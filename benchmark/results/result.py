@@ -39,8 +39,9 @@ class Speed(TypedDict, total=False):
 
     From median_ms to iqr_ms: of one forward. fps: images per second, batch / median. channels: of
     the images. session: an id that all networks timed in turns share. weights_of: key of the run
-    whose weights were timed for all runs of this network. peak_memory_mb: of one forward above the
-    weights; peak_memory_how: which counter was read, or why there is none.
+    whose weights were timed for all runs of this network. neck_ms: median of the backbone's neck
+    alone, missing without one. peak_memory_mb: of one forward above the weights; peak_memory_how:
+    which counter was read, or why there is none.
     """
 
     median_ms: float
@@ -64,6 +65,7 @@ class Speed(TypedDict, total=False):
     interleaved_with: list[str]
     session: str
     weights_of: str
+    neck_ms: float
     peak_memory_mb: float | None
     weights_mb: float | None
     peak_memory_how: str
@@ -93,7 +95,8 @@ class Result(TaskScores):
     """All that is needed to rank a run and to repeat it.
 
     Its own scores are those of a single task; with several tasks, ``tasks`` holds them by name.
-    speed: None until the run is timed. resumed: steps at which an interrupted training went on.
+    params, macs: of backbone, decoder and head, and of a neck where there is one. speed: None until
+    the run is timed. resumed: steps at which an interrupted training went on.
     deployed: params and macs of the whole network where its backbone is re-parameterised before it
     is timed and exported, empty where it is not; ``params`` and ``macs`` are those in training.
     at_once: images that go through the network together, where memory does not hold a batch.

@@ -71,6 +71,7 @@ def time_in_turns(
         first.image_size,
         first.device,
         setup=Setup(amp=first.amp),
+        necks=True,
         min_time=min_time,
     )
     listener.step()
@@ -88,6 +89,8 @@ def time_in_turns(
                 *(latencies[key], first.image_size, first.device, setups[key], others, session),
                 channels=config.channels,
             )
+            if (neck := latencies.get(f"{key}/neck")) is not None:
+                speed["neck_ms"] = neck.median_ms
             speed["weights_of"] = key
             speed["peak_memory_mb"] = _megabytes(memory["forward_bytes"])
             speed["weights_mb"] = _megabytes(memory["weights_bytes"])

@@ -19,10 +19,12 @@ NOT_COUNTED = "interpolation, normalisation and element-wise operations"
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Parameters of backbone, decoder and head(s)."""
+    """Parameters of backbone, decoder and head(s), and of a neck where there is one."""
     counts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
-        counts[name.split(".")[0].removesuffix("s")] += parameter.numel()
+        inside = name.startswith("backbone.neck.")
+        part = "neck" if inside else name.split(".")[0].removesuffix("s")
+        counts[part] = counts.get(part, 0) + parameter.numel()
     return counts
 
 
@@ -57,7 +59,7 @@ def count_deployed(model: DensePredictor, size: tuple[int, int]) -> dict[str, in
     maps.heads = model.heads
     light.count(height, width)  # first, or the counter of the rest would see it
     rest = sum(count_macs(maps, size).values())
-    return {"params": params, "macs": rest + light.count(height, width, True)[1]}
+    return {"params": params, "macs": rest + sum(light.count(height, width, True)[1:])}
 
 
 def count_macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
@@ -76,6 +78,9 @@ def count_macs(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
             counts[part] += sum(operations.values()) // 2
         elif part == "heads" and len(rest) == 1:
             counts["head"] += sum(operations.values()) // 2
+        elif (part, rest) == ("backbone", ["neck"]):
+            counts["neck"] = sum(operations.values()) // 2
+    counts["backbone"] -= counts.get("neck", 0)
     return counts
 
 
@@ -86,6 +91,8 @@ class MapsOnly(nn.Module):
     """Stand-in for a backbone on the meta device: maps of the same shapes, without its work.
 
     A backbone takes far longer to count than a decoder, and all its decoders read the same maps.
+    params, deployed: of the backbone without its neck, before and after re-parameterisation.
+    ``count(height, width, deployed)``: its maps, its MACs and those of its neck, 0 without one.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -96,15 +103,16 @@ class MapsOnly(nn.Module):
         other = copy.deepcopy(twin)
         other.net = reparameterised(twin.net)
         self.params, self.deployed = (
-            sum(p.numel() for p in net.parameters()) for net in (twin, other)
+            sum(p.numel() for p in one.net.parameters()) for one in (twin, other)
         )
 
         @functools.cache
-        def count(height: int, width: int, deployed: bool = False) -> tuple[list[Tensor], int]:
+        def count(height: int, width: int, deployed: bool = False) -> tuple[list[Tensor], int, int]:
             net = other if deployed else twin
             with FlopCounterMode(display=False) as counter, torch.inference_mode():
                 maps = net(torch.empty(1, self.in_channels, height, width, device="meta"))
-            return maps, counter.get_total_flops() // 2
+            neck = sum(counter.get_flop_counts().get("Backbone.neck", {}).values())
+            return maps, (counter.get_total_flops() - neck) // 2, neck // 2
 
         self.count = count
 
@@ -113,25 +121,30 @@ class MapsOnly(nn.Module):
 
 
 def counted(model: DensePredictor, maps: MapsOnly, size: Size, classes: int) -> SpeedRow:
-    """``params``, ``macs`` and ``deployed`` of a row.
+    """``params``, ``macs``, ``deployed`` and, with a neck, ``neck`` of a row.
 
     Raises UsageError for a size that the network refuses.
     """
     model.check_size(*size)
     light = DensePredictor(maps, model.decoder, {HEAD: classes})  # type: ignore[arg-type]
     height, width = (-(-s // model.size_divisor) * model.size_divisor for s in size)
-    backbone = maps.count(height, width)[1]  # first, or the decoder's counter would see it
+    _, backbone, neck = maps.count(height, width)  # first, or the decoder's counter would see it
     params = count_parameters(model)
-    deployed = {}
-    if maps.deployed != maps.params:
-        deployed = {"params": maps.deployed, "macs": maps.count(height, width, True)[1]}
-    return {
+    macs = {**count_macs(light, size), "backbone": backbone}
+    row: SpeedRow = {
         "params": {
             "backbone": params["backbone"],
             "decoder": params["decoder"],
             "decoder_conv_weights": count_decoder_conv_weights(model),
             "head": params["head"],
         },
-        "macs": {**count_macs(light, size), "backbone": backbone},
-        "deployed": deployed,
+        "macs": macs,
+        "deployed": {},
     }
+    if maps.deployed != maps.params:
+        row["deployed"] = {"params": maps.deployed, "macs": maps.count(height, width, True)[1]}
+    if "neck" in params:
+        row["params"] = params | (row["params"] or {})
+        row["macs"] = macs | {"neck": neck}
+        row["neck"] = {"params": params["neck"], "macs": neck, "ms": None}
+    return row

@@ -123,19 +123,58 @@ def time_models(
     device: str = "cpu",
     batch: int | Mapping[str, int] = 1,
     setup: Setup = PLAIN,
+    necks: bool = False,
     **protocol: Any,
 ) -> dict[str, Latency]:
     """Time ``models`` in turns on random images [batch, C, *size], as ``time_calls`` does.
 
     models: as ``Setup.prepared`` returns them. batch: one for all, or each model's. setup: how they
-    run. protocol: arguments of ``time_calls``.
+    run. necks: the neck of each model that has one takes turns too, as ``NAME/neck``. protocol:
+    arguments of ``time_calls``.
     """
-    batches = dict.fromkeys(models, batch) if isinstance(batch, int) else batch
+    batches = dict.fromkeys(models, batch) if isinstance(batch, int) else dict(batch)
     calls = {
         name: forward_call(model, size, device, batches[name], setup)
         for name, model in models.items()
     }
-    return time_calls(calls, torch.device(device), batch, **protocol)
+    timed_as: dict[str, str] = {}
+    kinds: dict[tuple[Any, ...], str] = {}  # equal necks on equal maps take equal time
+    for name, model in models.items() if necks else ():
+        if found := _neck_call(model, size, device, batches[name], setup):
+            kind, call = found
+            own = f"{name}/neck"
+            timed_as[own] = kinds.setdefault(kind, own)
+            if timed_as[own] == own:
+                calls[own], batches[own] = call, batches[name]
+    latencies = time_calls(calls, torch.device(device), batches, **protocol)
+    return latencies | {own: latencies[first] for own, first in timed_as.items()}
+
+
+def _neck_call(
+    model: nn.Module, size: tuple[int, int], device: str, batch: int, setup: Setup
+) -> tuple[tuple[Any, ...], Callable[[], Any]] | None:
+    """What a model's neck is, and a function that runs it alone on the map that it gets there.
+
+    None for a model without one.
+    """
+    whole = getattr(model, "_orig_mod", model)  # hooks of a compiled network are not called
+    neck = whole.backbone.neck if isinstance(whole, DensePredictor) else None
+    if neck is None:
+        return None
+    inputs: list[Any] = []
+    hook = neck.register_forward_pre_hook(lambda _, given: inputs.extend(given))
+    try:
+        forward_call(whole, size, device, batch, setup)()
+    finally:
+        hook.remove()
+    run = torch.compile(neck, dynamic=False) if setup.compiled else neck
+
+    def call() -> Any:
+        with autocast(setup.amp, device):
+            return run(*inputs)
+
+    given = inputs[0]
+    return (type(neck), tuple(given.shape), given.stride(), given.dtype), call
 
 
 def time_calls(

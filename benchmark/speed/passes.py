@@ -155,6 +155,7 @@ def _time_group(
             device,
             {str(i): b for i, b in batches.items()} | {f"{i}/onnx": batches[i] for i in files},
             setup,
+            necks=True,
             min_time=min_time,
         )
         after = _time_postprocessing(fitted, size, device, setup, min_time * POSTPROCESSING)
@@ -179,6 +180,9 @@ def _time_group(
             ),
             "postprocessing_ms": after[index],
         }
+        if "neck" in rows[index]:
+            alone = latencies[f"{index}/neck"].median_ms
+            parts[index]["neck"] = {**rows[index]["neck"], "ms": alone}
         if index in files:
             parts[index]["onnx"] = asdict(latencies[f"{index}/onnx"])
     return fitted, parts

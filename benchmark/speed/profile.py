@@ -77,7 +77,10 @@ def parts_of(model: DensePredictor) -> list[tuple[nn.Module, str, str]]:
 
     Where a name is empty, the part goes on. After the last mark comes the resizing.
     """
+    neck = getattr(model.backbone, "neck", None)
     marks: list[tuple[nn.Module, str, str]] = [(model.backbone, "normalise", "backbone")]
+    if neck is not None:  # the last that a backbone calls
+        marks = [(model.backbone, "normalise", ""), (neck, "backbone", "neck")]
     decoder = model.decoder
     named = decoder.milestones() if isinstance(decoder, Decoder) else {}
     steps = [(module, "", name) for module, name in named.items()]

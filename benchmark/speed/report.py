@@ -11,7 +11,6 @@ from benchmark.speed.profile import Profile
 from benchmark.speed.rows import SpeedRow
 from common.words import number, quantity
 
-PARTS = ("backbone", "decoder", "head")
 SHOWN_SHARE = 0.0005
 """Least share of a profile's time for which a part has a line."""
 WHICH = (
@@ -126,15 +125,18 @@ def _sizes(rows: Sequence[SpeedRow]) -> Table:
         *_deployed(rows),
         *_failures(rows),
     ]
-    titles = ["M params:\nbackbone", "\ndecoder", "of which\nconv", "\nhead"]
-    titles += ["GMACs:\nbackbone", "\ndecoder", "\nhead"]
+    necks = ["neck"] if any("neck" in row for row in rows) else []
+    keys = ["backbone", *necks, "decoder", "decoder_conv_weights", "head"]
+    parts = [key for key in keys if key != "decoder_conv_weights"]
+    titles = ["M params:\nbackbone", *(f"\n{name}" for name in keys[1:])]
+    titles[keys.index("decoder_conv_weights")] = "of which\nconv"
+    titles += ["GMACs:\nbackbone", *(f"\n{name}" for name in parts[1:])]
     table = _table("Size", notes, ("backbone", "decoder", "size"), titles)
     shown = {tuple(_labels(row)): row for row in rows}  # whatever the batch
     for labels, row in shown.items():
-        keys = (*PARTS[:2], "decoder_conv_weights", PARTS[2])
-        params, macs = row["params"], row["macs"]
-        counts = [params[key] / 1e6 if params else None for key in keys]
-        counts += [macs[key] / 1e9 if macs else None for key in PARTS]
+        params, macs = row["params"] or {}, row["macs"] or {}
+        counts = [params[key] / 1e6 if key in params else None for key in keys]
+        counts += [macs[key] / 1e9 if key in macs else None for key in parts]
         table.add_row(*labels, *map(number, counts))
     return table
 
@@ -171,7 +173,11 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
         notes.append("FPS onnx: an ONNX file of that size, by onnxruntime, timed in turns too.")
         errors = dict.fromkeys(row.get("onnx_error") for row in rows)
         notes += [f"No ONNX file: {error}" for error in errors if error]
-    titles = ["ms", "×", "p5–p95", "IQR", "FPS", "argmax\nms"]
+    necks = any("neck" in row for row in rows)
+    if necks:
+        notes.append("neck ms: of all maps of the backbone's neck alone, timed in turns too.")
+    titles = ["ms", *(["neck\nms"] if necks else [])]
+    titles += ["×", "p5–p95", "IQR", "FPS", "argmax\nms"]
     titles += ["FPS\nonnx"] if onnx else []
     titles += ["first\ncall s"] if compiled else []
     titles += ["forward\nMB", "weights\nMB"] if memory else []
@@ -183,6 +189,7 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
     for row, record in zip(rows, records, strict=True):
         cells = [
             quantity(record["median_ms"], 1),
+            *([quantity(row["neck"]["ms"] if "neck" in row else None, 1)] if necks else []),
             quantity(_per_image(record) / best[record["session"]], 2),
             f"{quantity(record['p5_ms'], 1)}–{quantity(record['p95_ms'], 1)}",
             quantity(record["iqr_ms"], 1),

@@ -70,15 +70,26 @@ class Isolated(TypedDict):
     max_ms: float
 
 
+class Neck(TypedDict):
+    """The backbone's neck alone.
+
+    params, macs: as in the row. ms: median of a batch, in turns with the networks; null if not run.
+    """
+
+    params: int
+    macs: int
+    ms: float | None
+
+
 class SpeedRow(TypedDict, total=False):
     """A row, or the part of it that one pass measures; keys of other measurements are missing.
 
     width: of the decoder, if it was asked for. params: of backbone, decoder and head, and
-    ``decoder_conv_weights`` as the paper counts them. macs: of one image. deployed: params and macs
-    of a backbone that is re-parameterised before it is timed, if they are others. latency: of a
-    batch; its own ``batch`` is smaller than the row's where memory was short. first_call_s: with
-    compilation. postprocessing_ms: of the argmax. onnx: the latency of the ONNX file. error,
-    onnx_error, isolated_error: the reason for nulls.
+    ``decoder_conv_weights`` as the paper counts them. macs: of one image. Both have a part ``neck`` too if the backbone has one. deployed: params and
+    macs of a backbone, without its neck, that is re-parameterised before it is timed, if they are
+    others. neck: missing without one. latency: of a batch; its own ``batch`` is smaller than the
+    row's where memory was short. first_call_s: with compilation. postprocessing_ms: of the argmax.
+    onnx: the latency of the ONNX file. error, onnx_error, isolated_error: the reason for nulls.
     """
 
     backbone: str
@@ -92,6 +103,7 @@ class SpeedRow(TypedDict, total=False):
     params: dict[str, int] | None
     macs: dict[str, int] | None
     deployed: dict[str, int]
+    neck: Neck
     macs_exclude: str
     error: str | None
     latency: Speed | None

@@ -134,6 +134,12 @@ def columns_of(board: Board) -> list[Column]:
                -1, about="of the whole network, where they are others than deployed"),
         Column("decoder_params", "its decoder", _decoder_millions, -1,
                about="millions of parameters in the decoder alone"),
+        Column("neck_params", "its neck", lambda row: _neck(row, "params", 1e6), -1,
+               about="millions of parameters in the backbone's learned neck alone"),
+        Column("neck_macs", "GMACs of its neck", lambda row: _neck(row, "macs", 1e9), -1,
+               about="multiply-accumulates of the neck alone, in 10⁹"),
+        Column("neck_ms", "ms of its neck", lambda row: _neck(row, "ms", 1), -1,
+               about="median time of the neck alone"),
         Column("macs", "GMACs", _giga_macs, -1, cost="macs",
                about="multiply-accumulates of one image, in 10⁹, as deployed"),
         Column("macs_trained", "GMACs in training", lambda row: _trained(row, "macs", 1e9), -1,
@@ -165,6 +171,11 @@ def _trained(row: Row, count: str, unit: float) -> float | None:
     """The count in training of a network that is deployed with another, else None."""
     trained = {"params": sum(row.params.values()), "macs": row.macs}[count]
     return trained / unit if count in row.deployed else None
+
+
+def _neck(row: Row, count: str, unit: float) -> float | None:
+    value = row.neck.get(count)
+    return None if value is None else value / unit
 
 
 def _decoder_millions(row: Row) -> float | None:

@@ -1,15 +1,17 @@
 """Texts around the tables of a terminal: sentences end, units stand apart, reasons come once."""
 
+import csv
 from types import SimpleNamespace
 
 from rich.console import Console
 
 from benchmark.leaderboard.boards import boards
 from benchmark.report.comparison import comparison_lines
-from benchmark.report.files import as_csv, markdown
+from benchmark.report.files import as_csv, as_json, markdown
 from benchmark.report.latex import latex
 from benchmark.report.page.page import page
-from benchmark.report.tables import notes, rich_table
+from benchmark.report.tables import header, notes, rich_table, table_rows
+from benchmark.results.records import Results
 from benchmark.speed.report import WHICH, speed_tables
 from tests.page.page_data import failed, result
 
@@ -53,6 +55,47 @@ def test_a_network_that_is_deployed_smaller_costs_what_is_deployed():
                "p95_ms": 2.0, "iqr_ms": 0.1, "fps": 500.0}  # fmt: skip
     row |= {"latency": latency, "postprocessing_ms": 0.1, "first_call_s": None}
     assert text.replace("timed and exported", "exported, not timed,") in shown(speed_tables([row]))
+
+
+NECK = "neck: M params / GMACs / ms"
+
+
+def test_a_neck_has_a_column_where_a_row_has_one():
+    plain = result("a")
+    params = plain.params | {"neck": 2_427_024}
+    macs = plain.macs | {"neck": 202_833_920}
+    learned = result("b", params=params, macs=macs, speed=plain.speed | {"neck_ms": 13.83})
+    untimed = result("c", params=params, macs=macs)
+    (board,) = boards([plain, learned, untimed])
+    found = dict(zip(header(board), zip(*table_rows(board), strict=True), strict=True))
+    cells = dict(zip(found["decoder"], found[NECK], strict=True))
+    shown_neck = "2.427 / 0.203 / "
+    assert cells == {"a": "–", "b": f"{shown_neck}13.8", "c": f"{shown_neck}–",
+                     "best constant": ""}  # fmt: skip
+    by_name = {row.decoder: row for row in board.rows}
+    assert by_name["b"].cost("params") == by_name["a"].cost("params") + 2_427_024
+    assert by_name["b"].cost("macs") == by_name["a"].cost("macs") + 202_833_920
+    (line_b,) = (row for row in csv.DictReader(as_csv([board]).splitlines()) if row["label"] == "b")
+    assert [line_b[name] for name in ("params neck", "neck macs", "neck ms")] == [
+        "2427024", "202833920", "13.83",
+    ]  # fmt: skip
+    assert "of a backbone's learned neck alone" in markdown([board])
+    assert "GMACs of its neck" in page([board], [])
+    (before,) = boards([plain])
+    texts = (markdown([before]), latex([before]), as_csv([before]), as_json([before]))
+    assert not any("neck" in text for text in texts)
+    assert "of its neck" not in page([before], [])
+
+
+def test_a_neck_is_in_records():
+    params, macs = {"backbone": 1, "neck": 20, "decoder": 300}, {"backbone": 4, "neck": 50}
+    speed = {"median_ms": 2.0, "fps": 500.0, "session": "s", "neck_ms": 0.5}
+    learned, plain = Results(
+        [result("b", params=params, macs=macs, speed=speed), result("a")]
+    ).to_records()
+    assert (learned["params"], learned["params_neck"], learned["macs"]) == (321, 20, 54)
+    assert (learned["macs_neck"], learned["neck_ms"]) == (50, 0.5)
+    assert not any("neck" in name for name in plain)
 
 
 def test_an_impossible_backbone_is_named_once():

@@ -85,6 +85,25 @@ def test_runs_of_one_network_are_timed_once(camvid, tmp_path, monkeypatch):
     assert stored["fcn", 2].speed["interleaved_with"] == ["hed"]
 
 
+def test_a_neck_is_in_the_counts_the_time_and_the_weights(camvid, tmp_path):
+    options = {"backbone": "test_vit", "backbone_args": {"neck": "vitdet"}}
+    runs = runs_of(camvid, ["fcn"], **options) + runs_of(camvid, ["fcn"], backbone="test_vit")
+    learned, plain = run_plan(runs, tmp_path)
+    assert (learned.error, plain.error) == (None, None)
+    assert learned.params.keys() == learned.macs.keys() == {"backbone", "neck", "decoder", "head"}
+    assert learned.params["neck"] == 2_427_024
+    assert learned.params["backbone"] == plain.params["backbone"]
+    assert learned.speed["neck_ms"] > 0
+    folder = folder_of(runs[0], tmp_path)
+    assert json.loads((folder / "result.json").read_text())["speed"] == learned.speed
+    assert '"neck' not in (folder_of(runs[1], tmp_path) / "result.json").read_text()
+    model = build_model(runs[0], make_tasks(runs[0]))
+    # the map of stride 32 is the one that fcn reads
+    fresh = model.backbone.neck.projections[3][0].weight.detach().clone()
+    load_checkpoint(folder, "last", model)
+    assert not torch.equal(model.backbone.neck.projections[3][0].weight, fresh)
+
+
 def test_a_repetition_that_failed_stays_failed_when_others_are_timed(camvid, tmp_path, monkeypatch):
     """The finished result of before is still in the folder."""
     runs = runs_of(camvid)

@@ -96,6 +96,57 @@ def test_mobilenet_macs_match_the_literature(mobilenet):
     assert count_macs(model, (224, 224))["backbone"] == pytest.approx(299.5e6, rel=0.01)
 
 
+def neck_macs(channels: int, height: int, width: int) -> int:
+    """Of ViTDet's neck at a map [channels, height, width] of stride 16, layer by layer."""
+    pixels, half, quarter = height * width, channels // 2, channels // 4
+    transposed = 4 * pixels * channels * half * 2 + 16 * pixels * half * quarter
+    sizes = (16 * pixels, 4 * pixels, pixels, pixels // 4)
+    one_by_one = zip(sizes, (quarter, half, channels, channels), strict=True)
+    return transposed + sum(n * (c * 256 + 9 * 256 * 256) for n, c in one_by_one)
+
+
+def test_a_neck_is_counted_apart():
+    plain = predictor(create_backbone("test_vit", {"depths": 1}), "fcn", depth=1)
+    model = predictor(create_backbone("test_vit", {"neck": "vitdet"}), "fcn", depth=1)
+    before, params = count_parameters(plain), count_parameters(model)
+    assert params == {"backbone": before["backbone"], "neck": 2_427_024, "decoder": 0, "head": 257}
+    assert sum(params.values()) == sum(p.numel() for p in model.parameters())
+    macs = count_macs(model, (64, 96))
+    assert macs["neck"] == neck_macs(64, 4, 6)
+    assert macs["backbone"] == count_macs(plain, (64, 96))["backbone"]
+    assert "neck" not in before
+
+
+def test_necks_take_turns_and_equal_ones_are_timed_once(monkeypatch):
+    with_neck = create_backbone("test_vit", {"neck": "vitdet"})
+    plain = create_backbone("test_vit")
+    parts = {"fcn": with_neck, "sparsemask": with_neck, "plain": plain}
+    models = {}
+    for name, backbone in parts.items():
+        decoder = create_decoder("fcn" if name == "plain" else name, backbone.features)
+        models[name] = DensePredictor(backbone, decoder, {"x": 1})
+    rounds = []
+
+    def timed(calls, device, batch, **_):
+        rounds.append(dict(batch))
+        return {name: call() for name, call in calls.items()}
+
+    monkeypatch.setattr("benchmark.speed.latency.time_calls", timed)
+    batches = {"fcn": 2, "sparsemask": 2, "plain": 1}
+    seen = time_models(models, (64, 96), "cpu", batches, necks=True)
+    assert rounds == [{**batches, "fcn/neck": 2}]
+    assert list(seen) == ["fcn", "sparsemask", "plain", "fcn/neck", "sparsemask/neck"]
+    assert seen["sparsemask/neck"] is seen["fcn/neck"]
+    assert [tuple(m.shape) for m in seen["fcn/neck"]] == [
+        (2, 256, 16, 24), (2, 256, 8, 12), (2, 256, 4, 6), (2, 256, 2, 3),
+    ]  # fmt: skip
+    time_models(models, (64, 96), "cpu", {**batches, "sparsemask": 1}, necks=True)
+    assert rounds[1].keys() - batches.keys() == {"fcn/neck", "sparsemask/neck"}
+    time_models(models, (64, 96), "cpu", batches)
+    assert rounds[2] == batches
+    assert not with_neck.neck._forward_pre_hooks
+
+
 class Sleeper(nn.Module):
     def __init__(self, seconds: float, log: list[float]) -> None:
         super().__init__()

@@ -16,8 +16,8 @@ from models.predictor import DensePredictor
 from tests.support import FakeTime
 
 
-def predictor(decoder: str) -> DensePredictor:
-    backbone = create_backbone("test_resnet")
+def predictor(decoder: str, name: str = "test_resnet", **arguments: str) -> DensePredictor:
+    backbone = create_backbone(name, arguments)
     return DensePredictor(
         backbone, create_decoder(decoder, backbone.features), {"classes": 3}
     ).eval()
@@ -135,6 +135,17 @@ def test_a_profile_of_what_is_timed(decoder):
     assert parts["backbone"]["macs"] == 2 * macs["backbone"]
     assert parts["head"]["macs"] == 2 * macs["head"]
     assert found["whole_ms"] > 0
+
+
+def test_a_neck_is_a_part_of_its_own():
+    model = predictor("fcn", "test_vit", neck="vitdet")
+    seen = parts_seen(model)
+    assert seen == ["normalise", "backbone", "neck", "decoder", "head", "resize"]
+    setup, peaks = Setup(), Peaks(2e9, 1e9, "float32")
+    found = profile(model, (64, 64), "cpu", 1, setup, peaks, min_time=0.02)
+    parts = {part["name"]: part["macs"] for part in found["parts"]}
+    macs = count_macs(model, (64, 64))
+    assert {name: parts[name] for name in macs} == macs
 
 
 def test_parts_end_with_modules_of_the_network_itself():

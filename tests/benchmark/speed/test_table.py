@@ -89,6 +89,40 @@ def test_a_width_reaches_the_counts_and_the_process_that_times(cli):
     assert "Decoders of width 24." in shown
 
 
+def test_a_neck_has_a_column_and_a_key(cli, tmp_path):
+    path = tmp_path / "rows.json"
+    words = ("speed", "--backbone", "test_vit", "--backbone-arg", "neck=vitdet", "--decoder", "fcn",
+             "--decoder", "sparsemask", "--image-size", "64", "--no-memory", "--min-time", "0.01",
+             "--json", path)  # fmt: skip
+    done = cli(*words)
+    assert done.exit_code == 0, done.stderr
+    rows = json.loads(path.read_text())
+    for row in rows:
+        params = row["params"]
+        whole = sum(count for part, count in params.items() if part != "decoder_conv_weights")
+        assert whole == 306_240 + 2_427_024 + params["decoder"] + params["head"]
+        assert params["neck"] == row["neck"]["params"] == 2_427_024
+        assert row["macs"]["neck"] == row["neck"]["macs"] > 0
+        assert list(row["neck"]) == ["params", "macs", "ms"]
+        assert row["neck"]["ms"] > 0
+    assert rows[0]["neck"] == rows[1]["neck"]  # timed once
+    net = create_backbone("test_vit", {"neck": "vitdet"})
+    model = DensePredictor(net, create_decoder("fcn", net.features), {"x": 21})
+    assert rows[0]["macs"] == count_macs(model, (64, 64))
+    assert "neck ms: of all maps of the backbone's neck alone" in " ".join(done.stdout.split())
+    heads = [text.split() for text in done.stdout.splitlines() if text.split()[:1] == ["backbone"]]
+    assert [words.count("neck") for words in heads] == [2, 0]  # sizes; times: in the line above
+    assert heads[0][3:] == [
+        *("backbone", "neck", "decoder", "conv", "head"), *("backbone", "neck", "decoder", "head"),
+    ]  # fmt: skip
+    counted = cli(*words, "--no-time")
+    assert counted.exit_code == 0, counted.stderr
+    assert [row["neck"]["ms"] for row in json.loads(path.read_text())] == [None, None]
+    done = cli("speed", "--no-time", "--backbone", "test_vit", "--decoder", "fcn", "--json", path)
+    assert "neck" not in done.stdout
+    assert "neck" not in path.read_text()
+
+
 def test_impossible_pairs_are_rows_with_a_reason(cli, tmp_path):
     path = tmp_path / "rows.json"
     done = cli("speed", "--no-time", "--backbone", "test_vit", "--backbone", "test_resnet",
