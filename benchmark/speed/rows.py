@@ -85,11 +85,12 @@ class SpeedRow(TypedDict, total=False):
     """A row, or the part of it that one pass measures; keys of other measurements are missing.
 
     width: of the decoder, if it was asked for. params: of backbone, decoder and head, and
-    ``decoder_conv_weights`` as the paper counts them. macs: of one image. Both have a part ``neck`` too if the backbone has one. deployed: params and
-    macs of a backbone, without its neck, that is re-parameterised before it is timed, if they are
-    others. neck: missing without one. latency: of a batch; its own ``batch`` is smaller than the
-    row's where memory was short. first_call_s: with compilation. postprocessing_ms: of the argmax.
-    onnx: the latency of the ONNX file. error, onnx_error, isolated_error: the reason for nulls.
+    ``decoder_conv_weights`` as the paper counts them. macs: of one image. Both have a part ``neck``
+    too if the backbone has one. deployed: params and macs of a backbone, without its neck, that is
+    re-parameterised before it is timed, if they are others. neck: missing without one. latency: of
+    a batch; its own ``batch`` is smaller than the row's where memory was short. first_call_s: with
+    compilation. postprocessing_ms: of the argmax. onnx: the latency of the ONNX file. error,
+    onnx_error, isolated_error: the reason for nulls.
     """
 
     backbone: str
