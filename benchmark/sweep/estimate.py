@@ -73,7 +73,7 @@ def _surroundings(config: RunConfig) -> tuple[Any, ...]:
 
 def _network(config: RunConfig) -> tuple[Any, ...]:
     wiring = json.dumps(config.wiring, sort_keys=True) if config.wiring else config.decoder
-    return (wiring, config.width, config.match_undilated, *_surroundings(config))
+    return ((wiring, config.width, config.match_undilated), *_surroundings(config))
 
 
 def _scoring(config: RunConfig) -> tuple[Any, ...]:

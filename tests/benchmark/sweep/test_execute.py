@@ -319,6 +319,10 @@ def test_estimate_from_what_was_measured(camvid, tmp_path, monkeypatch):
     scaled = 3 * estimating._macs(other) / estimating._macs(fcn)
     assert told[run_key(other)].source == "scaled by MACs"
     assert told[run_key(other)].seconds == pytest.approx(seconds(scaled, 0.5))
+    wide = other.model_copy(update={"width": 128})
+    assert estimating._macs(wide) > estimating._macs(other)
+    told = estimate(planned([wide], tmp_path), [], opened)
+    assert told[run_key(wide)].source == "scaled by MACs"
     rates["cached"] = False  # each step waits for its images, unless workers read them
     assert estimate(planned([fcn], tmp_path), [], opened)[run_key(fcn)].seconds == pytest.approx(
         seconds(3 + 3 * 0.5, 0.25) + 0.5 * 11
