@@ -101,7 +101,7 @@ def use(backbone: Backbone) -> None:
 
 
 def tried(members: list[str], folder: Path, used: bool = False) -> tuple[str, str]:
-    """``passed``, ``refused`` or ``no backbone``, and a line about it."""
+    """``passed``, ``failed`` or ``no backbone``, and a line about it."""
     reasons = []
     for name in members[:FEW]:
         try:
@@ -111,8 +111,8 @@ def tried(members: list[str], folder: Path, used: bool = False) -> tuple[str, st
             continue
         try:
             return "passed", f"{name}: {check(name, folder, used)} tensors"
-        except (DataError, AssertionError) as error:
-            return "refused", f"{name}: {error}"
+        except (DataError, AssertionError, RuntimeError) as error:
+            return "failed", f"{name}: {first_line(error)}"
     return "no backbone", reasons[0]
 
 
@@ -123,10 +123,7 @@ def main(pattern: str = "*") -> None:
         for family, members in families().items():
             if not fnmatch(family, pattern):
                 continue
-            try:
-                outcome, line = tried(members, Path(folder), used=True)
-            except RuntimeError as error:
-                outcome, line = "failed", f"{members[0]}: {first_line(error)}"
+            outcome, line = tried(members, Path(folder), used=True)
             counts[outcome] += 1
             print(f"{family:<32} {outcome:<12} {line}", flush=True)  # noqa: T201
     print(dict(counts))  # noqa: T201
