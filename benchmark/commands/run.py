@@ -124,7 +124,7 @@ def _print_plan(runs: "list[PlannedRun]", overwrite: bool) -> None:
         config = run.config
         table.add_row(
             run.key, config.task, dataset_title(config), config.backbone, config.decoder,
-            str(config.seed), "x".join(map(str, config.image_size)), str(config.epochs),
+            str(config.seed), "x".join(map(str, config.image_size)), config.length,
             states.get(run.key, "to do"),
         )  # fmt: skip
     console_of_width(160).print(table)

@@ -203,6 +203,13 @@ class RunConfig(NetworkConfig):
         "undilated, which gives it other connections than the dilated ones do.",
     )
     epochs: int | None = Field(None, ge=1, description="Passes over the training split.")
+    steps: int | None = Field(
+        None, ge=1, description="Training steps, in place of --epochs: less or more than a pass."
+    )
+    split: Literal["test", "val"] = Field(
+        "test",
+        description="Split that is scored at the end; val keeps test unseen while you choose.",
+    )
     ema: float | None = Field(
         None, gt=0, lt=1, description="Decay of averaged weights; default: off."
     )
@@ -224,6 +231,14 @@ class RunConfig(NetworkConfig):
         tasks = self.tasks
         if len(set(tasks)) < len(tasks):
             raise ValueError(f"--task: {self.task} names a task twice")
+        for name in ("epochs", "validate_every"):
+            if self.steps is not None and getattr(self, name) not in (None, 1):
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option}: {getattr(self, name)}: give it or --steps, not both")
+        if self.split == "val" and self.score == "best":
+            raise ValueError(
+                "--split val: flatters --score best, whose epoch is chosen on val: leave one out"
+            )
         joint = self.loss_weighting != "fixed" or self.task_weights or self.separate_decoders
         if len(tasks) == 1 and joint:
             raise ValueError(
@@ -237,6 +252,11 @@ class RunConfig(NetworkConfig):
             if not 0 < factor < math.inf:
                 raise ValueError(f"--task-weight: {task}={factor:g} is not above 0")
         return self
+
+    @property
+    def length(self) -> str:
+        """How long it is trained: ``8`` epochs, or ``50 steps``."""
+        return str(self.epochs) if self.steps is None else f"{self.steps} steps"
 
     def key(self, data_is_identity: bool, revision: int = 1) -> str:
         """Ten hexadecimal digits over everything that determines the result.
@@ -398,7 +418,7 @@ PAIRS = {"backbone_args": "backbone_arg", "task_weights": "task_weight"}
 """Fields that one KEY=VALUE option each fills."""
 LATER = (
     "description", "weights_key", "init", "init_sha256", "width", "decoder_revision",
-    "match_undilated",
+    "match_undilated", "steps", "split",
 )  # fmt: skip
 """Fields that records of before lack."""
 SINCE = (*LATER, "sync_bn", "processes")

@@ -143,6 +143,8 @@ def resolve(config: RunConfig | SearchConfig) -> ResolvedRun | ResolvedSearch:
         for name, value in defaults.items()
         if name in type(config).model_fields and getattr(config, name) is None
     }
+    if isinstance(config, RunConfig) and config.steps is not None:
+        values |= {"epochs": 1, "validate_every": 1}  # one epoch of that length
     crop, size = values.get("crop_size"), config.image_size
     if crop is not None and size is not None and (crop[0] > size[0] or crop[1] > size[1]):
         del values["crop_size"]  # meant for the data set's own size

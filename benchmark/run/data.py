@@ -18,7 +18,10 @@ from tasks.base import Task
 
 @dataclass
 class Data:
-    """The splits of a data set at one size, shared by the runs of a comparison."""
+    """The splits of a data set at one size, shared by the runs of a comparison.
+
+    test: the split that is scored, ``val`` itself where a run asks for it.
+    """
 
     train: Resized
     val: Resized
@@ -45,6 +48,8 @@ class Data:
                 for index in range(len(part)):
                     sample = part.get(index)
                     listener.step(sample.name if sample is not None else "")
+        if config.split == "val":
+            splits["test"], resized["test"] = splits["val"], resized["val"]
         facts: dict[str, SplitFacts] = {
             name: {
                 "images": len(split),
@@ -90,7 +95,7 @@ def _counted(config: ResolvedRun, task: Task) -> TargetStatistics | None:
 def shared_data(config: RunConfig) -> tuple[Any, ...]:
     """A key that is equal for runs that read the same ``Data``."""
     fields = (config.task, config.dataset, config.data, config.image_size, config.limit)
-    return (*fields, config.on_bad_sample)
+    return (*fields, config.on_bad_sample, config.split)
 
 
 def comparable(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:

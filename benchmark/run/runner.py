@@ -235,11 +235,12 @@ class Runner:
         evaluate(config, model, accumulators, data.test, self.listener)
         replicates = {task: replicates_of(a, task) for task, a in accumulators.items()}
         missing = len(data.test.bad)
+        split = None if config.split == "test" else data.facts["test"]["from"].replace(" ", "-")
         scores = {
             task.name: scores_of(
                 accumulator,
                 task,
-                protocol_id(config, task, missing=missing),
+                protocol_id(config, task, split, missing=missing),
                 replicates[task],
             ).model_copy(update={"constant": data.constant[task.name]})
             for task, accumulator in accumulators.items()
@@ -248,9 +249,10 @@ class Runner:
         log.write(
             result.steps,
             {
-                f"test/{validation_key(tasks, task, name)}": scores[task.name].metrics[name]
+                f"{config.split}/{validation_key(tasks, task, name)}": value
                 for task in tasks
-                for name in scores[task.name].columns
+                for name, value in scores[task.name].metrics.items()
+                if name in scores[task.name].columns
             },
         )
         result.data = data.split_facts()

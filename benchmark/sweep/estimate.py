@@ -83,6 +83,7 @@ def _scoring(config: RunConfig) -> tuple[Any, ...]:
 def _alike(config: RunConfig) -> tuple[Any, ...]:
     """Key of runs of the same speed: without seed, epochs and learning rates."""
     shared = (config.task, config.dataset, config.limit, config.workers, config.validate_every)
+    shared += (config.steps, config.split)
     return (_network(config), shared)
 
 
@@ -203,7 +204,7 @@ def _from_rates(config: ResolvedRun, splits: Splits, rates: _Rates) -> tuple[Est
         step = max(step, reading / config.workers) if config.workers else step + reading
     validations = -(-config.epochs // config.validate_every)
     seconds = (
-        step * config.epochs * (images // batch)
+        step * (config.steps or config.epochs * (images // batch))
         + validations * len(splits["val"]) * rates.validated[scoring]
         + len(splits["test"]) * rates.scored[scoring]
         + rates.build.get(network, 0.5)
@@ -327,7 +328,7 @@ def _measure_one(config: ResolvedRun, splits: Splits, rates: _Rates) -> None:
     def nothing(*_: Any) -> None: ...
 
     # a learning rate at which no network diverges
-    changes = {"epochs": STEPS, "validate_every": STEPS, "workers": 0, "lr": 1e-9}
+    changes = {"epochs": STEPS, "steps": None, "validate_every": STEPS, "workers": 0, "lr": 1e-9}
     short = config.model_copy(update=changes)
     NetworkTraining(
         short, model, tasks, parts["train"], lambda net: score(net, "val"), nothing

@@ -76,6 +76,8 @@ def outdated(runs: Sequence[PlannedRun], results: Mapping[str, Result]) -> Itera
     for run in kept:
         facts, splits = results[run.key].data, opened.get(shared_data(run.config), {})
         now = {name: split.data.fingerprint() for name, split in splits.items()}
+        if run.config.split == "val" and "val" in now:
+            now["test"] = now["val"]
         before = {name: facts.get(name, {}).get("fingerprint") for name in now}
         if changed := [n for n in now if before[n] not in (None, now[n])]:
             names = ", ".join(changed)

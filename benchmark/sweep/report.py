@@ -84,7 +84,7 @@ def plan_table(
             source = estimate.source
         cells = (
             *(state, config.task, dataset_title(config), config.backbone, config.decoder),
-            *(config.seed, "x".join(map(str, config.image_size or ())), config.epochs),
+            *(config.seed, "x".join(map(str, config.image_size or ())), config.length),
             *(about, source, key),
         )
         table.add_row(*(escape(str(cell)) for cell in cells))

@@ -142,7 +142,8 @@ class NetworkTraining(Training[History]):
             modules["average"] = self.average
         batches, least = Batches(config, data), model.decoder.info.min_train_batch
         learner = Learner(config, model, [optimizer], batches, modules, least)
-        super().__init__(f"train {config.decoder}", learner, config.epochs, len(batches))
+        steps = config.steps or len(batches)
+        super().__init__(f"train {config.decoder}", learner, config.epochs, steps)
 
     def losses_of(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]

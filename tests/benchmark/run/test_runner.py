@@ -9,10 +9,13 @@ import torch
 from benchmark.experiment.config import ResolvedRun, make_config
 from benchmark.experiment.network import build_model
 from benchmark.experiment.plan import make_tasks, plan, run_key
+from benchmark.leaderboard.boards import boards
 from benchmark.results.checkpoint import load_checkpoint
 from benchmark.results.store import load, read_all, save
 from benchmark.run import runner as runner_module
 from benchmark.run import timing
+from benchmark.run.data import Data
+from benchmark.scoring.evaluate import evaluate, metrics_of
 from benchmark.speed.latency import time_models
 from common.errors import DataError, UserError
 from common.progress import Silent
@@ -316,3 +319,33 @@ def test_another_folder_of_the_user_s_choice_is_another_run():
         for folder in ("chess", "heads")
     }
     assert len(keys) == 2
+
+
+def test_steps_in_place_of_epochs_and_a_score_that_leaves_test_unseen(camvid, tmp_path):
+    (short,) = runs_of(camvid, ["fcn"], epochs=None, steps=2, split="val")
+    assert (short.epochs, short.validate_every, short.length) == (1, 1, "2 steps")
+    (result,) = run_plan([short], tmp_path)
+    assert (result.status, result.steps) == ("finished", 2)
+    assert len(result.history) == 1
+    model = build_model(short, make_tasks(short))
+    load_checkpoint(folder_of(short, tmp_path), "last", model)
+    (task,) = make_tasks(short)
+    data = Data.open(short, [task], Silent())
+    assert data.test is data.val
+    accumulators = {task: task.accumulator()}
+    evaluate(short, model.eval(), accumulators, data.val)
+    assert result.metrics["miou"] == pytest.approx(metrics_of(accumulators[task])["miou"])
+    assert result.metrics["miou"] == pytest.approx(result.history[0]["val/miou"])
+    assert result.data["test"] == result.data["val"] != result.data["train"]
+    assert "/val/" in result.protocol
+    (tested,) = run_plan(runs_of(camvid, ["fcn"], steps=2, epochs=None), tmp_path)
+    assert "/test/" in tested.protocol
+    assert tested.data["test"] != result.data["test"]
+    assert len(boards([result, tested])) == 2
+
+
+def test_what_does_not_go_with_steps_and_val(camvid):
+    with pytest.raises(UserError, match="--epochs: 3: give it or --steps, not both"):
+        runs_of(camvid, ["fcn"], epochs=3, steps=2)
+    with pytest.raises(UserError, match="--split val: flatters --score best"):
+        runs_of(camvid, ["fcn"], split="val", score="best")
