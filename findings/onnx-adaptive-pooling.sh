@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Software: torch 2.13.0, onnx 1.23.2, onnxscript 0.7.2, onnxruntime 1.32.0. The one script here
-# that installs torch: several GB on Linux, where pip brings the build for CUDA.
+# Software: torch 2.13.0, onnx 1.23.2, onnxscript 0.7.2, onnxruntime 1.32.0. It installs torch:
+# several GB on Linux, where pip brings the build for CUDA.
 #
 # Behaviour: torch.onnx.export(dynamo=True) with dynamic height and width writes adaptive average
 # pooling into k > 1 bins as an AveragePool whose kernel is a constant, right for the size of the

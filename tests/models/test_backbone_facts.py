@@ -24,7 +24,8 @@ def test_the_table_says_what_is_measured_now(name: str) -> None:
 def test_every_model_of_the_table_is_used_or_has_a_reason() -> None:
     for name, facts in MEASURED["models"].items():
         if facts["usable"]:
-            assert set(facts["strides"]) >= {8, 16, 32}, name
+            deepest = set() if name == "sedarknet21" else {32}  # ends at stride 16
+            assert set(facts["strides"]) >= {8, 16} | deepest, name
             assert (facts["how"] == "single-scale") == bool(facts["blocks"]), name
         else:
             assert facts["reason"], name
