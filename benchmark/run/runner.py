@@ -249,10 +249,10 @@ class Runner:
         log.write(
             result.steps,
             {
-                f"{config.split}/{validation_key(tasks, task, name)}": value
+                f"{config.split}/{validation_key(tasks, task, name)}": score.metrics[name]
                 for task in tasks
-                for name, value in scores[task.name].metrics.items()
-                if name in scores[task.name].columns
+                for score in [scores[task.name]]
+                for name in score.columns
             },
         )
         result.data = data.split_facts()

@@ -83,8 +83,7 @@ def _scoring(config: RunConfig) -> tuple[Any, ...]:
 def _alike(config: RunConfig) -> tuple[Any, ...]:
     """Key of runs of the same speed: without seed, epochs and learning rates."""
     shared = (config.task, config.dataset, config.limit, config.workers, config.validate_every)
-    shared += (config.steps, config.split)
-    return (_network(config), shared)
+    return (_network(config), shared, config.steps, config.split)
 
 
 def estimate(
