@@ -185,12 +185,14 @@ class _Shapes:
 
     def __init__(self, twin: Backbone, forward: Callable[[Tensor], list[Tensor]]) -> None:
         self.twin, self.forward = twin, forward
-        self.known: dict[tuple[int, int], list[Shape] | None] = {}
+        self.known: dict[tuple[int, int], tuple[list[Shape] | None, str]] = {}
 
     def __call__(self, height: int, width: int) -> list[Shape] | None:
-        if (height, width) not in self.known:
-            self.known[height, width] = self._look(height, width)
-        return self.known[height, width]
+        size = height, width
+        if size not in self.known:
+            self.known[size] = self._look(height, width), self.failure
+        maps, self.failure = self.known[size]
+        return maps
 
     def _look(self, height: int, width: int) -> list[Shape] | None:
         images = torch.empty(1, self.twin.in_channels, height, width, device="meta")

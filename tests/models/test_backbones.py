@@ -21,6 +21,7 @@ from models.backbones import (
     create_without_weights,
     input_statistics,
 )
+from models.feature_maps import _Shapes
 
 # strides that the publications give, and what is particular
 FAMILIES = {
@@ -552,3 +553,13 @@ def test_statistics_of_other_channels(tmp_path: Path) -> None:
     assert std_4 == pytest.approx((0.2,) * 4)
     with pytest.raises(DataError, match="neither one number nor three, nor 5"):
         input_statistics("mobilenetv2_100", path, 5)
+
+
+def test_why_a_size_fails_is_told_again() -> None:
+    def forward(images: torch.Tensor) -> list[torch.Tensor]:
+        raise RuntimeError(f"no {images.shape[2]} rows")
+
+    shapes = _Shapes(create_backbone("test_resnet"), forward)
+    for rows in (64, 96, 64):
+        assert shapes(rows, 64) is None
+        assert shapes.failure == f"no {rows} rows"
