@@ -7,7 +7,7 @@ sources of one size is summed before a single upsampling.
 """
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -58,22 +58,27 @@ class ConnectedDecoder(Decoder):
         self.clamped: frozenset[str] = frozenset()
 
     def convolved(self, source: str, x: Tensor) -> Tensor:
-        """Output of ``source`` to all its consumers, at its own size: [B, width · users, h, w]."""
+        """Output of ``source`` to its ``routes``, at its own size: [B, width · users, h, w]."""
         out: Tensor = self.convs[source](x)
         return out
+
+    def routes(self) -> Mapping[str, Sequence[int]]:
+        """The stages that each source feeds in this pass; a source that feeds none is absent."""
+        return self.consumers
 
     def forward(self, features: list[Tensor]) -> Tensor:
         # inputs of each stage so far: a sum per stride, under AVERAGE that of the 1×1 averages
         waiting: dict[int, dict[int, Tensor]] = {stage: {} for stage in self.order}
+        routes = self.routes()
 
         def hand_out(source: str, x: Tensor, stride: int) -> None:
             x = x if source in self.clamped else F.relu6(x)
             parts = torch.split(self.convolved(source, x), self.width, dim=1)
-            for stage, part in zip(self.consumers[source], parts, strict=True):
+            for stage, part in zip(routes[source], parts, strict=True):
                 sums = waiting[stage]
                 sums[stride] = sums[stride] + part if stride in sums else part
 
-        for source in self.consumers:
+        for source in routes:
             if source[0] == "E":
                 index = int(source[1:]) - 1
                 hand_out(source, features[index], self.strides[index])
@@ -81,10 +86,12 @@ class ConnectedDecoder(Decoder):
                 hand_out(source, features[-1].mean((2, 3), keepdim=True), AVERAGE)
         out = features[-1]
         for stage in self.order:
+            if not (sums := waiting.pop(stage)):
+                continue  # none of its inputs has a route in this pass
             size = features[stage - 1].shape[-2:]
-            total = upsampled_sum(waiting.pop(stage), self.strides[stage - 1], size)
+            total = upsampled_sum(sums, self.strides[stage - 1], size)
             out = self.norms[f"D{stage}"](total)
-            if f"D{stage}" in self.consumers:
+            if f"D{stage}" in routes:
                 hand_out(f"D{stage}", out, self.strides[stage - 1])
         return F.relu6(out)
 

@@ -84,7 +84,7 @@ class Connectivity:
 
     def alive(self) -> "Connectivity":
         """The wiring without stages that have no input or no consumer; D1 needs no consumer."""
-        stages = _alive(self.stages)
+        stages = alive_stages(self.stages)
         return Connectivity(self.name, self.strides, stages, self.backbone, self.origin)
 
     def pruned(self, merge: bool = True, absorb: bool = True) -> "Connectivity":
@@ -94,12 +94,12 @@ class Connectivity:
         both may take. absorb: a stage is dropped if another stage has all its inputs and
         consumers. D1 always stays, and nothing merges into it.
         """
-        stages = _alive(self.stages)
+        stages = alive_stages(self.stages)
         while True:
             fewer = _without_repeats(stages, merge, absorb)
             if fewer == stages:
                 return Connectivity(self.name, self.strides, stages, self.backbone, self.origin)
-            stages = _alive(fewer)
+            stages = alive_stages(fewer)
 
     def transfer(self, strides: Sequence[int], backbone: str = "") -> "Connectivity":
         """The same wiring on a backbone with features of ``strides``; see ``carry``."""
@@ -143,7 +143,7 @@ class Connectivity:
                     stages.setdefault(target, {})[name] = None
         result = {stage: tuple(names) for stage, names in stages.items()}
         same = strides == self.strides
-        result = dict(self.stages) if same else _alive(result) or {1: (f"E{len(strides)}",)}
+        result = dict(self.stages) if same else alive_stages(result) or {1: (f"E{len(strides)}",)}
         for connection, (target, name) in list(moved.items()):
             if name not in result.get(target, ()):
                 dead = name if target in result else f"D{target}"
@@ -230,7 +230,7 @@ class Transfer:
     lost: Mapping[Connection, str]
 
 
-def _alive(stages: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+def alive_stages(stages: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
     """The stages that have an input and reach D1; none where D1 has none."""
     alive = {stage: tuple(inputs) for stage, inputs in stages.items()}
     while True:
@@ -261,7 +261,7 @@ def from_weights(
         ranked = sorted(row, key=lambda source: -row[source])
         chosen = ranked[:inputs] if inputs else [s for s in row if row[s] > threshold]
         stages[stage] = tuple(source for source in row if source in chosen)
-    if 1 not in _alive(stages):
+    if 1 not in alive_stages(stages):
         largest = max(weight for row in weights.values() for weight in row.values())
         output = max(weights[1].values(), default=0.0)
         raise UsageError(
@@ -321,7 +321,17 @@ def encoder_sum(strides: Sequence[int]) -> Connectivity:
     return Connectivity("encoder-sum", tuple(strides), {1: names})
 
 
-def random_wiring(strides: Sequence[int], connections: int, seed: int) -> Connectivity:
+def random_subset(strides: Sequence[int], seed: int | str) -> Connectivity:
+    """A random set of encoder features and G straight into D1, each of them equally likely."""
+    names = [f"E{i}" for i in range(len(strides), 0, -1)] + [GLOBAL]
+    random = Random(f"subset {seed} {tuple(strides)}")
+    while not (taken := tuple(name for name in names if random.random() < 0.5)):
+        pass
+    origin = {"source": "random", "seed": seed}
+    return Connectivity(f"random-subset-{seed}", tuple(strides), {1: taken}, "", origin)
+
+
+def random_wiring(strides: Sequence[int], connections: int, seed: int | str) -> Connectivity:
     """A wiring of exactly ``connections`` live connections, drawn at random.
 
     It grows from a random input of D1: each step adds a connection drawn evenly from those that a

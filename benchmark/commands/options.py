@@ -3,7 +3,7 @@
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def config_options(kind: type[NetworkConfig], several: tuple[str, ...] = ()) -> Callable[..., Any]:
+def config_options(
+    kind: type[NetworkConfig], several: tuple[str, ...] = (), without: Container[str] = ()
+) -> Callable[..., Any]:
     """An option for every field of ``kind``, which validates the texts.
 
-    several: fields whose option may be repeated.
+    several: fields whose option may be repeated. without: fields that get none.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for name in reversed(kind.model_fields):
-            if name not in FILLED_IN:
+            if name not in FILLED_IN and name not in without:
                 command = _config_option(kind, name, name in several)(command)
         return command
 

@@ -16,36 +16,72 @@ from benchmark.commands.options import (
     quiet,
     write_output,
 )
-from benchmark.experiment.config import PAPER_SEARCH, SearchConfig
+from benchmark.experiment.config import (
+    PAPER_SEARCH,
+    FrontConfig,
+    SearchConfig,
+    option_name,
+)
 from common.errors import UsageError
 
 if TYPE_CHECKING:
     from benchmark.wiring.record import Pruning
 
 
+METHODS = ("front", "sparsemask", "maskconnect", "perturbation")
+ONLY_FRONT = set(FrontConfig.model_fields) - set(SearchConfig.model_fields)
+ONLY_SEARCH = set(SearchConfig.model_fields) - set(FrontConfig.model_fields)
+
+
 @click.command()
-@config_options(SearchConfig, ("task",))
+@click.option("--method", type=click.Choice(METHODS), default=None,
+              help="front: wirings of many sources, trained briefly, the best and cheapest kept. "
+                   "The others give one wiring from one training: weights decide on any number of "
+                   "inputs to a stage (sparsemask) or on a fixed one (maskconnect, --inputs), or "
+                   "what the loss misses least is dropped (perturbation). [default: front; "
+                   "sparsemask with --preset or an option of one training, as --iterations]")  # fmt: skip
+@config_options(FrontConfig, ("task",), {"cost"})
+@config_options(SearchConfig, ("task",), {"method", *FrontConfig.model_fields} - {"cost"})
 @click.option("--preset", type=click.Choice(["paper"]),
               help="The paper's settings; other options override them.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), required=True,
-              help="Folder for found.json and search.json.")  # fmt: skip
+              help="Folder for found.json, and front.json or search.json.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the search that is in --output.")
 @click.option("--tensorboard", is_flag=True,
               help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N",
+              help="Trainings of a front at once. [default: one a CPU core or GPU]")  # fmt: skip
 @checkpoint_option
 @click.option("-v", "--verbose", is_flag=True, help="Say more: libraries' warnings.")
 def search(
-    preset: str | None, output: Path, overwrite: bool, tensorboard: bool, every: float,
-    verbose: bool,
+    method: str | None, preset: str | None, output: Path, overwrite: bool, tensorboard: bool,
+    jobs: int | None, every: float, verbose: bool,
     **options: Any,
 ) -> None:  # fmt: skip
-    """Search a wiring: train all connections, drop the weak ones.
+    """Search a wiring: the best of many that are trained briefly, or one from one training.
 
     Several --task share one wiring. Train it by:
     python cli.py run --decoder connectivity:DIR/found.json
     """
     if not verbose:
         quiet()
+    values = {**(PAPER_SEARCH if preset else {}), **option_values(options)}
+    if method is None:  # options of one training give that training, as before there were fronts
+        method = "sparsemask" if preset or ONLY_SEARCH & values.keys() else "front"
+    if "task" in values:
+        values["task"] = "+".join(values["task"])
+    if method == "front":
+        if preset:
+            raise UsageError("--preset paper: is one search: give --method sparsemask")
+        if tensorboard:
+            raise UsageError("--tensorboard: is for the other methods: a front has many trainings")
+        searches = {name: values.pop(name) for name in ONLY_SEARCH if name in values}
+        _search_front({**values, "searches": searches}, output, overwrite, jobs, every, verbose)
+        return
+    only = next((name for name in ONLY_FRONT if name in values), None)
+    if only is not None or jobs is not None:
+        option = "--jobs" if only is None else option_name(only)
+        raise UsageError(f"{option}: is for --method front, not {method}")
     from benchmark.experiment.config import make_config
     from benchmark.experiment.distributed import lead, processes
     from benchmark.experiment.plan import check_packed, resolve
@@ -56,10 +92,7 @@ def search(
     if tensorboard:
         check_tensorboard()
 
-    values = {**(PAPER_SEARCH if preset else {}), **option_values(options)}
-    if "task" in values:
-        values["task"] = "+".join(values["task"])
-    check_packed(asked_for := make_config(values, SearchConfig))
+    check_packed(asked_for := make_config({**values, "method": method}, SearchConfig))
     config = resolve(asked_for)
     with processes(config.device), progress(verbose) as listener:
         record = searching.search(config, output, overwrite, listener, tensorboard, every)
@@ -68,6 +101,35 @@ def search(
     if record.found is not None:
         _print_wiring(record.found)
     click.echo(f"wrote {output / WIRING} and {output / SEARCH}", err=True)
+
+
+def _search_front(
+    values: dict[str, Any],
+    output: Path,
+    overwrite: bool,
+    jobs: int | None,
+    every: float,
+    verbose: bool,
+) -> None:
+    from benchmark.experiment.config import make_config
+    from benchmark.experiment.distributed import asked
+    from benchmark.experiment.plan import check_packed
+    from benchmark.report.front import front_lines, front_table
+    from benchmark.sweep.rung import trainer
+    from benchmark.wiring.front.record import FRONT
+    from benchmark.wiring.front.search import search_front
+    from benchmark.wiring.record import WIRING
+
+    if asked() > 1:
+        raise UsageError("search: a front is for one process: give torchrun --method sparsemask")
+    check_packed(config := make_config(values, FrontConfig))
+    with progress(verbose) as listener:
+        train = trainer(jobs, config.device, config.threads or 1, every, listener)
+        front = search_front(config, output, train, overwrite, listener, every)
+    console_of_width(120).print(front_table(front))
+    for line in front_lines(front, output):
+        click.echo(line)
+    click.echo(f"wrote {output / WIRING} and {output / FRONT}", err=True)
 
 
 @click.command()
@@ -149,7 +211,7 @@ def transfer(
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="A .svg, .png or .pdf. [default: its name.svg]")  # fmt: skip
 def draw(wiring: str, backbone: str | None, output: Path | None) -> None:
-    """Draw a wiring: encoder left, decoder right; of a search also its weights.
+    """Draw a wiring: encoder left, decoder right; of a search also its weights, or its front.
 
     A PRESET without --backbone is drawn on MobileNetV2's nine features.
     """
@@ -157,20 +219,28 @@ def draw(wiring: str, backbone: str | None, output: Path | None) -> None:
     output = output or Path(f"{path.resolve().name if path.is_dir() else path.stem}.svg")
     quiet()
     from benchmark.wiring.figure import SUFFIXES, render, search_figure, wiring_figure
+    from benchmark.wiring.front.record import FRONT, read_front
     from benchmark.wiring.names import features_of, load_wiring, on_backbone
     from benchmark.wiring.record import load_search
-    from models.connectivity import is_preset
+    from models.connectivity import Connectivity, is_preset
 
     if output.suffix not in SUFFIXES:
         raise UsageError(f"-o {output}: draw writes {', '.join(SUFFIXES)}")
     if path.is_dir() and not is_preset(wiring):
         if backbone is not None:
             raise UsageError(f"--backbone: {wiring} has its own; draw {path / 'found.json'}")
-        own, search = load_search(path)
-        figure = search_figure(own, search, features_of(own))
+        if (path / FRONT).exists():
+            from benchmark.wiring.front.figure import front_figure
+
+            front = read_front(path)
+            own = {w.file: Connectivity.load(path / w.file) for w in front.wirings}
+            figure = front_figure(front, own, features_of(next(iter(own.values()))))
+        else:
+            found, search = load_search(path)
+            figure = search_figure(found, search, features_of(found))
     elif backbone is not None:
         figure = wiring_figure(*on_backbone(wiring, backbone))
     else:
-        own = load_wiring(wiring)
-        figure = wiring_figure(own, features_of(own))
+        single = load_wiring(wiring)
+        figure = wiring_figure(single, features_of(single))
     write_output(output, render(figure, output.suffix))

@@ -4,9 +4,10 @@ Imports nothing heavy, so that the command line can build its options from the f
 """
 
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, overload
 
@@ -271,7 +272,7 @@ class RunConfig(NetworkConfig):
             content["data"] = str(self.data.expanduser().resolve())
         content["revision"] = revision
         for name in SINCE:  # keys of runs without them stay
-            if content.get(name, ...) == type(self).model_fields[name].default:
+            if name in content and content[name] == type(self).model_fields[name].default:
                 del content[name]
         if self.wiring is None:
             del content["wiring"]
@@ -291,8 +292,11 @@ class SearchConfig(NetworkConfig):
 
     task: str = Field("segmentation", description="What to predict.")
     iterations: int = Field(300, ge=1, description="Training steps.")
-    method: Literal["sparsemask", "maskconnect"] = Field(
-        "sparsemask", description="Any number of inputs to a stage, or a fixed one (--inputs)."
+    method: Literal["sparsemask", "maskconnect", "perturbation"] = Field(
+        "sparsemask",
+        description="Weights decide on any number of inputs to a stage, or on a fixed one "
+        "(--inputs); perturbation: what the loss of the trained network of all connections "
+        "misses least is dropped.",
     )
     inputs: int = Field(2, ge=1, description="Inputs of each stage with maskconnect.")
     loss: Literal["sparse", "l1"] = Field("sparse", description="What drives weights to 0.")
@@ -307,12 +311,20 @@ class SearchConfig(NetworkConfig):
     settle: float = Field(
         0.15, ge=0, le=1, description="Share of the steps, at the end, without that noise."
     )
+    direct_drop: float = Field(
+        0.0, ge=0, lt=1,
+        description="Share of the steps that leave out a connection of the encoder straight into "
+        "the output.",
+    )  # fmt: skip
     connection_bn: bool = Field(True, description="BatchNorm in every connection.")
     connection_lr: float | None = Field(
         0.03, gt=0, description="Adam's rate for the weights; none: the network's optimiser."
     )
     cost: Literal["latency", "macs", "params"] | None = Field(
-        None, description="A connection's cost, in the loss besides."
+        None,
+        description="A connection's cost, in the loss besides; with --method front the network's, "
+        "which the front holds its score against: macs, unless latency is asked for, which is "
+        "measured here and so does not repeat.",
     )
     cost_weight: float = Field(0.0, ge=0, description="Weight of the cost, 1 for all connections.")
     merge: bool = Field(True, description="Merge stages with the same inputs.")
@@ -331,6 +343,58 @@ class SearchConfig(NetworkConfig):
         if (self.cost is None) != (self.cost_weight == 0):
             raise ValueError("--cost and --cost-weight: give both or neither")
         return self
+
+
+class FrontConfig(NetworkConfig):
+    """A search for a front of wirings: candidates, trained briefly and kept by halving.
+
+    The gradient searches among its sources take ``searches``, the options of ``SearchConfig``.
+    """
+
+    task: str = Field("segmentation", description="What to predict.")
+    epochs: int | None = Field(
+        None, ge=1, description="Passes of a full training, of which a rung is a share."
+    )
+    steps: int | None = Field(None, ge=1, description="Steps of a full training, likewise.")
+    rungs: tuple[float, ...] = Field(
+        (0.1, 1 / 3), min_length=1, max_length=8,
+        description="Shares of a full training after which a third of the candidates stays.",
+    )  # fmt: skip
+    candidates: int = Field(16, ge=1, le=1000, description="Wirings that are trained.")
+    minutes: float | None = Field(
+        None, gt=0, description="Time to spend, in place of a number of candidates."
+    )
+    cost: Literal["latency", "macs", "params"] | None = Field(
+        None, description="Of the whole network, see ``SearchConfig``."
+    )
+    budget_ms: float | None = Field(
+        None, gt=0, description="Most milliseconds of one image, network and resizing."
+    )
+    budget_macs: float | None = Field(
+        None, gt=0, description="Most multiply-accumulates of one image."
+    )
+    control: Literal["none", "random"] = Field(
+        "none", description="random: as much work on random wirings, for comparison."
+    )
+    searches: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("rungs", mode="before")
+    @classmethod
+    def _parse_rungs(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_front(self) -> Self:
+        rungs = self.rungs
+        if not all(a < b <= 1 for a, b in itertools.pairwise((0.0, *rungs))):
+            raise ValueError(f"--rungs: {_listed(rungs)} do not grow within 0…1")
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(f"--epochs: {self.epochs}: give it or --steps, not both")
+        return self
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)
 
 
 class Resolved(NetworkConfig):
@@ -418,7 +482,7 @@ PAIRS = {"backbone_args": "backbone_arg", "task_weights": "task_weight"}
 """Fields that one KEY=VALUE option each fills."""
 LATER = (
     "description", "weights_key", "init", "init_sha256", "width", "decoder_revision",
-    "match_undilated", "steps", "split",
+    "match_undilated", "steps", "split", "direct_drop",
 )  # fmt: skip
 """Fields that records of before lack."""
 SINCE = (*LATER, "sync_bn", "processes")
@@ -429,7 +493,7 @@ NOT_IDENTITY = {"weights", "init", "workers", "on_bad_sample"}
 """Fields that do not change what a run of good data gives."""
 FILLED_IN = (
     "description", "weights_sha256", "init_sha256", "wiring", "decoder_revision", "match_undilated",
-    "processes",
+    "processes", "searches",
 )  # fmt: skip
 """Fields that follow from files or from this version, and are no options."""
 

@@ -44,7 +44,8 @@ from tasks.base import Task
 class Runner:
     """Does runs one at a time, and times those of a comparison in turns.
 
-    every: seconds between two saved states of a training. retime: time finished runs again.
+    every: seconds between two saved states of a training. timed: whether finished runs are timed,
+    retime: even those that have been.
     tensorboard: write its files beside ``metrics.jsonl``. threads: of runs that ask for none.
     began: results that are newer come from another process. noted: lines about weights so far.
     """
@@ -53,6 +54,7 @@ class Runner:
     listener: Listener = field(default_factory=Silent)
     min_time: float = 2.0
     retime: bool = False
+    timed: bool = True
     tensorboard: bool = False
     every: float = EVERY
     threads: int = field(default_factory=torch.get_num_threads)
@@ -298,6 +300,8 @@ class Runner:
 
     def _untimed(self, group: Sequence[PlannedRun], done: Mapping[str, Result]) -> list[PlannedRun]:
         """The finished runs of ``group``, if there is one to be timed."""
+        if not self.timed:
+            return []
         finished = [run for run in group if done[run.key].status == "finished"]
         missing = any(done[run.key].speed is None for run in finished)
         return finished if self.retime or missing else []

@@ -1,17 +1,24 @@
-"""Costs of a decoder's connections, counted or measured on the device."""
+"""Costs of a decoder's connections and of whole networks, counted or measured on the device."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import TypedDict
 
-from benchmark.speed.latency import time_calls
+from benchmark.experiment.config import ResolvedRun
+from benchmark.experiment.network import spec_of
+from benchmark.experiment.plan import make_tasks
+from benchmark.speed.count import count_deployed, count_macs, count_parameters
+from benchmark.speed.latency import Setup, time_calls, time_models
 from models.connectivity import GLOBAL
 from models.relaxed_decoder import RelaxedDecoder
 
 Cost = Literal["latency", "macs", "params"]
+TIMING: dict[str, Any] = {"min_time": 0.3, "min_calls": 10, "warmup_time": 0.1}
+"""How a network among many candidates is timed, see ``time_calls``."""
 
 
 def connection_costs(
@@ -71,3 +78,41 @@ def _connection(
         total.add_(y)
 
     return call
+
+
+class NetworkCosts(TypedDict):
+    """Costs of one image: milliseconds here, multiply-accumulates; parameters of the network."""
+
+    ms: float
+    macs: int
+    params: int
+
+
+def network_costs(configs: Mapping[str, ResolvedRun], threads: int) -> dict[str, NetworkCosts]:
+    """Costs of whole networks as they are deployed, by name; their latencies are taken in turns.
+
+    They have random weights: none is read.
+    """
+    torch.set_num_threads(threads)
+    counted: dict[str, dict[str, int]] = {}
+    models: dict[str, nn.Module] = {}
+    for name, config in configs.items():
+        model = spec_of(config, make_tasks(config)).build()
+        deployed = count_deployed(model, config.image_size)
+        counted[name] = deployed or {
+            "macs": sum(count_macs(model, config.image_size).values()),
+            "params": sum(count_parameters(model).values()),
+        }
+        models[name], _ = Setup(amp=config.amp).prepared(model)
+    first = next(iter(configs.values()))
+    latencies = time_models(
+        models, first.image_size, first.device, setup=Setup(amp=first.amp), **TIMING
+    )
+    return {
+        name: {
+            "ms": float(f"{latencies[name].median_ms:.4g}"),
+            "macs": counts["macs"],
+            "params": counts["params"],
+        }
+        for name, counts in counted.items()
+    }

@@ -122,7 +122,7 @@ def read_search(folder: Path) -> Search:
     except FileNotFoundError:
         raise UsageError(f"{path}: not there: name the folder that a search wrote") from None
     except (OSError, ValueError) as error:  # limits, or pydantic
-        seen = printable(_reason(error), 200)
+        seen = printable(reason_of(error), 200)
         raise UsageError(f"{path}: not the record of a search ({seen})") from error
 
 
@@ -138,7 +138,8 @@ def load_search(folder: Path) -> tuple[Connectivity, Search]:
     return wiring, search
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What is wrong with a file, in one line."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import islice
 from statistics import fmean
 
 import torch
@@ -10,11 +11,12 @@ from typing_extensions import TypedDict
 
 from benchmark.experiment.config import ResolvedSearch
 from benchmark.experiment.numerics import State
-from benchmark.training.batches import Batches
+from benchmark.training.batches import Batches, make_augment
 from benchmark.training.learner import Learner
 from benchmark.training.loop import LOG_EVERY, Training
 from benchmark.training.optimizer import make_optimizer
 from benchmark.wiring.costs import connection_costs
+from benchmark.wiring.perturb import BATCHES, ranked
 from datasets.pipeline import Resized
 from models.predictor import DensePredictor
 from models.relaxed_decoder import RelaxedDecoder
@@ -48,7 +50,7 @@ class RelaxedTraining(Training[Learned]):
     ) -> None:
         decoder = model.decoder
         assert isinstance(decoder, RelaxedDecoder)
-        self.config, self.tasks, self.decoder = config, tasks, decoder
+        self.config, self.tasks, self.model, self.decoder = config, tasks, model, decoder
         device = torch.device(config.device)
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.weights is not None or config.pretrained or config.init is not None:
@@ -62,6 +64,9 @@ class RelaxedTraining(Training[Learned]):
             shares = connection_costs(config.cost, decoder, config.image_size, device)
             self.costs[config.cost] = shares.to(device)
         self.sparsity = LOSSES[config.loss] if config.method == "sparsemask" else None
+        if config.method == "perturbation":  # a network whose connections all count alike
+            decoder.raw.requires_grad_(False)
+            decoder.noise = 0.0
         optimizers = [make_optimizer(config, model, [decoder.raw] if config.connection_lr else [])]
         if config.connection_lr is not None:
             # the connections' rate stays constant: they decide late in the search
@@ -107,12 +112,23 @@ class RelaxedTraining(Training[Learned]):
         means = {f"loss/{name}": fmean(x[-LOG_EVERY:]) for name, x in self.losses.items()}
         return {**means, "connections": self._above()}
 
+    def batches(self, count: int) -> list[tuple[Tensor, dict[str, Tensor]]]:
+        """The next ``count`` training batches, augmented."""
+        augment = make_augment(self.config)
+        return [augment(*batch) for batch in islice(self.learner.batches, count)]
+
     def _above(self) -> int:
         """Number of connections above the threshold."""
         return int((self.decoder.weights > self.config.threshold).sum())
 
     def finish(self) -> Learned:
         self.rows[self.step] = _rounded(self.decoder.weights)
+        if self.config.method == "perturbation":
+            ranks, without = ranked(self.model, self.tasks, self.batches(BATCHES))
+            self.losses["without"] = without
+            self.rows[self.step + 1] = ranks
+            with torch.no_grad():
+                self.decoder.raw.copy_(2 * torch.tensor(ranks))
         return {
             "iterations": list(self.rows),
             "weights": list(self.rows.values()),

@@ -116,7 +116,7 @@ def _search(
         dataset=config.dataset,
         backbone=config.backbone,
         strides=decoder.connectivity.strides,
-        threshold=config.threshold,
+        threshold=_threshold(config, learned),
         merge=config.merge,
         absorb=config.absorb,
         inputs=config.inputs if config.method == "maskconnect" else None,
@@ -146,6 +146,16 @@ def _search(
     return record
 
 
+def _threshold(config: ResolvedSearch, learned: Learned) -> float:
+    """The configured threshold; of a perturbation the one that leaves the least loss."""
+    if config.method != "perturbation":
+        return config.threshold
+    losses = learned["losses"]["without"]
+    rounds = len(losses)
+    best = min(range(rounds), key=lambda number: (losses[number], -number))
+    return best / rounds  # ranks are (1 … rounds) / rounds
+
+
 def build_relaxed(config: ResolvedSearch, tasks: list[Task]) -> DensePredictor:
     """The Fully Dense Network with a head for each task, initialised from the seed, on the CPU."""
     seed_everything(config.seed)
@@ -159,6 +169,7 @@ def build_relaxed(config: ResolvedSearch, tasks: list[Task]) -> DensePredictor:
             noise=config.noise,
             inputs=config.inputs,
             connection_bn=config.connection_bn,
+            direct_drop=config.direct_drop,
         ),
         channels,
     )

@@ -1,0 +1,224 @@
+"""Candidates on their way through the rungs: trained alike, ever longer, ever fewer."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from benchmark.experiment.config import ResolvedRun
+from benchmark.experiment.plan import PlannedRun, plan
+from benchmark.results.result import Result
+from benchmark.wiring.costs import NetworkCosts, network_costs
+from benchmark.wiring.front.candidates import Candidate, affordable, children, described
+from benchmark.wiring.front.selection import Measured, sizes, survivors
+from common.errors import DataError, UsageError
+from common.files import write_atomic
+from common.limits import RESULT, parse_json, read_bytes
+from common.progress import Listener
+from models.connectivity import Connectivity
+
+PLAN = "plan.json"
+"""File of a race: its candidates and their costs, as far as it is."""
+PARENTS = 4
+"""Wirings that a generation of children comes from."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Executes the runs of a rung. ``run`` gives their results, which are on disk, in their order;
+    what is finished there is not repeated. lanes: how many it does at once."""
+
+    run: Callable[[Sequence[PlannedRun]], list[Result]]
+    lanes: int = 1
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How all candidates of a search are trained and compared.
+
+    values: options of every run. full: a full training, of ``steps`` steps. rungs: steps of each.
+    settings: what a resumed search must share.
+    """
+
+    values: Mapping[str, Any]
+    full: ResolvedRun
+    steps: int
+    rungs: Sequence[int]
+    cost: Literal["macs", "latency", "params"]
+    budget_ms: float | None
+    budget_macs: float | None
+    settings: Mapping[str, Any]
+    trainer: Trainer
+    listener: Listener
+
+    def runs(self, wirings: Path, some: Sequence[Candidate], rung: int) -> list[PlannedRun]:
+        """The runs of a rung, for wirings that lie in the folder ``wirings``."""
+        folder = wirings.parent / "rungs" / str(rung + 1)
+        values = {**self.values, "steps": self.rungs[rung], "split": "val"}
+        planned = []
+        for candidate in some:
+            decoder = f"connectivity:{wirings / candidate.name}.json"
+            (config,) = plan({**values, "decoder": decoder}, {})
+            planned.append(PlannedRun.of(config, folder))
+        return planned
+
+    def cost_of(self, costs: NetworkCosts) -> float:
+        """What the score is held against."""
+        return costs["ms"] if self.cost == "latency" else costs[self.cost]
+
+
+@dataclass
+class Race:
+    """Candidates of one folder.
+
+    costs: by name. groups: the candidates that came in together: the first ones, then children.
+    scores: of each rung, by name. seconds: that trainings took.
+    """
+
+    protocol: Protocol
+    folder: Path
+    costs: dict[str, NetworkCosts] = field(default_factory=dict)
+    groups: list[list[Candidate]] = field(default_factory=list)
+    scores: list[dict[str, Measured]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        return [candidate for group in self.groups for candidate in group]
+
+    def cost(self, candidate: Candidate) -> float:
+        return self.protocol.cost_of(self.costs[candidate.name])
+
+    def run(
+        self, first: Callable[[], list[Candidate]], generations: Sequence[int], seed: int
+    ) -> None:
+        """Train the candidates that ``first`` gives, and children of the best, rung by rung.
+
+        generations: numbers of children. What an earlier process has done is taken as it is.
+        """
+        self._restore()
+        if not self.groups:
+            self._enter(first())
+        scores = self._train(self.groups[0], 0)
+        for number, count in enumerate(generations, 1):
+            if len(self.groups) == number:
+                parents = self._parents(scores)
+                born = children(parents, self.candidates, count, f"{seed} {number}")
+                self._enter(born)
+            if self.groups[number]:
+                scores |= self._train(self.groups[number], 0)
+        self.scores = [scores]
+        running = [c for c in self.candidates if c.name in scores]
+        for rung, places in enumerate(sizes(len(running), len(self.protocol.rungs))):
+            if rung:
+                before = self.scores[-1]
+                running = [c for c in running if c.name in before]
+                points = [(before[c.name].accuracy, self.cost(c)) for c in running]
+                running = [running[i] for i in survivors(points, min(places, len(running)))]
+                self.scores.append(self._train(running, rung))
+
+    def _parents(self, scores: Mapping[str, Measured]) -> list[Candidate]:
+        scored = [c for c in self.candidates if c.name in scores]
+        points = [(scores[c.name].accuracy, self.cost(c)) for c in scored]
+        chosen = [scored[i] for i in survivors(points, min(PARENTS, len(scored)))]
+        return sorted(chosen, key=lambda c: -scores[c.name].accuracy)
+
+    def _train(self, some: Sequence[Candidate], rung: int) -> dict[str, Measured]:
+        """Scores by name after a rung; of a failed training there is none."""
+        protocol = self.protocol
+        protocol.listener.message(
+            f"rung {rung + 1} of {len(protocol.rungs)}: {len(some)} wirings, "
+            f"{protocol.rungs[rung]} of {protocol.steps} steps"
+        )
+        runs = protocol.runs(self.folder / "candidates", some, rung)
+        results = protocol.trainer.run(runs)
+        self.seconds += sum(result.seconds.get("total", 0.0) for result in results)
+        scores = {}
+        for candidate, run, result in zip(some, runs, results, strict=True):
+            if result.status == "finished":
+                scores[candidate.name] = Measured.of(result, run.folder)
+            else:
+                protocol.listener.message(f"{candidate.name}: left out: {result.error}")
+        if not scores:
+            raise DataError(f"{self.folder / 'rungs'}: no wiring could be trained: see result.json")
+        return scores
+
+    def _enter(self, some: Sequence[Candidate]) -> None:
+        """Write wirings, count and measure their costs, keep those within the budgets."""
+        protocol, wirings = self.protocol, self.folder / "candidates"
+        for candidate in some:
+            wiring = described(candidate, protocol.full.backbone, protocol.full.backbone_args)
+            text = json.dumps(wiring.to_json(), indent=1) + "\n"
+            write_atomic(wirings / f"{candidate.name}.json", text, "--output")
+        runs = protocol.runs(wirings, some, 0)
+        configs = {c.name: run.config for c, run in zip(some, runs, strict=True)}
+        first = not self.groups
+        if first and "fully-dense" not in configs:  # the end of the axis of costs
+            (configs["fully-dense"],) = plan(protocol.values, {"decoder": ["fully-dense"]})
+        threads = protocol.full.threads or torch.get_num_threads()
+        self.costs |= network_costs(configs, threads) if configs else {}
+        pairs = {c.name: (self.costs[c.name]["ms"], self.costs[c.name]["macs"]) for c in some}
+        inside = affordable(pairs, protocol.budget_ms, protocol.budget_macs)
+        if not inside and first:
+            raise UsageError(_too_dear(pairs, protocol.budget_ms, protocol.budget_macs))
+        self.groups.append([c for c in some if c.name in inside])
+        self._save()
+
+    def _save(self) -> None:
+        content = {
+            "format": 1,
+            "config": self.protocol.settings,
+            "costs": self.costs,
+            "groups": [
+                [
+                    {"name": c.name, "wiring": c.wiring.to_json(), "origin": dict(c.origin)}
+                    for c in group
+                ]
+                for group in self.groups
+            ],
+        }
+        write_atomic(self.folder / PLAN, json.dumps(content, indent=1) + "\n", "--output")
+
+    def _restore(self) -> None:
+        """Take up what an interrupted search has saved. Raises UserError for another search's."""
+        path = self.folder / PLAN
+        if not path.exists():
+            return
+        try:
+            saved = parse_json(read_bytes(path, RESULT))
+            same = saved["config"] == self.protocol.settings
+            self.costs = saved["costs"]
+            self.groups = [[_candidate(entry) for entry in group] for group in saved["groups"]]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: not readable ({error}): begin anew by --overwrite") from error
+        if not same:
+            raise UsageError(
+                f"{path}: a search with other settings was begun there: name another --output, or "
+                "begin anew by --overwrite"
+            )
+
+
+def _candidate(entry: Mapping[str, Any]) -> Candidate:
+    wiring = entry["wiring"]
+    record = {"strides": wiring["encoder"]["strides"], "stages": wiring["stages"]}
+    return Candidate(
+        entry["name"], Connectivity.from_record(entry["name"], record), entry["origin"]
+    )
+
+
+def _too_dear(
+    pairs: Mapping[str, tuple[float, float]], ms: float | None, macs: float | None
+) -> str:
+    """What is wrong with budgets that no candidate meets."""
+    for option, axis, most, unit in (("ms", 0, ms, "ms"), ("macs", 1, macs, "MACs")):
+        cheapest = min(pairs, key=lambda name: pairs[name][axis])
+        if most is not None and pairs[cheapest][axis] > most:
+            least = f"{cheapest}, takes {pairs[cheapest][axis]:.4g} {unit}"
+            return f"--budget-{option} {most:g}: no candidate meets it: the cheapest, {least}"
+    return (
+        f"--budget-ms {ms:g}, --budget-macs {macs:g}: no candidate meets both: give one of them, "
+        "or more of both"
+    )

@@ -1,0 +1,316 @@
+"""A search for a front of wirings: candidates, trained briefly and kept by successive halving."""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmark.experiment.config import FrontConfig, NetworkConfig, SearchConfig, make_config
+from benchmark.experiment.environment import Environment, environment
+from benchmark.experiment.network import check_device
+from benchmark.experiment.plan import command_of, plan, resolve, targets_of
+from benchmark.results.result import SplitFacts
+from benchmark.training.keeper import EVERY
+from benchmark.wiring import search as searching
+from benchmark.wiring.front.candidates import (
+    Candidate,
+    chosen,
+    from_perturbation,
+    from_presets,
+    from_search,
+    random_candidates,
+)
+from benchmark.wiring.front.race import PLAN, Protocol, Race, Trainer
+from benchmark.wiring.front.record import FRONT, Control, Front, FrontWiring, Tried, read_front
+from benchmark.wiring.front.selection import Standing, covered, gains_over, standing_of
+from benchmark.wiring.record import WIRING
+from common.errors import UsageError
+from common.files import check_writable, locked, write_atomic
+from common.progress import Listener, Silent
+from datasets.pipeline import open_splits
+from models.backbones import create_without_weights
+from models.connectivity import Connectivity
+
+SEARCHES: Mapping[str, Mapping[str, Any]] = {
+    "gradient": {"method": "sparsemask"},
+    "gradient-drop": {"method": "sparsemask", "direct_drop": 0.5},
+    "perturbation": {"method": "perturbation", "direct_drop": 0.5},
+}
+"""Sources of candidates besides the presets."""
+COURSE: Mapping[str, Any] = {"lambda_": 1.0, "ramp": (0.15, 1.0)}
+"""λ grows all along a gradient search, which so passes ever smaller wirings."""
+SHARE, FEWEST, MOST = 0.2, 60, 300
+"""Steps of each of those searches: a share of a full training's, within bounds."""
+CHILDREN = 0.22
+"""Share of the candidates in each of two generations of children."""
+
+
+class FrontSearch:
+    """One search for a front in the folder ``output``."""
+
+    def __init__(
+        self, config: FrontConfig, output: Path, trainer: Trainer, listener: Listener, every: float
+    ) -> None:
+        self.config, self.output, self.listener, self.every = config, output, listener, every
+        own = set(NetworkConfig.model_fields) & config.model_fields_set | {"task", "dataset"}
+        values = {name: getattr(config, name) for name in own}
+        if config.device == "cpu" and config.threads is None:
+            values["threads"] = 1  # the trainings of a rung share the cores
+        length = {"steps": config.steps, "epochs": config.epochs}
+        length = {name: value for name, value in length.items() if value is not None}
+        (full,) = plan({**values, **length}, {"decoder": ["encoder-sum"]})
+        check_device(full.device)
+        splits = open_splits(
+            full.dataset, full.data, targets_of(full.task), full.image_size, full.limit
+        )
+        images = len(splits["train"].data)
+        each = max(images // min(full.batch_size, images), 1)
+        steps = full.steps or full.epochs * each
+        self.data: dict[str, SplitFacts] = {
+            name: {"images": len(splits[name].data), "fingerprint": splits[name].data.fingerprint()}
+            for name in ("train", "val")
+        }
+        own_settings = config.model_dump(mode="json", include=set(config.model_fields_set))
+        run = full.model_dump(mode="json", exclude={"decoder", "decoder_revision"})
+        self.settings = {"front": own_settings, "run": run, "data": self.data}
+        self.protocol = Protocol(
+            values=values,
+            full=full,
+            steps=steps,
+            rungs=[max(1, round(share * steps)) for share in config.rungs],
+            cost=config.cost or ("macs" if config.budget_ms is None else "latency"),
+            budget_ms=config.budget_ms,
+            budget_macs=config.budget_macs,
+            settings=self.settings,
+            trainer=trainer,
+            listener=listener,
+        )
+        least = len(self.protocol.rungs) + 1
+        if config.candidates < least:
+            raise UsageError(
+                f"--candidates {config.candidates}: {least - 1} rungs need {least} or more"
+            )
+
+    def run(self, overwrite: bool) -> Front:
+        """The front, which is written unless it is there."""
+        if overwrite:
+            self._remove()
+        if (old := self._finished()) is not None:
+            return old
+        check_writable(self.output)
+
+        def waiting() -> None:
+            self.listener.message(f"{self.output}: another process searches there: waiting for it")
+
+        with locked(self.output, waiting):
+            return self._finished() or self._run()
+
+    def _finished(self) -> Front | None:
+        path = self.output / FRONT
+        if not path.exists():
+            return None
+        old = read_front(self.output)
+        if old.config != self.settings:
+            raise UsageError(
+                f"{path}: a front of {old.task} on {old.dataset} with {old.backbone} and other "
+                "settings is there: name another --output, or repeat by --overwrite"
+            )
+        self.listener.message(f"{path}: already finished (--overwrite repeats it)")
+        return old
+
+    def _remove(self) -> None:
+        for name in (FRONT, PLAN, WIRING):
+            (self.output / name).unlink(missing_ok=True)
+        for name in ("searches", "candidates", "rungs", "control", "front"):
+            shutil.rmtree(self.output / name, ignore_errors=True)
+
+    def _run(self) -> Front:
+        facts = environment(self.protocol.full.device)
+        config, start = self.config, time.perf_counter()
+        born = max(1, round(CHILDREN * config.candidates))
+        first = config.candidates - 2 * born
+        race = Race(self.protocol, self.output)
+        race.run(lambda: self._first(first), [born, born], config.seed)
+        searched = time.perf_counter() - start - race.seconds / self.protocol.trainer.lanes
+        control = None
+        if config.control == "random":
+            control = Race(self.protocol, self.output / "control")
+            control.run(lambda: self._random(race), [], config.seed)
+        return self._finish(race, control, facts, max(searched, 0.0))
+
+    def _first(self, count: int) -> list[Candidate]:
+        """Presets, and wirings that short searches found."""
+        full = self.protocol.full
+        body = create_without_weights(full.backbone, full.backbone_args, full.channels)
+        presets = from_presets([f.undilated for f in body.features])
+        crop = self._crop(body.fixed_size)
+        found = [self._found(name, crop) for name in SEARCHES]
+        return chosen(presets, found, max(count, 1))
+
+    def _random(self, race: Race) -> list[Candidate]:
+        """Random wirings, as many as took the search's work, like those that it found."""
+        full = self.protocol.full
+        body = create_without_weights(full.backbone, full.backbone_args, full.channels)
+        like = [c.wiring for c in race.candidates if c.origin["source"] != "preset"]
+        extra = math.ceil(len(SEARCHES) * self._iterations() / self.protocol.rungs[0])
+        return random_candidates(
+            like or [c.wiring for c in race.candidates],
+            *(body.features, full.image_size, self.config.seed),
+            len(race.candidates) + extra,
+        )
+
+    def _iterations(self) -> int:
+        asked = self.config.searches.get("iterations")
+        return int(asked or min(max(round(SHARE * self.protocol.steps), FEWEST), MOST))
+
+    def _found(self, name: str, crop: Mapping[str, Any]) -> list[Candidate]:
+        """The wirings of one of ``SEARCHES``, which is done unless it is finished."""
+        values = {
+            **self.protocol.values,
+            "threads": self.config.threads,
+            **COURSE,
+            "iterations": self._iterations(),
+            **crop,
+            **self.config.searches,
+            **SEARCHES[name],
+        }
+        config = resolve(make_config(values, SearchConfig))
+        self.listener.message(f"search: {name}, {config.iterations} steps")
+        record = searching.search(
+            config, self.output / "searches" / name, listener=self.listener, every=self.every
+        )
+        found = from_perturbation if config.method == "perturbation" else from_search
+        return found(name, record)
+
+    def _crop(self, fixed: tuple[int, int] | None) -> dict[str, Any]:
+        """Crops of half the size, for a quarter of the time, where the backbone takes any size."""
+        full = self.protocol.full
+        if full.crop_size is not None or fixed is not None:
+            return {}
+        halves = (max(64, 32 * round(side / 64)) for side in full.image_size)
+        return {"crop_size": tuple(map(min, halves, full.image_size))}
+
+    def _finish(
+        self, race: Race, control: Race | None, facts: Environment, searched: float
+    ) -> Front:
+        config, protocol, last = self.config, self.protocol, race.scores[-1]
+        standing = standing_of(last, {c.name: race.cost(c) for c in race.candidates})
+        wirings = _wirings(race, standing, "front")
+        shutil.rmtree(self.output / "front", ignore_errors=True)
+        for wiring in wirings:
+            target = self.output / wiring.file
+            content = (self.output / "candidates" / target.name).read_bytes()
+            write_atomic(target, content, "--output")
+        first = next(iter(last.values()))
+        record = Front(
+            format=1,
+            metric=first.metric,
+            higher_is_better=first.higher_is_better,
+            cost=protocol.cost,
+            found=f"front/{standing.found}.json",
+            wirings=wirings,
+            control=None if control is None else self._control(race, control, standing.found),
+            tried=_tried(race),
+            rungs=list(protocol.rungs),
+            steps=protocol.steps,
+            hypervolume=_hypervolume(race, race.costs["fully-dense"]["macs"]),
+            task=config.task,
+            dataset=config.dataset,
+            backbone=protocol.full.backbone,
+            config=self.settings,
+            command=f"{_command(config)} --output {self.output}",
+            environment=facts,
+            data=self.data,
+            seconds={"searches": searched, "rungs": race.seconds},
+        )
+        found = Connectivity.load(self.output / record.found)
+        text = json.dumps(found.to_json(), indent=1) + "\n"
+        write_atomic(self.output / WIRING, text, "--output")
+        write_atomic(self.output / FRONT, record.text(), "--output")
+        return record
+
+    def _control(self, race: Race, control: Race, found: str) -> Control:
+        costs = {c.name: control.cost(c) for c in control.candidates}
+        standing = standing_of(control.scores[-1], costs)
+        mine = [scores[found] for scores in race.scores]
+        kinds: dict[str, list[float]] = {}
+        for candidate in control.candidates:
+            if (score := control.scores[0].get(candidate.name)) is not None:
+                kinds.setdefault(str(candidate.origin["kind"]), []).append(score.value)
+        return Control(
+            candidates=len(control.candidates),
+            kinds={kind: sum(values) / len(values) for kind, values in kinds.items()},
+            hypervolume=_hypervolume(control, race.costs["fully-dense"]["macs"]),
+            wirings=_wirings(control, standing, "control/candidates"),
+            seconds=control.seconds,
+            **gains_over(mine, control.scores, standing.order[0], self.config.seed),
+        )
+
+
+def _hypervolume(race: Race, dearest: float) -> float:
+    """What the last rung dominates of skill × MACs, up to those of the Fully Dense Network."""
+    scores = race.scores[-1]
+    return covered([(s.skill, race.costs[name]["macs"]) for name, s in scores.items()], dearest)
+
+
+def _wirings(race: Race, standing: Standing, folder: str) -> list[FrontWiring]:
+    """The wirings of the last rung, the best first."""
+    origins = {candidate.name: candidate.origin for candidate in race.candidates}
+    last = race.scores[-1]
+    return [
+        FrontWiring(
+            file=f"{folder}/{name}.json",
+            score=last[name].value,
+            interval=last[name].interval,
+            **race.costs[name],
+            rungs=[scores[name].value for scores in race.scores],
+            origin=dict(origins[name]),
+            front=name in standing.front,
+            alike=name in standing.alike,
+        )
+        for name in standing.order
+    ]
+
+
+def _tried(race: Race) -> list[Tried]:
+    """All candidates, those of the later rungs first."""
+    tried = []
+    for candidate in race.candidates:
+        scores = [rung.get(candidate.name) for rung in race.scores]
+        tried.append(
+            Tried(
+                name=candidate.name,
+                rungs=[None if score is None else score.value for score in scores],
+                **race.costs[candidate.name],
+                origin=dict(candidate.origin),
+            )
+        )
+    return sorted(tried, key=lambda one: -sum(score is not None for score in one.rungs))
+
+
+def _command(config: FrontConfig) -> str:
+    """The command that repeats a search for a front."""
+    searches = make_config(config.searches, SearchConfig)
+    options = command_of(searches, "search").split(" ")[3:] if config.searches else []
+    return " ".join([command_of(config, "search"), *options])
+
+
+def search_front(
+    config: FrontConfig,
+    output: Path,
+    trainer: Trainer,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+    every: float = EVERY,
+) -> Front:
+    """Search a front of wirings for ``config`` and write it into ``output``.
+
+    ``front.json`` holds the record, ``front/`` the wirings of the last rung, ``found.json`` the
+    best one or, of those that cannot be told from it, the cheapest. An interrupted search goes on
+    where it was. Raises UsageError for options that do not fit and for a folder that holds another
+    search.
+    """
+    return FrontSearch(config, output, trainer, listener or Silent(), every).run(overwrite)

@@ -1,0 +1,195 @@
+"""Which candidates stay after a rung, how the last ones compare, and what searching gained.
+
+Successive halving: Jamieson and Talwalkar, AISTATS 2016; non-dominated sorting: Deb et al., 2002.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.leaderboard.pareto import Point, front
+from benchmark.results.replicates import load_replicates
+from benchmark.results.result import Result
+from tasks.metrics.base import Floats, interval
+
+ETA = 3
+"""One of so many candidates stays after a rung."""
+
+
+def layers(points: Sequence[Point]) -> list[list[int]]:
+    """Indices by non-dominated sorting: the front, the front of the rest, …"""
+    left = list(range(len(points)))
+    found = []
+    while left:
+        inside = [left[i] for i in front([points[i] for i in left])]
+        found.append(inside)
+        left = [i for i in left if i not in inside]
+    return found
+
+
+def survivors(points: Sequence[Point], keep: int) -> list[int]:
+    """Sorted indices of the ``keep`` points (accuracy, cost) that go on to the next rung.
+
+    Half the places, and the odd one, go to the most accurate: after a short training one that a
+    cheaper point dominates may still win. The rest go by layers of non-dominated sorting, within a
+    layer to the most accurate. Ties go to the cheaper, then to the earlier.
+    """
+
+    def best_first(indices: Sequence[int]) -> list[int]:
+        return sorted(indices, key=lambda i: (-points[i][0], points[i][1], i))
+
+    chosen = best_first(range(len(points)))[: math.ceil(keep / 2)]
+    for layer in layers(points):
+        for index in best_first(layer):
+            if index not in chosen and len(chosen) < keep:
+                chosen.append(index)
+    return sorted(chosen)
+
+
+def sizes(candidates: int, rungs: int) -> list[int]:
+    """Number of candidates in each rung: a third of the one before, rounded up, at least two."""
+    counts = [candidates]
+    while len(counts) < rungs:
+        counts.append(min(counts[-1], max(2, math.ceil(counts[-1] / ETA))))
+    return counts
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A validated score. replicates: of it [N], drawn alike for all; None where there are none.
+
+    skill: the score's share of the way from the best constant's, 0, to a perfect one, 1.
+    """
+
+    metric: str
+    higher_is_better: bool
+    value: float
+    interval: tuple[float, float] | None
+    replicates: Floats | None
+    skill: float
+
+    @property
+    def accuracy(self) -> float:
+        """The value, with the larger one the better."""
+        return self.value if self.higher_is_better else -self.value
+
+    @classmethod
+    def of(cls, result: Result, folder: Path) -> "Measured":
+        """The score of a finished run in ``folder``: of several tasks the mean of their skills."""
+        parts = [_measured(one, folder, task) for task, one in result.by_task().items()]
+        if len(parts) == 1:
+            return parts[0][0]
+        skills = [skill for _, skill in parts if skill is not None]
+        replicates = np.mean(skills, axis=0) if len(skills) == len(parts) else None
+        mean = float(np.mean([part.skill for part, _ in parts]))
+        ends = None if replicates is None else interval(replicates)
+        return cls("skill", True, mean, ends, replicates, mean)
+
+
+def _measured(result: Result, folder: Path, task: str) -> tuple[Measured, Floats | None]:
+    """One task's score, and the replicates of its skill."""
+    metric = result.columns[0]
+    higher = result.higher_is_better[metric]
+    floor = result.constant["metrics"][metric]
+
+    def skill(value: Any) -> Any:
+        perfect = 1.0 if higher else 0.0
+        return (value - floor) / (perfect - floor) if perfect != floor else 0 * value
+
+    replicates = load_replicates(folder, task).get(metric)
+    value = result.metrics[metric]
+    one = Measured(
+        metric, higher, value, result.intervals.get(metric), replicates, float(skill(value))
+    )
+    return one, None if replicates is None else skill(replicates)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Wirings of a rung by name. order: the best first. front: those that no other dominates.
+
+    alike: those whose score cannot be told from the best one's. found: the cheapest of them.
+    """
+
+    order: list[str]
+    front: set[str]
+    alike: set[str]
+    found: str
+
+
+def standing_of(scores: Mapping[str, Measured], costs: Mapping[str, float]) -> Standing:
+    """How the wirings of a rung compare by score and cost."""
+    order = sorted(scores, key=lambda name: (-scores[name].accuracy, costs[name]))
+    best = scores[order[0]]
+    alike = {name for name in order if _alike(scores[name], best)}
+    inside = front([(scores[name].accuracy, costs[name]) for name in order])
+    found = min(alike, key=lambda name: (costs[name], order.index(name)))
+    return Standing(order, {order[i] for i in inside}, alike, found)
+
+
+def _alike(one: Measured, best: Measured) -> bool:
+    """Whether the 95 % interval of the paired difference contains 0."""
+    if one is best:
+        return True
+    if one.replicates is None or best.replicates is None:
+        return one.value == best.value
+    ends = interval(one.replicates - best.replicates)
+    return ends is None or ends[0] <= 0 <= ends[1]
+
+
+def gain(found: Any, other: Any, higher_is_better: bool) -> Any:
+    """What ``found`` gains over ``other``, relative to that; above 0 where it is better."""
+    difference = found - other if higher_is_better else other - found
+    return difference / other
+
+
+def gains_over(
+    found: Sequence[Measured], control: Sequence[Mapping[str, Measured]], best: str, seed: int
+) -> dict[str, Any]:
+    """What a found wiring gains over random ones: over their mean in the first rung, where all of
+    them are, and over the ``best`` in the last.
+
+    found, control: scores of each rung. Intervals are of 95 %; the first one's is over images and
+    over the random wirings, drawn with replacement.
+    """
+    first, last = found[0], found[-1]
+    others = list(control[0].values())
+    rival = control[-1][best]
+    mean = float(np.mean([other.value for other in others]))
+    over_mean = over_best = None
+    if first.replicates is not None and all(o.replicates is not None for o in others):
+        table = np.stack([o.replicates for o in others])  # type: ignore[misc]
+        rng = np.random.default_rng(seed)
+        drawn = rng.integers(len(others), size=(table.shape[1], len(others)))
+        means = np.take_along_axis(table.T, drawn, 1).mean(1)
+        over_mean = interval(gain(first.replicates, means, first.higher_is_better))
+    if last.replicates is not None and rival.replicates is not None:
+        over_best = interval(gain(last.replicates, rival.replicates, last.higher_is_better))
+    return {
+        "mean": mean,
+        "found": first.value,
+        "gain": gain(first.value, mean, first.higher_is_better),
+        "gain_interval": over_mean,
+        "best": rival.value,
+        "best_gain": gain(last.value, rival.value, last.higher_is_better),
+        "best_gain_interval": over_best,
+    }
+
+
+def covered(points: Sequence[tuple[float, float]], dearest: float) -> float:
+    """The share, in 0…1, of skill × cost that points (skill, cost) dominate.
+
+    The box spans from skill 0, the best constant's, to 1, a perfect score, and from cost 0 to
+    ``dearest``. Source: Zitzler and Thiele 1998.
+    """
+    inside = sorted(((s, c) for s, c in points if s > 0 and c < dearest), key=lambda p: p[1])
+    area = reached = 0.0
+    for skill, cost in inside:
+        if skill > reached:
+            area += (skill - reached) * (dearest - cost)
+            reached = skill
+    return area / dearest

@@ -1,0 +1,253 @@
+"""Searches for a front, on tiny networks: what they write, resume and refuse."""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from benchmark.experiment.config import FrontConfig, make_config
+from benchmark.experiment.plan import PlannedRun
+from benchmark.results.result import Result as Run
+from benchmark.sweep.rung import trainer
+from benchmark.wiring import costs
+from benchmark.wiring.front.race import Trainer
+from benchmark.wiring.front.record import Front, read_front
+from benchmark.wiring.front.search import search_front
+from common.errors import DataError, UsageError
+from common.progress import Silent
+from models.connectivity import Connectivity, alive_stages
+from tests.support import line
+
+Cli = Callable[..., Result]
+TINY: dict[str, Any] = {
+    "backbone": "test_efficientnet", "image_size": "64", "limit": 8, "batch_size": 4, "steps": 20,
+    "task": "depth",
+}  # fmt: skip
+SEARCHES = {"iterations": 2}
+OPTIONS = (
+    "--method", "front", "--jobs", "1", "--iterations", "2",
+    *(f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "task"),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    warnings.filterwarnings("ignore", message=".*samples in.*")
+
+
+@pytest.fixture(autouse=True)
+def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "TIMING", {"min_time": 0.0, "min_calls": 1, "warmup_time": 0.0})
+
+
+def front_of(output: Path, train: Trainer | None = None, **values: Any) -> Front:
+    config = make_config({**TINY, "searches": SEARCHES, "candidates": 6, **values}, FrontConfig)
+    train = train or trainer(1, "cpu", 1, 60.0, Silent())
+    return search_front(config, output, train)
+
+
+def outcome(front: Front) -> list[tuple[str, float, list[float], dict[str, Any]]]:
+    return [(w.file, w.score, w.rungs, w.origin) for w in front.wirings]
+
+
+def test_a_front_is_written_with_its_control(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    result = cli(
+        *("search", "--task", "depth", *OPTIONS, "--output", out),
+        *("--candidates", "9", "--control", "random"),
+    )
+    assert result.exit_code == 0, result.output
+    record = json.loads((out / "front.json").read_text())
+    assert record["format"] == 1
+    assert (record["metric"], record["higher_is_better"]) == ("abs_rel", False)
+    assert record["rungs"] == [2, 7]
+    assert record["steps"] == 20
+    wirings = record["wirings"]
+    assert len(wirings) == 3
+    assert [w["score"] for w in wirings] == sorted(w["score"] for w in wirings)
+    for wiring in wirings:
+        assert {"file", "score", "interval", "ms", "macs", "params", "rungs", "origin"} <= set(
+            wiring
+        )
+        loaded = Connectivity.load(out / wiring["file"])
+        assert loaded.backbone == "test_efficientnet"
+        assert loaded.alive().stages == loaded.stages
+        assert wiring["rungs"][-1] == wiring["score"]
+        assert wiring["interval"][0] <= wiring["score"] <= wiring["interval"][1]
+        assert wiring["ms"] > 0
+    assert Connectivity.load(out / "found.json") == Connectivity.load(out / record["found"])
+    found = next(w for w in wirings if w["file"] == record["found"])
+    alike = [w for w in wirings if w["alike"]]
+    assert found["macs"] == min(w["macs"] for w in alike)
+    # presets, short searches, and children of the best
+    tried = {t["name"]: t for t in record["tried"]}
+    assert len(tried) == 9
+    sources = {t["origin"]["source"] for t in record["tried"]}
+    assert {"preset", "change"} <= sources
+    assert all(t["rungs"][0] is not None for t in record["tried"])
+    assert sum(t["rungs"][1] is not None for t in record["tried"]) == 3
+    control = record["control"]
+    # nine, and as many as took the steps of three searches of two steps each
+    assert control["candidates"] == 9 + 3
+    assert set(control["kinds"]) == {"subset", "macs", "connections"}
+    stem = Path(record["found"]).stem
+    assert control["found"] == tried[stem]["rungs"][0]
+    assert control["gain"] == pytest.approx((control["mean"] - control["found"]) / control["mean"])
+    assert control["best"] == min(w["score"] for w in control["wirings"])
+    assert 0 <= record["hypervolume"] <= 1
+    for text in ("9 candidates, trained for 2, 7 of 20 steps", "12 random wirings", "found is"):
+        assert text in " ".join(result.output.split())
+    # a second call shows the same, and does nothing
+    again = cli(
+        *("search", "--task", "depth", *OPTIONS, "--output", out),
+        *("--candidates", "9", "--control", "random"),
+    )
+    assert again.exit_code == 0
+    assert "already finished" in again.stderr
+    assert json.loads((out / "front.json").read_text()) == record
+    picture = cli("draw", out, "-o", tmp_path / "front.svg")
+    assert picture.exit_code == 0, picture.output
+    assert "<svg" in (tmp_path / "front.svg").read_text()
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+def dying(after: int) -> Trainer:
+    """A trainer whose process ends when ``after`` runs are done."""
+    real = trainer(1, "cpu", 1, 60.0, Silent())
+    done = 0
+
+    def run(runs: Sequence[PlannedRun]) -> list[Run]:
+        nonlocal done
+        results: list[Run] = []
+        for one in runs:
+            if done == after:
+                raise Killed
+            results += real.run([one])
+            done += 1
+        return results
+
+    return Trainer(run, 1)
+
+
+def test_a_front_that_is_killed_in_any_rung_ends_alike(tmp_path: Path) -> None:
+    whole = front_of(tmp_path / "whole")
+    finished = len(list((tmp_path / "whole").glob("rungs/*/*/result.json")))
+    for after in (0, 3, 5, finished - 1):
+        folder = tmp_path / str(after)
+        with pytest.raises(Killed):
+            front_of(folder, dying(after))
+        before = {p: p.stat().st_mtime_ns for p in folder.glob("rungs/*/*/result.json")}
+        assert len(before) == after
+        front = front_of(folder)
+        assert outcome(front) == outcome(whole)
+        assert front.found == whole.found
+        found = (folder / "found.json", tmp_path / "whole" / "found.json")
+        assert found[0].read_bytes() == found[1].read_bytes()
+        assert {p: p.stat().st_mtime_ns for p in before} == before, "finished runs are kept"
+
+
+def test_another_seed_has_other_candidates(tmp_path: Path) -> None:
+    origins = [
+        [t.origin for t in front_of(tmp_path / str(seed), seed=seed).tried] for seed in (0, 1)
+    ]
+    assert origins[0] != origins[1]
+
+
+def test_other_settings_are_refused_before_and_after_the_end(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        front_of(tmp_path, dying(1))
+    with pytest.raises(UsageError, match="with other settings was begun there"):
+        front_of(tmp_path, seed=1)
+    front_of(tmp_path)
+    with pytest.raises(UsageError, match="a front of depth on scenes with test_efficientnet and"):
+        front_of(tmp_path, seed=1)
+
+
+def test_damaged_files_of_a_front_are_named(tmp_path: Path) -> None:
+    front_of(tmp_path)
+    path = tmp_path / "front.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "format": 2}))
+    with pytest.raises(UsageError, match=r"front\.json: not the record of a front \(format"):
+        read_front(tmp_path)
+    path.write_text("{")
+    with pytest.raises(UsageError, match=r"front\.json: not the record of a front"):
+        read_front(tmp_path)
+    path.unlink()
+    with pytest.raises(UsageError, match=r"front\.json: not there"):
+        read_front(tmp_path)
+    (tmp_path / "plan.json").write_text('{"config": 1}')
+    with pytest.raises(DataError, match=r"plan\.json: not readable .*--overwrite"):
+        front_of(tmp_path)
+
+
+def test_a_budget_that_no_candidate_meets_names_the_cheapest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--budget-macs 1000: no candidate meets it: the cheapes"):
+        front_of(tmp_path / "a", budget_macs=1000)
+    with pytest.raises(UsageError, match=r"--budget-ms 1e-06: no candidate meets it: the cheapest"):
+        front_of(tmp_path / "b", budget_ms=1e-6)
+
+
+def test_a_budget_leaves_out_what_is_dearer(tmp_path: Path) -> None:
+    free = front_of(tmp_path / "a")
+    macs = sorted(t.macs for t in free.tried)
+    front = front_of(tmp_path / "b", budget_macs=macs[3])
+    assert front.tried
+    assert max(t.macs for t in front.tried) <= macs[3]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--candidates", "2"), "--candidates 2: 2 rungs need 3 or more"),
+        (("--rungs", "0.5,0.1"), "--rungs: 0.5,0.1 do not grow within 0…1"),
+        (("--rungs", "0.5,2"), "--rungs: 0.5,2 do not grow within 0…1"),
+        (("--epochs", "2"), "--epochs: 2: give it or --steps, not both"),
+        (("--preset", "paper"), "--preset paper: is one search: give --method sparsemask"),
+        (("--tensorboard",), "--tensorboard: is for the other methods"),
+    ],
+)
+def test_options_that_do_not_fit(
+    cli: Cli, tmp_path: Path, options: tuple[str, ...], text: str
+) -> None:
+    result = cli("search", "--task", "depth", *OPTIONS, "--output", tmp_path / "a", *options)
+    assert result.exit_code == 2
+    assert text in line(result)
+    assert not (tmp_path / "a").exists()
+
+
+def test_options_of_a_front_are_for_a_front(cli: Cli, tmp_path: Path) -> None:
+    result = cli("search", "--method", "maskconnect", "--candidates", "9", "--output", tmp_path)
+    assert "--candidates: is for --method front, not maskconnect" in line(result)
+    result = cli("search", "--method", "sparsemask", "--jobs", "2", "--output", tmp_path)
+    assert "--jobs: is for --method front, not sparsemask" in line(result)
+
+
+def test_one_front_for_several_tasks(tmp_path: Path) -> None:
+    front = front_of(tmp_path, task="depth+saliency", candidates=4)
+    assert (front.metric, front.higher_is_better) == ("skill", True)
+    assert all(w.score < 1 and w.interval is not None for w in front.wirings)
+
+
+def test_a_perturbation_is_a_search_of_its_own(cli: Cli, tmp_path: Path) -> None:
+    options = [o for o in OPTIONS if not o.startswith("--steps")]
+    options[options.index("front")] = "perturbation"
+    del options[options.index("--jobs") : options.index("--jobs") + 2]
+    result = cli("search", "--task", "depth", *options, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "search.json").read_text())
+    losses = record["losses"]["without"]
+    assert record["threshold"] == pytest.approx(losses.index(min(losses)) / len(losses))
+    found = Connectivity.load(tmp_path / "found.json")
+    assert alive_stages(found.stages) == dict(found.stages)
+    # another threshold gives a smaller one of the sequence
+    smaller = cli("prune", tmp_path, "--threshold", str((len(losses) - 1.5) / len(losses)))
+    assert smaller.exit_code == 0, smaller.output
+    assert Connectivity.load(tmp_path / "found.json").connections <= found.connections
