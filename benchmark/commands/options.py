@@ -202,3 +202,43 @@ checkpoint_option = click.option(
     "--checkpoint-every", "every", type=FiniteRange(min=0), default=60.0, show_default=True,
     metavar="SECONDS", help="How often a training's state is saved, besides after each epoch.",
 )  # fmt: skip
+
+
+EXECUTORS = ("local", "ray", "slurm")
+
+
+def executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of ``make_executor``, and --retries."""
+    for decorate in reversed(_EXECUTOR_OPTIONS):
+        command = decorate(command)
+    return command
+
+
+_EXECUTOR_OPTIONS = (
+    click.option("--executor", type=click.Choice(EXECUTORS), default="local", show_default=True,
+                 help="Where runs are done: processes of this machine, a Ray cluster (extra ray), "
+                      "Slurm (extra slurm)."),
+    click.option("--jobs", type=click.IntRange(min=1), metavar="N",
+                 help="At most N runs at once. [default: local 1, of a search one a core, or one "
+                      "per GPU; ray as many as it has room for; slurm 100]"),
+    click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True,
+                 metavar="N", help="How often a run whose worker died is run again."),
+    click.option("--address", metavar="ADDRESS",
+                 help="Of the Ray cluster. [default: RAY_ADDRESS, else a Ray of this machine]"),
+    click.option("--resources", metavar="cpus=N,gpus=N",
+                 help="Of each run with ray and slurm. [default: cpus=1, and gpus=1 for device "
+                      "cuda]"),
+    click.option("--slurm-option", "slurm", multiple=True, metavar="KEY=VALUE",
+                 help="An option of sbatch, as in partition=gpu. May be repeated."),
+)  # fmt: skip
+
+
+def pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
+    """NAME=VALUE texts as a dictionary."""
+    pairs = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not (name and separator and value):
+            raise UsageError(f"{option} {text}: expected NAME=VALUE")
+        pairs[name] = value
+    return pairs

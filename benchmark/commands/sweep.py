@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.commands.options import checkpoint_option, console_of_width, quiet, value_of
+from benchmark.commands.options import (
+    checkpoint_option,
+    console_of_width,
+    executor_options,
+    pairs,
+    quiet,
+    value_of,
+)
 from common.errors import UsageError, first_line
 
 if TYPE_CHECKING:
@@ -16,7 +23,6 @@ if TYPE_CHECKING:
     from benchmark.sweep.executors.base import Executor
 
 CACHE = ("only-missing", "always", "never")
-EXECUTORS = ("local", "ray", "slurm")
 
 
 @click.command()
@@ -39,29 +45,7 @@ EXECUTORS = ("local", "ray", "slurm")
 @click.option("--tensorboard", is_flag=True,
               help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
 @checkpoint_option
-@click.option("--executor", type=click.Choice(EXECUTORS), default="local", show_default=True,
-              help="Where runs are done: processes of this machine, a Ray cluster (extra ray), "
-                   "Slurm (extra slurm).")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N",
-              help="At most N runs at once. [default: local 1, or one per GPU; ray as many as it "
-                   "has room for; slurm 100]")  # fmt: skip
-@click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True, metavar="N",
-              help="How often a run whose worker died is run again.")  # fmt: skip
-@click.option(
-    "--address",
-    metavar="ADDRESS",
-    help="Of the Ray cluster. [default: RAY_ADDRESS, else a Ray of this machine]",
-)
-@click.option("--resources", metavar="cpus=N,gpus=N",
-              help="Of each run with ray and slurm. [default: cpus=1, and gpus=1 for device "
-                   "cuda]")  # fmt: skip
-@click.option(
-    "--slurm-option",
-    "slurm",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of sbatch, as in partition=gpu. May be repeated.",
-)
+@executor_options
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -98,7 +82,7 @@ def sweep(
         check_tensorboard()
     began = time.time()  # a result that is finished after this is of another process
     swept = read_sweep(file)
-    plan = swept.plan(_pairs("--data", data), _pairs("--weights", weights), _settings(settings))
+    plan = swept.plan(pairs("--data", data), pairs("--weights", weights), _settings(settings))
     results = results or swept.content.results
     policy: Any = cache or swept.content.cache
     if retime and policy == "always":
@@ -115,7 +99,7 @@ def sweep(
     pending = to_do(runs, states, policy)
     workers = make_executor(
         *(executor, pending, results, jobs, address, resources),
-        _pairs("--slurm-option", slurm),
+        pairs("--slurm-option", slurm),
     )
     for text in plan.skipped:
         click.echo(f"left out: {text}", err=True)
@@ -213,17 +197,6 @@ class _Course:
             raise SystemExit(1)
 
 
-def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
-    """NAME=VALUE texts as a dictionary."""
-    pairs = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not (name and separator and value):
-            raise UsageError(f"{option} {text}: expected NAME=VALUE")
-        pairs[name] = value
-    return pairs
-
-
 def _settings(texts: tuple[str, ...]) -> dict[str, Any]:
-    pairs = _pairs("--set", texts)
-    return {name: value_of(f"--set {name}={text}", text) for name, text in pairs.items()}
+    given = pairs("--set", texts)
+    return {name: value_of(f"--set {name}={text}", text) for name, text in given.items()}

@@ -1,5 +1,6 @@
 """Commands on wirings: `search`, `prune`, `transfer`, `draw`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ from benchmark.commands.options import (
     checkpoint_option,
     config_options,
     console_of_width,
+    executor_options,
     option_values,
+    pairs,
     progress,
     quiet,
     write_output,
@@ -25,9 +28,16 @@ from benchmark.experiment.config import (
 from common.errors import UsageError
 
 if TYPE_CHECKING:
+    from benchmark.experiment.plan import PlannedRun
+    from benchmark.sweep.executors.base import Executor
     from benchmark.wiring.record import Pruning
 
 
+WORKERS = {
+    "executor": "local", "jobs": None, "retries": 1, "address": None, "resources": None,
+    "slurm": (),
+}  # fmt: skip
+"""Options of the executors, and their defaults."""
 METHODS = ("front", "sparsemask", "maskconnect", "perturbation")
 ONLY_FRONT = set(FrontConfig.model_fields) - set(SearchConfig.model_fields)
 ONLY_SEARCH = set(SearchConfig.model_fields) - set(FrontConfig.model_fields)
@@ -38,8 +48,9 @@ ONLY_SEARCH = set(SearchConfig.model_fields) - set(FrontConfig.model_fields)
               help="front: wirings of many sources, trained briefly, the best and cheapest kept. "
                    "The others give one wiring from one training: weights decide on any number of "
                    "inputs to a stage (sparsemask) or on a fixed one (maskconnect, --inputs), or "
-                   "what the loss misses least is dropped (perturbation). [default: front; "
-                   "sparsemask with --preset or an option of one training, as --iterations]")  # fmt: skip
+                   "what the loss misses least is dropped (perturbation). [default: front, or "
+                   "sparsemask with --preset or with an option of one training, as "
+                   "--iterations]")  # fmt: skip
 @config_options(FrontConfig, ("task",), {"cost"})
 @config_options(SearchConfig, ("task",), {"method", *FrontConfig.model_fields} - {"cost"})
 @click.option("--preset", type=click.Choice(["paper"]),
@@ -49,14 +60,12 @@ ONLY_SEARCH = set(SearchConfig.model_fields) - set(FrontConfig.model_fields)
 @click.option("--overwrite", is_flag=True, help="Replace the search that is in --output.")
 @click.option("--tensorboard", is_flag=True,
               help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N",
-              help="Trainings of a front at once. [default: one a CPU core or GPU]")  # fmt: skip
+@executor_options
 @checkpoint_option
 @click.option("-v", "--verbose", is_flag=True, help="Say more: libraries' warnings.")
 def search(
     method: str | None, preset: str | None, output: Path, overwrite: bool, tensorboard: bool,
-    jobs: int | None, every: float, verbose: bool,
-    **options: Any,
+    every: float, verbose: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Search a wiring: the best of many that are trained briefly, or one from one training.
 
@@ -65,6 +74,7 @@ def search(
     """
     if not verbose:
         quiet()
+    workers = {name: options.pop(name) for name in WORKERS}
     values = {**(PAPER_SEARCH if preset else {}), **option_values(options)}
     if method is None:  # options of one training give that training, as before there were fronts
         method = "sparsemask" if preset or ONLY_SEARCH & values.keys() else "front"
@@ -76,11 +86,13 @@ def search(
         if tensorboard:
             raise UsageError("--tensorboard: is for the other methods: a front has many trainings")
         searches = {name: values.pop(name) for name in ONLY_SEARCH if name in values}
-        _search_front({**values, "searches": searches}, output, overwrite, jobs, every, verbose)
+        values["searches"] = searches
+        _search_front(values, output, overwrite, workers, every, verbose)
         return
-    only = next((name for name in ONLY_FRONT if name in values), None)
-    if only is not None or jobs is not None:
-        option = "--jobs" if only is None else option_name(only)
+    only = [name for name in ONLY_FRONT if name in values]
+    only += [name for name, usual in WORKERS.items() if workers[name] != usual]
+    if only:
+        option = {"slurm": "--slurm-option"}.get(only[0]) or option_name(only[0])
         raise UsageError(f"{option}: is for --method front, not {method}")
     from benchmark.experiment.config import make_config
     from benchmark.experiment.distributed import lead, processes
@@ -107,7 +119,7 @@ def _search_front(
     values: dict[str, Any],
     output: Path,
     overwrite: bool,
-    jobs: int | None,
+    workers: dict[str, Any],
     every: float,
     verbose: bool,
 ) -> None:
@@ -115,6 +127,7 @@ def _search_front(
     from benchmark.experiment.distributed import asked
     from benchmark.experiment.plan import check_packed
     from benchmark.report.front import front_lines, front_table
+    from benchmark.sweep.executors.choice import make_executor
     from benchmark.sweep.rung import trainer
     from benchmark.wiring.front.record import FRONT
     from benchmark.wiring.front.search import search_front
@@ -123,8 +136,17 @@ def _search_front(
     if asked() > 1:
         raise UsageError("search: a front is for one process: give torchrun --method sparsemask")
     check_packed(config := make_config(values, FrontConfig))
-    with progress(verbose) as listener:
-        train = trainer(jobs, config.device, config.threads or 1, every, listener)
+
+    def make(runs: "Sequence[PlannedRun]", jobs: int | None) -> "Executor | None":
+        name, jobs = workers["executor"], jobs if workers["executor"] == "local" else asked_jobs
+        options = pairs("--slurm-option", workers["slurm"])
+        where = workers["address"], workers["resources"]
+        return make_executor(name, runs, output, jobs, *where, options)
+
+    asked_jobs = workers["jobs"]
+    with progress(verbose) as listener, trainer(
+        make, asked_jobs, config.device, config.threads or 1, every, listener, workers["retries"]
+    ) as train:  # fmt: skip
         front = search_front(config, output, train, overwrite, listener, every)
     console_of_width(120).print(front_table(front))
     for line in front_lines(front, output):

@@ -360,9 +360,11 @@ class FrontConfig(NetworkConfig):
         (0.1, 1 / 3), min_length=1, max_length=8,
         description="Shares of a full training after which a third of the candidates stays.",
     )  # fmt: skip
-    candidates: int = Field(16, ge=1, le=1000, description="Wirings that are trained.")
+    candidates: int | None = Field(
+        None, ge=1, le=1000, description="Wirings that are trained; default: 18."
+    )
     minutes: float | None = Field(
-        None, gt=0, description="Time to spend, in place of a number of candidates."
+        None, gt=0, description="Time to spend, control included, in place of a number of them."
     )
     cost: Literal["latency", "macs", "params"] | None = Field(
         None, description="Of the whole network, see ``SearchConfig``."
@@ -390,6 +392,8 @@ class FrontConfig(NetworkConfig):
             raise ValueError(f"--rungs: {_listed(rungs)} do not grow within 0…1")
         if self.steps is not None and self.epochs is not None:
             raise ValueError(f"--epochs: {self.epochs}: give it or --steps, not both")
+        if self.candidates is not None and self.minutes is not None:
+            raise ValueError(f"--minutes: {self.minutes:g}: give it or --candidates, not both")
         return self
 
 

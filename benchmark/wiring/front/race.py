@@ -1,9 +1,11 @@
 """Candidates on their way through the rungs: trained alike, ever longer, ever fewer."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -28,11 +30,26 @@ PARENTS = 4
 
 @dataclass(frozen=True)
 class Trainer:
-    """Executes the runs of a rung. ``run`` gives their results, which are on disk, in their order;
-    what is finished there is not repeated. lanes: how many it does at once."""
+    """Executes the runs of a rung, ``lanes`` at once.
+
+    run: gives their results, which are on disk, in their order; what is finished there is not
+    repeated. estimate: seconds that each would take.
+    """
 
     run: Callable[[Sequence[PlannedRun]], list[Result]]
+    estimate: Callable[[Sequence[PlannedRun]], list[float]]
     lanes: int = 1
+
+
+@dataclass
+class Pace:
+    """Time left until ``deadline``, a value of ``time.monotonic``."""
+
+    deadline: float
+
+    @property
+    def left(self) -> float:
+        return max(self.deadline - time.monotonic(), 0.0)
 
 
 @dataclass(frozen=True)
@@ -74,14 +91,20 @@ class Protocol:
 class Race:
     """Candidates of one folder.
 
-    costs: by name. groups: the candidates that came in together: the first ones, then children.
-    scores: of each rung, by name. seconds: that trainings took.
+    pace: how long it may take, None for as long as it takes. costs: by name. groups: the candidates
+    that came in together: the first ones, then children, of which ``generations`` holds the
+    numbers. places: of the rungs so far. scores: of each rung, by name. results: of the last one.
+    seconds: that trainings took.
     """
 
     protocol: Protocol
     folder: Path
+    pace: Pace | None = None
     costs: dict[str, NetworkCosts] = field(default_factory=dict)
     groups: list[list[Candidate]] = field(default_factory=list)
+    generations: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
     scores: list[dict[str, Measured]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -92,18 +115,18 @@ class Race:
     def cost(self, candidate: Candidate) -> float:
         return self.protocol.cost_of(self.costs[candidate.name])
 
-    def run(
-        self, first: Callable[[], list[Candidate]], generations: Sequence[int], seed: int
-    ) -> None:
-        """Train the candidates that ``first`` gives, and children of the best, rung by rung.
+    def run(self, first: Callable[[], tuple[list[Candidate], list[int]]], seed: int) -> None:
+        """Train candidates, and children of the best, rung by rung.
 
-        generations: numbers of children. What an earlier process has done is taken as it is.
+        first: gives the first candidates, and the numbers of children of each generation. What an
+        earlier process has done is taken as it is.
         """
         self._restore()
         if not self.groups:
-            self._enter(first())
+            some, self.generations = first()
+            self._enter(some)
         scores = self._train(self.groups[0], 0)
-        for number, count in enumerate(generations, 1):
+        for number, count in enumerate(self.generations, 1):
             if len(self.groups) == number:
                 parents = self._parents(scores)
                 born = children(parents, self.candidates, count, f"{seed} {number}")
@@ -111,14 +134,28 @@ class Race:
             if self.groups[number]:
                 scores |= self._train(self.groups[number], 0)
         self.scores = [scores]
-        running = [c for c in self.candidates if c.name in scores]
-        for rung, places in enumerate(sizes(len(running), len(self.protocol.rungs))):
-            if rung:
-                before = self.scores[-1]
-                running = [c for c in running if c.name in before]
-                points = [(before[c.name].accuracy, self.cost(c)) for c in running]
-                running = [running[i] for i in survivors(points, min(places, len(running)))]
-                self.scores.append(self._train(running, rung))
+        running = self.candidates
+        for rung in range(1, len(self.protocol.rungs)):
+            before = self.scores[-1]
+            running = [c for c in running if c.name in before]
+            points = [(before[c.name].accuracy, self.cost(c)) for c in running]
+            if len(self.places) < rung:
+                self.places.append(self._room(rung, len(running)))
+                self._save()
+            running = [running[i] for i in survivors(points, self.places[rung - 1])]
+            self.scores.append(self._train(running, rung))
+
+    def _room(self, rung: int, count: int) -> int:
+        """Number of the ``count`` wirings that go on to ``rung``: a third, or what time allows."""
+        if self.pace is None:
+            return sizes(count, 2)[1]
+        done, rungs = self.results, self.protocol.rungs
+        step = sum(r.seconds["train"] for r in done) / sum(r.steps for r in done)
+        around = fmean(r.seconds["total"] - r.seconds["train"] for r in done)
+        left = self.pace.left / (len(rungs) - rung) * self.protocol.trainer.lanes
+        lanes = self.protocol.trainer.lanes
+        room = int(left / (around + step * rungs[rung])) // lanes * lanes
+        return min(count, max(2, room))
 
     def _parents(self, scores: Mapping[str, Measured]) -> list[Candidate]:
         scored = [c for c in self.candidates if c.name in scores]
@@ -135,6 +172,7 @@ class Race:
         )
         runs = protocol.runs(self.folder / "candidates", some, rung)
         results = protocol.trainer.run(runs)
+        self.results = [result for result in results if result.status == "finished"]
         self.seconds += sum(result.seconds.get("total", 0.0) for result in results)
         scores = {}
         for candidate, run, result in zip(some, runs, results, strict=True):
@@ -172,6 +210,8 @@ class Race:
             "format": 1,
             "config": self.protocol.settings,
             "costs": self.costs,
+            "generations": self.generations,
+            "places": self.places,
             "groups": [
                 [
                     {"name": c.name, "wiring": c.wiring.to_json(), "origin": dict(c.origin)}
@@ -191,6 +231,7 @@ class Race:
             saved = parse_json(read_bytes(path, RESULT))
             same = saved["config"] == self.protocol.settings
             self.costs = saved["costs"]
+            self.generations, self.places = list(saved["generations"]), list(saved["places"])
             self.groups = [[_candidate(entry) for entry in group] for group in saved["groups"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: not readable ({error}): begin anew by --overwrite") from error

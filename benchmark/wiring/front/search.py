@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.experiment.config import FrontConfig, NetworkConfig, SearchConfig, make_config
 from benchmark.experiment.environment import Environment, environment
 from benchmark.experiment.network import check_device
-from benchmark.experiment.plan import command_of, plan, resolve, targets_of
+from benchmark.experiment.plan import command_of, plan, planned, resolve, targets_of
 from benchmark.results.result import SplitFacts
 from benchmark.training.keeper import EVERY
 from benchmark.wiring import search as searching
@@ -23,10 +23,10 @@ from benchmark.wiring.front.candidates import (
     from_search,
     random_candidates,
 )
-from benchmark.wiring.front.race import PLAN, Protocol, Race, Trainer
+from benchmark.wiring.front.race import PLAN, Pace, Protocol, Race, Trainer
 from benchmark.wiring.front.record import FRONT, Control, Front, FrontWiring, Tried, read_front
-from benchmark.wiring.front.selection import Standing, covered, gains_over, standing_of
-from benchmark.wiring.record import WIRING
+from benchmark.wiring.front.selection import ETA, Standing, covered, gains_over, standing_of
+from benchmark.wiring.record import WIRING, read_search
 from common.errors import UsageError
 from common.files import check_writable, locked, write_atomic
 from common.progress import Listener, Silent
@@ -44,6 +44,10 @@ COURSE: Mapping[str, Any] = {"lambda_": 1.0, "ramp": (0.15, 1.0)}
 """λ grows all along a gradient search, which so passes ever smaller wirings."""
 SHARE, FEWEST, MOST = 0.2, 60, 300
 """Steps of each of those searches: a share of a full training's, within bounds."""
+CANDIDATES, MOST_CANDIDATES = 18, 300
+"""Without and with a time to spend."""
+USED = 0.9
+"""Share of the time left that trainings are planned for: scoring takes some, and costs."""
 CHILDREN = 0.22
 """Share of the candidates in each of two generations of children."""
 
@@ -88,11 +92,10 @@ class FrontSearch:
             trainer=trainer,
             listener=listener,
         )
-        least = len(self.protocol.rungs) + 1
-        if config.candidates < least:
-            raise UsageError(
-                f"--candidates {config.candidates}: {least - 1} rungs need {least} or more"
-            )
+        self.least = len(self.protocol.rungs) + 1
+        if config.candidates is not None and config.candidates < self.least:
+            few = f"{self.least - 1} rungs need {self.least} or more"
+            raise UsageError(f"--candidates {config.candidates}: {few}")
 
     def run(self, overwrite: bool) -> Front:
         """The front, which is written unless it is there."""
@@ -129,26 +132,49 @@ class FrontSearch:
 
     def _run(self) -> Front:
         facts = environment(self.protocol.full.device)
-        config, start = self.config, time.perf_counter()
-        born = max(1, round(CHILDREN * config.candidates))
-        first = config.candidates - 2 * born
-        race = Race(self.protocol, self.output)
-        race.run(lambda: self._first(first), [born, born], config.seed)
-        searched = time.perf_counter() - start - race.seconds / self.protocol.trainer.lanes
+        config, pace, half = self.config, None, 0.0
+        if config.minutes is not None:
+            half = 60 * config.minutes / (1 if config.control == "none" else 2)
+            pace = Pace(time.monotonic() + half)
+        race = Race(self.protocol, self.output, pace)
+        race.run(lambda: self._first(pace), config.seed)
         control = None
         if config.control == "random":
-            control = Race(self.protocol, self.output / "control")
-            control.run(lambda: self._random(race), [], config.seed)
-        return self._finish(race, control, facts, max(searched, 0.0))
+            again = None if pace is None else Pace(pace.deadline + half)
+            control = Race(self.protocol, self.output / "control", again)
+            control.run(lambda: (self._random(race), []), config.seed)
+        return self._finish(race, control, facts)
 
-    def _first(self, count: int) -> list[Candidate]:
-        """Presets, and wirings that short searches found."""
+    def _first(self, pace: Pace | None) -> tuple[list[Candidate], list[int]]:
+        """Presets, and wirings that short searches found; and how many children there will be."""
         full = self.protocol.full
         body = create_without_weights(full.backbone, full.backbone_args, full.channels)
         presets = from_presets([f.undilated for f in body.features])
         crop = self._crop(body.fixed_size)
         found = [self._found(name, crop) for name in SEARCHES]
-        return chosen(presets, found, max(count, 1))
+        count = self.config.candidates or CANDIDATES
+        if pace is not None:
+            count = self._within(pace)
+        born = max(1, round(CHILDREN * count))
+        return chosen(presets, found, max(count - 2 * born, 1)), [born, born]
+
+    def _within(self, pace: Pace) -> int:
+        """The number of candidates for which ``pace`` leaves time."""
+        protocol = self.protocol
+        runs = []
+        for steps in protocol.rungs:
+            values = {**protocol.values, "steps": steps, "split": "val"}
+            runs += planned(plan(values, {"decoder": ["unet-connectivity"]}), self.output / "rungs")
+        seconds = protocol.trainer.estimate(runs)
+        each = sum(spent / ETA**rung for rung, spent in enumerate(seconds))
+        count = int(pace.left * protocol.trainer.lanes * USED / each)
+        if count < self.least:
+            more = math.ceil(self.least * each / (protocol.trainer.lanes * USED * 60))
+            raise UsageError(
+                f"--minutes {self.config.minutes:g}: leaves time for {count} wirings, and "
+                f"{self.least - 1} rungs need {self.least}: give some {more} minutes more"
+            )
+        return min(count, MOST_CANDIDATES)
 
     def _random(self, race: Race) -> list[Candidate]:
         """Random wirings, as many as took the search's work, like those that it found."""
@@ -161,6 +187,11 @@ class FrontSearch:
             *(body.features, full.image_size, self.config.seed),
             len(race.candidates) + extra,
         )
+
+    def _search_seconds(self) -> float:
+        """Seconds that the searches took, those of an interrupted process too."""
+        folders = [self.output / "searches" / name for name in SEARCHES]
+        return sum(read_search(folder).seconds for folder in folders)
 
     def _iterations(self) -> int:
         asked = self.config.searches.get("iterations")
@@ -193,9 +224,7 @@ class FrontSearch:
         halves = (max(64, 32 * round(side / 64)) for side in full.image_size)
         return {"crop_size": tuple(map(min, halves, full.image_size))}
 
-    def _finish(
-        self, race: Race, control: Race | None, facts: Environment, searched: float
-    ) -> Front:
+    def _finish(self, race: Race, control: Race | None, facts: Environment) -> Front:
         config, protocol, last = self.config, self.protocol, race.scores[-1]
         standing = standing_of(last, {c.name: race.cost(c) for c in race.candidates})
         wirings = _wirings(race, standing, "front")
@@ -224,7 +253,7 @@ class FrontSearch:
             command=f"{_command(config)} --output {self.output}",
             environment=facts,
             data=self.data,
-            seconds={"searches": searched, "rungs": race.seconds},
+            seconds={"searches": self._search_seconds(), "rungs": race.seconds},
         )
         found = Connectivity.load(self.output / record.found)
         text = json.dumps(found.to_json(), indent=1) + "\n"

@@ -14,6 +14,7 @@ from benchmark.experiment.plan import PlannedRun
 from benchmark.results.result import Result as Run
 from benchmark.sweep.rung import trainer
 from benchmark.wiring import costs
+from benchmark.wiring.front import search as front_search
 from benchmark.wiring.front.race import Trainer
 from benchmark.wiring.front.record import Front, read_front
 from benchmark.wiring.front.search import search_front
@@ -44,10 +45,18 @@ def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "TIMING", {"min_time": 0.0, "min_calls": 1, "warmup_time": 0.0})
 
 
-def front_of(output: Path, train: Trainer | None = None, **values: Any) -> Front:
+@pytest.fixture
+def one_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"gradient": front_search.SEARCHES["gradient"]}
+    monkeypatch.setattr(front_search, "SEARCHES", few)
+
+
+def front_of(
+    output: Path, train: Callable[[Trainer], Trainer] | None = None, **values: Any
+) -> Front:
     config = make_config({**TINY, "searches": SEARCHES, "candidates": 6, **values}, FrontConfig)
-    train = train or trainer(1, "cpu", 1, 60.0, Silent())
-    return search_front(config, output, train)
+    with trainer(lambda *_: None, 1, "cpu", 1, 60.0, Silent()) as here:
+        return search_front(config, output, train(here) if train else here)
 
 
 def outcome(front: Front) -> list[tuple[str, float, list[float], dict[str, Any]]]:
@@ -118,28 +127,32 @@ class Killed(Exception):
     """Stands for the end of a process."""
 
 
-def dying(after: int) -> Trainer:
+def dying(after: int) -> Callable[[Trainer], Trainer]:
     """A trainer whose process ends when ``after`` runs are done."""
-    real = trainer(1, "cpu", 1, 60.0, Silent())
     done = 0
 
-    def run(runs: Sequence[PlannedRun]) -> list[Run]:
-        nonlocal done
-        results: list[Run] = []
-        for one in runs:
-            if done == after:
-                raise Killed
-            results += real.run([one])
-            done += 1
-        return results
+    def make(real: Trainer) -> Trainer:
+        def run(runs: Sequence[PlannedRun]) -> list[Run]:
+            nonlocal done
+            results: list[Run] = []
+            for one in runs:
+                if done == after:
+                    raise Killed
+                results += real.run([one])
+                done += 1
+            return results
 
-    return Trainer(run, 1)
+        return Trainer(run, real.estimate)
+
+    return make
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_search")
 def test_a_front_that_is_killed_in_any_rung_ends_alike(tmp_path: Path) -> None:
     whole = front_of(tmp_path / "whole")
     finished = len(list((tmp_path / "whole").glob("rungs/*/*/result.json")))
-    for after in (0, 3, 5, finished - 1):
+    for after in (0, 5, finished - 1):
         folder = tmp_path / str(after)
         with pytest.raises(Killed):
             front_of(folder, dying(after))
@@ -153,6 +166,8 @@ def test_a_front_that_is_killed_in_any_rung_ends_alike(tmp_path: Path) -> None:
         assert {p: p.stat().st_mtime_ns for p in before} == before, "finished runs are kept"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_search")
 def test_another_seed_has_other_candidates(tmp_path: Path) -> None:
     origins = [
         [t.origin for t in front_of(tmp_path / str(seed), seed=seed).tried] for seed in (0, 1)
@@ -160,6 +175,8 @@ def test_another_seed_has_other_candidates(tmp_path: Path) -> None:
     assert origins[0] != origins[1]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_search")
 def test_other_settings_are_refused_before_and_after_the_end(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         front_of(tmp_path, dying(1))
@@ -170,6 +187,7 @@ def test_other_settings_are_refused_before_and_after_the_end(tmp_path: Path) -> 
         front_of(tmp_path, seed=1)
 
 
+@pytest.mark.usefixtures("one_search")
 def test_damaged_files_of_a_front_are_named(tmp_path: Path) -> None:
     front_of(tmp_path)
     path = tmp_path / "front.json"
@@ -188,6 +206,7 @@ def test_damaged_files_of_a_front_are_named(tmp_path: Path) -> None:
         front_of(tmp_path)
 
 
+@pytest.mark.usefixtures("one_search")
 def test_a_budget_that_no_candidate_meets_names_the_cheapest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--budget-macs 1000: no candidate meets it: the cheapes"):
         front_of(tmp_path / "a", budget_macs=1000)
@@ -195,6 +214,8 @@ def test_a_budget_that_no_candidate_meets_names_the_cheapest(tmp_path: Path) -> 
         front_of(tmp_path / "b", budget_ms=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_search")
 def test_a_budget_leaves_out_what_is_dearer(tmp_path: Path) -> None:
     free = front_of(tmp_path / "a")
     macs = sorted(t.macs for t in free.tried)
@@ -203,9 +224,25 @@ def test_a_budget_leaves_out_what_is_dearer(tmp_path: Path) -> None:
     assert max(t.macs for t in front.tried) <= macs[3]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_search")
+def test_time_to_spend_decides_on_the_number_of_candidates(tmp_path: Path) -> None:
+    def estimating(seconds: float) -> Callable[[Trainer], Trainer]:
+        return lambda real: Trainer(real.run, lambda runs: [seconds for _ in runs], lanes=1)
+
+    # a candidate costs 6 + 6/3 seconds, of the minute some go to the search
+    front = front_of(tmp_path / "a", estimating(6.0), minutes=1, candidates=None)
+    assert 5 <= len(front.tried) <= 7
+    # on to the second rung goes what the rest of the minute allows: here all of them
+    assert len(front.wirings) == len(front.tried)
+    with pytest.raises(UsageError, match=r"--minutes 1: leaves time for 0 wirings, and 2 rungs ne"):
+        front_of(tmp_path / "b", estimating(600.0), minutes=1, candidates=None)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
+        (("--candidates", "9", "--minutes", "1"), "--minutes: 1: give it or --candidates, not bot"),
         (("--candidates", "2"), "--candidates 2: 2 rungs need 3 or more"),
         (("--rungs", "0.5,0.1"), "--rungs: 0.5,0.1 do not grow within 0…1"),
         (("--rungs", "0.5,2"), "--rungs: 0.5,2 do not grow within 0…1"),
@@ -230,6 +267,8 @@ def test_options_of_a_front_are_for_a_front(cli: Cli, tmp_path: Path) -> None:
     assert "--jobs: is for --method front, not sparsemask" in line(result)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_search")
 def test_one_front_for_several_tasks(tmp_path: Path) -> None:
     front = front_of(tmp_path, task="depth+saliency", candidates=4)
     assert (front.metric, front.higher_is_better) == ("skill", True)
