@@ -49,8 +49,8 @@ ONLY_SEARCH = set(SearchConfig.model_fields) - set(FrontConfig.model_fields)
                    "The others give one wiring from one training: weights decide on any number of "
                    "inputs to a stage (sparsemask) or on a fixed one (maskconnect, --inputs), or "
                    "what the loss misses least is dropped (perturbation). [default: front, or "
-                   "sparsemask with --preset or with an option of one training, as "
-                   "--iterations]")  # fmt: skip
+                   "sparsemask with --preset, with an option of one training, as --iterations, "
+                   "and under torchrun]")  # fmt: skip
 @config_options(FrontConfig, ("task",), {"cost"})
 @config_options(SearchConfig, ("task",), {"method", *FrontConfig.model_fields} - {"cost"})
 @click.option("--preset", type=click.Choice(["paper"]),
@@ -72,12 +72,15 @@ def search(
     Several --task share one wiring. Train it by:
     python cli.py run --decoder connectivity:DIR/found.json
     """
+    from benchmark.experiment.distributed import asked
+
     if not verbose:
         quiet()
     workers = {name: options.pop(name) for name in WORKERS}
     values = {**(PAPER_SEARCH if preset else {}), **option_values(options)}
-    if method is None:  # options of one training give that training, as before there were fronts
-        method = "sparsemask" if preset or ONLY_SEARCH & values.keys() else "front"
+    if method is None:  # one training where all of this was for one, before there were fronts
+        one = preset or ONLY_SEARCH & values.keys() or asked() > 1
+        method = "sparsemask" if one else "front"
     if "task" in values:
         values["task"] = "+".join(values["task"])
     if method == "front":

@@ -16,9 +16,9 @@ from models.predictor import DensePredictor
 from models.relaxed_decoder import RelaxedDecoder
 from tasks.base import Task
 
-BATCHES = 2
-"""Training batches on which a connection's worth is measured."""
-SHARE = 1 / 3
+BATCHES = 1
+"""Training batches on which a connection's worth is measured, the same for all."""
+SHARE = 0.4
 """Share of the connections that a round drops: each round measures all that are left."""
 Batch = tuple[Tensor, Mapping[str, Tensor]]
 

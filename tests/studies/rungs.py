@@ -1,6 +1,6 @@
 """Does a short training rank wirings as the full one does? Kendall's τ of each rung.
 
-    python -m tests.studies.rungs --output rungs --task depth --backbone mobilenetv2_100 --pretrained
+    python -m tests.studies.rungs --output rungs --task depth --backbone mobilenetv2_100 …
 
 Trains the wirings of ``rungs.json`` (as far as the backbone has their strides) for each share of a
 full training, the rungs scored on the validation split, the full training on the test split. Goes

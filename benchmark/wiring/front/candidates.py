@@ -49,10 +49,11 @@ class Candidate:
 
 
 def from_presets(strides: Sequence[int]) -> list[Candidate]:
-    """A candidate for each preset."""
+    """A candidate for each preset but the Fully Dense Network, which searches thin out."""
     return [
         Candidate(name, make(strides).pruned(), {"source": "preset", "name": name})
         for name, make in PRESETS.items()
+        if name != "fully-dense"
     ]
 
 

@@ -67,7 +67,7 @@ def test_a_front_is_written_with_its_control(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "a"
     result = cli(
         *("search", "--task", "depth", *OPTIONS, "--output", out),
-        *("--candidates", "9", "--control", "random"),
+        *("--candidates", "6", "--control", "random"),
     )
     assert result.exit_code == 0, result.output
     record = json.loads((out / "front.json").read_text())
@@ -76,7 +76,7 @@ def test_a_front_is_written_with_its_control(cli: Cli, tmp_path: Path) -> None:
     assert record["rungs"] == [2, 7]
     assert record["steps"] == 20
     wirings = record["wirings"]
-    assert len(wirings) == 3
+    assert len(wirings) == 2
     assert [w["score"] for w in wirings] == sorted(w["score"] for w in wirings)
     for wiring in wirings:
         assert {"file", "score", "interval", "ms", "macs", "params", "rungs", "origin"} <= set(
@@ -94,26 +94,26 @@ def test_a_front_is_written_with_its_control(cli: Cli, tmp_path: Path) -> None:
     assert found["macs"] == min(w["macs"] for w in alike)
     # presets, short searches, and children of the best
     tried = {t["name"]: t for t in record["tried"]}
-    assert len(tried) == 9
+    assert len(tried) == 6
     sources = {t["origin"]["source"] for t in record["tried"]}
     assert {"preset", "change"} <= sources
     assert all(t["rungs"][0] is not None for t in record["tried"])
-    assert sum(t["rungs"][1] is not None for t in record["tried"]) == 3
+    assert sum(t["rungs"][1] is not None for t in record["tried"]) == 2
     control = record["control"]
-    # nine, and as many as took the steps of three searches of two steps each
-    assert control["candidates"] == 9 + 3
+    # six, and as many as took the steps of three searches of two steps each
+    assert control["candidates"] == 6 + 3
     assert set(control["kinds"]) == {"subset", "macs", "connections"}
     stem = Path(record["found"]).stem
     assert control["found"] == tried[stem]["rungs"][0]
     assert control["gain"] == pytest.approx((control["mean"] - control["found"]) / control["mean"])
     assert control["best"] == min(w["score"] for w in control["wirings"])
     assert 0 <= record["hypervolume"] <= 1
-    for text in ("9 candidates, trained for 2, 7 of 20 steps", "12 random wirings", "found is"):
+    for text in ("6 candidates, trained for 2, 7 of 20 steps", "9 random wirings", "found is"):
         assert text in " ".join(result.output.split())
     # a second call shows the same, and does nothing
     again = cli(
         *("search", "--task", "depth", *OPTIONS, "--output", out),
-        *("--candidates", "9", "--control", "random"),
+        *("--candidates", "6", "--control", "random"),
     )
     assert again.exit_code == 0
     assert "already finished" in again.stderr
@@ -265,6 +265,25 @@ def test_options_of_a_front_are_for_a_front(cli: Cli, tmp_path: Path) -> None:
     assert "--candidates: is for --method front, not maskconnect" in line(result)
     result = cli("search", "--method", "sparsemask", "--jobs", "2", "--output", tmp_path)
     assert "--jobs: is for --method front, not sparsemask" in line(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ((), "front"),
+        (("--iterations", "2"), "sparsemask"),
+        (("--preset", "paper"), "sparsemask"),
+        (("--method", "front", "--iterations", "2"), "front"),
+    ],
+)
+def test_the_method_follows_from_options_where_none_is_named(
+    cli: Cli, tmp_path: Path, options: tuple[str, ...], method: str
+) -> None:
+    only = cli("search", "--task", "depth", "--output", tmp_path, *options, "--candidates", "1")
+    if method == "front":
+        assert "--candidates 1: 2 rungs need 3 or more" in line(only)
+    else:
+        assert f"--candidates: is for --method front, not {method}" in line(only)
 
 
 @pytest.mark.slow
