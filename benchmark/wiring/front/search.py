@@ -77,7 +77,9 @@ class FrontSearch:
             name: {"images": len(splits[name].data), "fingerprint": splits[name].data.fingerprint()}
             for name in ("train", "val")
         }
-        own_settings = config.model_dump(mode="json", include=set(config.model_fields_set))
+        # a control may be added to a finished front
+        stated = set(config.model_fields_set) - {"control"}
+        own_settings = config.model_dump(mode="json", include=stated)
         run = full.model_dump(mode="json", exclude={"decoder", "decoder_revision"})
         self.settings = {"front": own_settings, "run": run, "data": self.data}
         self.protocol = Protocol(
@@ -121,6 +123,8 @@ class FrontSearch:
                 f"{path}: a front of {old.task} on {old.dataset} with {old.backbone} and other "
                 "settings is there: name another --output, or repeat by --overwrite"
             )
+        if old.control is None and self.config.control != "none":
+            return None
         self.listener.message(f"{path}: already finished (--overwrite repeats it)")
         return old
 

@@ -110,6 +110,12 @@ def test_a_front_is_written_with_its_control(cli: Cli, tmp_path: Path) -> None:
     assert 0 <= record["hypervolume"] <= 1
     for text in ("6 candidates, trained for 2, 7 of 20 steps", "9 random wirings", "found is"):
         assert text in " ".join(result.output.split())
+    # without its control the front is the same, and it may come later
+    bare = front_of(tmp_path / "bare")
+    later = front_of(tmp_path / "bare", control="random")
+    assert outcome(bare) == outcome(later) == outcome(read_front(out))
+    assert later.control is not None
+    assert later.control.mean == control["mean"]
     # a second call shows the same, and does nothing
     again = cli(
         *("search", "--task", "depth", *OPTIONS, "--output", out),
