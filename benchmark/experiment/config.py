@@ -361,7 +361,7 @@ class FrontConfig(NetworkConfig):
         description="Shares of a full training after which a third of the candidates stays.",
     )  # fmt: skip
     candidates: int | None = Field(
-        None, ge=1, le=1000, description="Wirings that are trained; default: 14."
+        None, ge=1, le=1000, description="Wirings that are trained; default: 12."
     )
     minutes: float | None = Field(
         None, gt=0, description="Time to spend, control included, in place of a number of them."

@@ -25,7 +25,7 @@ from models.connectivity import Connectivity
 PLAN = "plan.json"
 """File of a race: its candidates and their costs, as far as it is."""
 PARENTS = 4
-"""Wirings that a generation of children comes from."""
+"""Wirings that a generation of children comes from, the most accurate so far."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,8 @@ class Race:
 
     def _parents(self, scores: Mapping[str, Measured]) -> list[Candidate]:
         scored = [c for c in self.candidates if c.name in scores]
-        points = [(scores[c.name].accuracy, self.cost(c)) for c in scored]
-        chosen = [scored[i] for i in survivors(points, min(PARENTS, len(scored)))]
-        return sorted(chosen, key=lambda c: -scores[c.name].accuracy)
+        best_first = sorted(scored, key=lambda c: (-scores[c.name].accuracy, self.cost(c)))
+        return best_first[:PARENTS]
 
     def _train(self, some: Sequence[Candidate], rung: int) -> dict[str, Measured]:
         """Scores by name after a rung; of a failed training there is none."""
