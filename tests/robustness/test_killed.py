@@ -27,7 +27,7 @@ defaults: {backbone: test_resnet, image_size: 32, limit: 40, batch_size: 4, thre
 runs:
   - {tasks: [depth], datasets: [scenes], decoders: [fcn, sparsemask]}
 """
-IGNORED = ("seconds", "speed", "environment", "resumed", "command")
+IGNORED = ("seconds", "speed", "environment", "resumed", "command", "ms")
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -38,10 +38,16 @@ def content(folder: Path) -> dict[str, Any]:
             continue
         name = str(path.relative_to(folder))
         data: Any = path.read_bytes()
-        if path.name in ("result.json", "search.json"):
-            data = {k: v for k, v in json.loads(data).items() if k not in IGNORED}
+        if path.name in ("result.json", "search.json", "front.json", "plan.json"):
+            data = _without_times(json.loads(data.replace(str(folder).encode(), b"OUT")))
         found[name] = data
     return found
+
+
+def _without_times(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {k: _without_times(v) for k, v in data.items() if k not in IGNORED}
+    return [_without_times(item) for item in data] if isinstance(data, list) else data
 
 
 def check(folder: Path, finished: dict[str, Any]) -> None:
@@ -58,7 +64,7 @@ def check(folder: Path, finished: dict[str, Any]) -> None:
         unpack(path)
 
 
-@pytest.mark.parametrize("kind", ["run", "search", "sweep", "pack", "report"])
+@pytest.mark.parametrize("kind", ["run", "search", "front", "sweep", "pack", "report"])
 def test_killed_at_random(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(SWEEP)
@@ -69,6 +75,8 @@ def test_killed_at_random(kind: str, tmp_path: Path) -> None:
             "run": ("run", "--task", "depth", "--decoder", "sparsemask", *TINY, "--epochs", "4",
                     "--results", out),
             "search": ("search", "--task", "depth", *TINY, "--iterations", "30", "--output", out),
+            "front": ("search", "--method", "front", "--task", "depth", *TINY, "--iterations", "3",
+                      "--steps", "20", "--candidates", "5", "--jobs", "2", "--output", out),
             "sweep": ("sweep", file, "--results", out, "--checkpoint-every", "0.1"),
             "pack": ("data", "pack", "scenes", "--image-size", "64x64", "--task", "depth",
                      "--overwrite", "-o", out / "a.h5"),

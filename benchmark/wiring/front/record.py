@@ -26,7 +26,7 @@ class FrontWiring(BaseModel):
 
     model_config = ConfigDict(allow_inf_nan=False, extra="allow")
 
-    file: str
+    file: str = Field(pattern=r"^(front|control/candidates)/[^/\\]+\.json$", max_length=300)
     score: float
     interval: tuple[float, float] | None
     ms: float
