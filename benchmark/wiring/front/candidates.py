@@ -40,7 +40,8 @@ TRIES = 500
 class Candidate:
     """A wiring, alive and without repeats, and where it comes from.
 
-    origin: ``source`` (preset, search, perturbation, change, random) and what tells it from others.
+    origin: ``source`` (preset, search, perturbation, subset, change, random) and what tells it from
+    others.
     """
 
     name: str
@@ -96,6 +97,19 @@ def from_perturbation(name: str, search: Search) -> list[Candidate]:
             origin = {"source": "perturbation", "connections": wiring.connections,
                       "direct_drop": search.config.get("direct_drop", 0)}  # fmt: skip
             found.append(Candidate(f"{name}-{wiring.connections}", wiring, origin))
+    return found
+
+
+def from_subsets(strides: Sequence[int], seed: int, count: int) -> list[Candidate]:
+    """Random small sets of encoder maps straight into the output: often hard to beat."""
+    found = []
+    for number in range(count):
+        random = Random(f"small subset {seed} {number} {tuple(strides)}")
+        names = [f"E{i}" for i in range(len(strides), 0, -1)] + [GLOBAL]
+        taken = random.sample(names, random.randint(2, min(4, len(names))))
+        wiring = Connectivity("", tuple(strides), {1: tuple(n for n in names if n in taken)})
+        origin = {"source": "subset", "seed": seed, "draw": number}
+        found.append(Candidate(f"subset-{number}", wiring, origin))
     return found
 
 

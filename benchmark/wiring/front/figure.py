@@ -23,6 +23,8 @@ SOURCES = {
     "preset": ("o", "#0072B2"),
     "search": ("s", "#D55E00"),
     "perturbation": ("D", "#007F5F"),
+    "subset": ("v", "#CC79A7"),
+    "change": ("^", "#E69F00"),
     "random": ("x", DEAD),
 }
 """Marker and colour of each source (Okabe and Ito's, safe for the colour-blind)."""

@@ -21,6 +21,7 @@ from benchmark.wiring.front.candidates import (
     from_perturbation,
     from_presets,
     from_search,
+    from_subsets,
     random_candidates,
 )
 from benchmark.wiring.front.race import PLAN, Pace, Protocol, Race, Trainer
@@ -42,7 +43,7 @@ SEARCHES: Mapping[str, Mapping[str, Any]] = {
 """Sources of candidates besides the presets."""
 COURSE: Mapping[str, Any] = {"lambda_": 1.0, "ramp": (0.15, 1.0)}
 """λ grows all along a gradient search, which so passes ever smaller wirings."""
-SHARE, FEWEST, MOST = 0.2, 60, 300
+SHARE, FEWEST, MOST = 0.15, 40, 300
 """Steps of each of those searches: a share of a full training's, within bounds."""
 CANDIDATES, MOST_CANDIDATES = 12, 300
 """Without and with a time to spend."""
@@ -155,7 +156,8 @@ class FrontSearch:
         body = create_without_weights(full.backbone, full.backbone_args, full.channels)
         presets = from_presets([f.undilated for f in body.features])
         crop = self._crop(body.fixed_size)
-        found = [self._found(name, crop) for name in SEARCHES]
+        subsets = from_subsets([f.undilated for f in body.features], self.config.seed, 100)
+        found = [*(self._found(name, crop) for name in SEARCHES), subsets]
         count = self.config.candidates or CANDIDATES
         if pace is not None:
             count = self._within(pace)

@@ -19,6 +19,7 @@ from benchmark.wiring.front.candidates import (
     from_perturbation,
     from_presets,
     from_search,
+    from_subsets,
     macs_of,
     random_candidates,
     wires,
@@ -197,6 +198,19 @@ def test_the_wirings_of_a_perturbation_are_nested_and_the_least_loss_comes_first
     wiring = encoder_sum(STRIDES)
     found = from_perturbation("p", record([[1 / 3, 1 / 3, 2 / 3, 1, 1]], wiring))
     assert [set(c.wiring.stages[1]) for c in found] == [{"E3", "E2", "E1"}, {"E2", "E1"}]
+
+
+def test_small_subsets_are_drawn_by_the_seed() -> None:
+    drawn = from_subsets(STRIDES, 0, 30)
+    sizes_ = {len(c.wiring.stages[1]) for c in drawn}
+    assert sizes_ == {2, 3, 4}
+    assert all(set(c.wiring.stages) == {1} for c in drawn)
+    assert [wires(c.wiring) for c in from_subsets(STRIDES, 0, 30)] == [
+        wires(c.wiring) for c in drawn
+    ]
+    assert [wires(c.wiring) for c in from_subsets(STRIDES, 1, 30)] != [
+        wires(c.wiring) for c in drawn
+    ]
 
 
 def test_presets_come_first_and_sources_take_turns() -> None:
