@@ -132,9 +132,8 @@ def _search_front(
     from benchmark.report.front import front_lines, front_table
     from benchmark.sweep.executors.choice import make_executor
     from benchmark.sweep.rung import trainer
-    from benchmark.wiring.front.record import FRONT
     from benchmark.wiring.front.search import search_front
-    from benchmark.wiring.record import WIRING
+    from benchmark.wiring.record import FRONT, WIRING
 
     if asked() > 1:
         raise UsageError("search: a front is for one process: give torchrun --method sparsemask")

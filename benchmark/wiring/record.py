@@ -20,7 +20,7 @@ from models.connectivity import (
     candidates,
 )
 
-SEARCH, WIRING = "search.json", "found.json"
+SEARCH, WIRING, FRONT = "search.json", "found.json", "front.json"
 
 
 Step = Annotated[int, Field(ge=0, le=10**12)]

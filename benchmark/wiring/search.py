@@ -20,7 +20,7 @@ from benchmark.training.batches import check_batch, check_norms
 from benchmark.training.keeper import EVERY, Keeper
 from benchmark.training.scalars import scalar_log
 from benchmark.wiring.prune import prune
-from benchmark.wiring.record import SEARCH, WIRING, Search, SearchConnection, read_search
+from benchmark.wiring.record import FRONT, SEARCH, WIRING, Search, SearchConnection, read_search
 from benchmark.wiring.relaxed_training import Learned, RelaxedTraining
 from common.errors import UsageError
 from common.files import write_atomic
@@ -181,6 +181,8 @@ def _finished(output: Path, settings: Mapping[str, Any], overwrite: bool) -> Sea
     Raises UsageError for another search, and for one whose threshold leaves nothing.
     """
     path = output / SEARCH
+    if (front := output / FRONT).exists():
+        raise UsageError(f"{front}: a front is there: name another --output")
     if overwrite or not path.exists():
         return None
     try:

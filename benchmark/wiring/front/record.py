@@ -8,11 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.experiment.environment import OPEN, Environment
 from benchmark.results.result import SplitFacts
-from benchmark.wiring.record import reason_of
+from benchmark.wiring.record import FRONT, reason_of
 from common.errors import UsageError
 from common.limits import RESULT, printable, read_bytes
-
-FRONT = "front.json"
 
 
 class FrontWiring(BaseModel):

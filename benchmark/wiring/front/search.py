@@ -25,9 +25,9 @@ from benchmark.wiring.front.candidates import (
     random_candidates,
 )
 from benchmark.wiring.front.race import PLAN, Pace, Protocol, Race, Trainer
-from benchmark.wiring.front.record import FRONT, Control, Front, FrontWiring, Tried, read_front
+from benchmark.wiring.front.record import Control, Front, FrontWiring, Tried, read_front
 from benchmark.wiring.front.selection import ETA, Standing, covered, gains_over, standing_of
-from benchmark.wiring.record import WIRING, read_search
+from benchmark.wiring.record import FRONT, SEARCH, WIRING, read_search
 from common.errors import UsageError
 from common.files import check_writable, locked, write_atomic
 from common.progress import Listener, Silent
@@ -117,6 +117,11 @@ class FrontSearch:
     def _finished(self) -> Front | None:
         path = self.output / FRONT
         if not path.exists():
+            if (one := self.output / SEARCH).exists():
+                raise UsageError(
+                    f"{one}: a search of one training is there: name another --output, or replace "
+                    "it by --overwrite"
+                )
             return None
         old = read_front(self.output)
         if old.config != self.settings:
@@ -130,7 +135,7 @@ class FrontSearch:
         return old
 
     def _remove(self) -> None:
-        for name in (FRONT, PLAN, WIRING):
+        for name in (FRONT, PLAN, WIRING, SEARCH):
             (self.output / name).unlink(missing_ok=True)
         for name in ("searches", "candidates", "rungs", "control", "front"):
             shutil.rmtree(self.output / name, ignore_errors=True)

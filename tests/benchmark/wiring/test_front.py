@@ -273,6 +273,23 @@ def test_options_of_a_front_are_for_a_front(cli: Cli, tmp_path: Path) -> None:
     assert "--jobs: is for --method front, not sparsemask" in line(result)
 
 
+def test_a_front_and_a_search_of_one_training_never_share_a_folder(
+    cli: Cli, tmp_path: Path
+) -> None:
+    for name, method, text in (
+        ("search.json", "front", "a search of one training is there: name another --output"),
+        ("front.json", "sparsemask", "a front is there: name another --output"),
+    ):
+        folder = tmp_path / method
+        folder.mkdir()
+        (folder / name).write_text("{}")
+        (folder / "found.json").write_text("kept")
+        options = ("--backbone", "test_efficientnet", "--limit", "8", "--batch-size", "4")
+        result = cli("search", "--task", "depth", "--method", method, "--output", folder, *options)
+        assert text in line(result)
+        assert (folder / "found.json").read_text() == "kept"
+
+
 @pytest.mark.parametrize(
     ("options", "method"),
     [
