@@ -243,9 +243,9 @@ def draw(wiring: str, backbone: str | None, output: Path | None) -> None:
     output = output or Path(f"{path.resolve().name if path.is_dir() else path.stem}.svg")
     quiet()
     from benchmark.wiring.figure import SUFFIXES, render, search_figure, wiring_figure
-    from benchmark.wiring.front.record import FRONT, read_front
+    from benchmark.wiring.front.record import read_front
     from benchmark.wiring.names import features_of, load_wiring, on_backbone
-    from benchmark.wiring.record import load_search
+    from benchmark.wiring.record import FRONT, load_search
     from models.connectivity import Connectivity, is_preset
 
     if output.suffix not in SUFFIXES:
