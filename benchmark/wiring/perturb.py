@@ -16,22 +16,22 @@ from models.predictor import DensePredictor
 from models.relaxed_decoder import RelaxedDecoder
 from tasks.base import Task
 
-BATCHES = 1
-"""Training batches on which a connection's worth is measured, the same for all."""
-SHARE = 0.4
+IMAGES = 4
+"""Images of a training batch on which a connection's worth is measured, the same for all."""
+SHARE = 0.5
 """Share of the connections that a round drops: each round measures all that are left."""
 Batch = tuple[Tensor, Mapping[str, Tensor]]
 
 
 @torch.no_grad()
 def ranked(
-    model: DensePredictor, tasks: Sequence[Task], batches: Sequence[Batch]
+    model: DensePredictor, tasks: Sequence[Task], batch: Batch
 ) -> tuple[list[float], list[float]]:
     """Each connection's rank in 0…1, and the loss at the end of each round.
 
     A connection's rank is above that of all dropped before it, so that those above any threshold
     are one of a nested sequence of wirings. A round measures the loss without each connection that
-    is left, and without what then reaches the output no more, on ``batches`` (images [B, C, H, W]
+    is left, and without what then reaches the output no more, on a ``batch`` (images [B, C, H, W]
     in 0…1 and targets), with the batch's own statistics in every BatchNorm.
     """
     decoder = model.decoder
@@ -39,17 +39,16 @@ def ranked(
     model.train()
     drop, decoder.direct_drop = decoder.direct_drop, 0.0
     backbone = model.backbone
-    maps = _maps(model, [images for images, _ in batches])
+    images, targets = batch
+    recorded = _recorded(model, images)
 
     def loss(kept: Set[Connection]) -> float:
         if not kept:
             return math.inf
-        decoder.kept, total = kept, 0.0
-        for recorded, (images, targets) in zip(maps, batches, strict=True):
-            model.backbone = recorded
-            outputs = model.outputs(images)
-            total += sum(float(t.loss(outputs[t.name], targets[t.target])) for t in tasks)
-        return total / len(maps)
+        decoder.kept = kept
+        model.backbone = recorded
+        outputs = model.outputs(images)
+        return sum(float(t.loss(outputs[t.name], targets[t.target])) for t in tasks)
 
     left = set(decoder.connections)
     dropped: list[set[Connection]] = []
@@ -95,13 +94,12 @@ class _Recorded(nn.Module):
         return self.maps
 
 
-def _maps(model: DensePredictor, batches: Sequence[Tensor]) -> list[Backbone]:
-    """Stand-ins for the backbone, which takes each batch once: pruning leaves its maps alone."""
+def _recorded(model: DensePredictor, images: Tensor) -> Backbone:
+    """A stand-in for the backbone, which takes the images once: pruning leaves its maps alone."""
     found: list[list[Tensor]] = []
     hook = model.backbone.register_forward_hook(lambda _, __, maps: found.append(maps))
     try:
-        for images in batches:
-            model.outputs(images)
+        model.outputs(images)
     finally:
         hook.remove()
-    return [_Recorded(maps) for maps in found]  # type: ignore[misc]
+    return _Recorded(found[0])  # type: ignore[return-value]

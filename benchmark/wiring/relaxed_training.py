@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from itertools import islice
 from statistics import fmean
 
 import torch
@@ -16,7 +15,7 @@ from benchmark.training.learner import Learner
 from benchmark.training.loop import LOG_EVERY, Training
 from benchmark.training.optimizer import make_optimizer
 from benchmark.wiring.costs import connection_costs
-from benchmark.wiring.perturb import BATCHES, ranked
+from benchmark.wiring.perturb import IMAGES, ranked
 from datasets.pipeline import Resized
 from models.predictor import DensePredictor
 from models.relaxed_decoder import RelaxedDecoder
@@ -112,10 +111,10 @@ class RelaxedTraining(Training[Learned]):
         means = {f"loss/{name}": fmean(x[-LOG_EVERY:]) for name, x in self.losses.items()}
         return {**means, "connections": self._above()}
 
-    def batches(self, count: int) -> list[tuple[Tensor, dict[str, Tensor]]]:
-        """The next ``count`` training batches, augmented."""
-        augment = make_augment(self.config)
-        return [augment(*batch) for batch in islice(self.learner.batches, count)]
+    def _batch(self, most: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Up to ``most`` images, with targets, of the next training batch, augmented."""
+        images, targets = make_augment(self.config)(*next(iter(self.learner.batches)))
+        return images[:most], {name: target[:most] for name, target in targets.items()}
 
     def _above(self) -> int:
         """Number of connections above the threshold."""
@@ -124,7 +123,7 @@ class RelaxedTraining(Training[Learned]):
     def finish(self) -> Learned:
         self.rows[self.step] = _rounded(self.decoder.weights)
         if self.config.method == "perturbation":
-            ranks, without = ranked(self.model, self.tasks, self.batches(BATCHES))
+            ranks, without = ranked(self.model, self.tasks, self._batch(IMAGES))
             self.losses["without"] = without
             self.rows[self.step + 1] = ranks
             with torch.no_grad():

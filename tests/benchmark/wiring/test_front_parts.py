@@ -315,7 +315,7 @@ def test_perturbation_keeps_the_connection_that_the_loss_needs() -> None:
         decoder.raw[decoder.connections.index(needed)] = 1.0
         target = model.outputs(images)["t"]
     decoder.kept = None
-    ranks, losses = ranked(model, [OneMap()], [(images, {"t": target})])  # type: ignore[list-item]
+    ranks, losses = ranked(model, [OneMap()], (images, {"t": target}))  # type: ignore[list-item]
     rank = dict(zip(decoder.connections, ranks, strict=True))
     assert max(rank, key=lambda c: rank[c]) == needed
     assert losses[-1] == pytest.approx(0, abs=1e-5)
