@@ -52,6 +52,9 @@ def front_lines(front: Front, output: Path) -> Iterator[str]:
             f"the validation split is too small to choose by: every wiring is as good as the best "
             f"within its interval ({low:.3f}–{high:.3f})"
         )
+    if (preset := front.preset) is not None and f"front/{preset.name}.json" != front.found:
+        gained = _gain(preset.gain, preset.gain_interval)
+        yield f"the best preset, {preset.name}, {preset.score:.4g}: found is {gained}"
     yield from _control_lines(front)
     yield f"train it: python cli.py run … --decoder connectivity:{output / WIRING}"
 

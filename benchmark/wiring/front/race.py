@@ -12,6 +12,7 @@ import torch
 
 from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.plan import PlannedRun, plan
+from benchmark.leaderboard.pareto import Point
 from benchmark.results.result import Result
 from benchmark.wiring.costs import NetworkCosts, network_costs
 from benchmark.wiring.front.candidates import Candidate, affordable, children, described
@@ -142,7 +143,8 @@ class Race:
             if len(self.places) < rung:
                 self.places.append(self._room(rung, len(running)))
                 self._save()
-            running = [running[i] for i in survivors(points, self.places[rung - 1])]
+            stay = [running[i] for i in survivors(points, self.places[rung - 1])]
+            running = with_preset(stay, running, points)
             self.scores.append(self._train(running, rung))
 
     def _room(self, rung: int, count: int) -> int:
@@ -239,6 +241,21 @@ class Race:
                 f"{path}: a search with other settings was begun there: name another --output, or "
                 "begin anew by --overwrite"
             )
+
+
+def with_preset(
+    stay: list[Candidate], running: Sequence[Candidate], points: Sequence[Point]
+) -> list[Candidate]:
+    """``stay``, with the best preset in the least accurate one's place if it holds none.
+
+    What one could have written down stands beside what was found.
+    """
+    accuracy = {c.name: point[0] for c, point in zip(running, points, strict=True)}
+    presets = [c for c in running if c.origin["source"] == "preset"]
+    if not presets or len(stay) < 2 or any(c in presets for c in stay):
+        return stay
+    least = min(stay, key=lambda c: accuracy[c.name])
+    return [*(c for c in stay if c is not least), max(presets, key=lambda c: accuracy[c.name])]
 
 
 def _candidate(entry: Mapping[str, Any]) -> Candidate:

@@ -62,6 +62,17 @@ class Control(BaseModel):
     seconds: float
 
 
+class Preset(BaseModel):
+    """The best preset of the last rung, and what the found wiring gains over it, as ``Control``."""
+
+    model_config = ConfigDict(allow_inf_nan=False, extra="allow")
+
+    name: str
+    score: float
+    gain: float
+    gain_interval: tuple[float, float] | None
+
+
 class Tried(BaseModel):
     """A candidate: its costs, and its score in each rung that it was in."""
 
@@ -93,6 +104,7 @@ class Front(BaseModel):
     cost: Literal["macs", "latency", "params"]
     found: str
     wirings: list[FrontWiring] = Field(min_length=1)
+    preset: Preset | None = None
     control: Control | None = None
     tried: list[Tried] = Field(default_factory=list)
     rungs: list[int] = Field(default_factory=list)

@@ -25,8 +25,22 @@ from benchmark.wiring.front.candidates import (
     random_candidates,
 )
 from benchmark.wiring.front.race import PLAN, Pace, Protocol, Race, Trainer
-from benchmark.wiring.front.record import Control, Front, FrontWiring, Tried, read_front
-from benchmark.wiring.front.selection import ETA, Standing, covered, gains_over, standing_of
+from benchmark.wiring.front.record import (
+    Control,
+    Front,
+    FrontWiring,
+    Preset,
+    Tried,
+    read_front,
+)
+from benchmark.wiring.front.selection import (
+    ETA,
+    Standing,
+    covered,
+    gain_over,
+    gains_over,
+    standing_of,
+)
 from benchmark.wiring.record import FRONT, SEARCH, WIRING, read_search
 from common.errors import UsageError
 from common.files import check_writable, locked, write_atomic
@@ -252,6 +266,7 @@ class FrontSearch:
             cost=protocol.cost,
             found=f"front/{standing.found}.json",
             wirings=wirings,
+            preset=_preset(race, standing),
             control=None if control is None else self._control(race, control, standing.found),
             tried=_tried(race),
             rungs=list(protocol.rungs),
@@ -313,6 +328,17 @@ def _wirings(race: Race, standing: Standing, folder: str) -> list[FrontWiring]:
         )
         for name in standing.order
     ]
+
+
+def _preset(race: Race, standing: Standing) -> Preset | None:
+    """The best preset of the last rung; None where none could be trained."""
+    last = race.scores[-1]
+    presets = {c.name for c in race.candidates if c.origin["source"] == "preset"}
+    name = next((name for name in standing.order if name in presets), None)
+    if name is None:
+        return None
+    gain, ends = gain_over(last[standing.found], last[name])
+    return Preset(name=name, score=last[name].value, gain=gain, gain_interval=ends)
 
 
 def _tried(race: Race) -> list[Tried]:

@@ -147,6 +147,14 @@ def gain(found: Any, other: Any, higher_is_better: bool) -> Any:
     return difference / other
 
 
+def gain_over(found: Measured, other: Measured) -> tuple[float, tuple[float, float] | None]:
+    """What ``found`` gains over another score on the same images, and its 95 % interval."""
+    ends = None
+    if found.replicates is not None and other.replicates is not None:
+        ends = interval(gain(found.replicates, other.replicates, found.higher_is_better))
+    return float(gain(found.value, other.value, found.higher_is_better)), ends
+
+
 def gains_over(
     found: Sequence[Measured], control: Sequence[Mapping[str, Measured]], best: str, seed: int
 ) -> dict[str, Any]:
@@ -160,22 +168,21 @@ def gains_over(
     others = list(control[0].values())
     rival = control[-1][best]
     mean = float(np.mean([other.value for other in others]))
-    over_mean = over_best = None
+    over_mean = None
+    best_gain, over_best = gain_over(last, rival)
     if first.replicates is not None and all(o.replicates is not None for o in others):
         table = np.stack([o.replicates for o in others])  # type: ignore[misc]
         rng = np.random.default_rng(seed)
         drawn = rng.integers(len(others), size=(table.shape[1], len(others)))
         means = np.take_along_axis(table.T, drawn, 1).mean(1)
         over_mean = interval(gain(first.replicates, means, first.higher_is_better))
-    if last.replicates is not None and rival.replicates is not None:
-        over_best = interval(gain(last.replicates, rival.replicates, last.higher_is_better))
     return {
         "mean": mean,
         "found": first.value,
         "gain": gain(first.value, mean, first.higher_is_better),
         "gain_interval": over_mean,
         "best": rival.value,
-        "best_gain": gain(last.value, rival.value, last.higher_is_better),
+        "best_gain": best_gain,
         "best_gain_interval": over_best,
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmark.report.front import front_lines, front_table
-from benchmark.wiring.front.record import Control, Front, FrontWiring, Tried
+from benchmark.wiring.front.record import Control, Front, FrontWiring, Preset, Tried
 
 
 def wiring(name: str, score: float, macs: int, **values: Any) -> FrontWiring:
@@ -18,11 +18,13 @@ def wiring(name: str, score: float, macs: int, **values: Any) -> FrontWiring:
     )  # fmt: skip
 
 
-def front(*wirings: FrontWiring, control: Control | None = None) -> Front:
+def front(
+    *wirings: FrontWiring, control: Control | None = None, preset: Preset | None = None
+) -> Front:
     tried = [Tried(name=str(i), rungs=[0.3], ms=1, macs=1, params=1, origin={}) for i in range(9)]
     return Front(
         format=1, metric="miou", higher_is_better=True, cost="macs", found=wirings[-1].file,
-        wirings=[*wirings], control=control, tried=tried, rungs=[10, 33], steps=100,
+        wirings=[*wirings], control=control, preset=preset, tried=tried, rungs=[10, 33], steps=100,
         hypervolume=0.25, data={"val": {"images": 7, "fingerprint": "x"}},
     )  # fmt: skip
 
@@ -72,3 +74,11 @@ def test_what_searching_gained_is_said_with_its_interval() -> None:
     assert "found 0.3: 20.0% better (+10.0% to +30.0%)" in text
     assert "found is 4.0% worse (-10.0% to +2.0%, undecided)" in text
     assert "hypervolume 0.2500, random 0.2000" in text
+
+
+def test_the_best_preset_stands_beside_what_was_found() -> None:
+    preset = Preset(name="unet-connectivity", score=0.4, gain=0.25, gain_interval=(0.2, 0.3))
+    text = words(front(wiring("a", 0.5, 9), preset=preset))
+    assert "the best preset, unet-connectivity, 0.4: found is 25.0% better (+20.0% to" in text
+    own = Preset(name="a", score=0.5, gain=0.0, gain_interval=(0.0, 0.0))
+    assert "the best preset" not in words(front(wiring("a", 0.5, 9), preset=own))

@@ -24,6 +24,7 @@ from benchmark.wiring.front.candidates import (
     random_candidates,
     wires,
 )
+from benchmark.wiring.front.race import with_preset
 from benchmark.wiring.front.selection import (
     Measured,
     covered,
@@ -143,6 +144,19 @@ def test_gains_are_relative_and_their_intervals_hold_them() -> None:
     errors = {name: scored(m.value, higher=False) for name, m in first.items()}
     gains = gains_over([scored(0.11, higher=False)] * 2, [errors] * 2, "0", seed=0)
     assert gains["gain"] == pytest.approx(0.5)
+
+
+def test_the_best_preset_takes_the_least_accurate_ones_place() -> None:
+    names = {"a": "search", "b": "change", "p": "preset", "q": "preset"}
+    some = [
+        Candidate(name, Connectivity("", STRIDES, {1: ("E1",)}), {"source": source})
+        for name, source in names.items()
+    ]
+    points = [(0.9, 1.0), (0.8, 1.0), (0.2, 1.0), (0.3, 1.0)]
+    assert [c.name for c in with_preset(some[:2], some, points)] == ["a", "q"]
+    assert [c.name for c in with_preset(some[1:3], some, points)] == ["b", "p"]
+    assert [c.name for c in with_preset(some[:1], some, points)] == ["a"]
+    assert [c.name for c in with_preset(some[:2], some[:2], points[:2])] == ["a", "b"]
 
 
 def test_the_interval_of_a_gain_is_over_the_random_wirings_too() -> None:
