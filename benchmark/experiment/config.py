@@ -287,7 +287,7 @@ class RunConfig(NetworkConfig):
 class SearchConfig(NetworkConfig):
     """One search for a wiring. ``task`` may join several tasks by ``+``: one wiring for all.
 
-    Learning rates, ramp and number of iterations that decide within minutes: ``docs/paper-search.md``.
+    Learning rates, ramp and iterations that decide within minutes: ``docs/paper-search.md``.
     """
 
     task: str = Field("segmentation", description="What to predict.")

@@ -94,7 +94,7 @@ class Race:
 
     pace: how long it may take, None for as long as it takes. costs: by name. groups: the candidates
     that came in together: the first ones, then children, of which ``generations`` holds the
-    numbers. places: of the rungs so far. scores: of each rung, by name. results: of the last one.
+    numbers. places: of the rungs so far. scores: of each rung, by name. results: of this one.
     seconds: that trainings took.
     """
 
@@ -127,6 +127,8 @@ class Race:
             some, self.generations = first()
             self._enter(some)
         scores = self._train(self.groups[0], 0)
+        if not scores:
+            raise self._nothing()
         for number, count in enumerate(self.generations, 1):
             if len(self.groups) == number:
                 parents = self._parents(scores)
@@ -145,7 +147,13 @@ class Race:
                 self._save()
             stay = [running[i] for i in survivors(points, self.places[rung - 1])]
             running = with_preset(stay, running, points)
+            self.results = []
             self.scores.append(self._train(running, rung))
+            if not self.scores[-1]:
+                raise self._nothing()
+
+    def _nothing(self) -> DataError:
+        return DataError(f"{self.folder / 'rungs'}: no wiring could be trained: see result.json")
 
     def _room(self, rung: int, count: int) -> int:
         """Number of the ``count`` wirings that go on to ``rung``: a third, or what time allows."""
@@ -173,7 +181,7 @@ class Race:
         )
         runs = protocol.runs(self.folder / "candidates", some, rung)
         results = protocol.trainer.run(runs)
-        self.results = [result for result in results if result.status == "finished"]
+        self.results += [result for result in results if result.status == "finished"]
         self.seconds += sum(result.seconds.get("total", 0.0) for result in results)
         scores = {}
         for candidate, run, result in zip(some, runs, results, strict=True):
@@ -181,8 +189,6 @@ class Race:
                 scores[candidate.name] = Measured.of(result, run.folder)
             else:
                 protocol.listener.message(f"{candidate.name}: left out: {result.error}")
-        if not scores:
-            raise DataError(f"{self.folder / 'rungs'}: no wiring could be trained: see result.json")
         return scores
 
     def _enter(self, some: Sequence[Candidate]) -> None:
@@ -246,16 +252,19 @@ class Race:
 def with_preset(
     stay: list[Candidate], running: Sequence[Candidate], points: Sequence[Point]
 ) -> list[Candidate]:
-    """``stay``, with the best preset in the least accurate one's place if it holds none.
+    """``stay``, with the best preset in the least accurate one's place if it is not among them.
 
     What one could have written down stands beside what was found.
     """
     accuracy = {c.name: point[0] for c, point in zip(running, points, strict=True)}
     presets = [c for c in running if c.origin["source"] == "preset"]
-    if not presets or len(stay) < 2 or any(c in presets for c in stay):
+    if not presets or len(stay) < 2:
+        return stay
+    preset = max(presets, key=lambda c: accuracy[c.name])
+    if preset in stay:
         return stay
     least = min(stay, key=lambda c: accuracy[c.name])
-    return [*(c for c in stay if c is not least), max(presets, key=lambda c: accuracy[c.name])]
+    return [*(c for c in stay if c is not least), preset]
 
 
 def _candidate(entry: Mapping[str, Any]) -> Candidate:

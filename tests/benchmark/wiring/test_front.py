@@ -194,6 +194,29 @@ def test_other_settings_are_refused_before_and_after_the_end(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("one_search")
+def test_a_wiring_that_cannot_be_trained_is_left_out(tmp_path: Path) -> None:
+    def spoiling(*names: str) -> Callable[[Trainer], Trainer]:
+        def make(real: Trainer) -> Trainer:
+            def run(runs: Sequence[PlannedRun]) -> list[Run]:
+                results = real.run(runs)
+                for result in results:
+                    if not names or Path(result.config.decoder).stem in names:
+                        result.status, result.error = "failed", "the loss is nan"
+                return results
+
+            return Trainer(run, real.estimate)
+
+        return make
+
+    front = front_of(tmp_path / "a", spoiling("unet-connectivity", "unet-connectivity-child1"))
+    left = {t.name for t in front.tried if t.rungs[0] is None}
+    assert "unet-connectivity" in left
+    assert not {Path(w.file).stem for w in front.wirings} & left
+    with pytest.raises(DataError, match=r"no wiring could be trained: see result\.json"):
+        front_of(tmp_path / "b", spoiling())
+
+
+@pytest.mark.usefixtures("one_search")
 def test_damaged_files_of_a_front_are_named(tmp_path: Path) -> None:
     front_of(tmp_path)
     path = tmp_path / "front.json"

@@ -154,7 +154,8 @@ def test_the_best_preset_takes_the_least_accurate_ones_place() -> None:
     ]
     points = [(0.9, 1.0), (0.8, 1.0), (0.2, 1.0), (0.3, 1.0)]
     assert [c.name for c in with_preset(some[:2], some, points)] == ["a", "q"]
-    assert [c.name for c in with_preset(some[1:3], some, points)] == ["b", "p"]
+    assert [c.name for c in with_preset(some[1:3], some, points)] == ["b", "q"]
+    assert [c.name for c in with_preset(some[2:], some, points)] == ["p", "q"]
     assert [c.name for c in with_preset(some[:1], some, points)] == ["a"]
     assert [c.name for c in with_preset(some[:2], some[:2], points[:2])] == ["a", "b"]
 
