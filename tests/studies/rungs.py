@@ -97,9 +97,11 @@ def train(
     targets = targets_of(full.task)
     splits = open_splits(full.dataset, full.data, targets, full.image_size, full.limit)
     steps = full.epochs * (len(splits["train"].data) // full.batch_size)
-    rung = {"steps": max(1, round(share * steps)), "split": "val"} if share < 1 else {}
+    if share < 1:
+        shared = {name: value for name, value in values.items() if name != "epochs"}
+        values = {**shared, "steps": max(1, round(share * steps)), "split": "val"}
     folder = arguments.output / f"{share:.3g}"
-    runs = planned(plan({**values, **rung}, {"decoder": names}), folder)
+    runs = planned(plan(values, {"decoder": names}), folder)
     listener = Lines(lambda text: print(text, flush=True))  # noqa: T201
     torch.set_num_threads(arguments.jobs or torch.get_num_threads())
     with trainer(

@@ -83,6 +83,11 @@ class Protocol:
             planned.append(PlannedRun.of(config, folder))
         return planned
 
+    @property
+    def threads(self) -> int:
+        """Of each training, and for latencies."""
+        return self.full.threads or torch.get_num_threads()
+
     def cost_of(self, costs: NetworkCosts) -> float:
         """What the score is held against."""
         return costs["ms"] if self.cost == "latency" else costs[self.cost]
@@ -95,7 +100,7 @@ class Race:
     pace: how long it may take, None for as long as it takes. costs: by name. groups: the candidates
     that came in together: the first ones, then children, of which ``generations`` holds the
     numbers. places: of the rungs so far. scores: of each rung, by name. results: of this one.
-    seconds: that trainings took.
+    seconds: that trainings took. timed: whether those of the last rung were timed together.
     """
 
     protocol: Protocol
@@ -108,6 +113,7 @@ class Race:
     results: list[Result] = field(default_factory=list)
     scores: list[dict[str, Measured]] = field(default_factory=list)
     seconds: float = 0.0
+    timed: bool = False
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -151,6 +157,16 @@ class Race:
             self.scores.append(self._train(running, rung))
             if not self.scores[-1]:
                 raise self._nothing()
+        if not self.timed:
+            self._time([c for c in self.candidates if c.name in self.scores[-1]])
+
+    def _time(self, last: Sequence[Candidate]) -> None:
+        """Time the wirings of the last rung in turns: they came in at different times."""
+        runs = self.protocol.runs(self.folder / "candidates", last, 0)
+        configs = {c.name: run.config for c, run in zip(last, runs, strict=True)}
+        self.costs |= network_costs(configs, self.protocol.threads)
+        self.timed = True
+        self._save()
 
     def _nothing(self) -> DataError:
         return DataError(f"{self.folder / 'rungs'}: no wiring could be trained: see result.json")
@@ -203,8 +219,7 @@ class Race:
         first = not self.groups
         if first and "fully-dense" not in configs:  # the end of the axis of costs
             (configs["fully-dense"],) = plan(protocol.values, {"decoder": ["fully-dense"]})
-        threads = protocol.full.threads or torch.get_num_threads()
-        self.costs |= network_costs(configs, threads) if configs else {}
+        self.costs |= network_costs(configs, protocol.threads) if configs else {}
         pairs = {c.name: (self.costs[c.name]["ms"], self.costs[c.name]["macs"]) for c in some}
         inside = affordable(pairs, protocol.budget_ms, protocol.budget_macs)
         if not inside and first:
@@ -219,6 +234,7 @@ class Race:
             "costs": self.costs,
             "generations": self.generations,
             "places": self.places,
+            "timed": self.timed,
             "groups": [
                 [
                     {"name": c.name, "wiring": c.wiring.to_json(), "origin": dict(c.origin)}
@@ -239,6 +255,7 @@ class Race:
             same = saved["config"] == self.protocol.settings
             self.costs = saved["costs"]
             self.generations, self.places = list(saved["generations"]), list(saved["places"])
+            self.timed = bool(saved["timed"])
             self.groups = [[_candidate(entry) for entry in group] for group in saved["groups"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: not readable ({error}): begin anew by --overwrite") from error
