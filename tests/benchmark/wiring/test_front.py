@@ -173,6 +173,30 @@ def test_a_front_that_is_killed_in_any_rung_ends_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "executor",
+    [
+        ("--jobs", "2"),
+        pytest.param(("--executor", "ray"), marks=pytest.mark.xdist_group("ray")),
+        ("--executor", "slurm", "--slurm-option", "cluster=local"),
+    ],
+    ids=lambda options: options[1],
+)
+@pytest.mark.usefixtures("one_search")
+def test_rungs_on_any_executor_give_the_same_bits(
+    cli: Cli, tmp_path: Path, executor: tuple[str, ...]
+) -> None:
+    for module in {"ray": ["ray"], "slurm": ["submitit"]}.get(executor[1], []):
+        pytest.importorskip(module)
+    here = front_of(tmp_path / "here")
+    options = [word for word in OPTIONS if word not in ("--jobs", "1")]
+    words = ("--task", "depth", *options, "--candidates", "6", "--output", tmp_path / "there")
+    result = cli("search", *words, *executor)
+    assert result.exit_code == 0, result.output
+    assert outcome(read_front(tmp_path / "there")) == outcome(here)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_search")
 def test_another_seed_has_other_candidates(tmp_path: Path) -> None:
     origins = [
