@@ -40,6 +40,8 @@ WORKERS = {
 """Options of the executors, and their defaults."""
 METHODS = ("front", "sparsemask", "maskconnect", "perturbation")
 ONLY_FRONT = set(FrontConfig.model_fields) - set(SearchConfig.model_fields)
+ONE_TRAINING = ("inputs", "merge", "absorb", "cost_weight", "direct_drop", "threshold")
+"""Options that the short searches of a front do not take."""
 ONLY_SEARCH = set(SearchConfig.model_fields) - set(FrontConfig.model_fields)
 
 
@@ -88,6 +90,9 @@ def search(
             raise UsageError("--preset paper: is one search: give --method sparsemask")
         if tensorboard:
             raise UsageError("--tensorboard: is for the other methods: a front has many trainings")
+        if unfit := [name for name in ONE_TRAINING if name in values]:
+            methods = "--method sparsemask, maskconnect or perturbation"
+            raise UsageError(f"{option_name(unfit[0])}: is for one training: give {methods}")
         searches = {name: values.pop(name) for name in ONLY_SEARCH if name in values}
         values["searches"] = searches
         _search_front(values, output, overwrite, workers, every, verbose)
@@ -146,6 +151,7 @@ def _search_front(
         return make_executor(name, runs, output, jobs, *where, options)
 
     asked_jobs = workers["jobs"]
+    make([], asked_jobs)  # what does not fit is told before hours of work
     with progress(verbose) as listener, trainer(
         make, asked_jobs, config.device, config.threads or 1, every, listener, workers["retries"]
     ) as train:  # fmt: skip

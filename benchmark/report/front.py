@@ -65,18 +65,21 @@ def _control_lines(front: Front) -> Iterator[str]:
         return
     kinds = ", ".join(f"{kind} {mean:.4g}" for kind, mean in control.kinds.items())
     yield (
-        f"{count_of(control.candidates, 'random wiring')}: mean {control.mean:.4g} ({kinds}) after "
-        f"the first rung, found {control.found:.4g}: {_gain(control.gain, control.gain_interval)}"
+        f"{count_of(control.candidates, 'random wiring')}, as many steps: after the last rung the "
+        f"best has {control.best:.4g}, the search's best is "
+        f"{_gain(control.best_gain, control.best_gain_interval)}"
     )
     yield (
-        f"the best of them after the last rung {control.best:.4g}: found is "
-        f"{_gain(control.best_gain, control.best_gain_interval)}"
+        f"after the first rung their mean is {control.mean:.4g} ({kinds}), found "
+        f"{control.found:.4g} was {_gain(control.gain, control.gain_interval)}"
     )
     if front.hypervolume is not None and control.hypervolume is not None:
         yield f"hypervolume {front.hypervolume:.4f}, random {control.hypervolume:.4f}"
 
 
-def _gain(gain: float, ends: tuple[float, float] | None) -> str:
+def _gain(gain: float | None, ends: tuple[float, float] | None) -> str:
+    if gain is None:
+        return "better or worse by no share of 0"
     word = "better" if gain >= 0 else "worse"
     if ends is None:
         return f"{abs(gain):.1%} {word}"

@@ -53,7 +53,8 @@ def trainer(
     lanes = jobs
     if lanes is None:
         cpu = min(MOST_JOBS, max(1, cores // threads))
-        lanes = max(1, torch.cuda.device_count()) if device.startswith("cuda") else cpu
+        gpus = 1 if ":" in device else max(1, torch.cuda.device_count())
+        lanes = gpus if device.startswith("cuda") else cpu
     with ExitStack() as stack:
         opened: list[Executor | None] = []
 

@@ -83,6 +83,14 @@ def _without(
     return {(stage, source) for stage, sources in alive.items() for source in sources}
 
 
+def below(number: int, rounds: int) -> float:
+    """A threshold that drops the first ``number`` of the rounds: between their ranks.
+
+    Ranks are 1/rounds … 1, which single precision rounds to either side.
+    """
+    return (number + 0.5) / rounds
+
+
 class _Recorded(nn.Module):
     """Stands for a backbone that gives these maps again."""
 

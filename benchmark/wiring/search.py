@@ -19,6 +19,7 @@ from benchmark.results.result import SplitFacts
 from benchmark.training.batches import check_batch, check_norms
 from benchmark.training.keeper import EVERY, Keeper
 from benchmark.training.scalars import scalar_log
+from benchmark.wiring.perturb import below
 from benchmark.wiring.prune import prune
 from benchmark.wiring.record import FRONT, SEARCH, WIRING, Search, SearchConnection, read_search
 from benchmark.wiring.relaxed_training import Learned, RelaxedTraining
@@ -153,7 +154,7 @@ def _threshold(config: ResolvedSearch, learned: Learned) -> float:
     losses = learned["losses"]["without"]
     rounds = len(losses)
     best = min(range(rounds), key=lambda number: (losses[number], -number))
-    return best / rounds  # ranks are (1 … rounds) / rounds
+    return below(best, rounds)
 
 
 def build_relaxed(config: ResolvedSearch, tasks: list[Task]) -> DensePredictor:

@@ -96,7 +96,7 @@ def train(
     (full,) = plan(values, {"decoder": names[:1]})
     targets = targets_of(full.task)
     splits = open_splits(full.dataset, full.data, targets, full.image_size, full.limit)
-    steps = full.epochs * (len(splits["train"].data) // full.batch_size)
+    steps = full.steps or full.epochs * (len(splits["train"]) // full.batch_size)
     if share < 1:
         shared = {name: value for name, value in values.items() if name != "epochs"}
         values = {**shared, "steps": max(1, round(share * steps)), "split": "val"}

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from benchmark.wiring.names import arrow
+from benchmark.wiring.perturb import below
 from benchmark.wiring.record import Search
 from models.connected_decoder import WIDTH
 from models.connectivity import (
@@ -92,7 +93,7 @@ def from_perturbation(name: str, search: Search) -> list[Candidate]:
     order = sorted(range(1, len(losses)), key=lambda number: (losses[number], -number))
     found = []
     for number in order:
-        wiring = _above(search, search.final, number / len(losses))
+        wiring = _above(search, search.final, below(number, len(losses)))
         if wiring is not None:
             origin = {"source": "perturbation", "connections": wiring.connections,
                       "direct_drop": search.config.get("direct_drop", 0)}  # fmt: skip

@@ -16,7 +16,13 @@ from benchmark.leaderboard.pareto import Point
 from benchmark.results.result import Result
 from benchmark.wiring.costs import NetworkCosts, network_costs
 from benchmark.wiring.front.candidates import Candidate, affordable, children, described
-from benchmark.wiring.front.selection import Measured, sizes, survivors
+from benchmark.wiring.front.selection import (
+    Measured,
+    Standing,
+    sizes,
+    standing_of,
+    survivors,
+)
 from common.errors import DataError, UsageError
 from common.files import write_atomic
 from common.limits import RESULT, parse_json, read_bytes
@@ -160,6 +166,13 @@ class Race:
         if not self.timed:
             self._time([c for c in self.candidates if c.name in self.scores[-1]])
 
+    def standing(self) -> Standing:
+        """How the wirings of the last rung compare; what is found is within the budgets."""
+        protocol = self.protocol
+        pairs = {name: (cost["ms"], cost["macs"]) for name, cost in self.costs.items()}
+        inside = affordable(pairs, protocol.budget_ms, protocol.budget_macs)
+        return standing_of(self.scores[-1], {c.name: self.cost(c) for c in self.candidates}, inside)
+
     def _time(self, last: Sequence[Candidate]) -> None:
         """Time the wirings of the last rung in turns: they came in at different times."""
         runs = self.protocol.runs(self.folder / "candidates", last, 0)
@@ -224,6 +237,10 @@ class Race:
         inside = affordable(pairs, protocol.budget_ms, protocol.budget_macs)
         if not inside and first:
             raise UsageError(_too_dear(pairs, protocol.budget_ms, protocol.budget_macs))
+        if len(inside) < len(some):
+            protocol.listener.message(
+                f"{len(some) - len(inside)} of {len(some)} wirings are beyond the budget"
+            )
         self.groups.append([c for c in some if c.name in inside])
         self._save()
 

@@ -39,10 +39,11 @@ class FrontWiring(BaseModel):
 class Control(BaseModel):
     """Random wirings under the same protocol, and what the search gained over them.
 
-    wirings: of the last rung, as the front's. mean: of all random wirings in the first rung, each
-    of ``found``'s score there. gain: (found − mean)/mean, above 0 where the search is better, and
-    its 95 % interval over images and random wirings. best: the gain over the best random wiring in
-    the last rung, with its interval over images.
+    wirings: of the last rung, as the front's. mean: of all random wirings in the first rung, kinds:
+    of each kind; found: the found wiring's score there. gain: (found − mean)/mean, above 0 where
+    the search is better, of a skill the difference, and its 95 % interval over images and random
+    wirings. best: of the random wirings in the last rung; best_gain: of the search's best over it,
+    with its interval over images.
     """
 
     model_config = ConfigDict(allow_inf_nan=False, extra="allow")
@@ -52,10 +53,10 @@ class Control(BaseModel):
     kinds: dict[str, float]
     mean: float
     found: float
-    gain: float
+    gain: float | None
     gain_interval: tuple[float, float] | None
     best: float
-    best_gain: float
+    best_gain: float | None
     best_gain_interval: tuple[float, float] | None
     hypervolume: float | None
     wirings: list[FrontWiring]
@@ -69,7 +70,7 @@ class Preset(BaseModel):
 
     name: str
     score: float
-    gain: float
+    gain: float | None
     gain_interval: tuple[float, float] | None
 
 
@@ -92,8 +93,8 @@ class Front(BaseModel):
     metric: the validated one; higher_is_better: of it. cost: what the front holds the score
     against. found: the file that found.json copies. rungs: steps of each; steps: of a full
     training. wirings: those of the last rung, the best first. tried: all candidates. seconds: of
-    searches and of trainings, by what they were for. hypervolume: share, in 0…1, of the box from
-    the worst score and the largest cost of all wirings, the control's too, that they dominate.
+    searches and of trainings, by what they were for. hypervolume: share, in 0…1, of skill × MACs,
+    up to those of the Fully Dense Network, that the wirings of the last rung dominate.
     """
 
     model_config = ConfigDict(allow_inf_nan=False, extra="allow")
@@ -118,7 +119,6 @@ class Front(BaseModel):
     environment: Annotated[Environment, OPEN] = Field(default_factory=Environment)
     data: Annotated[dict[str, SplitFacts], OPEN] = Field(default_factory=dict)
     seconds: dict[str, float] = Field(default_factory=dict)
-    notes: list[str] = Field(default_factory=list)
 
     def text(self) -> str:
         """The content of ``front.json``."""

@@ -1,19 +1,28 @@
 """A search for a front of wirings: candidates, trained briefly and kept by successive halving."""
 
+import itertools
 import json
 import math
+import shlex
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.experiment.config import FrontConfig, NetworkConfig, SearchConfig, make_config
+from benchmark.experiment.config import (
+    FrontConfig,
+    NetworkConfig,
+    SearchConfig,
+    make_config,
+    option_name,
+)
 from benchmark.experiment.environment import Environment, environment
 from benchmark.experiment.network import check_device
 from benchmark.experiment.plan import command_of, plan, planned, resolve, targets_of
 from benchmark.results.result import SplitFacts
 from benchmark.training.keeper import EVERY
+from benchmark.training.learner import NotFinite
 from benchmark.wiring import search as searching
 from benchmark.wiring.front.candidates import (
     Candidate,
@@ -39,7 +48,7 @@ from benchmark.wiring.front.selection import (
     covered,
     gain_over,
     gains_over,
-    standing_of,
+    sizes,
 )
 from benchmark.wiring.record import FRONT, SEARCH, WIRING, read_search
 from common.errors import UsageError
@@ -85,11 +94,11 @@ class FrontSearch:
         splits = open_splits(
             full.dataset, full.data, targets_of(full.task), full.image_size, full.limit
         )
-        images = len(splits["train"].data)
+        images = len(splits["train"])
         each = max(images // min(full.batch_size, images), 1)
         steps = full.steps or full.epochs * each
         self.data: dict[str, SplitFacts] = {
-            name: {"images": len(splits[name].data), "fingerprint": splits[name].data.fingerprint()}
+            name: {"images": len(splits[name]), "fingerprint": splits[name].data.fingerprint()}
             for name in ("train", "val")
         }
         # a control may be added to a finished front
@@ -109,6 +118,8 @@ class FrontSearch:
             trainer=trainer,
             listener=listener,
         )
+        for name in SEARCHES:  # an option of theirs that is wrong is told at once
+            self._search_config(name, {})
         self.least = len(self.protocol.rungs) + 1
         if config.candidates is not None and config.candidates < self.least:
             few = f"{self.least - 1} rungs need {self.least} or more"
@@ -116,9 +127,7 @@ class FrontSearch:
 
     def run(self, overwrite: bool) -> Front:
         """The front, which is written unless it is there."""
-        if overwrite:
-            self._remove()
-        if (old := self._finished()) is not None:
+        if not overwrite and (old := self._finished()) is not None:
             return old
         check_writable(self.output)
 
@@ -126,6 +135,8 @@ class FrontSearch:
             self.listener.message(f"{self.output}: another process searches there: waiting for it")
 
         with locked(self.output, waiting):
+            if overwrite:
+                self._remove()
             return self._finished() or self._run()
 
     def _finished(self) -> Front | None:
@@ -149,10 +160,12 @@ class FrontSearch:
         return old
 
     def _remove(self) -> None:
+        """Remove an earlier search, and no folder that is not one's."""
+        ours = any((self.output / name).exists() for name in (FRONT, PLAN))
+        for name in ("searches", "candidates", "rungs", "control", "front") if ours else ():
+            shutil.rmtree(self.output / name, ignore_errors=True)
         for name in (FRONT, PLAN, WIRING, SEARCH):
             (self.output / name).unlink(missing_ok=True)
-        for name in ("searches", "candidates", "rungs", "control", "front"):
-            shutil.rmtree(self.output / name, ignore_errors=True)
 
     def _run(self) -> Front:
         facts = environment(self.protocol.full.device)
@@ -162,12 +175,13 @@ class FrontSearch:
             pace = Pace(time.monotonic() + half)
         race = Race(self.protocol, self.output, pace)
         race.run(lambda: self._first(pace), config.seed)
-        control = None
+        front = self._finish(race, None, facts)  # whatever becomes of a control
         if config.control == "random":
             again = None if pace is None else Pace(pace.deadline + half)
             control = Race(self.protocol, self.output / "control", again)
             control.run(lambda: (self._random(race), []), config.seed)
-        return self._finish(race, control, facts)
+            front = self._finish(race, control, facts)
+        return front
 
     def _first(self, pace: Pace | None) -> tuple[list[Candidate], list[int]]:
         """Presets, and wirings that short searches found; and how many children there will be."""
@@ -175,11 +189,12 @@ class FrontSearch:
         body = create_without_weights(full.backbone, full.backbone_args, full.channels)
         presets = from_presets([f.undilated for f in body.features])
         crop = self._crop(body.fixed_size)
-        subsets = from_subsets([f.undilated for f in body.features], self.config.seed, 100)
-        found = [*(self._found(name, crop) for name in SEARCHES), subsets]
+        found = [self._found(name, crop) for name in SEARCHES]
         count = self.config.candidates or CANDIDATES
         if pace is not None:
             count = self._within(pace)
+        strides = [f.undilated for f in body.features]
+        found.append(from_subsets(strides, self.config.seed, 3 * count))
         born = max(1, round(CHILDREN * count))
         return chosen(presets, found, max(count - 2 * born, 1)), [born, born]
 
@@ -187,11 +202,14 @@ class FrontSearch:
         """The number of candidates for which ``pace`` leaves time."""
         protocol = self.protocol
         runs = []
-        for steps in protocol.rungs:
+        for steps in protocol.rungs:  # the first seed's estimate holds what occurs once
             values = {**protocol.values, "steps": steps, "split": "val"}
-            runs += planned(plan(values, {"decoder": ["unet-connectivity"]}), self.output / "rungs")
-        seconds = protocol.trainer.estimate(runs)
+            axes: dict[str, list[Any]] = {"decoder": ["unet-connectivity"], "seed": [0, 1]}
+            runs += planned(plan(values, axes), self.output / "rungs")
+        seconds = protocol.trainer.estimate(runs)[1::2]
         each = sum(spent / ETA**rung for rung, spent in enumerate(seconds))
+        if not each:
+            raise UsageError("--minutes: how long a training takes is unknown: give --candidates")
         count = int(pace.left * protocol.trainer.lanes * USED / each)
         if count < self.least:
             more = math.ceil(self.least * each / (protocol.trainer.lanes * USED * 60))
@@ -202,28 +220,36 @@ class FrontSearch:
         return min(count, MOST_CANDIDATES)
 
     def _random(self, race: Race) -> list[Candidate]:
-        """Random wirings, as many as took the search's work, like those that it found."""
+        """Random wirings like those found, whose trainings take as many steps as the search."""
         full = self.protocol.full
         body = create_without_weights(full.backbone, full.backbone_args, full.channels)
         like = [c.wiring for c in race.candidates if c.origin["source"] != "preset"]
-        extra = math.ceil(len(SEARCHES) * self._iterations() / self.protocol.rungs[0])
+        rungs = self.protocol.rungs
+        spent = len(SEARCHES) * self._iterations()
+        spent += sum(len(some) * steps for some, steps in zip(race.scores, rungs, strict=True))
+
+        def steps_of(count: int) -> int:
+            places = sizes(count, len(rungs))
+            return sum(some * steps for some, steps in zip(places, rungs, strict=True))
+
+        count = max(self.least, next(n for n in itertools.count(1) if steps_of(n + 1) > spent))
         return random_candidates(
             like or [c.wiring for c in race.candidates],
-            *(body.features, full.image_size, self.config.seed),
-            len(race.candidates) + extra,
+            *(body.features, full.image_size, self.config.seed, count),
         )
 
     def _search_seconds(self) -> float:
         """Seconds that the searches took, those of an interrupted process too."""
         folders = [self.output / "searches" / name for name in SEARCHES]
-        return sum(read_search(folder).seconds for folder in folders)
+        return sum(read_search(f).seconds for f in folders if (f / SEARCH).exists())
 
     def _iterations(self) -> int:
-        asked = self.config.searches.get("iterations")
-        return int(asked or min(max(round(SHARE * self.protocol.steps), FEWEST), MOST))
+        """Steps of each of ``SEARCHES``."""
+        usual = min(max(round(SHARE * self.protocol.steps), FEWEST), MOST)
+        values = {"iterations": self.config.searches.get("iterations", usual)}
+        return make_config(values, SearchConfig).iterations
 
-    def _found(self, name: str, crop: Mapping[str, Any]) -> list[Candidate]:
-        """The wirings of one of ``SEARCHES``, which is done unless it is finished."""
+    def _search_config(self, name: str, crop: Mapping[str, Any]) -> SearchConfig:
         values = {
             **self.protocol.values,
             "threads": self.config.threads,
@@ -233,11 +259,20 @@ class FrontSearch:
             **self.config.searches,
             **SEARCHES[name],
         }
-        config = resolve(make_config(values, SearchConfig))
+        return make_config(values, SearchConfig)
+
+    def _found(self, name: str, crop: Mapping[str, Any]) -> list[Candidate]:
+        """The wirings of one of ``SEARCHES``, which is done unless it is finished."""
+        config = resolve(self._search_config(name, crop))
+        folder = self.output / "searches" / name
         self.listener.message(f"search: {name}, {config.iterations} steps")
-        record = searching.search(
-            config, self.output / "searches" / name, listener=self.listener, every=self.every
-        )
+        try:
+            record = searching.search(config, folder, listener=self.listener, every=self.every)
+        except (UsageError, NotFinite) as error:
+            if not (folder / SEARCH).exists():
+                self.listener.message(f"{name}: left out: {error}")
+                return []
+            record = read_search(folder)  # its end keeps nothing; there are wirings on its way
         found = from_perturbation if config.method == "perturbation" else from_search
         return found(name, record)
 
@@ -251,9 +286,10 @@ class FrontSearch:
 
     def _finish(self, race: Race, control: Race | None, facts: Environment) -> Front:
         config, protocol, last = self.config, self.protocol, race.scores[-1]
-        standing = standing_of(last, {c.name: race.cost(c) for c in race.candidates})
+        standing = race.standing()
         wirings = _wirings(race, standing, "front")
-        shutil.rmtree(self.output / "front", ignore_errors=True)
+        for old in (self.output / "front").glob("*.json"):
+            old.unlink()
         for wiring in wirings:
             target = self.output / wiring.file
             content = (self.output / "candidates" / target.name).read_bytes()
@@ -267,7 +303,7 @@ class FrontSearch:
             found=f"front/{standing.found}.json",
             wirings=wirings,
             preset=_preset(race, standing),
-            control=None if control is None else self._control(race, control, standing.found),
+            control=None if control is None else self._control(race, control),
             tried=_tried(race),
             rungs=list(protocol.rungs),
             steps=protocol.steps,
@@ -276,7 +312,7 @@ class FrontSearch:
             dataset=config.dataset,
             backbone=protocol.full.backbone,
             config=self.settings,
-            command=f"{_command(config)} --output {self.output}",
+            command=f"{command_of_front(config)} --output {self.output}",
             environment=facts,
             data=self.data,
             seconds={"searches": self._search_seconds(), "rungs": race.seconds},
@@ -287,10 +323,9 @@ class FrontSearch:
         write_atomic(self.output / FRONT, record.text(), "--output")
         return record
 
-    def _control(self, race: Race, control: Race, found: str) -> Control:
-        costs = {c.name: control.cost(c) for c in control.candidates}
-        standing = standing_of(control.scores[-1], costs)
-        mine = [scores[found] for scores in race.scores]
+    def _control(self, race: Race, control: Race) -> Control:
+        standing, mine = control.standing(), race.standing()
+        first, best = race.scores[0][mine.found], race.scores[-1][mine.order[0]]
         kinds: dict[str, list[float]] = {}
         for candidate in control.candidates:
             if (score := control.scores[0].get(candidate.name)) is not None:
@@ -301,7 +336,7 @@ class FrontSearch:
             hypervolume=_hypervolume(control, race.costs["fully-dense"]["macs"]),
             wirings=_wirings(control, standing, "control/candidates"),
             seconds=control.seconds,
-            **gains_over(mine, control.scores, standing.order[0], self.config.seed),
+            **gains_over(first, best, control.scores, standing.order[0], self.config.seed),
         )
 
 
@@ -357,11 +392,15 @@ def _tried(race: Race) -> list[Tried]:
     return sorted(tried, key=lambda one: -sum(score is not None for score in one.rungs))
 
 
-def _command(config: FrontConfig) -> str:
+def command_of_front(config: FrontConfig) -> str:
     """The command that repeats a search for a front."""
-    searches = make_config(config.searches, SearchConfig)
-    options = command_of(searches, "search").split(" ")[3:] if config.searches else []
-    return " ".join([command_of(config, "search"), *options])
+    words = [command_of(config, "search"), "--method front"]
+    for name, value in config.searches.items():
+        if isinstance(value, bool):
+            words.append(option_name(name) if value else f"--no-{option_name(name)[2:]}")
+        else:
+            words.append(f"{option_name(name)} {shlex.quote(str(value))}")
+    return " ".join(words)
 
 
 def search_front(

@@ -4,7 +4,7 @@ Successive halving: Jamieson and Talwalkar, AISTATS 2016; non-dominated sorting:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,8 @@ def _measured(result: Result, folder: Path, task: str) -> tuple[Measured, Floats
 class Standing:
     """Wirings of a rung by name. order: the best first. front: those that no other dominates.
 
-    alike: those whose score cannot be told from the best one's. found: the cheapest of them.
+    alike: those whose score cannot be told from the best one's. found: the cheapest of them on the
+    front, within the budgets.
     """
 
     order: list[str]
@@ -121,14 +122,20 @@ class Standing:
     found: str
 
 
-def standing_of(scores: Mapping[str, Measured], costs: Mapping[str, float]) -> Standing:
-    """How the wirings of a rung compare by score and cost."""
+def standing_of(
+    scores: Mapping[str, Measured], costs: Mapping[str, float], allowed: Container[str]
+) -> Standing:
+    """How the wirings of a rung compare by score and cost. allowed: those that may be found."""
     order = sorted(scores, key=lambda name: (-scores[name].accuracy, costs[name]))
     best = scores[order[0]]
     alike = {name for name in order if _alike(scores[name], best)}
-    inside = front([(scores[name].accuracy, costs[name]) for name in order])
-    found = min(alike, key=lambda name: (costs[name], order.index(name)))
-    return Standing(order, {order[i] for i in inside}, alike, found)
+    inside = {order[i] for i in front([(scores[n].accuracy, costs[n]) for n in order])}
+    within = [name for name in order if name in allowed] or order
+    found = min(
+        [name for name in within if name in alike & inside] or within[:1],
+        key=lambda name: (costs[name], order.index(name)),
+    )
+    return Standing(order, inside, alike, found)
 
 
 def _alike(one: Measured, best: Measured) -> bool:
@@ -141,30 +148,43 @@ def _alike(one: Measured, best: Measured) -> bool:
     return ends is None or ends[0] <= 0 <= ends[1]
 
 
-def gain(found: Any, other: Any, higher_is_better: bool) -> Any:
-    """What ``found`` gains over ``other``, relative to that; above 0 where it is better."""
-    difference = found - other if higher_is_better else other - found
-    return difference / other
+def gain(found: Any, other: Any, like: Measured) -> Any:
+    """What ``found`` gains over ``other``, above 0 where it is better: relative, but of a skill.
+
+    A skill is a share, which may be 0 or less: its gain is the plain difference. NaN over 0.
+    """
+    difference = found - other if like.higher_is_better else other - found
+    if like.metric == "skill":
+        return difference
+    return difference / np.where(np.asarray(other) == 0, np.nan, np.abs(other))
 
 
-def gain_over(found: Measured, other: Measured) -> tuple[float, tuple[float, float] | None]:
+def gain_over(found: Measured, other: Measured) -> tuple[float | None, tuple[float, float] | None]:
     """What ``found`` gains over another score on the same images, and its 95 % interval."""
     ends = None
     if found.replicates is not None and other.replicates is not None:
-        ends = interval(gain(found.replicates, other.replicates, found.higher_is_better))
-    return float(gain(found.value, other.value, found.higher_is_better)), ends
+        ends = interval(gain(found.replicates, other.replicates, found))
+    return _finite(gain(found.value, other.value, found)), ends
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def gains_over(
-    found: Sequence[Measured], control: Sequence[Mapping[str, Measured]], best: str, seed: int
+    first: Measured,
+    last: Measured,
+    control: Sequence[Mapping[str, Measured]],
+    best: str,
+    seed: int,
 ) -> dict[str, Any]:
-    """What a found wiring gains over random ones: over their mean in the first rung, where all of
-    them are, and over the ``best`` in the last.
+    """What a search gains over random wirings: the found one in the ``first`` rung over the mean
+    of all of them, and the best one in the ``last`` rung over the ``best`` of them.
 
-    found, control: scores of each rung. Intervals are of 95 %; the first one's is over images and
-    over the random wirings, drawn with replacement.
+    control: scores of each rung. Intervals are of 95 % over images of one training each; the first
+    one's is also over the random wirings, drawn with replacement. Neither covers that the found
+    wiring was chosen on these images.
     """
-    first, last = found[0], found[-1]
     others = list(control[0].values())
     rival = control[-1][best]
     mean = float(np.mean([other.value for other in others]))
@@ -175,11 +195,11 @@ def gains_over(
         rng = np.random.default_rng(seed)
         drawn = rng.integers(len(others), size=(table.shape[1], len(others)))
         means = np.take_along_axis(table.T, drawn, 1).mean(1)
-        over_mean = interval(gain(first.replicates, means, first.higher_is_better))
+        over_mean = interval(gain(first.replicates, means, first))
     return {
         "mean": mean,
         "found": first.value,
-        "gain": gain(first.value, mean, first.higher_is_better),
+        "gain": _finite(gain(first.value, mean, first)),
         "gain_interval": over_mean,
         "best": rival.value,
         "best_gain": best_gain,

@@ -70,9 +70,10 @@ def test_what_searching_gained_is_said_with_its_interval() -> None:
         hypervolume=0.2, wirings=[], seconds=1.0,
     )  # fmt: skip
     text = words(front(wiring("a", 0.5, 9), control=control))
-    assert "12 random wirings: mean 0.25 (subset 0.2, macs 0.3) after the first rung" in text
-    assert "found 0.3: 20.0% better (+10.0% to +30.0%)" in text
-    assert "found is 4.0% worse (-10.0% to +2.0%, undecided)" in text
+    assert "12 random wirings, as many steps: after the last rung the best has 0.52" in text
+    assert "the search's best is 4.0% worse (-10.0% to +2.0%, undecided)" in text
+    assert "after the first rung their mean is 0.25 (subset 0.2, macs 0.3), found 0.3" in text
+    assert "was 20.0% better (+10.0% to +30.0%)" in text
     assert "hypervolume 0.2500, random 0.2000" in text
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from benchmark.wiring.front.race import with_preset
 from benchmark.wiring.front.selection import (
     Measured,
     covered,
+    gain_over,
     gains_over,
     layers,
     sizes,
@@ -100,7 +102,7 @@ def test_sizes_of_rungs() -> None:
 
 
 def scored(value: float, spread: float = 0.01, higher: bool = True, draws: int = 400) -> Measured:
-    rng = np.random.default_rng(int(value * 1e6))
+    rng = np.random.default_rng(abs(int(value * 1e6)))
     replicates = value + spread * rng.standard_normal(draws)
     ends = float(np.percentile(replicates, 2.5)), float(np.percentile(replicates, 97.5))
     return Measured("m", higher, value, ends, replicates, value)
@@ -117,23 +119,35 @@ def shifted(base: Measured, by: float) -> Measured:
 def test_the_cheapest_of_those_that_cannot_be_told_from_the_best_is_found() -> None:
     best = scored(0.50)
     scores = {"best": best, "near": scored(0.499), "paired": shifted(best, -0.002)}
-    standing = standing_of(scores, {"best": 9.0, "near": 5.0, "paired": 1.0})
+    costs = {"best": 9.0, "near": 5.0, "paired": 1.0}
+    standing = standing_of(scores, costs, scores)
     # the images are the same: a small difference that every draw shows is a difference
     assert standing.alike == {"best", "near"}
     assert standing.found == "near"
     assert standing.order == ["best", "near", "paired"]
     assert standing.front == {"best", "near", "paired"}
+    # what is found is within the budgets, if anything is
+    assert standing_of(scores, costs, {"best"}).found == "best"
+    assert standing_of(scores, costs, {"paired"}).found == "paired"
+
+
+def test_what_is_found_is_dominated_by_nothing() -> None:
+    best = scored(0.50)
+    scores = {"best": best, "near": scored(0.497), "paired": shifted(best, -0.002)}
+    standing = standing_of(scores, {"best": 9.0, "near": 5.0, "paired": 1.0}, scores)
+    assert standing.alike == {"best", "near"}  # but near is worse and dearer than paired
+    assert standing.found == "best"
 
 
 def test_lower_is_better_where_the_metric_says_so() -> None:
     scores = {"good": scored(0.1, higher=False), "bad": scored(0.9, higher=False)}
-    standing = standing_of(scores, {"good": 2.0, "bad": 3.0})
+    standing = standing_of(scores, {"good": 2.0, "bad": 3.0}, scores)
     assert (standing.order, standing.front, standing.found) == (["good", "bad"], {"good"}, "good")
 
 
 def test_gains_are_relative_and_their_intervals_hold_them() -> None:
     first = {str(i): scored(0.2 + i / 100) for i in range(5)}
-    gains = gains_over([scored(0.33), scored(0.44)], [first, {"0": scored(0.4)}], "0", seed=0)
+    gains = gains_over(scored(0.33), scored(0.44), [first, {"0": scored(0.4)}], "0", seed=0)
     assert gains["mean"] == pytest.approx(0.22)
     assert gains["gain"] == pytest.approx((0.33 - 0.22) / 0.22)
     assert gains["best_gain"] == pytest.approx(0.1)
@@ -142,7 +156,7 @@ def test_gains_are_relative_and_their_intervals_hold_them() -> None:
         assert low < gains[name] < high
     # of errors, less is a gain
     errors = {name: scored(m.value, higher=False) for name, m in first.items()}
-    gains = gains_over([scored(0.11, higher=False)] * 2, [errors] * 2, "0", seed=0)
+    gains = gains_over(*[scored(0.11, higher=False)] * 2, [errors] * 2, "0", seed=0)
     assert gains["gain"] == pytest.approx(0.5)
 
 
@@ -160,9 +174,17 @@ def test_the_best_preset_takes_the_least_accurate_ones_place() -> None:
     assert [c.name for c in with_preset(some[:2], some[:2], points[:2])] == ["a", "b"]
 
 
+def test_a_gain_over_nothing_and_of_a_skill() -> None:
+    assert gain_over(scored(0.1), scored(0.0))[0] is None
+    assert gain_over(scored(0.1), scored(-0.1))[0] == pytest.approx(2)
+    skills = [replace(scored(value), metric="skill") for value in (0.1, -0.1, 0.0)]
+    assert gain_over(skills[0], skills[1])[0] == pytest.approx(0.2)
+    assert gain_over(skills[0], skills[2])[0] == pytest.approx(0.1)
+
+
 def test_the_interval_of_a_gain_is_over_the_random_wirings_too() -> None:
     exact = {str(i): scored(v, spread=0.0) for i, v in enumerate((0.1, 0.2, 0.3))}
-    low, high = gains_over([scored(0.3, 0.0)] * 2, [exact] * 2, "0", seed=0)["gain_interval"]
+    low, high = gains_over(*[scored(0.3, 0.0)] * 2, [exact] * 2, "0", seed=0)["gain_interval"]
     assert (low, high) == (pytest.approx(0.0), pytest.approx(2.0))  # all drawn the best, the worst
 
 
@@ -211,7 +233,8 @@ def test_the_course_of_a_search_gives_wirings_of_several_sizes() -> None:
 
 def test_the_wirings_of_a_perturbation_are_nested_and_the_least_loss_comes_first() -> None:
     wiring = encoder_sum(STRIDES)
-    found = from_perturbation("p", record([[1 / 3, 1 / 3, 2 / 3, 1, 1]], wiring))
+    ranks = (torch.tensor([1, 1, 2, 3, 3]) / 3).tolist()  # single precision, as a search has them
+    found = from_perturbation("p", record([ranks], wiring))
     assert [set(c.wiring.stages[1]) for c in found] == [{"E3", "E2", "E1"}, {"E2", "E1"}]
 
 
