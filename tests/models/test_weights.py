@@ -276,7 +276,7 @@ def test_every_family_is_trained_saved_fused_and_exported(tmp_path: Path, part: 
     families = [
         (family, members)
         for family, members in list(weights_of_families.families().items())[part::4]
-        if known.get(members[0], {}).get("params", 0) < 2e7
+        if known.get(members[0], {}).get("params", 0) < 3e7
     ]
     outcomes = {
         family: weights_of_families.tried(members, tmp_path, used=True)
