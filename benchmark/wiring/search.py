@@ -53,6 +53,9 @@ def search(
     check_device(config.device)
     check_sync(config)
     distributed.check_batch(config.batch_size)
+    if distributed.asked() > 1 and (config.direct_drop or config.method == "perturbation"):
+        option = "--direct-drop" if config.direct_drop else "--method perturbation"
+        raise UsageError(f"{option}: is for one process, not for torchrun")
     settings = config.settings()
     finished = distributed.from_lead(_finished(output, settings, overwrite))
     if finished is not None:

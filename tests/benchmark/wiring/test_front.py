@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from benchmark.experiment.config import FrontConfig, make_config
-from benchmark.experiment.plan import PlannedRun
+from benchmark.experiment.config import FrontConfig, SearchConfig, make_config
+from benchmark.experiment.plan import PlannedRun, resolve
 from benchmark.results.result import Result as Run
 from benchmark.sweep.rung import trainer
 from benchmark.wiring import costs
+from benchmark.wiring import search as searching
 from benchmark.wiring.front import search as front_search
 from benchmark.wiring.front.race import Trainer
 from benchmark.wiring.front.record import Front, read_front
@@ -424,6 +425,22 @@ def test_one_front_for_several_tasks(tmp_path: Path) -> None:
     front = front_of(tmp_path, task="depth+saliency", candidates=4)
     assert (front.metric, front.higher_is_better) == ("skill", True)
     assert all(w.score < 1 and w.interval is not None for w in front.wirings)
+
+
+@pytest.mark.parametrize("options", [("--direct-drop", "0.5"), ("--method", "perturbation")])
+def test_passes_that_differ_between_processes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("benchmark.experiment.distributed.asked", lambda: 2)
+    config = resolve(
+        make_config(
+            {"task": "depth", "backbone": "test_efficientnet", "limit": 8, "batch_size": 4,
+             options[0][2:].replace("-", "_"): options[1]},
+            SearchConfig,
+        )
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=f"{options[0]}.*: is for one process, not for torchrun"):
+        searching.search(config, tmp_path / "a")
 
 
 def test_a_perturbation_is_a_search_of_its_own(cli: Cli, tmp_path: Path) -> None:
