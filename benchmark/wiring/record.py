@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import TypedDict
@@ -20,6 +20,7 @@ from models.connectivity import (
     candidates,
 )
 
+Record = TypeVar("Record", bound=BaseModel)
 SEARCH, WIRING, FRONT = "search.json", "found.json", "front.json"
 
 
@@ -114,16 +115,20 @@ class Search(BaseModel):
         return self
 
 
-def read_search(folder: Path) -> Search:
-    """The record in a search folder. Raises UsageError that names the file and its fault."""
-    path = folder / SEARCH
+def read_record(kind: type[Record], path: Path, what: str) -> Record:
+    """The record in a file, of a ``what``. Raises UsageError that names the file and its fault."""
     try:
-        return Search.model_validate_json(read_bytes(path, RESULT))
+        return kind.model_validate_json(read_bytes(path, RESULT))
     except FileNotFoundError:
         raise UsageError(f"{path}: not there: name the folder that a search wrote") from None
     except (OSError, ValueError) as error:  # limits, or pydantic
-        seen = printable(reason_of(error), 200)
-        raise UsageError(f"{path}: not the record of a search ({seen})") from error
+        seen = printable(_reason(error), 200)
+        raise UsageError(f"{path}: not the record of a {what} ({seen})") from error
+
+
+def read_search(folder: Path) -> Search:
+    """The record in a search folder. Raises UsageError that names the file and its fault."""
+    return read_record(Search, folder / SEARCH, "search")
 
 
 def load_search(folder: Path) -> tuple[Connectivity, Search]:
@@ -138,8 +143,7 @@ def load_search(folder: Path) -> tuple[Connectivity, Search]:
     return wiring, search
 
 
-def reason_of(error: Exception) -> str:
-    """What is wrong with a file, in one line."""
+def _reason(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]

@@ -8,9 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.experiment.environment import OPEN, Environment
 from benchmark.results.result import SplitFacts
-from benchmark.wiring.record import FRONT, reason_of
-from common.errors import UsageError
-from common.limits import RESULT, printable, read_bytes
+from benchmark.wiring.record import FRONT, read_record
 
 
 class FrontWiring(BaseModel):
@@ -127,11 +125,4 @@ class Front(BaseModel):
 
 def read_front(folder: Path) -> Front:
     """The record of a front. Raises UsageError that names the file and its fault."""
-    path = folder / FRONT
-    try:
-        return Front.model_validate_json(read_bytes(path, RESULT))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: not there: name the folder that a search wrote") from None
-    except (OSError, ValueError) as error:  # limits, or pydantic
-        seen = printable(reason_of(error), 200)
-        raise UsageError(f"{path}: not the record of a front ({seen})") from error
+    return read_record(Front, folder / FRONT, "front")
