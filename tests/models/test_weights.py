@@ -268,7 +268,7 @@ def test_a_network_on_each_kind_of_backbone_is_of_use(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_every_family_is_trained_saved_fused_and_exported(tmp_path: Path, part: int) -> None:
-    """The smallest backbone of two families in three: odd sizes, gradients, forms.
+    """The smallest backbone of nine families in ten: odd sizes, gradients, forms.
 
     ``python -m tests.studies.weights_of_families`` takes the large ones too.
     """
