@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from scipy.stats import kendalltau
 
-from benchmark.commands.options import quiet
+from benchmark.commands.options import option_values, quiet
+from benchmark.experiment.config import PAIRS
 from benchmark.experiment.plan import plan, planned, targets_of
 from benchmark.sweep.executors.choice import make_executor
 from benchmark.sweep.rung import trainer
@@ -57,14 +58,17 @@ def main() -> None:
 def options(texts: list[str]) -> dict[str, Any]:
     """``--name value`` and ``--flag`` as the options of a run."""
     values: dict[str, Any] = {}
-    for text in texts:
-        if text.startswith("--"):
-            name, _, value = text[2:].partition("=")
-            last = name.replace("-", "_")
-            values[last] = value or True
+    lists = {option: name for name, option in PAIRS.items()}
+    for word, after in zip(texts, [*texts[1:], "--"], strict=True):
+        if not word.startswith("--"):
+            continue
+        option = word[2:].replace("-", "_")
+        value = True if after.startswith("--") else after
+        if option in lists:
+            values.setdefault(lists[option], []).append(value)
         else:
-            values[last] = text
-    return values
+            values[option] = value
+    return option_values(values)
 
 
 def agreement(first: list[float], second: list[float]) -> float:

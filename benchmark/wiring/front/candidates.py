@@ -41,8 +41,8 @@ TRIES = 500
 class Candidate:
     """A wiring, alive and without repeats, and where it comes from.
 
-    origin: ``source`` (preset, search, perturbation, subset, change, random) and what tells it from
-    others.
+    origin: ``source`` (preset, search, perturbation, subset, chain, change, random) and what tells
+    it from others.
     """
 
     name: str
@@ -111,6 +111,28 @@ def from_subsets(strides: Sequence[int], seed: int, count: int) -> list[Candidat
         wiring = Connectivity("", tuple(strides), {1: tuple(n for n in names if n in taken)})
         origin = {"source": "subset", "seed": seed, "draw": number}
         found.append(Candidate(f"subset-{number}", wiring, origin))
+    return found
+
+
+def from_chains(strides: Sequence[int], seed: int, count: int) -> list[Candidate]:
+    """Random chains of few stages, from coarse to fine: U-Net's connections with stages left out.
+
+    Each stage reads its own encoder map and the stage before; the output, every other time, no map.
+    """
+    found = []
+    for number in range(count if len(strides) > 1 else 0):
+        random = Random(f"chain {seed} {number} {tuple(strides)}")
+        others = range(2, len(strides) + 1)
+        length = random.randint(min(2, len(others)), min(4, len(others)))
+        before: tuple[str, ...] = ()
+        stages: dict[int, tuple[str, ...]] = {}
+        for stage in sorted(random.sample(others, length), reverse=True):
+            stages[stage] = (f"E{stage}", *before)
+            before = (f"D{stage}",)
+        stages[1] = ("E1", *before) if random.random() < 0.5 else before
+        origin = {"source": "chain", "seed": seed, "draw": number}
+        wiring = Connectivity("", tuple(strides), stages).pruned()
+        found.append(Candidate(f"chain-{number}", wiring, origin))
     return found
 
 

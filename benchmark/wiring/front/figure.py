@@ -24,6 +24,7 @@ SOURCES = {
     "search": ("s", "#D55E00"),
     "perturbation": ("D", "#007F5F"),
     "subset": ("v", "#CC79A7"),
+    "chain": ("P", "#56B4E9"),
     "change": ("^", "#E69F00"),
     "random": ("x", DEAD),
 }

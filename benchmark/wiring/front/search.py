@@ -27,6 +27,7 @@ from benchmark.wiring import search as searching
 from benchmark.wiring.front.candidates import (
     Candidate,
     chosen,
+    from_chains,
     from_perturbation,
     from_presets,
     from_search,
@@ -68,7 +69,7 @@ COURSE: Mapping[str, Any] = {"lambda_": 1.0, "ramp": (0.15, 1.0)}
 """λ grows all along a gradient search, which so passes ever smaller wirings."""
 SHARE, FEWEST, MOST = 0.15, 40, 300
 """Steps of each of those searches: a share of a full training's, within bounds."""
-CANDIDATES, MOST_CANDIDATES = 12, 300
+CANDIDATES, MOST_CANDIDATES = 15, 300
 """Without and with a time to spend."""
 USED = 0.9
 """Share of the time left that trainings are planned for: scoring takes some, and costs."""
@@ -194,7 +195,9 @@ class FrontSearch:
         if pace is not None:
             count = self._within(pace)
         strides = [f.undilated for f in body.features]
-        found.append(from_subsets(strides, self.config.seed, 3 * count))
+        found += [
+            make(strides, self.config.seed, 3 * count) for make in (from_subsets, from_chains)
+        ]
         born = max(1, round(CHILDREN * count))
         return chosen(presets, found, max(count - 2 * born, 1)), [born, born]
 

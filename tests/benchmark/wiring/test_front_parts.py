@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from benchmark.wiring.front.candidates import (
     affordable,
     children,
     chosen,
+    from_chains,
     from_perturbation,
     from_presets,
     from_search,
@@ -249,6 +251,25 @@ def test_small_subsets_are_drawn_by_the_seed() -> None:
     assert [wires(c.wiring) for c in from_subsets(STRIDES, 1, 30)] != [
         wires(c.wiring) for c in drawn
     ]
+
+
+def test_chains_go_from_coarse_to_fine_with_stages_left_out() -> None:
+    drawn = from_chains(STRIDES, 0, 30)
+    for candidate in drawn:
+        stages = candidate.wiring.stages
+        chain = sorted(stages, reverse=True)
+        assert chain[-1] == 1
+        assert len(chain) in (3, 4, 5)
+        assert stages[chain[0]] == (f"E{chain[0]}",)
+        for before, stage in pairwise(chain[:-1]):
+            assert set(stages[stage]) == {f"E{stage}", f"D{before}"}
+        assert set(stages[1]) - {"E1"} == {f"D{chain[-2]}"}
+    ends = {"E1" in candidate.wiring.stages[1] for candidate in drawn}
+    assert ends == {True, False}
+    assert from_chains(STRIDES, 0, 30) == drawn
+    assert from_chains(STRIDES, 1, 30) != drawn
+    assert from_chains((4,), 0, 3) == []
+    assert from_chains((4, 8), 0, 1)[0].wiring.stages[2] == ("E2",)
 
 
 def test_presets_come_first_and_sources_take_turns() -> None:
