@@ -51,9 +51,14 @@ def count_deployed(model: DensePredictor, size: tuple[int, int]) -> dict[str, in
     Empty where that changes neither: what is timed and exported is what the other counts say.
     """
     light = MapsOnly(model.backbone)
+    return {} if light.deployed == light.params else deployed_costs(model, light, size)
+
+
+def deployed_costs(
+    model: DensePredictor, light: "MapsOnly", size: tuple[int, int]
+) -> dict[str, int]:
+    """``params`` and ``macs`` of the whole network as it is deployed. light: of its backbone."""
     height, width = (-(-side // model.size_divisor) * model.size_divisor for side in size)
-    if light.deployed == light.params:
-        return {}
     params = sum(count_parameters(model).values()) - light.params + light.deployed
     maps = DensePredictor(light, model.decoder, {})  # type: ignore[arg-type]
     maps.heads = model.heads

@@ -201,7 +201,8 @@ def _from_rates(config: ResolvedRun, splits: Splits, rates: _Rates) -> tuple[Est
     if not rates.cached[scoring]:
         reading = batch * rates.read[scoring]
         step = max(step, reading / config.workers) if config.workers else step + reading
-    validations = -(-config.epochs // config.validate_every)
+    only_scored = config.epochs == 1 and config.split == "val"
+    validations = 0 if only_scored else -(-config.epochs // config.validate_every)
     seconds = (
         step * (config.steps or config.epochs * (images // batch))
         + validations * len(splits["val"]) * rates.validated[scoring]

@@ -180,8 +180,11 @@ class NetworkTraining(Training[History]):
         if len(self.tasks) > 1:
             row |= {f"loss/{name}": value for name, value in means.items()}
             row |= {f"weight/{name}": value for name, value in self.weighting.weights().items()}
-        if self.epoch % self.config.validate_every == 0 or self.epoch == self.epochs:
-            scored = self.average.module if self.average is not None else self.model
+        scored = self.average.module if self.average is not None else self.model
+        if self.epochs == 1 and self.config.split == "val":  # the run's score is of these images
+            self.history.best_epoch = 1
+            self.save("best", scored, row)
+        elif self.epoch % self.config.validate_every == 0 or self.epoch == self.epochs:
             scores = self._scores(scored, keeper)
             row |= {f"val/{name}": value for name, value in scores.items()}
             self.now.first = self.now.first or scores

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.network import spec_of
 from benchmark.experiment.plan import make_tasks
-from benchmark.speed.count import count_deployed, count_macs, count_parameters
+from benchmark.speed.count import MapsOnly, deployed_costs
 from benchmark.speed.latency import Setup, time_calls, time_models
 from models.connectivity import GLOBAL
 from models.relaxed_decoder import RelaxedDecoder
@@ -91,20 +91,21 @@ class NetworkCosts(TypedDict):
 def network_costs(configs: Mapping[str, ResolvedRun], threads: int) -> dict[str, NetworkCosts]:
     """Costs of whole networks as they are deployed, by name; their latencies are taken in turns.
 
-    They have random weights: none is read.
+    configs: of one backbone, which all share in memory, at one size. The networks have random
+    weights: none is read.
     """
     torch.set_num_threads(threads)
     counted: dict[str, dict[str, int]] = {}
     models: dict[str, nn.Module] = {}
+    light = backbone = None
+    first = next(iter(configs.values()))
     for name, config in configs.items():
         model = spec_of(config, make_tasks(config)).build()
-        deployed = count_deployed(model, config.image_size)
-        counted[name] = deployed or {
-            "macs": sum(count_macs(model, config.image_size).values()),
-            "params": sum(count_parameters(model).values()),
-        }
+        light = light or MapsOnly(model.backbone)
+        counted[name] = deployed_costs(model, light, config.image_size)
         models[name], _ = Setup(amp=config.amp).prepared(model)
-    first = next(iter(configs.values()))
+        backbone = backbone or models[name].backbone
+        models[name].backbone = backbone
     latencies = time_models(
         models, first.image_size, first.device, setup=Setup(amp=first.amp), **TIMING
     )

@@ -12,6 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from benchmark.experiment.network import spec_of
+from benchmark.experiment.plan import make_tasks, plan
+from benchmark.speed.count import count_macs
+from benchmark.wiring.costs import network_costs
 from benchmark.wiring.front.candidates import (
     CLOSE,
     Candidate,
@@ -44,6 +48,7 @@ from models.backbones import create_backbone
 from models.connected_decoder import ConnectedDecoder
 from models.connectivity import Connectivity, candidates, encoder_sum, fully_dense, unet
 from models.feature_maps import FeatureSpec
+from models.fusion import reparameterised
 from models.predictor import DensePredictor
 from models.relaxed_decoder import RelaxedDecoder
 from tests.support import wirings
@@ -270,6 +275,23 @@ def test_chains_go_from_coarse_to_fine_with_stages_left_out() -> None:
     assert from_chains(STRIDES, 1, 30) != drawn
     assert from_chains((4,), 0, 3) == []
     assert from_chains((4, 8), 0, 1)[0].wiring.stages[2] == ("E2",)
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "repghostnet_050"])
+def test_costs_of_networks_that_share_a_backbone_are_those_of_each(backbone: str) -> None:
+    decoders = ["fcn", "encoder-sum", "unet-connectivity"]
+    configs = {
+        c.decoder: c
+        for c in plan({"task": "depth", "backbone": backbone, "image_size": (64, 96)},
+                      {"decoder": decoders})
+    }  # fmt: skip
+    costs = network_costs(configs, 1)
+    for name, config in configs.items():
+        model = spec_of(config, make_tasks(config)).build()
+        model.backbone.net = reparameterised(model.backbone.net.eval())
+        assert costs[name]["macs"] == sum(count_macs(model, (64, 96)).values())
+        assert costs[name]["params"] == sum(p.numel() for p in model.parameters())
+        assert costs[name]["ms"] > 0
 
 
 def test_presets_come_first_and_sources_take_turns() -> None:
