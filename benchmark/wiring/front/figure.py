@@ -1,5 +1,6 @@
 """Picture of a front: scores against costs, and the wirings that are on it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from common.limits import printable
 from models.connectivity import Connectivity
 from models.feature_maps import FeatureSpec
 
+LINE = 0.028
+"""Height of a name beside a point, as a share of the plot's."""
 MOST = 4
 """Wirings drawn beside the plot."""
 COSTS = {
@@ -69,6 +72,23 @@ def _cost(front: Front, wiring: FrontWiring) -> float:
     return float(value) * COSTS[front.cost][1]
 
 
+def _names(ax: Axes, front: Front) -> None:
+    """Each wiring's name beside its point, below those of better ones."""
+    left, right = ax.get_xlim()
+    bottom, top = ax.get_ylim()  # of the worst and the best
+    before = math.inf
+    for wiring in sorted(front.wirings, key=lambda w: w.score, reverse=front.higher_is_better):
+        x = _cost(front, wiring)
+        share = (wiring.score - bottom) / (top - bottom)
+        y = before = min(share - 0.7 * LINE, before - LINE)  # the front's line passes above
+        inwards = "right" if x > left + 0.7 * (right - left) else "left"
+        ax.text(
+            x, y, f"  {printable(Path(wiring.file).stem, 40)}  ", ha=inwards, va="center",
+            transform=ax.get_xaxis_transform(), fontsize=8, color=INK, parse_math=False,
+            fontweight="bold" if wiring.file == front.found else "normal",
+        )  # fmt: skip
+
+
 def _scatter(ax: Axes, front: Front) -> None:
     control = [] if front.control is None else front.control.wirings
     seen: set[str] = set()
@@ -84,11 +104,6 @@ def _scatter(ax: Axes, front: Front) -> None:
             label=None if source in seen else source or "unknown", linestyle="none",
         )  # fmt: skip
         seen.add(source)
-        if source != "random":
-            name = printable(Path(wiring.file).stem, 40)
-            bold = "bold" if wiring.file == front.found else "normal"
-            ax.annotate(name, (x, wiring.score), (7, 5), textcoords="offset points", fontsize=8,
-                        fontweight=bold, color=INK, parse_math=False)  # fmt: skip
     line = sorted((_cost(front, w), w.score) for w in front.wirings if w.front)
     ax.plot(*zip(*line, strict=True), color=INK, linewidth=1, drawstyle="steps-post", zorder=2)
     ax.set_xlabel(COSTS[front.cost][0])
@@ -108,5 +123,6 @@ def _scatter(ax: Axes, front: Front) -> None:
         transform=ax.transAxes, ha="center", fontsize=9, color=INK,
     )  # fmt: skip
     ax.margins(x=0.16)
+    _names(ax, front)
     ax.legend(loc="best", frameon=False, fontsize=8, title="source", title_fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
