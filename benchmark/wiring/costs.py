@@ -19,6 +19,8 @@ from models.relaxed_decoder import RelaxedDecoder
 Cost = Literal["latency", "macs", "params"]
 TIMING: dict[str, Any] = {"min_time": 0.3, "min_calls": 10, "warmup_time": 0.1}
 """How a network among many candidates is timed, see ``time_calls``."""
+BRIEFLY: dict[str, Any] = {"min_time": 0.1, "min_calls": 5, "warmup_time": 0.03}
+"""The same where nothing is decided by it."""
 
 
 def connection_costs(
@@ -88,7 +90,9 @@ class NetworkCosts(TypedDict):
     params: int
 
 
-def network_costs(configs: Mapping[str, ResolvedRun], threads: int) -> dict[str, NetworkCosts]:
+def network_costs(
+    configs: Mapping[str, ResolvedRun], threads: int, briefly: bool = False
+) -> dict[str, NetworkCosts]:
     """Costs of whole networks as they are deployed, by name; their latencies are taken in turns.
 
     configs: of one backbone, which all share in memory, at one size. The networks have random
@@ -107,7 +111,11 @@ def network_costs(configs: Mapping[str, ResolvedRun], threads: int) -> dict[str,
         backbone = backbone or models[name].backbone
         models[name].backbone = backbone
     latencies = time_models(
-        models, first.image_size, first.device, setup=Setup(amp=first.amp), **TIMING
+        models,
+        first.image_size,
+        first.device,
+        setup=Setup(amp=first.amp),
+        **(BRIEFLY if briefly else TIMING),
     )
     return {
         name: {

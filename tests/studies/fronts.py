@@ -53,8 +53,8 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, nargs="+")
     arguments, rest = parser.parse_known_args()
     if arguments.tables:
-        for path in arguments.tables:
-            print(table(json.loads(path.read_text())))  # noqa: T201
+        reports = [json.loads(path.read_text()) for path in arguments.tables]
+        print("\n".join([summary(reports), *map(table, reports)]))  # noqa: T201
         return
     board = yaml.safe_load(BOARDS.read_text())[arguments.board]
     quiet()
@@ -222,6 +222,42 @@ def agreement(fronts: Mapping[int, Front], folder: Path) -> list[dict[str, Any]]
             }
         )
     return pairs
+
+
+def summary(reports: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each board: means over searches, and what they gained."""
+    lines = [
+        "| board | found | best preset | best random | over the preset | over random |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for report in reports:
+        best = report["best_preset"]
+        means = {name: fmean(values) for name, values in report["scores"].items()}
+
+        def of(kind: str, report: Mapping[str, Any] = report) -> list[str]:
+            return [name for name in report["scores"] if name.startswith(f"{kind}-")]
+
+        def macs(names: Sequence[str], report: Mapping[str, Any] = report) -> float:
+            found = [report["costs"][report["rivals"][name]]["macs"] for name in names]
+            return fmean(found) / 1e6
+
+        def gained(place: int, report: Mapping[str, Any] = report) -> str:
+            rows = [list(gains.values())[place] for gains in report["gains"].values()]
+            sure = [row["interval"][0] > 0 for row in rows]
+            mean = fmean(row["gain"] for row in rows)
+            return f"{mean:+.1%}, clearly in {sum(sure)} of {len(sure)}"
+
+        cells = [
+            f"{fmean(means[name] for name in names):.3f}, {macs(names):.0f} MMACs"
+            for names in (of("found"), [best], of("random"))
+        ]
+        cells[1] = f"{best} {cells[1]}"
+        arrow = "↑" if report["higher_is_better"] else "↓"
+        lines.append(
+            f"| {report['board']}, {report['metric']} {arrow} | {' | '.join(cells)} | "
+            f"{gained(0)} | {gained(1)} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def table(report: Mapping[str, Any]) -> str:

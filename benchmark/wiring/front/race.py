@@ -232,7 +232,8 @@ class Race:
         first = not self.groups
         if first and "fully-dense" not in configs:  # the end of the axis of costs
             (configs["fully-dense"],) = plan(protocol.values, {"decoder": ["fully-dense"]})
-        self.costs |= network_costs(configs, protocol.threads) if configs else {}
+        decides = protocol.cost == "latency" or protocol.budget_ms is not None
+        self.costs |= network_costs(configs, protocol.threads, not decides) if configs else {}
         pairs = {c.name: (self.costs[c.name]["ms"], self.costs[c.name]["macs"]) for c in some}
         inside = affordable(pairs, protocol.budget_ms, protocol.budget_macs)
         if not inside and first:

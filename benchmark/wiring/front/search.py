@@ -69,12 +69,12 @@ COURSE: Mapping[str, Any] = {"lambda_": 1.0, "ramp": (0.15, 1.0)}
 """λ grows all along a gradient search, which so passes ever smaller wirings."""
 SHARE, FEWEST, MOST = 0.15, 40, 300
 """Steps of each of those searches: a share of a full training's, within bounds."""
-CANDIDATES, MOST_CANDIDATES = 18, 300
+CANDIDATES, MOST_CANDIDATES = 16, 300
 """Without and with a time to spend."""
 USED = 0.9
 """Share of the time left that trainings are planned for: scoring takes some, and costs."""
-CHILDREN = 0.2
-"""Share of the candidates in each of two generations of children."""
+CHILDREN = (0.125, 0.25)
+"""Share of the candidates in the first and in the second generation of children."""
 
 
 class FrontSearch:
@@ -198,8 +198,8 @@ class FrontSearch:
         found += [
             make(strides, self.config.seed, 3 * count) for make in (from_subsets, from_chains)
         ]
-        born = max(1, round(CHILDREN * count))
-        return chosen(presets, found, max(count - 2 * born, 1)), [born, born]
+        born = [max(1, round(share * count)) for share in CHILDREN]
+        return chosen(presets, found, max(count - sum(born), 1)), born
 
     def _within(self, pace: Pace) -> int:
         """The number of candidates for which ``pace`` leaves time."""

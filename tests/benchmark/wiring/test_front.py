@@ -44,7 +44,9 @@ def quiet() -> None:
 
 @pytest.fixture(autouse=True)
 def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costs, "TIMING", {"min_time": 0.0, "min_calls": 1, "warmup_time": 0.0})
+    for timing in ("TIMING", "BRIEFLY"):
+        once = {"min_time": 0.0, "min_calls": 1, "warmup_time": 0.0}
+        monkeypatch.setattr(costs, timing, once)
 
 
 @pytest.fixture
