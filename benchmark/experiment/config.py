@@ -345,6 +345,10 @@ class SearchConfig(NetworkConfig):
         return self
 
 
+CANDIDATES = 16
+"""Of a search for a front without a time to spend."""
+
+
 class FrontConfig(NetworkConfig):
     """A search for a front of wirings: candidates, trained briefly and kept by halving.
 
@@ -361,7 +365,7 @@ class FrontConfig(NetworkConfig):
         description="Shares of a full training after which a third of the candidates stays.",
     )  # fmt: skip
     candidates: int | None = Field(
-        None, ge=1, le=1000, description="Wirings that are trained; default: 12."
+        None, ge=1, le=1000, description=f"Wirings that are trained; default: {CANDIDATES}."
     )
     minutes: float | None = Field(
         None, gt=0, description="Time to spend, control included, in place of a number of them."
@@ -376,7 +380,7 @@ class FrontConfig(NetworkConfig):
         None, gt=0, description="Most multiply-accumulates of one image."
     )
     control: Literal["none", "random"] = Field(
-        "none", description="random: as much work on random wirings, for comparison."
+        "none", description="random: as many steps on random wirings, for comparison."
     )
     searches: dict[str, Any] = Field(default_factory=dict)
 

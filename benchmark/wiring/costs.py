@@ -14,6 +14,8 @@ from benchmark.experiment.plan import make_tasks
 from benchmark.speed.count import MapsOnly, deployed_costs
 from benchmark.speed.latency import Setup, time_calls, time_models
 from models.connectivity import GLOBAL
+from models.feature_maps import Backbone
+from models.predictor import DensePredictor
 from models.relaxed_decoder import RelaxedDecoder
 
 Cost = Literal["latency", "macs", "params"]
@@ -101,15 +103,17 @@ def network_costs(
     torch.set_num_threads(threads)
     counted: dict[str, dict[str, int]] = {}
     models: dict[str, nn.Module] = {}
-    light = backbone = None
+    light = None
+    backbones: dict[bool, Backbone] = {}
     first = next(iter(configs.values()))
     for name, config in configs.items():
         model = spec_of(config, make_tasks(config)).build()
         light = light or MapsOnly(model.backbone)
         counted[name] = deployed_costs(model, light, config.image_size)
-        models[name], _ = Setup(amp=config.amp).prepared(model)
-        backbone = backbone or models[name].backbone
-        models[name].backbone = backbone
+        ready, setup = Setup(amp=config.amp).prepared(model)
+        assert isinstance(ready, DensePredictor)
+        ready.backbone = backbones.setdefault(setup.fused, ready.backbone)
+        models[name] = ready
     latencies = time_models(
         models,
         first.image_size,

@@ -3,8 +3,8 @@
     python -m tests.studies.fronts rooms-depth --output fronts --backbone mobilenetv2_100 …
 
 Searches the board of ``fronts.yaml`` with each of ``--searches`` as seed and ``--control random``,
-then trains what was found, the best random wirings and all presets with the first two of
-``--seeds``, and all but the other presets than the best with the rest of them. They are scored on
+then trains what was found, the random wirings that would have been, and all presets with the first
+two of ``--seeds``; with the others, the presets but for the best are left out. All are scored on
 the test split. Writes ``fronts/BOARD.json`` and goes on where it was stopped. Options that are not
 its own are those of `run`; ``--tables FILE…`` prints written boards as Markdown.
 """
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from scipy.stats import t as student
 
 from benchmark.commands.options import quiet
 from benchmark.experiment.environment import environment
@@ -36,7 +37,6 @@ from benchmark.wiring.front.selection import Measured, gain
 from common.files import write_atomic
 from common.progress import Lines
 from models.connectivity import PRESETS, Connectivity
-from tasks.metrics.base import interval
 from tests.studies.rungs import options
 
 BOARDS = Path(__file__).with_suffix(".yaml")
@@ -168,17 +168,22 @@ def compared(
 
 
 def over(found: Sequence[Measured], other: Sequence[Measured]) -> dict[str, Any]:
-    """Relative gain over ``other``, paired by seed; its 95 % interval is over seeds and images."""
+    """Relative gain over ``other``, paired by seed, and its 95 % interval over seeds and images.
+
+    The variance is that of the mean over seeds plus that of the images' bootstrap; it is taken for
+    one of n − 1 degrees of freedom (Student's t), n seeds. One seed: that of the images only.
+    """
     pairs = [*zip(found, other, strict=True)]
-    mean = [fmean(m.value for m in some) for some in (found, other)]
-    table = np.stack([gain(f.replicates, o.replicates, f) for f, o in pairs])
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(len(pairs), size=(table.shape[1], len(pairs)))
-    mixed = np.take_along_axis(table.T, drawn, 1).mean(1)
+    gains = [float(gain(f.value, o.value, f)) for f, o in pairs]
+    images = np.mean([gain(f.replicates, o.replicates, f) for f, o in pairs], axis=0)
+    seeds = stdev(gains) ** 2 / len(gains) if len(gains) > 1 else 0.0
+    factor = float(student.ppf(0.975, len(gains) - 1)) if len(gains) > 1 else 1.96
+    half = factor * (seeds + float(np.var(images))) ** 0.5
+    mean = fmean(gains)
     return {
-        "gain": float(gain(mean[0], mean[1], found[0])),
-        "interval": interval(mixed),
-        "seeds_better": sum(f.accuracy > o.accuracy for f, o in pairs),
+        "gain": mean,
+        "interval": [mean - half, mean + half],
+        "seeds_better": sum(value > 0 for value in gains),
     }
 
 
@@ -225,7 +230,7 @@ def agreement(fronts: Mapping[int, Front], folder: Path) -> list[dict[str, Any]]
 
 
 def summary(reports: Sequence[Mapping[str, Any]]) -> str:
-    """A row for each board: means over searches, and what they gained."""
+    """A row for each board: means over searches, and what each of them gained."""
     lines = [
         "| board | found | best preset | best random | over the preset | over random |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -243,9 +248,10 @@ def summary(reports: Sequence[Mapping[str, Any]]) -> str:
 
         def gained(place: int, report: Mapping[str, Any] = report) -> str:
             rows = [list(gains.values())[place] for gains in report["gains"].values()]
-            sure = [row["interval"][0] > 0 for row in rows]
-            mean = fmean(row["gain"] for row in rows)
-            return f"{mean:+.1%}, clearly in {sum(sure)} of {len(sure)}"
+            better = sum(row["interval"][0] > 0 for row in rows)
+            worse = sum(row["interval"][1] < 0 for row in rows)
+            shown = ", ".join(f"{row['gain']:+.1%}" for row in rows)
+            return f"{shown}: {better} clearly better, {worse} clearly worse"
 
         cells = [
             f"{fmean(means[name] for name in names):.3f}, {macs(names):.0f} MMACs"

@@ -149,14 +149,15 @@ def _above(search: Search, weights: Sequence[float], threshold: float) -> Connec
 def chosen(
     presets: Sequence[Candidate], found: Sequence[Sequence[Candidate]], most: int
 ) -> list[Candidate]:
-    """Up to ``most`` distinct wirings: the presets, the first of each source, the second, …
+    """Up to ``most`` distinct wirings: presets, the first of each source, the second, …
 
-    Names are made unique.
+    Presets have half of the places at most, unless the others run out. Names are made unique.
     """
+    half = max(1, most // 2)
     in_turns = itertools.chain.from_iterable(itertools.zip_longest(*found))
     seen: dict[Any, Candidate] = {}
     names: set[str] = set()
-    for candidate in [*presets, *in_turns]:
+    for candidate in [*presets[:half], *in_turns, *presets[half:]]:
         if candidate is None or len(seen) == most or wires(candidate.wiring) in seen:
             continue
         numbered = (f"{candidate.name}-{number}" for number in itertools.count(2))

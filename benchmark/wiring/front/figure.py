@@ -73,7 +73,7 @@ def _cost(front: Front, wiring: FrontWiring) -> float:
 
 
 def _names(ax: Axes, front: Front) -> None:
-    """Each wiring's name beside its point, below those of better ones."""
+    """Each wiring's name beside its point, below those of better ones, as far as there is room."""
     left, right = ax.get_xlim()
     bottom, top = ax.get_ylim()  # of the worst and the best
     before = math.inf
@@ -81,6 +81,8 @@ def _names(ax: Axes, front: Front) -> None:
         x = _cost(front, wiring)
         share = (wiring.score - bottom) / (top - bottom)
         y = before = min(share - 0.7 * LINE, before - LINE)  # the front's line passes above
+        if y < 0:
+            break
         inwards = "right" if x > left + 0.7 * (right - left) else "left"
         ax.text(
             x, y, f"  {printable(Path(wiring.file).stem, 40)}  ", ha=inwards, va="center",

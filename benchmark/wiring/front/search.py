@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.experiment.config import (
+    CANDIDATES,
     FrontConfig,
     NetworkConfig,
     SearchConfig,
@@ -69,8 +70,8 @@ COURSE: Mapping[str, Any] = {"lambda_": 1.0, "ramp": (0.15, 1.0)}
 """λ grows all along a gradient search, which so passes ever smaller wirings."""
 SHARE, FEWEST, MOST = 0.15, 40, 300
 """Steps of each of those searches: a share of a full training's, within bounds."""
-CANDIDATES, MOST_CANDIDATES = 16, 300
-"""Without and with a time to spend."""
+MOST_CANDIDATES = 300
+"""With a time to spend."""
 USED = 0.9
 """Share of the time left that trainings are planned for: scoring takes some, and costs."""
 CHILDREN = (0.125, 0.25)

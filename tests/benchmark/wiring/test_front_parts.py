@@ -294,6 +294,22 @@ def test_costs_of_networks_that_share_a_backbone_are_those_of_each(backbone: str
         assert costs[name]["ms"] > 0
 
 
+def test_presets_leave_half_of_few_places() -> None:
+    presets = from_presets(STRIDES)
+    known = {candidate.name for candidate in presets}
+    found = from_subsets(STRIDES, 0, 20)
+
+    def names(others: list[Candidate], most: int) -> list[str]:
+        return [candidate.name for candidate in chosen(presets, [others], most)]
+
+    for most, expected in ((1, 1), (2, 1), (3, 1), (4, 2), (6, 3)):
+        taken = names(found, most)
+        assert len(taken) == most
+        assert sum(name in known for name in taken) == expected
+        assert taken[0] == presets[0].name
+    assert known <= set(names(found[:2], len(presets) + 2))  # the others run out
+
+
 def test_presets_come_first_and_sources_take_turns() -> None:
     presets = from_presets(STRIDES)
 
