@@ -119,7 +119,8 @@ def from_subsets(strides: Sequence[int], seed: int, count: int) -> list[Candidat
 def from_chains(strides: Sequence[int], seed: int, count: int) -> list[Candidate]:
     """Random chains of few stages, from coarse to fine: U-Net's connections with stages left out.
 
-    Each stage reads its own encoder map and the stage before; the output, every other time, no map.
+    Each stage reads its own encoder map and the stage before; the output reads its map or does not,
+    by chance.
     """
     found = []
     for number in range(count if len(strides) > 1 else 0):

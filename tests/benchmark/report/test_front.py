@@ -1,13 +1,17 @@
 """What is said of a front: its table and the lines below it."""
 
 import io
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from benchmark.report.front import front_lines, front_table
+from benchmark.wiring.front.figure import LINE, front_figure
 from benchmark.wiring.front.record import Control, Front, FrontWiring, Preset, Tried
+from models.connectivity import encoder_sum
 
 
 def wiring(name: str, score: float, macs: int, **values: Any) -> FrontWiring:
@@ -44,6 +48,20 @@ def test_the_table_names_the_found_one_and_the_front() -> None:
     assert "●" in rows[0]
     assert rows[1].split()[:3] == ["b", "←", "found"]
     assert "●" not in rows[1]
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_names_in_the_picture_stay_inside_and_apart(higher: bool) -> None:
+    some = front(*(wiring(f"w{i:02}", 0.5 - i / 1000, 10 + i % 3) for i in range(60)))
+    some.higher_is_better = higher
+    shape = encoder_sum((2, 4, 8))
+    figure = front_figure(some, {w.file: shape for w in some.wirings})
+    names = {text.get_text().strip(): text.get_position()[1] for text in figure.axes[0].texts}
+    heights = [names[f"w{i:02}"] for i in range(60) if f"w{i:02}" in names]
+    assert ("w00" in names, "w59" in names) == (higher, not higher)  # the best has its name
+    assert 20 < len(heights) < 60
+    assert 0 <= min(heights) < max(heights) < 1
+    assert min(abs(a - b) for a, b in pairwise(heights)) >= LINE - 1e-9
 
 
 def test_wirings_that_the_images_cannot_tell_apart_are_named() -> None:
