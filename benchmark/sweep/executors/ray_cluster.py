@@ -77,22 +77,29 @@ class RayExecutor(Executor):
     def close(self) -> None:
         with suppress(self.ray.exceptions.RayError):
             self._terminate()
-        for reference in self.jobs:
-            self.ray.cancel(reference, force=True)
         self.jobs.clear()
-        self.ray.shutdown()
+        self.ray.shutdown()  # the cluster kills what still runs
 
     def _terminate(self) -> None:
-        """Let the workers save their training and end."""
+        """Let the workers save their training and end.
+
+        Only jobs that have not started are cancelled: Ray 2.60 aborts the driver if it cancels a
+        task at the moment when this ends.
+        """
         if not self.jobs:
             return
         self._started()
-        places = [self.places[j.name] for j in self.jobs.values() if j.name in self.places]
         end = self.ray.remote(num_cpus=0)(_end)
-        for pid, node in places:
+        running = []
+        for reference, job in self.jobs.items():
+            if job.name not in self.places:
+                self.ray.cancel(reference)
+                continue
+            pid, node = self.places[job.name]
             end.options(scheduling_strategy=self._on(node, soft=False)).remote(pid)
-        if places:
-            self.ray.wait(list(self.jobs), num_returns=len(places), timeout=PATIENCE)
+            running.append(reference)
+        if running:
+            self.ray.wait(running, num_returns=len(running), timeout=PATIENCE)
 
     @staticmethod
     def _on(node: str, soft: bool) -> Any:
