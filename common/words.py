@@ -7,6 +7,15 @@ from rich.markup import escape
 from common.limits import printable
 
 COST_NAMES = {"latency": "latency", "params": "parameters", "macs": "MACs", "memory": "memory"}
+DISTURBED = "†"
+
+
+def disturbed_note(share: float) -> str:
+    """What ``DISTURBED`` means beside a time. share: the largest that other work took."""
+    return (
+        f"{DISTURBED} timed while other work took up to {share:.0%} of the processors: in no front "
+        "of latency; time it again on an idle machine."
+    )
 
 
 def cell(text: str) -> str:

@@ -82,11 +82,13 @@ def compare(
 @click.option("--speed", type=click.Path(path_type=Path), metavar="FILE.json",
               help="Latencies of the target machine, as `speed --json FILE.json` wrote them "
               "there, in place of the results'.")  # fmt: skip
+@click.option("--disturbed", is_flag=True,
+              help="Take latencies timed while other work ran like any other.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path), default="runs", show_default=True,
               help="Folder of the results.")  # fmt: skip
 def recommend(
     task: str, dataset: str | None, device: str | None, latency: str | None, params: str | None,
-    macs: str | None, memory: str | None, speed: Path | None, results: Path,
+    macs: str | None, memory: str | None, speed: Path | None, disturbed: bool, results: Path,
 ) -> None:  # fmt: skip
     """Name the best decoder and backbone within a budget, from the results.
 
@@ -109,9 +111,9 @@ def recommend(
 
     limits = {"latency": latency, "params": params, "macs": macs, "memory": memory}
     budgets = {name: parse_budget(name, text) for name, text in limits.items() if text is not None}
-    board = choose_board(boards(read_results(results)), task, dataset, device)
+    board = choose_board(boards(read_results(results), disturbed), task, dataset, device)
     if speed is not None:
-        board = with_latencies(board, speed)
+        board = with_latencies(board, speed, disturbed)
     choice = best_within(board, budgets)
     lines = list(sentences(choice, budgets))
     if choice.best is None:

@@ -56,10 +56,13 @@ def read_results(folder: Path) -> "list[Result]":
               help="Row that Δm across tasks compares with. [default: fcn]")  # fmt: skip
 @click.option("--reported/--no-reported", default=True, show_default=True,
               help="Show published figures beside measured ones.")  # fmt: skip
+@click.option("--disturbed", is_flag=True,
+              help="Fronts take latencies timed while other work ran like any other.")  # fmt: skip
 def report(
     results: Path, output: Path | None, html: Path | None, update: Path | None,
     task: tuple[str, ...], dataset: tuple[str, ...], backbone: tuple[str, ...],
     decoder: tuple[str, ...], device: tuple[str, ...], baseline: str | None, reported: bool,
+    disturbed: bool,
 ) -> None:  # fmt: skip
     """Print the leaderboard; write leaderboard.md, .csv, .json and .tex.
 
@@ -78,7 +81,7 @@ def report(
     quiet()
     filters = {"task": task, "dataset": dataset, "backbone": backbone, "decoder": decoder,
                "device": device}  # fmt: skip
-    tables = boards(select(read_results(results), filters))
+    tables = boards(select(read_results(results), filters), disturbed)
     if task:  # a network of several tasks is in the boards of all of them
         tables = [
             b for b in tables if any(matches(t, w) for t in split_tasks(b.task) for w in task)

@@ -17,12 +17,14 @@ from benchmark.results.store import many_objects
 
 
 @many_objects()
-def boards(results: Iterable[Result]) -> list[Board]:
+def boards(results: Iterable[Result], disturbed: bool = False) -> list[Board]:
     """Group comparable ``results`` into boards and rank the rows of each.
 
     Comparable results share protocol, test images, device, threads and precision. A row shares a
     rank if its interval overlaps that of the rank's best row. For each task and data set the
     protocol with the most rows comes first. Failed runs end the boards of their data set, unranked.
+
+    disturbed: whether latencies that were timed while other work ran count like any other.
     """
     results = sorted(results, key=lambda r: (r.config.seed, r.key))
     tables: dict[tuple[Any, ...], Board] = {}
@@ -71,6 +73,8 @@ def boards(results: Iterable[Result]) -> list[Board]:
             )
         }
         board.rows = list(rows[place].values())
+        for row in board.rows if disturbed else ():
+            row.disturbed = None
         _rank(board)
         _fronts(board)
     _compare_tasks(tables, runs, rows)
@@ -257,7 +261,8 @@ def _rank(board: Board) -> None:
 def _fronts(board: Board) -> None:
     """Set ``pareto`` of the rows and ``hypervolume`` of the board, from values without intervals.
 
-    The front of a cost leaves out rows without it, that of latency also rows of other sessions.
+    The front of a cost leaves out rows without it, that of latency also rows of other sessions and
+    disturbed ones.
     """
     main, sessions = board.columns[0], board.sessions
     for cost in COSTS:
@@ -311,6 +316,7 @@ def _row(group: list[Result], columns: list[str], settings: str) -> Row:
         fps=statistics.median(s["fps"] for s in timed) if timed else None,
         sessions=sorted({s["session"] for s in timed}),
         memory_mb=statistics.median(peaks) if peaks else None,
+        disturbed=max((s.get("disturbed") or 0.0 for s in timed), default=0.0) or None,
         params=first.params,
         macs=sum(first.macs.values()),
         deployed=first.deployed,

@@ -336,6 +336,8 @@ def _costs(
         sessions = [{s["session"] for s in side if s} for side in zip(*speeds, strict=True)]
         if sessions[0] != sessions[1]:
             notes.append("latency: timed in other sessions, not comparable to a few %")
+        if any(s.get("disturbed") for side in timed for s in side):
+            notes.append("latency: timed while other work took the processors: do not trust it")
     return costs, notes
 
 

@@ -97,11 +97,11 @@ class Recommendation:
 def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
     """The best row of ``board`` whose costs are all within ``budgets``, and alternatives.
 
-    Without budgets, ``cost`` is latency, or parameters if no row is timed. Raises UserError if no
-    row has all costs of the budgets.
+    Without budgets, ``cost`` is latency, or parameters if no row is timed (undisturbed). Raises
+    UserError if no row has all costs of the budgets.
     """
     rows = board.measured
-    timed = any(row.latency_ms is not None for row in rows)
+    timed = any(row.cost("latency") is not None for row in rows)
     cost = next(iter(budgets), "latency" if timed else "params")
     known: list[Row] = []
     unknown: list[Row] = []
@@ -110,6 +110,11 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
         (known if measured else unknown).append(row)
     if not known:
         names = [n for n in budgets if all(row.cost(n) is None for row in rows)] or [cost]
+        if names[0] == "latency" and any(row.disturbed for row in rows):
+            raise UserError(
+                f"{board.title}: latency was measured only while other work took the processors: "
+                "time again with --retime on an idle machine, or take it as it is with --disturbed"
+            )
         raise UserError(f"{board.title}: {names[0]} was not measured: time the runs with --retime")
 
     def price(row: Row) -> float:
@@ -144,12 +149,13 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
     )
 
 
-def with_latencies(board: Board, path: Path) -> Board:
+def with_latencies(board: Board, path: Path, disturbed: bool = False) -> Board:
     """``board`` with latencies at batch size 1 from ``path``, a file of ``speed --json``.
 
     Rows and timings match by backbone and its arguments, decoder and its width, image size,
-    channels and head; a row without a match has no latency. Raises UsageError if the file cannot
-    be read, is no such file, holds timings of several devices or setups, or matches no row.
+    channels and head; a row without a match has no latency. disturbed: see ``boards``. Raises
+    UsageError if the file cannot be read, is no such file, holds timings of several devices or
+    setups, or matches no row.
     """
     try:
         content = parse_json(read_bytes(path, RESULT))
@@ -157,7 +163,7 @@ def with_latencies(board: Board, path: Path) -> Board:
         timings = {
             _pair(row["backbone"], row["backbone_args"], row["decoder"], row["image_size"],
                   row["params"]["head"], row.get("in_channels", 3), row.get("width")):
-                (_time(row, "median_ms"), _time(row, "fps"))
+                (_time(row, "median_ms"), _time(row, "fps"), _disturbed(row))
             for row in timed
         }  # fmt: skip
         setups = {tuple(row["latency"][name] for name in SETUP) for row in timed}
@@ -178,8 +184,9 @@ def with_latencies(board: Board, path: Path) -> Board:
             row.backbone, config.backbone_args, row.decoder, config.image_size or (),
             row.params.get("head", 0), channels(config), config.width,
         )  # fmt: skip
-        milliseconds, fps = timings.get(key, (None, None))
-        rows.append(replace(row, latency_ms=milliseconds, fps=fps, sessions=[]))
+        milliseconds, fps, share = timings.get(key, (None, None, None))
+        share = None if disturbed else share
+        rows.append(replace(row, latency_ms=milliseconds, fps=fps, sessions=[], disturbed=share))
     if all(row.latency_ms is None for row in rows):
         sizes = {"x".join(map(str, row.runs[0].config.image_size or ())) for row in rows}
         taken = {channels(row.runs[0].config) for row in rows} - {3}
@@ -208,6 +215,11 @@ def _time(row: Mapping[str, Any], name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < NUMBER:
         raise ValueError(f"{name}: expected a number above 0, got {printable(repr(value), 80)}")
     return float(value)
+
+
+def _disturbed(row: Mapping[str, Any]) -> float | None:
+    """The share that other work took while a row was timed; None if none, or if not known."""
+    return _time(row, "disturbed") if row["latency"].get("disturbed") else None
 
 
 def _pair(

@@ -22,7 +22,8 @@ class Row:
     pareto: the ``COSTS`` on whose Pareto front the row lies. source: where a reported row was
     published, None for a measured one. deployed: see ``Result``. neck: params, macs and ms of the
     backbone's neck, which are part of the network's; empty without one, ms None if not timed.
-    unranked: why the row has no rank.
+    unranked: why the row has no rank. disturbed: the share of the processors that other work took
+    while the row was timed, None if none did: its latency is shown and is no cost.
 
     A reported row has no seeds and no runs; ``metrics`` and ``params`` hold only printed figures.
     """
@@ -55,6 +56,7 @@ class Row:
     unranked: str | None = None
     deployed: dict[str, int] = field(default_factory=dict)
     neck: dict[str, float | None] = field(default_factory=dict)
+    disturbed: float | None = None
 
     @property
     def label(self) -> str:
@@ -62,11 +64,16 @@ class Row:
         return DecoderName.parse(self.decoder).label
 
     def cost(self, name: str) -> float | None:
-        """One of ``COSTS`` in ms, parameters, MACs or MB, as deployed; None if not measured."""
+        """One of ``COSTS`` in ms, parameters, MACs or MB, as deployed; None if not measured.
+
+        A disturbed latency counts as not measured.
+        """
         counts = {"params": sum(self.params.values()), "macs": self.macs, **self.deployed}
         if name in counts:
             return counts[name] or None
-        return self.latency_ms if name == "latency" else self.memory_mb
+        if name == "latency":
+            return None if self.disturbed else self.latency_ms
+        return self.memory_mb
 
     def flat(self) -> dict[str, Any]:
         """The row as a flat mapping of plain values, for CSV and JSON."""
@@ -89,6 +96,7 @@ class Row:
         values["delta m %"] = self.delta_m
         values |= {"fps": self.fps, "latency ms": self.latency_ms}
         values["timing session"] = " ".join(self.sessions)
+        values["disturbed"] = self.disturbed
         values |= {f"params {part}": count for part, count in self.params.items()}
         values |= {"macs": self.macs, "memory mb": self.memory_mb}
         values |= {f"deployed {name}": self.deployed.get(name) for name in ("params", "macs")}

@@ -55,9 +55,13 @@ def sentences(result: Recommendation, budgets: Mapping[str, float]) -> Iterator[
     main = board.columns[0]
     if board.sign * (best.metrics[main] - board.constant[main]) <= 0:
         yield f"It is not better than the best constant prediction, {board.constant[main]:.3f}."
-    if result.unknown:
-        names = ", ".join(map(_name, result.unknown))
-        yield f"Left out because a cost was not measured: {names}."
+    disturbed = [row for row in result.unknown if row.disturbed]
+    for rows, why in (
+        (disturbed, "its latency was timed while other work ran (--retime, or --disturbed)"),
+        ([row for row in result.unknown if not row.disturbed], "a cost was not measured"),
+    ):
+        if rows:
+            yield f"Left out because {why}: {', '.join(map(_name, rows))}."
 
 
 def recommendation_table(result: Recommendation) -> Table:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from benchmark.leaderboard.rows import Board, Overall, OverallRow, Row
 from benchmark.results.result import TaskScores
-from common.words import cell, number, quantity
+from common.words import DISTURBED, cell, disturbed_note, number, quantity
 from tasks.metrics.names import metric_title
 
 INTERVAL = "95 % of images"
@@ -105,7 +105,7 @@ def cells(board: Board, row: Row, layout: Layout | None = None) -> list[str]:
         spread = [f"{number(row.spread[main])} ({len(row.seeds)})" if row.seeds else ""]
         others = [number(row.metrics.get(name)) for name in board.columns[1:]]
         metrics = [number(row.metrics.get(main)), interval, *(spread if several else []), *others]
-    mark = "*" if board.other_session(row, layout.sessions) else ""
+    mark = DISTURBED * bool(row.disturbed) + "*" * board.other_session(row, layout.sessions)
     partial = {part: number(row.params[part] / 1e6) for part in PARTS if part in row.params}
     params = "+".join(partial.get(part, "–") for part in PARTS) if partial else "–"
     sizes = [
@@ -154,6 +154,8 @@ def notes(board: Board) -> list[str]:
     sessions = board.sessions
     if any(board.other_session(row, sessions) for row in board.rows):
         lines.append("* timed in another session than the other rows: not comparable to a few %.")
+    if shares := [row.disturbed for row in board.rows if row.disturbed]:
+        lines.append(disturbed_note(max(shares)))
     lines += dict.fromkeys(
         f"{row.label} on {row.backbone} is timed and exported re-parameterised: "
         f"{row.deployed['params'] / 1e6:.3f} M parameters, {row.deployed['macs'] / 1e9:.3f} GMACs, "

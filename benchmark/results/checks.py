@@ -89,7 +89,7 @@ def _check(result: Result) -> None:
         if not isinstance(result.data.get(split, {}), dict):
             raise ValueError(f"data: {split} is no object")
     speed = result.speed or {}
-    types = dict.fromkeys(("median_ms", "fps", "peak_memory_mb", "neck_ms"), float)
+    types = dict.fromkeys(("median_ms", "fps", "peak_memory_mb", "neck_ms", "disturbed"), float)
     _typed("speed", speed, {**types, "session": str})
     numbers: list[tuple[str, Collection[float]]] = [
         ("params", result.params.values()),

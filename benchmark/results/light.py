@@ -16,7 +16,7 @@ SHARED = (("params", "macs", "deployed"), ("data", "environment", "macs_exclude"
 CONFIG = ("image_size", "crop_size", "mean", "std", "zoom", "rotate", "colour", "backbone_args",
           "wiring", "lr", "decoder_lr_factor", "momentum", "weight_decay", "warmup", "clip_grad",
           "task_weights")  # fmt: skip
-SPEED = ("median_ms", "fps", "session", "peak_memory_mb", "neck_ms")
+SPEED = ("median_ms", "fps", "session", "peak_memory_mb", "neck_ms", "disturbed")
 Model = TypeVar("Model", bound=BaseModel)
 Value = TypeVar("Value")
 

@@ -28,8 +28,9 @@ class Results(list[Result]):
         stands under its own name as well. params_PART, params and macs: counts, MACs of one image;
         of a network with a neck, its part is in macs_neck and neck_ms too.
         latency_ms and fps: of one image; memory_mb: of its forward, above the weights; compare
-        them within one ``session`` of timing. seconds: of the run. config.NAME: its other
-        options. A value that a run lacks, because it failed or was not timed, is None or missing.
+        them within one ``session`` of timing. disturbed: the share of the processors that other
+        work took meanwhile. seconds: of the run. config.NAME: its other options. A value that a run
+        lacks, because it failed or was not timed, is None or missing.
         """
         return [_record(task, view) for run in self for task, view in run.by_task().items()]
 
@@ -80,6 +81,7 @@ def _record(task: str, result: Result) -> dict[str, Any]:
         "fps": speed.get("fps"),
         "memory_mb": speed.get("peak_memory_mb"),
         "session": speed.get("session"),
+        "disturbed": speed.get("disturbed"),
         "seconds": result.seconds.get("total"),
         "device": environment.get("device"),
         "threads": environment.get("threads"),

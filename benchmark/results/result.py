@@ -41,7 +41,8 @@ class Speed(TypedDict, total=False):
     the images. session: an id that all networks timed in turns share. weights_of: key of the run
     whose weights were timed for all runs of this network. neck_ms: median of the backbone's neck
     alone, missing without one. peak_memory_mb: of one forward above the weights; peak_memory_how:
-    which counter was read, or why there is none.
+    which counter was read, or why there is none. disturbed: see ``Latency``; missing in results of
+    earlier versions.
     """
 
     median_ms: float
@@ -51,6 +52,7 @@ class Speed(TypedDict, total=False):
     fps: float
     calls: int
     warmup_calls: int
+    disturbed: float | None
     batch: int
     size: list[int]
     channels: int

@@ -39,27 +39,7 @@ def time_in_turns(
     runs = {run.key: run for run in finished}
     torch.set_num_threads(threads)
     here = device_name(first.device), torch.get_num_threads()
-    models: dict[str, nn.Module] = {}
-    setups: dict[str, Setup] = {}
-    alike: dict[bytes, list[str]] = {}  # runs of each network; the first one's weights are timed
-    for run in finished:
-        config, key, folder = run.config, run.key, run.folder
-        if not checkpoint_file(folder, config.score).is_file():
-            listener.message(f"not timed: {folder}: its checkpoint is not there")
-        elif (there := done[key].machine) != here:
-            # a board is of one machine, accuracy and latency alike
-            listener.message(
-                f"not timed: {folder}: its run was on {there[0]}, {there[1]} threads, this is "
-                f"{here[0]}, {here[1]}: use speed --json here, and recommend --speed"
-            )
-        else:
-            tasks = make_tasks(config)
-            same = alike.setdefault(to_json(spec_of(config, tasks)), [])
-            same.append(key)
-            if len(same) == 1:
-                model = unfilled_model(config, tasks)
-                load_checkpoint(folder, config.score, model)
-                models[key], setups[key] = Setup(amp=config.amp).prepared(model)
+    models, setups, alike = _prepared(finished, done, here, listener)
     if not models:
         return
     listener.begin("time in turns", 1 + len(alike))
@@ -75,6 +55,11 @@ def time_in_turns(
         min_time=min_time,
     )
     listener.step()
+    if share := max(one.disturbed or 0.0 for one in latencies.values()):
+        listener.message(
+            f"timed while other work took {share:.0%} of the processors: time again with --retime "
+            "on an idle machine"
+        )
     with fresh_process() as process:
         for same in alike.values():
             key = same[0]
@@ -100,6 +85,40 @@ def time_in_turns(
                 result.seconds["time"] = time.perf_counter() - start
                 _save(runs[result.key].folder, result)
             listener.step()
+
+
+def _prepared(
+    finished: Sequence[PlannedRun],
+    done: Mapping[str, Result],
+    here: tuple[str, int],
+    listener: Listener,
+) -> tuple[dict[str, nn.Module], dict[str, Setup], dict[bytes, list[str]]]:
+    """Networks and setups by key of the run whose weights they have; keys of runs alike.
+
+    here: this device and its threads.
+    """
+    models: dict[str, nn.Module] = {}
+    setups: dict[str, Setup] = {}
+    alike: dict[bytes, list[str]] = {}  # runs of each network; the first one's weights are timed
+    for run in finished:
+        config, key, folder = run.config, run.key, run.folder
+        if not checkpoint_file(folder, config.score).is_file():
+            listener.message(f"not timed: {folder}: its checkpoint is not there")
+        elif (there := done[key].machine) != here:
+            # a board is of one machine, accuracy and latency alike
+            listener.message(
+                f"not timed: {folder}: its run was on {there[0]}, {there[1]} threads, this is "
+                f"{here[0]}, {here[1]}: use speed --json here, and recommend --speed"
+            )
+        else:
+            tasks = make_tasks(config)
+            same = alike.setdefault(to_json(spec_of(config, tasks)), [])
+            same.append(key)
+            if len(same) == 1:
+                model = unfilled_model(config, tasks)
+                load_checkpoint(folder, config.score, model)
+                models[key], setups[key] = Setup(amp=config.amp).prepared(model)
+    return models, setups, alike
 
 
 def _save(folder: Path, result: Result) -> None:

@@ -5,8 +5,9 @@ decoder, head and resizing to the input size. Models to compare take turns in on
 on a shared machine only ratios hold.
 """
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -17,10 +18,16 @@ from torch import nn
 from benchmark.experiment.environment import device_name
 from benchmark.experiment.numerics import autocast
 from benchmark.results.result import Speed
+from benchmark.speed.disturbance import LIMIT, Watch
 from models.predictor import DensePredictor, channels_of
 
 Name = TypeVar("Name")
 COMPILED_NETWORKS = 10_000
+REPEATS = 3.0
+STRETCH = 0.5
+"""Seconds that are timed, or timed again, as a whole."""
+PAUSE = 0.5
+"""Seconds to wait for a disturbance to pass."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,11 @@ PLAIN = Setup()
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one forward. fps: images per second, batch / median."""
+    """Milliseconds of one forward. fps: images per second, batch / median.
+
+    disturbed: the share of the processors or the GPU that other work took meanwhile; 0 if a timing
+    without it was possible, None if the system does not tell.
+    """
 
     median_ms: float
     p5_ms: float
@@ -67,9 +78,10 @@ class Latency:
     fps: float
     calls: int
     warmup_calls: int
+    disturbed: float | None = None
 
 
-def _summary(seconds: list[float], batch: int, warmup: int) -> Latency:
+def _summary(seconds: list[float], batch: int, warmup: int, disturbed: float | None) -> Latency:
     p5, p25, median, p75, p95 = np.percentile(np.array(seconds) * 1000, [5, 25, 50, 75, 95])
     return Latency(
         float(median),
@@ -79,6 +91,7 @@ def _summary(seconds: list[float], batch: int, warmup: int) -> Latency:
         1000 * batch / float(median),
         len(seconds),
         warmup,
+        disturbed,
     )
 
 
@@ -185,12 +198,17 @@ def time_calls(
     min_calls: int = 20,
     warmup_time: float = 0.3,
     block: float = 0.1,
+    repeats: float = REPEATS,
 ) -> dict[Name, Latency]:
     """Time ``calls``, each of which works on ``batch`` images, in turns.
 
     Each warms up for at least ``warmup_time`` seconds and three calls. Then blocks of about
     ``block`` seconds alternate (A B C, B C A, …) until each has ``min_time`` seconds and
     ``min_calls`` calls; the first call of a block does not count.
+
+    A stretch of blocks in which other work took more than ``disturbance.LIMIT`` is timed again
+    later, up to ``repeats`` times the time that all would take without. If the calls then have
+    ``min_calls`` undisturbed ones each, these count; else all do, and are marked ``disturbed``.
     """
 
     def timed(call: Callable[[], object]) -> float:
@@ -209,18 +227,74 @@ def time_calls(
             spent += timed(call)
             count += 1
         warmup[name] = count
-    seconds: dict[Name, list[float]] = {name: [] for name in calls}
     order = list(calls)
-    while any(sum(s) < min_time or len(s) < min_calls for s in seconds.values()):
+
+    def a_round(seconds: Mapping[Name, list[float]]) -> None:
         for name in order:
             timed(calls[name])
             spent = 0.0
             while spent < block:
                 seconds[name].append(timed(calls[name]))
                 spent += seconds[name][-1]
-        order = order[1:] + order[:1]
+        order.append(order.pop(0))
+
+    def enough(seconds: Mapping[Name, list[float]]) -> bool:
+        return all(sum(s) >= min_time and len(s) >= min_calls for s in seconds.values())
+
+    seconds, disturbed = _undisturbed(a_round, enough, list(calls), device, min_calls, repeats)
     batches = dict.fromkeys(calls, batch) if isinstance(batch, int) else batch
-    return {name: _summary(s, batches[name], warmup[name]) for name, s in seconds.items()}
+    return {
+        name: _summary(s, batches[name], warmup[name], disturbed) for name, s in seconds.items()
+    }
+
+
+def _undisturbed(
+    a_round: Callable[[Mapping[Name, list[float]]], None],
+    enough: Callable[[Mapping[Name, list[float]]], bool],
+    names: Sequence[Name],
+    device: torch.device,
+    min_calls: int,
+    repeats: float,
+) -> tuple[dict[Name, list[float]], float | None]:
+    """Seconds of calls by name, until there are ``enough`` that nothing disturbed, or no time.
+
+    a_round: adds to them. Also returns how much the returned ones were disturbed.
+    """
+    watch = Watch(device)
+    quiet: dict[Name, list[float]] = {name: [] for name in names}
+    loud: dict[Name, list[float]] = {name: [] for name in names}
+    shares: list[tuple[float, float]] = []  # of each stretch, its seconds and what it lost
+    began, end = time.perf_counter(), math.inf
+    while not enough(quiet) and time.perf_counter() < end:
+        stretch: dict[Name, list[float]] = {name: [] for name in names}
+        while not (watch.age >= STRETCH or enough(_joined(quiet, stretch))):
+            a_round(stretch)
+        seconds, lost = watch.age, watch.lap()
+        if lost is not None:
+            shares.append((seconds, lost))
+        calm = lost is None or lost < LIMIT
+        if calm:
+            quiet = _joined(quiet, stretch)
+        else:
+            loud = _joined(loud, stretch)
+        now = time.perf_counter()
+        if enough(_joined(quiet, loud)):
+            end = min(end, began + repeats * (now - began))
+        if not calm:
+            time.sleep(min(PAUSE, max(0.0, end - now)))
+            watch.restart()
+    if not shares:
+        return quiet, None
+    if all(len(s) >= min_calls for s in quiet.values()):
+        return quiet, 0.0
+    mean = sum(seconds * lost for seconds, lost in shares) / sum(seconds for seconds, _ in shares)
+    return _joined(quiet, loud), float(f"{mean:.2g}")
+
+
+def _joined(
+    some: Mapping[Name, list[float]], others: Mapping[Name, list[float]]
+) -> dict[Name, list[float]]:
+    return {name: [*seconds, *others[name]] for name, seconds in some.items()}
 
 
 def speed_record(
@@ -242,6 +316,7 @@ def speed_record(
         "fps": latency.fps,
         "calls": latency.calls,
         "warmup_calls": latency.warmup_calls,
+        "disturbed": latency.disturbed,
         "batch": batch,
         "size": list(size),
         "channels": channels,

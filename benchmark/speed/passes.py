@@ -241,7 +241,7 @@ def isolated(
 
     Returns ``isolated`` of each row, or null with the reason in ``isolated_error``.
     """
-    medians: dict[int, list[float]] = {index: [] for index in contenders}
+    timed: dict[int, list[tuple[float, float | None]]] = {index: [] for index in contenders}
     parts: list[SpeedRow] = [{"isolated": None, "isolated_error": None} for _ in rows]
     listener.begin("time in fresh processes", len(contenders) * options.processes)
     for _, (index, one) in itertools.product(range(options.processes), contenders.items()):
@@ -249,7 +249,7 @@ def isolated(
         if parts[index]["isolated_error"] is None:
             try:
                 with FreshProcess() as process:  # a new server, not a new fork: addresses vary too
-                    medians[index].append(
+                    timed[index].append(
                         process.call(
                             _time_alone,
                             network=asdict(network_of(row)),
@@ -265,7 +265,9 @@ def isolated(
             except UserError as error:
                 parts[index]["isolated_error"] = first_line(error)
         listener.step(pair(row))
-    for index, times in medians.items():
+    for index, latencies in timed.items():
+        times = [milliseconds for milliseconds, _ in latencies]
+        shares = [share for _, share in latencies if share is not None]
         if parts[index]["isolated_error"] is None:
             parts[index]["isolated"] = {
                 "processes": options.processes,
@@ -273,6 +275,7 @@ def isolated(
                 "median_ms": statistics.median(times),
                 "min_ms": min(times),
                 "max_ms": max(times),
+                "disturbed": max(shares, default=None),
             }
     return parts
 
@@ -286,8 +289,8 @@ def _time_alone(
     threads: int,
     keep_freed: bool,
     min_time: float,
-) -> float:
-    """Median ms of one network, as ``time_models`` times it, in this process."""
+) -> tuple[float, float | None]:
+    """Median ms of one network, as ``time_models`` times it, in this process; its ``disturbed``."""
     if keep_freed:
         keep_freed_memory()
     torch.set_num_threads(threads)
@@ -295,7 +298,7 @@ def _time_alone(
     timed = time_models(
         {"alone": ready}, (size[0], size[1]), device, batch, as_run, min_time=min_time
     )
-    return timed["alone"].median_ms
+    return timed["alone"].median_ms, timed["alone"].disturbed
 
 
 def profiles(

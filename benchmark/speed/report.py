@@ -1,6 +1,6 @@
 """Rows of ``benchmark.speed.table`` as tables for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.markup import escape
@@ -9,7 +9,7 @@ from rich.table import Table
 from benchmark.results.result import Speed
 from benchmark.speed.profile import Profile
 from benchmark.speed.rows import SpeedRow
-from common.words import number, quantity
+from common.words import DISTURBED, disturbed_note, number, quantity
 
 SHOWN_SHARE = 0.0005
 """Least share of a profile's time for which a part has a line."""
@@ -164,6 +164,7 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
         "argmax ms: post-processing, not part of ms.",
         *(["first call s: compilation included."] if compiled else []),
     ]
+    notes += _disturbed([record.get("disturbed") for record in records])
     if memory:
         notes.append("forward MB: the peak above weights and images (weights MB: as they are run).")
         errors = dict.fromkeys(m["error"] for row in rows if (m := row.get("memory")))
@@ -188,7 +189,7 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
         best[session] = min(_per_image(record), best.get(session, _per_image(record)))
     for row, record in zip(rows, records, strict=True):
         cells = [
-            quantity(record["median_ms"], 1),
+            quantity(record["median_ms"], 1) + DISTURBED * bool(record.get("disturbed")),
             *([quantity(row["neck"]["ms"] if "neck" in row else None, 1)] if necks else []),
             quantity(_per_image(record) / best[record["session"]], 2),
             f"{quantity(record['p5_ms'], 1)}–{quantity(record['p95_ms'], 1)}",
@@ -204,6 +205,12 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
             cells += [_mb(peak and peak["forward_bytes"]), _mb(peak and peak["weights_bytes"])]
         table.add_row(*_labels(row), _batch(row), *cells)
     return table
+
+
+def _disturbed(shares: Iterable[float | None]) -> list[str]:
+    """The meaning of the mark, if any row bears it. shares: what other work took, of each row."""
+    most = max((share or 0.0 for share in shares), default=0.0)
+    return [disturbed_note(most)] if most else []
 
 
 def _per_image(record: Speed) -> float:
@@ -239,6 +246,7 @@ def _isolated(rows: Sequence[SpeedRow]) -> Table:
         f"Each alone in fresh processes ({', '.join(map(str, counts))}): median and range of their "
         "medians. spread: range / median.",
         *(f"Not timed in a fresh process: {error}" for error in errors if error),
+        *_disturbed(row["isolated"]["disturbed"] for row in rows if row["isolated"]),
     ]
     titles = ["in turns\nms", "alone\nms", "min–max", "spread"]
     table = _table("Fresh processes", notes, ("backbone", "decoder", "size", "batch"), titles)
@@ -247,7 +255,8 @@ def _isolated(rows: Sequence[SpeedRow]) -> Table:
         if alone := row["isolated"]:
             low, middle, high = alone["min_ms"], alone["median_ms"], alone["max_ms"]
             spread = f"{100 * (high - low) / middle:.1f} %"
-            cells = [quantity(middle, 1), f"{quantity(low, 1)}–{quantity(high, 1)}", spread]
+            mark = DISTURBED * bool(alone["disturbed"])
+            cells = [quantity(middle, 1) + mark, f"{quantity(low, 1)}–{quantity(high, 1)}", spread]
         turns = quantity(_latency(row)["median_ms"], 1)
         table.add_row(*_labels(row), _batch(row), turns, *cells)
     return table

@@ -61,13 +61,17 @@ class SpeedOptions:
 
 
 class Isolated(TypedDict):
-    """Medians of a network alone in fresh processes, and the median and range of these."""
+    """Medians of a network alone in fresh processes, and the median and range of these.
+
+    disturbed: the largest share that other work took, see ``Latency``.
+    """
 
     processes: int
     medians_ms: list[float]
     median_ms: float
     min_ms: float
     max_ms: float
+    disturbed: float | None
 
 
 class Neck(TypedDict):
@@ -111,7 +115,7 @@ class SpeedRow(TypedDict, total=False):
     first_call_s: float | None
     postprocessing_ms: float | None
     environment: Environment
-    onnx: dict[str, float] | None
+    onnx: dict[str, float | None] | None
     onnx_error: str | None
     isolated: Isolated | None
     isolated_error: str | None

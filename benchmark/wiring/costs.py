@@ -21,7 +21,7 @@ from models.relaxed_decoder import RelaxedDecoder
 Cost = Literal["latency", "macs", "params"]
 TIMING: dict[str, Any] = {"min_time": 0.3, "min_calls": 10, "warmup_time": 0.1}
 """How a network among many candidates is timed, see ``time_calls``."""
-BRIEFLY: dict[str, Any] = {"min_time": 0.1, "min_calls": 5, "warmup_time": 0.03}
+BRIEFLY: dict[str, Any] = {"min_time": 0.1, "min_calls": 5, "warmup_time": 0.03, "repeats": 1.0}
 """The same where nothing is decided by it."""
 
 
@@ -93,12 +93,15 @@ class NetworkCosts(TypedDict):
 
 
 def network_costs(
-    configs: Mapping[str, ResolvedRun], threads: int, briefly: bool = False
+    configs: Mapping[str, ResolvedRun],
+    threads: int,
+    briefly: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, NetworkCosts]:
     """Costs of whole networks as they are deployed, by name; their latencies are taken in turns.
 
     configs: of one backbone, which all share in memory, at one size. The networks have random
-    weights: none is read.
+    weights: none is read. tell: is told if other work disturbed the timing.
     """
     torch.set_num_threads(threads)
     counted: dict[str, dict[str, int]] = {}
@@ -121,6 +124,9 @@ def network_costs(
         setup=Setup(amp=first.amp),
         **(BRIEFLY if briefly else TIMING),
     )
+    share = max(latency.disturbed or 0.0 for latency in latencies.values())
+    if share and tell is not None:
+        tell(f"wirings timed while other work took {share:.0%} of the processors: do not trust ms")
     return {
         name: {
             "ms": float(f"{latencies[name].median_ms:.4g}"),

@@ -267,6 +267,17 @@ def test_rows_of_other_sessions_are_marked():
     assert "timed in another session" not in page(boards(runs[:2]), [])
 
 
+def test_disturbed_timings_are_marked():
+    base = {"fps": 90.0, "session": "s"}
+    speeds = [{**base, "median_ms": 10.0}, {**base, "median_ms": 9.0, "disturbed": 0.25}]
+    runs = [result(n, score=0.5, speed=s) for n, s in zip("xy", speeds, strict=True)]
+    text = page(boards(runs), [])
+    marked = {row[1]: "†" in "".join(row) for row in Reader(text).rows if row[1] in ("x", "y")}
+    assert marked == {"x": False, "y": True}
+    assert "while other work took up to 25% of the processors" in text
+    assert "of the processors" not in page(boards(runs[:1]), [])
+
+
 def test_published_parameters_of_a_decoder_are_not_the_networks():
     run = result("a", task="saliency", dataset="msra-b")
     (board,) = island(page(views([run]), []))

@@ -30,7 +30,7 @@ from benchmark.results.store import load
 from benchmark.wiring.names import lines
 from benchmark.wiring.svg import wiring_svg
 from common.limits import printable
-from common.words import COST_NAMES, number
+from common.words import COST_NAMES, disturbed_note, number
 from tasks.base import TASKS
 from tasks.metrics.names import metric_name
 
@@ -59,6 +59,12 @@ class View:
     def left_out(self) -> int:
         """Number of rows that the page omits."""
         return len(self.board.rows) - len(self.rows)
+
+    @property
+    def disturbed(self) -> str:
+        """What the mark of a disturbed latency means; empty without one."""
+        shares = [shown.row.disturbed for shown in self.rows if shown.row.disturbed]
+        return disturbed_note(max(shares)) if shares else ""
 
     @property
     def hypervolume(self) -> list[tuple[str, str]]:

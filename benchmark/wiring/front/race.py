@@ -177,7 +177,8 @@ class Race:
         """Time the wirings of the last rung in turns: they came in at different times."""
         runs = self.protocol.runs(self.folder / "candidates", last, 0)
         configs = {c.name: run.config for c, run in zip(last, runs, strict=True)}
-        self.costs |= network_costs(configs, self.protocol.threads)
+        tell = self.protocol.listener.message
+        self.costs |= network_costs(configs, self.protocol.threads, tell=tell)
         self.timed = True
         self._save()
 
@@ -233,7 +234,9 @@ class Race:
         if first and "fully-dense" not in configs:  # the end of the axis of costs
             (configs["fully-dense"],) = plan(protocol.values, {"decoder": ["fully-dense"]})
         decides = protocol.cost == "latency" or protocol.budget_ms is not None
-        self.costs |= network_costs(configs, protocol.threads, not decides) if configs else {}
+        if configs:
+            tell = protocol.listener.message if decides else None
+            self.costs |= network_costs(configs, protocol.threads, not decides, tell)
         pairs = {c.name: (self.costs[c.name]["ms"], self.costs[c.name]["macs"]) for c in some}
         inside = affordable(pairs, protocol.budget_ms, protocol.budget_macs)
         if not inside and first:

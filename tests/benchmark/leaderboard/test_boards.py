@@ -92,6 +92,31 @@ def test_timings_of_another_session_are_marked():
     assert "another session" not in markdown([alike])
 
 
+def test_disturbed_timings_are_marked_and_in_no_front():
+    def timed(decoder, value, ms, share):
+        speed = {"median_ms": ms, "fps": 1000 / ms, "session": "s", "disturbed": share}
+        return result(decoder, value=value, speed=speed)
+
+    runs = [timed("a", 0.4, 10.0, 0.0), timed("b", 0.6, 12.0, 0.48), timed("c", 0.5, 11.0, None)]
+    (board,) = boards(runs)
+    shown = {row.decoder: cells(board, row) for row in board.rows}
+    assert "12.0†" in shown["b"]
+    assert "†" not in str([shown["a"], shown["c"]])
+    assert "† timed while other work took up to 48% of the processors" in markdown([board])
+    assert {r.decoder: "latency" in r.pareto for r in board.rows} == {"a": 1, "b": 0, "c": 1}
+    assert all("params" in row.pareto for row in board.rows if row.decoder == "b")
+    assert {row.decoder: row.flat()["disturbed"] for row in board.rows} == {
+        "a": None, "b": 0.48, "c": None,
+    }  # fmt: skip
+    (all_count,) = boards(runs, disturbed=True)
+    assert next(r for r in all_count.rows if r.decoder == "b").pareto[0] == "latency"
+    assert "†" not in markdown([all_count])
+    (quiet,) = boards([runs[0], runs[2]])
+    assert "†" not in markdown([quiet])
+    (seeds,) = boards([runs[0], result("a", 1, speed=runs[1].speed)])
+    assert seeds.rows[0].disturbed == 0.48  # one of its timings is enough
+
+
 def test_backbone_is_a_column_only_where_it_differs():
     other = result("a").config.model_copy(update={"backbone": "c"})
     (board,) = boards([result("a"), result("b")])

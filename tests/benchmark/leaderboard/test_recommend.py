@@ -82,6 +82,25 @@ def test_rows_without_the_cost_are_left_out():
         recommend(board, {"memory": 10})
 
 
+def test_disturbed_latencies_are_left_out_unless_asked_for(cli, tmp_path):
+    loud = {"median_ms": 20, "fps": 50, "session": "s", "disturbed": 0.3}
+    networks = [run("quiet", 0.5, 20, 1e6), run("loud", 0.6, 20, 1e6, speed=loud)]
+    for number, one in enumerate(networks):
+        save(tmp_path / "runs" / str(number), one)
+    asked = ["recommend", "--task", "segmentation", "--results", tmp_path / "runs"]
+    done = cli(*asked, "--latency", "30ms")
+    assert "take quiet on b" in done.stdout
+    assert "Left out because its latency was timed while other work ran" in done.stdout
+    assert "loud on b" in done.stdout
+    assert "take loud on b" in cli(*asked, "--params", "2M").stdout
+    taken = cli(*asked, "--latency", "30ms", "--disturbed").stdout
+    assert "take loud on b" in taken
+    assert "Left out" not in taken
+    (board,) = boards(networks[1:])
+    with pytest.raises(UserError, match="measured only while other work took the processors"):
+        recommend(board, {"latency": 30})
+
+
 @pytest.mark.parametrize(
     ("cost", "text", "value"),
     [
@@ -171,6 +190,13 @@ def test_latencies_of_the_target_machine(tmp_path):
     path.write_text(json.dumps([timing("other", 1)]))
     with pytest.raises(UsageError, match="time them with speed --image-size 64x64"):
         with_latencies(board, path)
+    loud = timing("large", 2)
+    loud["latency"]["disturbed"] = 0.5
+    path.write_text(json.dumps([loud, timing("tiny", 1)]))
+    large = next(row for row in with_latencies(board, path).rows if row.decoder == "large")
+    assert (large.latency_ms, large.cost("latency")) == (2, None)
+    (large,) = [r for r in with_latencies(board, path, True).rows if r.decoder == "large"]
+    assert large.cost("latency") == 2
     of_bands = {**sized, "mean": [0.5] * 5, "std": [0.5] * 5}
     (bands,) = boards(runs(options=of_bands))
     path.write_text(json.dumps([timing("large", 2), timing("tiny", 1, in_channels=5)]))

@@ -305,7 +305,7 @@ def test_an_error_of_another_kind_halves_nothing(monkeypatch):
 
 def test_fresh_processes_by_hand(monkeypatch):
     """Two rows in turns, each three times."""
-    medians = iter((5.0, 30.0, 1.0, 10.0, 3.0, 20.0))
+    medians = iter(((5.0, 0.0), (30.0, None), (1.0, 0.4), (10.0, None), (3.0, 0.2), (20.0, None)))
 
     class Process(contextlib.nullcontext):
         def __enter__(self):
@@ -320,8 +320,22 @@ def test_fresh_processes_by_hand(monkeypatch):
     ran = dict.fromkeys((0, 1), Contender(torch.nn.Identity(), Setup(), 1))
     parts = speed_passes.isolated([row] * 3, ran, SpeedOptions(processes=3), Silent())
     assert [part["isolated"] for part in parts] == [
-        {"processes": 3, "medians_ms": [5, 1, 3], "median_ms": 3, "min_ms": 1, "max_ms": 5},
-        {"processes": 3, "medians_ms": [30, 10, 20], "median_ms": 20, "min_ms": 10, "max_ms": 30},
+        {
+            "processes": 3,
+            "medians_ms": [5, 1, 3],
+            "median_ms": 3,
+            "min_ms": 1,
+            "max_ms": 5,
+            "disturbed": 0.4,
+        },
+        {
+            "processes": 3,
+            "medians_ms": [30, 10, 20],
+            "median_ms": 20,
+            "min_ms": 10,
+            "max_ms": 30,
+            "disturbed": None,
+        },
         None,
     ]
 
