@@ -288,11 +288,11 @@ def table(report: Mapping[str, Any]) -> str:
     for name, gains in report["gains"].items():
         for other, g in gains.items():
             low, high = g["interval"]
-            lines.append(f"{name} over {other}: {g['gain']:+.1%} ({low:+.1%} to {high:+.1%})")
+            lines.append(f"- {name} over {other}: {g['gain']:+.1%} ({low:+.1%} to {high:+.1%})")
     for key, title in (("hypervolume", "search"), ("random_hypervolume", "random")):
         values = [s[key] for s in report["searches"]]
         sd = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
-        lines.append(f"hypervolume, {title}: {fmean(values):.4f}{sd}")
+        lines.append(f"- hypervolume, {title}: {fmean(values):.4f}{sd}")
     return "\n".join(lines) + "\n"
 
 
