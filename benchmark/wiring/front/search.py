@@ -22,6 +22,7 @@ from benchmark.experiment.environment import Environment, environment
 from benchmark.experiment.network import check_device
 from benchmark.experiment.plan import command_of, plan, planned, resolve, targets_of
 from benchmark.results.result import SplitFacts
+from benchmark.results.store import collect
 from benchmark.training.keeper import EVERY
 from benchmark.training.learner import NotFinite
 from benchmark.wiring import search as searching
@@ -174,13 +175,16 @@ class FrontSearch:
         config, pace, half = self.config, None, 0.0
         if config.minutes is not None:
             half = 60 * config.minutes / (1 if config.control == "none" else 2)
-            pace = Pace(time.monotonic() + half)
+            spent = self._search_seconds() + self._training_seconds(self.output)
+            pace = Pace(time.monotonic() + half - spent)
         race = Race(self.protocol, self.output, pace)
         race.run(lambda: self._first(pace), config.seed)
         front = self._finish(race, None, facts)  # whatever becomes of a control
         if config.control == "random":
-            again = None if pace is None else Pace(pace.deadline + half)
-            control = Race(self.protocol, self.output / "control", again)
+            folder = self.output / "control"
+            spent = self._training_seconds(folder)
+            again = None if pace is None else Pace(pace.deadline + half - spent)
+            control = Race(self.protocol, folder, again)
             control.run(lambda: (self._random(race), []), config.seed)
             front = self._finish(race, control, facts)
         return front
@@ -246,6 +250,11 @@ class FrontSearch:
         """Seconds that the searches took, those of an interrupted process too."""
         folders = [self.output / "searches" / name for name in SEARCHES]
         return sum(read_search(f).seconds for f in folders if (f / SEARCH).exists())
+
+    def _training_seconds(self, folder: Path) -> float:
+        """Seconds that an interrupted process has spent on trainings of the race in ``folder``."""
+        done = [result for rung in (folder / "rungs").glob("*") for result in collect(rung)[0]]
+        return sum(r.seconds.get("total", 0.0) for r in done) / self.protocol.trainer.lanes
 
     def _iterations(self) -> int:
         """Steps of each of ``SEARCHES``."""

@@ -17,7 +17,7 @@ from benchmark.sweep.rung import trainer
 from benchmark.wiring import costs
 from benchmark.wiring import search as searching
 from benchmark.wiring.front import search as front_search
-from benchmark.wiring.front.race import Trainer
+from benchmark.wiring.front.race import Pace, Trainer
 from benchmark.wiring.front.record import Front, read_front
 from benchmark.wiring.front.search import search_front
 from common.errors import DataError, UsageError
@@ -338,7 +338,9 @@ def test_a_budget_leaves_out_what_is_dearer(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_search")
-def test_time_to_spend_decides_on_the_number_of_candidates(tmp_path: Path) -> None:
+def test_time_to_spend_decides_on_the_number_of_candidates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def estimating(seconds: float) -> Callable[[Trainer], Trainer]:
         return lambda real: Trainer(
             real.run, lambda runs: [100.0, seconds] * (len(runs) // 2), lanes=1
@@ -349,6 +351,18 @@ def test_time_to_spend_decides_on_the_number_of_candidates(tmp_path: Path) -> No
     assert 5 <= len(front.tried) <= 7
     # on to the second rung goes what the rest of the minute allows: here all of them
     assert len(front.wirings) == len(front.tried)
+    ends: list[float] = []
+
+    class Noted(Pace):
+        def __init__(self, deadline: float) -> None:
+            super().__init__(deadline)
+            ends.append(self.left)
+
+    monkeypatch.setattr(front_search, "Pace", Noted)
+    for name in ("front.json", "plan.json"):  # as if killed in the last rung
+        (tmp_path / "a" / name).unlink()
+    front_of(tmp_path / "a", estimating(6.0), minutes=1, candidates=None)
+    assert ends == [pytest.approx(60 - front.seconds["searches"] - front.seconds["rungs"], abs=1)]
     with pytest.raises(UsageError, match=r"--minutes 1: leaves time for 0 wirings, and 2 rungs ne"):
         front_of(tmp_path / "b", estimating(600.0), minutes=1, candidates=None)
 
