@@ -13,6 +13,7 @@ from benchmark.commands.options import (
     write_output,
 )
 from benchmark.experiment.config import FALLBACKS, RunConfig
+from benchmark.speed.names import PRECISIONS, RUNTIMES
 from common.limits import CHANNELS, WIDTH
 
 
@@ -50,6 +51,10 @@ from common.limits import CHANNELS, WIDTH
               help="Time each row again, alone, in N fresh processes.")  # fmt: skip
 @click.option("--profile", "profiled", is_flag=True,
               help="Where the time goes: parts of each network beside the roofline.")  # fmt: skip
+@click.option("--runtime", "runtimes", multiple=True, type=click.Choice([*RUNTIMES, "all"]),
+              help="What runs the network, a row each; repeatable. [default: eager]")  # fmt: skip
+@click.option("--precision", "precisions", multiple=True, type=click.Choice([*PRECISIONS, "all"]),
+              help="Of the arithmetic, a row each; repeatable. [default: f32]")  # fmt: skip
 @click.option("--onnx", is_flag=True,
               help="Time each row as an ONNX file by onnxruntime too, in turns.")  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", help="Write rows as JSON; -: print them.")
@@ -58,7 +63,7 @@ def speed(
     in_channels: int, arguments: tuple[str, ...], width: int | None, no_time: bool, device: str,
     threads: int | None, batches: tuple[int, ...], amp: bool, compiled: bool, channels_last: bool,
     fused: bool, min_time: float, memory: bool, processes: int, profiled: bool, onnx: bool,
-    json_file: str | None,
+    runtimes: tuple[str, ...], precisions: tuple[str, ...], json_file: str | None,
 ) -> None:  # fmt: skip
     """Parameters, MACs, latency and memory of backbones × decoders, without training and data.
 
@@ -75,6 +80,7 @@ def speed(
     from benchmark.speed.latency import Setup
     from benchmark.speed.report import speed_tables
     from benchmark.speed.rows import SpeedOptions
+    from benchmark.speed.runtimes import pairs_of
     from benchmark.speed.table import speed_rows
 
     parsed = [make_config({"image_size": size}).image_size or (0, 0) for size in sizes]
@@ -86,6 +92,7 @@ def speed(
         batches=batches[:1] if no_time else batches, min_time=min_time,
         setup=Setup(fused, compiled, channels_last, amp), memory=memory, processes=processes,
         profiled=profiled, onnx=onnx,
+        pairs=pairs_of(runtimes, precisions) if runtimes or precisions else None,
     )  # fmt: skip
     with progress() as listener:
         rows = speed_rows(

@@ -54,6 +54,21 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
+            "asimd", "asimddp", "i8mm", "bf16")  # fmt: skip
+
+
+def processor_features() -> list[str]:
+    """Those of ``FEATURES`` that the processor offers, as Linux names them; elsewhere none."""
+    info, offered = Path("/proc/cpuinfo"), set[str]()
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                offered = set(line.partition(":")[2].split())
+                break
+    return [name for name in FEATURES if name in offered]
+
+
 def device_name(device: str) -> str:
     """Name of the hardware behind a torch device string."""
     import torch

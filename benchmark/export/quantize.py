@@ -1,7 +1,7 @@
 """Static int8 of an ONNX file, calibrated on training images, and its scores."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,34 @@ QUANTIZED = ("Conv", "Gemm", "MatMul", "Relu", "Clip")
 """Operators in int8. With Relu and Clip, a convolution's range is that of its activation."""
 
 
-class _Images:
-    """The images of a split in batches of one, as onnxruntime's calibration reads them."""
+Inputs = Mapping[str, np.ndarray[Any, Any]]
 
-    def __init__(self, data: Resized, listener: Listener) -> None:
-        listener.begin("calibrate", len(data))
-        self.listener = listener
-        self.images = (data[index].image for index in range(len(data)))
 
-    def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
-        image = next(self.images, None)
-        if image is None:
-            return None
-        self.listener.step()
-        return {"images": image[None].float().div(255).numpy()}
+class _Reader:
+    """Inputs one after another, as onnxruntime's calibration reads them."""
+
+    def __init__(self, inputs: Iterator[Inputs]) -> None:
+        self.inputs = inputs
+
+    def get_next(self) -> Inputs | None:
+        return next(self.inputs, None)
+
+
+def _inputs(data: Resized, listener: Listener) -> Iterator[Inputs]:
+    """The images of a split in batches of one."""
+    listener.begin("calibrate", len(data))
+    for index in range(len(data)):
+        yield {"images": data[index].image[None].float().div(255).numpy()}
+        listener.step()
 
 
 def quantize(source: Path, target: Path, data: Resized, listener: Listener) -> None:
     """Write the ONNX file ``source`` in int8 as ``target``; calibrate ranges on ``data``."""
+    quantize_on(_inputs(data, listener), source, target)
+
+
+def quantize_on(inputs: Iterator[Inputs], source: Path, target: Path) -> None:
+    """As ``quantize``, with ranges from ``inputs``: arrays by the name of the file's input."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -47,7 +57,7 @@ def quantize(source: Path, target: Path, data: Resized, listener: Listener) -> N
         quantize_static(
             ready,
             target,
-            _Images(data, listener),
+            _Reader(inputs),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
             per_channel=True,

@@ -166,7 +166,10 @@ def with_latencies(board: Board, path: Path, disturbed: bool = False) -> Board:
                 (_time(row, "median_ms"), _time(row, "fps"), _disturbed(row))
             for row in timed
         }  # fmt: skip
-        setups = {tuple(row["latency"][name] for name in SETUP) for row in timed}
+        setups = {
+            (*(row["latency"][name] for name in SETUP), row.get("runtime"), row.get("precision"))
+            for row in timed
+        }
     except OSError as error:
         raise UsageError(f"--speed {path}: cannot be read ({error.strerror})") from error
     except LimitError as error:
@@ -198,7 +201,7 @@ def with_latencies(board: Board, path: Path, disturbed: bool = False) -> Board:
             f"{' --image-size '.join(sorted(sizes))}{more} and --classes (1 but for segmentation)"
         )
     (setup,) = setups
-    named = dict(zip(SETUP, setup, strict=True))
+    named = dict(zip(SETUP, setup[: len(SETUP)], strict=True))
     return replace(
         board, rows=rows, device=named["hardware"], threads=named["threads"], amp=named["amp"]
     )

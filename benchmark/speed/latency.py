@@ -135,25 +135,26 @@ def time_models(
     size: tuple[int, int],
     device: str = "cpu",
     batch: int | Mapping[str, int] = 1,
-    setup: Setup = PLAIN,
+    setup: Setup | Mapping[str, Setup] = PLAIN,
     necks: bool = False,
     **protocol: Any,
 ) -> dict[str, Latency]:
     """Time ``models`` in turns on random images [batch, C, *size], as ``time_calls`` does.
 
-    models: as ``Setup.prepared`` returns them. batch: one for all, or each model's. setup: how they
-    run. necks: the neck of each model that has one takes turns too, as ``NAME/neck``. protocol:
-    arguments of ``time_calls``.
+    models: as ``Setup.prepared`` returns them. batch, setup: one for all, or each model's. necks:
+    the neck of each model that has one takes turns too, as ``NAME/neck``. protocol: arguments of
+    ``time_calls``.
     """
     batches = dict.fromkeys(models, batch) if isinstance(batch, int) else dict(batch)
+    setups = dict.fromkeys(models, setup) if isinstance(setup, Setup) else dict(setup)
     calls = {
-        name: forward_call(model, size, device, batches[name], setup)
+        name: forward_call(model, size, device, batches[name], setups[name])
         for name, model in models.items()
     }
     timed_as: dict[str, str] = {}
     kinds: dict[tuple[Any, ...], str] = {}  # equal necks on equal maps take equal time
     for name, model in models.items() if necks else ():
-        if found := _neck_call(model, size, device, batches[name], setup):
+        if found := _neck_call(model, size, device, batches[name], setups[name]):
             kind, call = found
             own = f"{name}/neck"
             timed_as[own] = kinds.setdefault(kind, own)

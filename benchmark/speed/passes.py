@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.experiment.environment import environment
+from benchmark.experiment.environment import environment, processor_features
 from benchmark.experiment.network import NetworkSpec
 from benchmark.speed.fresh import FreshProcess
 from benchmark.speed.latency import (
@@ -27,6 +27,7 @@ from benchmark.speed.latency import (
 from benchmark.speed.memory import fresh_process, peak_memory
 from benchmark.speed.profile import measured_peaks, profile
 from benchmark.speed.rows import HEAD, SpeedOptions, SpeedRow, identity, network_of, pair, size_of
+from benchmark.speed.runtimes import Preparation, unavailable
 from common.errors import UserError, first_line, out_of_memory, reason
 from common.memory import fitting, keep_freed_memory, keeps_freed_memory
 from common.progress import Listener
@@ -53,14 +54,13 @@ def timings(
 ) -> tuple[list[SpeedRow], dict[int, Contender]]:
     """Time all rows of one size and batch in turns.
 
-    models: by ``identity``. Returns ``latency``, ``first_call_s``, ``postprocessing_ms`` of a row
-    and ``environment``, with nulls and the reason in ``error`` where a row does not run; and the
-    networks that ran, by the index of their row. With ``options.onnx`` each row's ONNX file takes
-    turns too: ``onnx`` is its latency, or null with the reason in ``onnx_error``.
+    models: by ``identity``. Returns ``latency``, ``first_call_s``, ``postprocessing_ms``,
+    ``environment`` and ``isa`` of a row, with nulls and the reason in ``error`` where a row does
+    not run; and the networks that ran, by the index of their row. With ``options.onnx`` each row's
+    ONNX file takes turns too: ``onnx`` is its latency, or null with the reason in ``onnx_error``.
+    ``once``: of a row whose runtime and precision were asked for.
     """
-    device, setup = options.device, options.setup
-    facts = environment(device)
-    ready: dict[str, tuple[nn.Module, Setup]] = {}
+    facts, offered = environment(options.device), processor_features()
     contenders: dict[int, Contender] = {}
     parts: list[SpeedRow] = [
         {
@@ -69,6 +69,7 @@ def timings(
             "first_call_s": None,
             "postprocessing_ms": None,
             "environment": facts,
+            "isa": offered,
         }
         for row in rows
     ]
@@ -76,33 +77,46 @@ def timings(
         parts = [part | {"onnx": None, "onnx_error": None} for part in parts]
     groups = {(size_of(row), row["batch"]): None for row in rows}
     listener.begin("time in turns", len(groups))
-    for size, batch in groups:
-        group: dict[int, Contender] = {}
-        for index, row in enumerate(rows):
-            if (size_of(row), row["batch"]) != (size, batch) or row["error"]:
-                continue
-            try:  # alone first: one that memory does not hold must not fail the others
-                if identity(row) not in ready:
-                    ready[identity(row)] = setup.prepared(models[identity(row)])
-                model, as_run = ready[identity(row)]
-                parts[index]["first_call_s"], ran = fitting(
-                    lambda b, m=model, s=size: first_call(m, s, device, b, setup),  # type: ignore[misc]
-                    batch,
-                )
-                group[index] = Contender(model, as_run, ran)
-            except Exception as error:
-                parts[index]["error"] = reason(error)
-        files: dict[int, nn.Module] = {}
-        if options.onnx:
-            files, errors = _onnx_files(rows, models, group)
-            for index, text in errors.items():
-                parts[index]["onnx_error"] = text
-        fitted, timed = _time_group(rows, group, files, size, options)
-        contenders |= fitted
-        for index, part in timed.items():
-            parts[index] |= part
-        listener.step()
+    with Preparation(options.setup) as prepare:
+        for size, batch in groups:
+            group: dict[int, Contender] = {}
+            for index, row in enumerate(rows):
+                if (size_of(row), row["batch"]) != (size, batch) or row["error"]:
+                    continue
+                try:  # alone first: one that memory does not hold must not fail the others
+                    group[index], part = _alone(row, models[identity(row)], prepare, options)
+                    parts[index] |= part
+                except Exception as error:  # exporters and runtimes may raise anything
+                    parts[index]["error"] = reason(error)
+            files: dict[int, nn.Module] = {}
+            if options.onnx:
+                files, errors = _onnx_files(rows, models, group)
+                for index, text in errors.items():
+                    parts[index]["onnx_error"] = text
+            fitted, timed = _time_group(rows, group, files, size, options)
+            contenders |= fitted
+            for index, part in timed.items():
+                parts[index] |= part
+            listener.step()
     return parts, contenders
+
+
+def _alone(
+    row: SpeedRow, model: DensePredictor, prepare: Preparation, options: SpeedOptions
+) -> tuple[Contender, SpeedRow]:
+    """A row's network as it runs, with the batch that memory holds, and what that took once."""
+    how = row["runtime"], row["precision"]
+    if options.pairs is not None and (why := unavailable(how, options.device)):
+        raise UserError(why)
+    one = prepare(identity(row), model, how, size_of(row), row["batch"])
+    seconds, ran = fitting(
+        lambda b: first_call(one.model, size_of(row), options.device, b, one.setup), row["batch"]
+    )
+    part: SpeedRow = {"first_call_s": seconds}
+    if options.pairs is not None:
+        compiles = row["runtime"] == "compiled"  # in its first call
+        part["once"] = {**one.once, "load_s": seconds} if compiles else one.once
+    return Contender(one.model, one.setup, ran), part
 
 
 def _onnx_files(
@@ -141,7 +155,7 @@ def _time_group(
 
     Returns the networks with the batch that memory held, and the part of each row.
     """
-    device, setup, min_time = options.device, options.setup, options.min_time
+    device, min_time = options.device, options.min_time
 
     def together(most: int) -> tuple[dict[int, Contender], dict[str, Latency], dict[int, float]]:
         fitted = {
@@ -154,11 +168,12 @@ def _time_group(
             size,
             device,
             {str(i): b for i, b in batches.items()} | {f"{i}/onnx": batches[i] for i in files},
-            setup,
+            {str(i): c.setup for i, c in fitted.items()}
+            | {f"{i}/onnx": Setup(channels_last=False) for i in files},
             necks=True,
             min_time=min_time,
         )
-        after = _time_postprocessing(fitted, size, device, setup, min_time * POSTPROCESSING)
+        after = _time_postprocessing(fitted, size, device, min_time * POSTPROCESSING)
         return fitted, latencies, after
 
     if not group:
@@ -193,7 +208,6 @@ def _time_postprocessing(
     group: Mapping[int, Contender],
     size: tuple[int, int],
     device: str,
-    setup: Setup,
     min_time: float,
 ) -> dict[int, float]:
     """Median ms of the argmax over each network's logits [batch, classes, *size].
@@ -203,7 +217,7 @@ def _time_postprocessing(
     kinds: dict[int, tuple[Any, ...]] = {}
     logits: dict[tuple[Any, ...], Tensor] = {}
     for index, one in group.items():
-        out = forward_call(one.model, size, device, one.batch, setup)()[HEAD]
+        out = forward_call(one.model, size, device, one.batch, one.setup)()[HEAD]
         kinds[index] = (tuple(out.shape), out.stride(), out.dtype)
         logits.setdefault(kinds[index], out)
     calls = {kind: lambda x=x: x.argmax(1) for kind, x in logits.items()}

@@ -65,6 +65,24 @@ def _labels(row: SpeedRow) -> list[str]:
     return [row["backbone"], escape(row["decoder"]), _size(row)]
 
 
+def _runtimes(rows: Sequence[SpeedRow]) -> bool:
+    """Whether the rows are of runtimes that were asked for."""
+    return any("once" in row for row in rows)
+
+
+def _timed_as(rows: Sequence[SpeedRow]) -> list[str]:
+    """Titles of ``_timed_labels``."""
+    return ["backbone", "decoder", "size", *(["runtime"] if _runtimes(rows) else [])]
+
+
+def _timed_labels(row: SpeedRow) -> list[str]:
+    return [*_labels(row), *([_how(row)] if "once" in row else [])]
+
+
+def _how(row: SpeedRow) -> str:
+    return f"{row['runtime']} {row['precision']}"
+
+
 def _latency(row: SpeedRow) -> Speed:
     """The timing of a row that ran."""
     latency = row["latency"]
@@ -83,11 +101,13 @@ def _failures(rows: Sequence[SpeedRow]) -> list[str]:
     failed: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
     decoders_of: dict[str, set[str]] = {}  # by backbone
     several = len({row["batch"] for row in rows}) > 1
+    pairs = len({_how(row) for row in rows if "runtime" in row}) > 1
     for row in rows:
         decoders_of.setdefault(row["backbone"], set()).add(row["decoder"])
         if row["error"] is not None:
             # an error in counting is one of all batches, an error in running may be of one
             batch = f" (batch {row['batch']})" if several and row["params"] else ""
+            batch += f" in {_how(row)}" if pairs and row["params"] else ""
             networks = failed.setdefault(row["error"], {})
             networks.setdefault((row["backbone"], batch), {})[row["decoder"]] = None
     lines = []
@@ -155,13 +175,19 @@ def _setup(record: Speed) -> str:
 
 def _times(rows: Sequence[SpeedRow]) -> Table:
     records = [_latency(row) for row in rows]
-    compiled = any(record["compiled"] for record in records)
+    asked = _runtimes(rows)
+    compiled = not asked and any(record["compiled"] for record in records)
     memory = any(row.get("memory") for row in rows)
     notes = [f"Timed {text}." for text in dict.fromkeys(map(_setup, records))]
+    if asked:
+        notes = [
+            f"Timed on {records[0]['device']}, threads: {records[0]['threads']}, BatchNorm folded. "
+            "bf16 in PyTorch is mixed precision; int8 is a file with 8-bit convolutions."
+        ]
     notes += [
         "ms: median of a batch, normalisation to resized logits. ×: times the fastest of the same "
         "size and batch, timed in turns with it.",
-        "argmax ms: post-processing, not part of ms.",
+        *([] if asked else ["argmax ms: post-processing, not part of ms."]),
         *(["first call s: compilation included."] if compiled else []),
     ]
     notes += _disturbed([record.get("disturbed") for record in records])
@@ -174,15 +200,22 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
         notes.append("FPS onnx: an ONNX file of that size, by onnxruntime, timed in turns too.")
         errors = dict.fromkeys(row.get("onnx_error") for row in rows)
         notes += [f"No ONNX file: {error}" for error in errors if error]
+    if asked:
+        notes.append(
+            "export s: to write the ONNX file and to quantise it (on random images). load s: to "
+            "read and compile it. file MB: its size."
+        )
     necks = any("neck" in row for row in rows)
     if necks:
         notes.append("neck ms: of all maps of the backbone's neck alone, timed in turns too.")
     titles = ["ms", *(["neck\nms"] if necks else [])]
-    titles += ["×", "p5–p95", "IQR", "FPS", "argmax\nms"]
+    titles += ["×", "p5–p95", *([] if asked else ["IQR"]), "FPS"]
+    titles += [] if asked else ["argmax\nms"]
     titles += ["FPS\nonnx"] if onnx else []
+    titles += ["export\ns", "load\ns", "file\nMB"] if asked else []
     titles += ["first\ncall s"] if compiled else []
     titles += ["forward\nMB", "weights\nMB"] if memory else []
-    table = _table("Time", notes, ("backbone", "decoder", "size", "batch"), titles)
+    table = _table("Time", notes, (*_timed_as(rows), "batch"), titles)
     best: dict[str, float] = {}
     for record in records:
         session = record["session"]
@@ -193,17 +226,21 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
             *([quantity(row["neck"]["ms"] if "neck" in row else None, 1)] if necks else []),
             quantity(_per_image(record) / best[record["session"]], 2),
             f"{quantity(record['p5_ms'], 1)}–{quantity(record['p95_ms'], 1)}",
-            quantity(record["iqr_ms"], 1),
+            *([] if asked else [quantity(record["iqr_ms"], 1)]),
             quantity(record["fps"], 1),
-            quantity(row["postprocessing_ms"], 1),
+            *([] if asked else [quantity(row["postprocessing_ms"], 1)]),
         ]
         if onnx:
             cells.append(quantity((row.get("onnx") or {}).get("fps"), 1))
+        if asked:
+            once = row["once"]
+            cells += [quantity(once["export_s"], 1), quantity(once["load_s"], 1)]
+            cells.append(_mb(once["file_bytes"]))
         cells += [quantity(row["first_call_s"], 1)] if compiled else []
         if memory:
             peak = row.get("memory")
             cells += [_mb(peak and peak["forward_bytes"]), _mb(peak and peak["weights_bytes"])]
-        table.add_row(*_labels(row), _batch(row), *cells)
+        table.add_row(*_timed_labels(row), _batch(row), *cells)
     return table
 
 
@@ -222,11 +259,11 @@ def _throughput(rows: Sequence[SpeedRow]) -> Table:
     batches = list(dict.fromkeys(row["batch"] for row in rows))
     grouped: dict[tuple[str, ...], dict[int, SpeedRow]] = {}
     for row in rows:
-        grouped.setdefault(tuple(_labels(row)), {})[row["batch"]] = row
+        grouped.setdefault(tuple(_timed_labels(row)), {})[row["batch"]] = row
     shrunk = any(_latency(row)["batch"] != row["batch"] for row in rows)
     notes = ["(n): memory was enough for n images only."] if shrunk else []
     titles = [*(f"batch {batch}" for batch in batches), "best batch"]
-    table = _table("Images per second", notes, ("backbone", "decoder", "size"), titles)
+    table = _table("Images per second", notes, _timed_as(rows), titles)
     for labels, by_batch in grouped.items():
         cells = []
         for batch in batches:

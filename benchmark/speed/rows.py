@@ -14,6 +14,7 @@ from benchmark.results.result import Speed
 from benchmark.speed.latency import PLAIN, Setup
 from benchmark.speed.memory import Memory
 from benchmark.speed.profile import Profile
+from benchmark.speed.runtimes import Once, Pair
 from common.errors import UsageError
 from common.extras import need
 
@@ -28,7 +29,8 @@ class SpeedOptions:
     width: of the decoders; None for their own. timed: if False, nothing runs. min_time: seconds of
     calls for each network. memory: measure peak memory too. processes: number of fresh processes to
     repeat each timing in. profiled: time the parts of each network too. onnx: time each network's
-    ONNX file too.
+    ONNX file too. pairs: runtimes and precisions, each of which is a row; None for the one that
+    ``setup`` says. With pairs, memory is not measured: of a file it cannot be told.
     """
 
     classes: int = 21
@@ -44,6 +46,7 @@ class SpeedOptions:
     processes: int = 0
     profiled: bool = False
     onnx: bool = False
+    pairs: Sequence[Pair] | None = None
 
     def check(self) -> None:
         """Raises UsageError for options that exclude each other and for a missing device."""
@@ -52,12 +55,27 @@ class SpeedOptions:
             raise UsageError(f"{option}: with --no-time nothing is run; leave one of them out")
         if self.profiled and self.setup.compiled:
             raise UsageError("--profile: a compiled network has no parts; leave out --compile")
+        if self.pairs is not None:
+            self._check_pairs()
         if self.onnx:
             if torch.device(self.device).type != "cpu" or self.setup.amp:
                 raise UsageError("--onnx: runs on the CPU in float32: leave out --device and --amp")
             need("onnx", "onnxscript", "onnxruntime", extra="export", option="--onnx")
         if self.timed:
             check_device(self.device)
+
+    def _check_pairs(self) -> None:
+        if not self.timed:
+            raise UsageError("--runtime: with --no-time nothing is run; leave one of them out")
+        for option, given in (
+            *(("--compile", self.setup.compiled), ("--amp", self.setup.amp)),
+            *(("--onnx", self.onnx), ("--profile", self.profiled), ("--isolate", self.processes)),
+        ):
+            if given:
+                raise UsageError(
+                    f"{option}: is not for rows of several runtimes: leave out --runtime and "
+                    "--precision, or it"
+                )
 
 
 class Isolated(TypedDict):
@@ -88,6 +106,8 @@ class Neck(TypedDict):
 class SpeedRow(TypedDict, total=False):
     """A row, or the part of it that one pass measures; keys of other measurements are missing.
 
+    runtime, precision: of ``runtimes``. isa: what the processor offers, see ``processor_features``.
+    once: see ``Once``.
     width: of the decoder, if it was asked for. params: of backbone, decoder and head, and
     ``decoder_conv_weights`` as the paper counts them. macs: of one image. Both have a part ``neck``
     too if the backbone has one. deployed: params and macs of a backbone, without its neck, that is
@@ -101,6 +121,10 @@ class SpeedRow(TypedDict, total=False):
     backbone_args: dict[str, Any]
     decoder: str
     width: int
+    runtime: str
+    precision: str
+    isa: list[str]
+    once: Once
     image_size: list[int]
     batch: int
     classes: int

@@ -10,6 +10,7 @@ import torch
 from benchmark.speed.count import NOT_COUNTED, MapsOnly, Size, counted
 from benchmark.speed.passes import isolated, memories, profiles, timings
 from benchmark.speed.rows import HEAD, SpeedOptions, SpeedRow, identity
+from benchmark.speed.runtimes import pair_of
 from common.errors import UserError, reason
 from common.progress import Listener, Silent
 from models.backbone_facts import for_size
@@ -33,7 +34,7 @@ def speed_rows(
     options: SpeedOptions | None = None,
     listener: Listener | None = None,
 ) -> list[SpeedRow]:
-    """A row for each backbone, decoder, image size (height, width) and batch, in this order.
+    """A row for each backbone, decoder, image size (height, width), batch, runtime and precision.
 
     All pairs of one size and batch take turns. A pair that cannot be built has nulls and the reason
     in ``error``; one that cannot run has its counts, ``error`` and no latency.
@@ -60,7 +61,7 @@ def speed_rows(
     for chosen, measured in (
         (options.processes, isolated),
         (options.profiled, profiles),
-        (options.memory, memories),
+        (options.memory and options.pairs is None, memories),
     ):
         if chosen:
             rows = _joined(rows, measured(rows, ran, options, listener))
@@ -131,5 +132,7 @@ def _counted_rows(
             row |= counted(models[identity(row)], maps, size, options.classes)
         except Exception as fault:  # a decoder may raise anything for maps that do not fit it
             row["error"] = reason(fault)
-        for batch in options.batches:
-            yield row | {"batch": batch}
+        pairs = options.pairs or [pair_of(options.setup, options.device)]
+        for batch, (runtime, precision) in itertools.product(options.batches, pairs):
+            named: SpeedRow = {"runtime": runtime, "precision": precision}
+            yield row | {"batch": batch} | (named if options.timed else {})

@@ -1,0 +1,163 @@
+"""Runtimes and precisions to time a network in, each as it would be deployed."""
+
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from typing_extensions import TypedDict
+
+from benchmark.experiment.environment import processor_features
+from benchmark.speed.latency import Setup
+from benchmark.speed.names import FILES, PRECISIONS, RUNTIMES
+from common.closing import Closing
+from models.predictor import DensePredictor
+
+CALIBRATION = 4
+"""Random images that int8's ranges are taken from: a latency does not depend on them."""
+Pair = tuple[str, str]
+
+
+class Once(TypedDict):
+    """What a row costs before its first call; null where it does not apply.
+
+    export_s: seconds to write the file, with its quantisation. load_s: to read and compile it.
+    file_bytes: its size.
+    """
+
+    export_s: float | None
+    load_s: float | None
+    file_bytes: int | None
+
+
+NOTHING = Once(export_s=None, load_s=None, file_bytes=None)
+
+
+def pairs_of(runtimes: Sequence[str], precisions: Sequence[str]) -> list[Pair]:
+    """Every runtime with every precision, in order; "all" stands for all of them."""
+    some = RUNTIMES if "all" in runtimes else tuple(dict.fromkeys(runtimes)) or RUNTIMES[:1]
+    types = PRECISIONS if "all" in precisions else tuple(dict.fromkeys(precisions)) or ("f32",)
+    return [(runtime, precision) for runtime in some for precision in types]
+
+
+def pair_of(setup: Setup, device: str) -> Pair:
+    """The runtime and precision of a network that PyTorch runs as ``setup`` says."""
+    half = "bf16" if torch.device(device).type == "cpu" else "f16"
+    return "compiled" if setup.compiled else "eager", half if setup.amp else "f32"
+
+
+def unavailable(pair: Pair, device: str) -> str | None:
+    """Why ``pair`` cannot run on this machine; None if it can."""
+    runtime, precision = pair
+    if torch.device(device).type != "cpu" and pair not in (("eager", "f32"), ("compiled", "f32")):
+        return f"{runtime} {precision} is of the CPU: on CUDA give --amp, without --precision"
+    if runtime not in FILES:
+        if precision == "int8":
+            return f"{runtime} has no int8: use --runtime onnxruntime or openvino"
+        return None
+    extra = "export" if runtime == "onnxruntime" else "openvino"
+    for package in dict.fromkeys(("onnx", "onnxscript", "onnxruntime", runtime)):
+        if find_spec(package) is None:
+            return f"{runtime} needs {package}: pip install -e '.[{extra}]'"
+    if precision == "bf16":
+        if runtime == "onnxruntime":
+            return "onnxruntime has no convolution in bf16 on the CPU: use --runtime openvino"
+        if not {"avx512_bf16", "amx_bf16", "bf16"} & set(processor_features()):
+            return f"this processor ({platform.machine()}) has no bf16"
+    return None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A network as it runs, how its input comes, and what it has cost so far."""
+
+    model: nn.Module
+    setup: Setup
+    once: Once
+
+
+class Preparation(Closing):
+    """Prepares networks for runtimes; files lie in a temporary folder until it is closed.
+
+    setup: of networks that PyTorch runs.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.folder = tempfile.TemporaryDirectory()
+        self.ready: dict[tuple[Any, ...], Ready] = {}
+        self.files: dict[tuple[Any, ...], tuple[Path, float]] = {}
+
+    def close(self) -> None:
+        self.ready.clear()  # a file that is still open cannot be removed everywhere
+        self.folder.cleanup()
+
+    def __call__(
+        self, name: str, model: DensePredictor, pair: Pair, size: tuple[int, int], batch: int
+    ) -> Ready:
+        """``model`` for images [batch, C, *size]. name: its identity.
+
+        Raises whatever an exporter or runtime raises for what it does not take.
+        """
+        runtime, precision = pair
+        if runtime not in FILES:
+            place: tuple[Any, ...] = (name, pair)
+            if place not in self.ready:
+                compiled = runtime == "compiled"
+                setup = replace(self.setup, compiled=compiled, amp=precision in ("bf16", "f16"))
+                self.ready[place] = Ready(*setup.prepared(model), NOTHING)
+            return self.ready[place]
+        place = (name, pair, size, batch)
+        if place not in self.ready:
+            path, seconds = self._file(name, model, precision == "int8", size)
+            start = time.perf_counter()
+            network = _loaded(path, runtime, precision, (batch, model.in_channels, *size))
+            once = Once(
+                export_s=seconds,
+                load_s=time.perf_counter() - start,
+                file_bytes=path.stat().st_size,
+            )
+            self.ready[place] = Ready(network, Setup(channels_last=False), once)
+        return self.ready[place]
+
+    def _file(
+        self, name: str, model: DensePredictor, int8: bool, size: tuple[int, int]
+    ) -> tuple[Path, float]:
+        """The ONNX file of images of one size, and the seconds that it took."""
+        from benchmark.export.formats import sizes_of, write
+        from benchmark.export.network import ExportableNetwork
+        from benchmark.export.quantize import quantize_on
+
+        place = (name, size, int8)
+        if place not in self.files:
+            path, spent = Path(self.folder.name) / f"{len(self.files)}.onnx", 0.0
+            source = self._file(name, model, False, size) if int8 else None
+            start = time.perf_counter()
+            if source is None:
+                shipped = ExportableNetwork(model, [])
+                write(shipped, "onnx", path, sizes_of(shipped, "onnx", size), {})
+            else:
+                spent = source[1]
+                quantize_on(_noise(model.in_channels, size), source[0], path)
+            self.files[place] = path, spent + time.perf_counter() - start
+        return self.files[place]
+
+
+def _noise(channels: int, size: tuple[int, int]) -> Iterator[Mapping[str, Any]]:
+    random = torch.Generator().manual_seed(0)
+    for _ in range(CALIBRATION):
+        yield {"images": torch.rand(1, channels, *size, generator=random).numpy()}
+
+
+def _loaded(path: Path, runtime: str, precision: str, shape: Sequence[int]) -> nn.Module:
+    from benchmark.export.onnx_files import OnnxNetwork, OpenVinoNetwork
+
+    if runtime == "onnxruntime":
+        return OnnxNetwork(path)
+    return OpenVinoNetwork(path, "bf16" if precision == "bf16" else "f32", shape)

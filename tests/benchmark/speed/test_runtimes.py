@@ -1,0 +1,184 @@
+"""`speed --runtime --precision`: a row for each, what each costs once, and what cannot run."""
+
+import json
+
+import pytest
+import torch
+
+from benchmark.experiment import environment
+from benchmark.experiment.environment import processor_features
+from benchmark.leaderboard.boards import boards
+from benchmark.leaderboard.recommend import with_latencies
+from benchmark.speed import runtimes
+from benchmark.speed.latency import Setup
+from benchmark.speed.rows import SpeedOptions
+from benchmark.speed.runtimes import Preparation, pair_of, pairs_of, unavailable
+from benchmark.speed.table import speed_rows
+from common.errors import UsageError
+from tests.benchmark.leaderboard.test_recommend import runs, timing
+
+BRIEF = ("--image-size", "32", "--classes", "2", "--min-time", "0.01", "--threads", "1")
+
+
+def test_every_runtime_with_every_precision():
+    assert pairs_of([], ["bf16"]) == [("eager", "bf16")]
+    assert pairs_of(["openvino", "openvino"], []) == [("openvino", "f32")]
+    assert pairs_of(["eager", "compiled"], ["f32", "int8"]) == [
+        ("eager", "f32"), ("eager", "int8"), ("compiled", "f32"), ("compiled", "int8"),
+    ]  # fmt: skip
+    assert len(pairs_of(["all"], ["f32", "all"])) == 12
+
+
+def test_what_pytorch_runs_has_a_name():
+    assert pair_of(Setup(), "cpu") == ("eager", "f32")
+    assert pair_of(Setup(compiled=True, amp=True), "cpu") == ("compiled", "bf16")
+    assert pair_of(Setup(amp=True), "cuda") == ("eager", "f16")
+
+
+CPUINFO = "processor : 0\nmodel name : T\nflags : fpu avx2 amx_bf16 avx512f\n\nflags : fpu\n"
+
+
+def test_what_a_processor_offers(monkeypatch, tmp_path):
+    (tmp_path / "x86").write_text(CPUINFO)
+    (tmp_path / "arm").write_text("Features : fp asimd asimddp\n")
+    for name, offered in (
+        ("x86", ["avx2", "avx512f", "amx_bf16"]), ("arm", ["asimd", "asimddp"]), ("none", []),
+    ):  # fmt: skip
+        monkeypatch.setattr(environment, "Path", lambda _, name=name: tmp_path / name)
+        assert processor_features() == offered
+
+
+@pytest.mark.parametrize(
+    ("pair", "device", "why"),
+    [
+        (("eager", "bf16"), "cpu", None),
+        (("eager", "int8"), "cpu", "eager has no int8: use --runtime onnxruntime or openvino"),
+        (("compiled", "int8"), "cpu", "compiled has no int8"),
+        (("onnxruntime", "bf16"), "cpu", "no convolution in bf16"),
+        (("onnxruntime", "int8"), "cpu", None),
+        (("openvino", "bf16"), "cpu", "has no bf16"),
+        (("eager", "f32"), "cuda", None),
+        (("openvino", "f32"), "cuda", "openvino f32 is of the CPU"),
+        (("eager", "bf16"), "cuda", "give --amp"),
+    ],
+)
+def test_why_a_pair_cannot_run(monkeypatch, pair, device, why):
+    monkeypatch.setattr(runtimes, "find_spec", lambda _: True)
+    monkeypatch.setattr(runtimes, "processor_features", lambda: ["avx2"])
+    found = unavailable(pair, device)
+    assert found is None if why is None else why in found
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setattr(runtimes, "processor_features", lambda: ["amx_bf16"])
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None if name == "openvino" else 1)
+    assert unavailable(("onnxruntime", "f32"), "cpu") is None
+    assert "needs openvino: pip install -e '.[openvino]'" in unavailable(("openvino", "f32"), "cpu")
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None if name == "onnx" else 1)
+    assert "openvino needs onnx: pip install" in unavailable(("openvino", "f32"), "cpu")
+    assert "pip install -e '.[export]'" in unavailable(("onnxruntime", "f32"), "cpu")
+
+
+def test_a_row_for_each_and_the_reason_for_none(cli, tmp_path):
+    path = tmp_path / "rows.json"
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--decoder", "sparsemask",
+               *BRIEF, "--runtime", "eager", "--precision", "f32", "--precision", "bf16",
+               "--precision", "int8", "--json", path)  # fmt: skip
+    assert done.exit_code == 0
+    rows = json.loads(path.read_text())
+    assert [(r["decoder"], r["precision"]) for r in rows] == [
+        (name, precision) for name in ("fcn", "sparsemask") for precision in ("f32", "bf16", "int8")
+    ]
+    assert {r["runtime"] for r in rows} == {"eager"}
+    assert all(r["isa"] == processor_features() for r in rows)
+    assert [r["latency"]["amp"] for r in rows[:2]] == [False, True]
+    assert rows[2]["latency"] is None
+    assert rows[0]["once"] == {"export_s": None, "load_s": None, "file_bytes": None}
+    assert len({r["latency"]["session"] for r in rows if r["latency"]}) == 1  # all take turns
+    text = " ".join(done.stdout.split())
+    assert "test_resnet with every decoder in eager int8 failed: eager has no int8" in text
+    assert "eager bf16" in text
+    assert "argmax" not in text
+
+
+def test_timed_rows_carry_their_pair():
+    brief = SpeedOptions(min_time=0.0, memory=False, setup=Setup(amp=True))
+    (row,) = speed_rows(["test_resnet"], ["fcn"], [(32, 32)], brief)
+    assert (row["runtime"], row["precision"]) == ("eager", "bf16")
+    assert row["isa"] == processor_features()
+    assert "once" not in row
+
+
+@pytest.mark.parametrize(
+    "option", [("--compile",), ("--amp",), ("--onnx",), ("--profile",), ("--isolate", "2")]
+)
+def test_options_that_do_not_go_with_runtimes(cli, option):
+    done = cli("speed", "--backbone", "test_resnet", *BRIEF, "--precision", "f32", *option)
+    assert done.exit_code == 2
+    assert f"{option[0]}: is not for rows of several runtimes" in done.stderr
+    done = cli("speed", "--no-time", "--runtime", "eager")
+    assert done.exit_code == 2
+    assert "--runtime: with --no-time nothing is run" in done.stderr
+
+
+def test_recommend_takes_timings_of_one_runtime(tmp_path):
+    (board,) = boards(runs(options={"image_size": (64, 64)}))
+    path = tmp_path / "speed.json"
+    rows = [timing("large", 2, runtime=name, precision="f32") for name in ("eager", "openvino")]
+    path.write_text(json.dumps(rows))
+    with pytest.raises(UsageError, match="timings of 2 devices or setups"):
+        with_latencies(board, path)
+    path.write_text(json.dumps(rows[1:]))
+    assert with_latencies(board, path).machine == "cpu T, 1 thread"
+
+
+@pytest.fixture
+def network():
+    from benchmark.experiment.network import NetworkSpec
+
+    return NetworkSpec("test_resnet", "sparsemask", {"classes": 2}).build()
+
+
+@pytest.mark.slow
+def test_files_compute_what_the_network_does(network):
+    """In bf16 and int8 too, roughly; one file serves both runtimes."""
+    pytest.importorskip("openvino")
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network.eval()(images)["classes"]
+    largest = float(expected.abs().max())
+    errors = {}
+    with Preparation(Setup()) as prepare:
+        for pair in pairs_of(["onnxruntime", "openvino"], ["all"]):
+            if unavailable(pair, "cpu"):
+                continue
+            ready = prepare("network", network, pair, (64, 96), 2)
+            assert ready.once["export_s"] > 0
+            assert ready.once["load_s"] > 0
+            output = ready.model(images)["classes"]
+            errors[pair] = float((output - expected).abs().max()) / largest
+        sizes = {int8: path.stat().st_size for (_, _, int8), (path, _) in prepare.files.items()}
+    assert len(errors) >= 4
+    assert sizes[True] < sizes[False]
+    assert errors["onnxruntime", "f32"] < 1e-4
+    assert errors["openvino", "f32"] < 1e-4  # not in bf16, its own choice
+    assert all(1e-4 < error < 0.5 for (_, kind), error in errors.items() if kind != "f32")
+
+
+@pytest.mark.slow
+def test_the_matrix_from_the_command_line(cli, tmp_path):
+    pytest.importorskip("openvino")
+    path = tmp_path / "rows.json"
+    done = cli("speed", "--backbone", "test_resnet", "--decoder", "sparsemask", *BRIEF,
+               "--runtime", "all", "--json", path)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    rows = {r["runtime"]: r for r in json.loads(path.read_text())}
+    assert list(rows) == ["eager", "compiled", "onnxruntime", "openvino"]
+    assert all(r["latency"]["median_ms"] > 0 for r in rows.values())
+    assert rows["compiled"]["once"]["load_s"] > rows["eager"]["first_call_s"]
+    assert rows["onnxruntime"]["once"]["file_bytes"] == rows["openvino"]["once"]["file_bytes"] > 0
+    assert rows["openvino"]["latency"]["memory_format"] == "contiguous"
+    assert "memory" not in rows["eager"]
+    text = " ".join(done.stdout.split())
+    assert "openvino f32" in text
+    assert "load s: to read and compile it" in text
