@@ -10,11 +10,15 @@ COST_NAMES = {"latency": "latency", "params": "parameters", "macs": "MACs", "mem
 DISTURBED = "†"
 
 
-def disturbed_note(share: float) -> str:
-    """What ``DISTURBED`` means beside a time. share: the largest that other work took."""
+def disturbed_note(share: float, counts: bool = False) -> str:
+    """What ``DISTURBED`` means beside a time.
+
+    share: the largest that other work took. counts: whether fronts take such times.
+    """
+    front = "" if counts else "in no front of latency; "
     return (
-        f"{DISTURBED} timed while other work took up to {share:.0%} of the processors: in no front "
-        "of latency; time it again on an idle machine."
+        f"{DISTURBED} timed while other work took up to {share:.0%} of the processors: {front}time "
+        "it again on an idle machine."
     )
 
 

@@ -47,34 +47,45 @@ class OnnxNetwork(nn.Module):
 class OpenVinoNetwork(nn.Module):
     """A file run by OpenVINO on the CPU, with as many threads as torch uses now.
 
-    precision: "f32" or "bf16", of a float file. shape: of the images, [B, C, H, W]. Images →
-    outputs by name, valid until the next call.
+    precision: "f32" or "bf16", of a float file. shape: of the images, [B, C, H, W], that it is
+    compiled for; for those of another it is compiled again. Images → outputs by name, valid until
+    the next call.
     """
 
     def __init__(self, path: Path, precision: str, shape: Sequence[int]) -> None:
         super().__init__()
         import openvino
 
-        core = openvino.Core()
-        model = core.read_model(str(path))
-        model.reshape(list(shape))
-        self.compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": precision,  # else it takes bf16 wherever it can
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                "NUM_STREAMS": 1,
-            },
-        )
+        self.core = openvino.Core()
+        self.model = self.core.read_model(str(path))
+        self.settings = {
+            "INFERENCE_PRECISION_HINT": precision,  # else it takes bf16 wherever it can
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": 1,
+        }
+        self._compile(shape)
         self.outputs = [output.get_any_name() for output in self.compiled.outputs]
         self.in_channels = int(shape[1])
 
+    def _compile(self, shape: Sequence[int]) -> None:
+        self.shape = list(shape)
+        self.model.reshape(self.shape)
+        self.compiled = self.core.compile_model(self.model, "CPU", self.settings)
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        if list(images.shape) != self.shape:
+            self._compile(images.shape)
         outputs = self.compiled(
             images.contiguous().numpy(), share_inputs=True, share_outputs=True
         ).values()
         return {name: torch.from_numpy(y) for name, y in zip(self.outputs, outputs, strict=True)}
+
+
+def openvino_offers() -> list[str]:
+    """What OpenVINO is fast at on this processor: FP32, BF16, INT8, …"""
+    import openvino
+
+    return list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def name_axes(model: Any) -> None:

@@ -73,8 +73,8 @@ def boards(results: Iterable[Result], disturbed: bool = False) -> list[Board]:
             )
         }
         board.rows = list(rows[place].values())
-        for row in board.rows if disturbed else ():
-            row.disturbed = None
+        for row in board.rows:
+            row.counts = disturbed
         _rank(board)
         _fronts(board)
     _compare_tasks(tables, runs, rows)

@@ -176,6 +176,12 @@ def with_latencies(board: Board, path: Path, disturbed: bool = False) -> Board:
         raise UsageError(f"--speed {path}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"--speed {path}: not what `speed --json FILE` writes") from error
+    for precision in sorted({str(row.get("precision") or "f32") for row in timed} - {"f32"}):
+        if not all(row["latency"]["amp"] for row in timed):
+            raise UsageError(
+                f"--speed {path}: timings in {precision}, and scores of another precision: what "
+                "it costs in accuracy is unknown: time with --precision f32"
+            )
     if len(setups) > 1:
         raise UsageError(
             f"--speed {path}: timings of {len(setups)} devices or setups: write one file for each"
@@ -188,8 +194,10 @@ def with_latencies(board: Board, path: Path, disturbed: bool = False) -> Board:
             row.params.get("head", 0), channels(config), config.width,
         )  # fmt: skip
         milliseconds, fps, share = timings.get(key, (None, None, None))
-        share = None if disturbed else share
-        rows.append(replace(row, latency_ms=milliseconds, fps=fps, sessions=[], disturbed=share))
+        rows.append(
+            replace(row, latency_ms=milliseconds, fps=fps, sessions=[], disturbed=share,
+                    counts=disturbed)
+        )  # fmt: skip
     if all(row.latency_ms is None for row in rows):
         sizes = {"x".join(map(str, row.runs[0].config.image_size or ())) for row in rows}
         taken = {channels(row.runs[0].config) for row in rows} - {3}
@@ -202,8 +210,10 @@ def with_latencies(board: Board, path: Path, disturbed: bool = False) -> Board:
         )
     (setup,) = setups
     named = dict(zip(SETUP, setup[: len(SETUP)], strict=True))
+    runtime = setup[len(SETUP)] or "eager"
+    by = "" if runtime == "eager" else f" by {printable(str(runtime), 80)}"
     return replace(
-        board, rows=rows, device=named["hardware"], threads=named["threads"], amp=named["amp"]
+        board, rows=rows, device=named["hardware"] + by, threads=named["threads"], amp=named["amp"]
     )
 
 

@@ -23,7 +23,8 @@ class Row:
     published, None for a measured one. deployed: see ``Result``. neck: params, macs and ms of the
     backbone's neck, which are part of the network's; empty without one, ms None if not timed.
     unranked: why the row has no rank. disturbed: the share of the processors that other work took
-    while the row was timed, None if none did: its latency is shown and is no cost.
+    while the row was timed, None if none did: its latency is shown, and is no cost unless it
+    ``counts``.
 
     A reported row has no seeds and no runs; ``metrics`` and ``params`` hold only printed figures.
     """
@@ -57,6 +58,7 @@ class Row:
     deployed: dict[str, int] = field(default_factory=dict)
     neck: dict[str, float | None] = field(default_factory=dict)
     disturbed: float | None = None
+    counts: bool = False
 
     @property
     def label(self) -> str:
@@ -66,13 +68,13 @@ class Row:
     def cost(self, name: str) -> float | None:
         """One of ``COSTS`` in ms, parameters, MACs or MB, as deployed; None if not measured.
 
-        A disturbed latency counts as not measured.
+        A disturbed latency is not measured unless it ``counts``.
         """
         counts = {"params": sum(self.params.values()), "macs": self.macs, **self.deployed}
         if name in counts:
             return counts[name] or None
         if name == "latency":
-            return None if self.disturbed else self.latency_ms
+            return self.latency_ms if self.counts or not self.disturbed else None
         return self.memory_mb
 
     def flat(self) -> dict[str, Any]:

@@ -32,12 +32,13 @@ def sentences(result: Recommendation, budgets: Mapping[str, float]) -> Iterator[
             f"{_score(board, cheapest)}"
         )
         return
-    yield (
-        f"{where}: {within(budgets)} take {_name(best)}: {_score(board, best)}, "
-        f"{amount(result.cost, best.cost(result.cost))}."
-    )
-    price = best.cost(result.cost) or 0.0
-    cheaper = [row for row in result.tied if (row.cost(result.cost) or 0.0) < price]
+    price = best.cost(result.cost)
+    at = "" if price is None else f", {amount(result.cost, price)}"
+    yield f"{where}: {within(budgets)} take {_name(best)}: {_score(board, best)}{at}."
+    if price is None:
+        why = "was timed while other work ran" if best.disturbed else "was not measured"
+        yield f"Its {COST_NAMES[result.cost]} {why}."
+    cheaper = [r for r in result.tied if price and (r.cost(result.cost) or price) < price]
     if cheaper:
         row, *others = cheaper
         also = f" (and of {len(others)} more)" if others else ""
@@ -45,7 +46,7 @@ def sentences(result: Recommendation, budgets: Mapping[str, float]) -> Iterator[
             f"Its interval overlaps that of {_name(row)}{also}, the cheapest of them: "
             f"{_score(board, row)}, {amount(result.cost, row.cost(result.cost))}."
         )
-    elif result.tied:
+    elif result.tied and price is not None:
         yield f"Intervals of {len(result.tied)} more within the budget overlap, at a higher cost."
     if result.dearer is None and not result.unknown:
         yield "No other row scores better, at any cost."
@@ -56,12 +57,12 @@ def sentences(result: Recommendation, budgets: Mapping[str, float]) -> Iterator[
     if board.sign * (best.metrics[main] - board.constant[main]) <= 0:
         yield f"It is not better than the best constant prediction, {board.constant[main]:.3f}."
     disturbed = [row for row in result.unknown if row.disturbed]
-    for rows, why in (
+    for left_out, why in (
         (disturbed, "its latency was timed while other work ran (--retime, or --disturbed)"),
         ([row for row in result.unknown if not row.disturbed], "a cost was not measured"),
     ):
-        if rows:
-            yield f"Left out because {why}: {', '.join(map(_name, rows))}."
+        if left_out:
+            yield f"Left out because {why}: {', '.join(map(_name, left_out))}."
 
 
 def recommendation_table(result: Recommendation) -> Table:

@@ -155,7 +155,7 @@ def notes(board: Board) -> list[str]:
     if any(board.other_session(row, sessions) for row in board.rows):
         lines.append("* timed in another session than the other rows: not comparable to a few %.")
     if shares := [row.disturbed for row in board.rows if row.disturbed]:
-        lines.append(disturbed_note(max(shares)))
+        lines.append(disturbed_note(max(shares), any(row.counts for row in board.rows)))
     lines += dict.fromkeys(
         f"{row.label} on {row.backbone} is timed and exported re-parameterised: "
         f"{row.deployed['params'] / 1e6:.3f} M parameters, {row.deployed['macs'] / 1e9:.3f} GMACs, "

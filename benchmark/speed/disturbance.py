@@ -115,7 +115,9 @@ class Watch:
         if before is None or now is None or age < SHORTEST:
             return None
         lost = before.lost_until(now, of_machine=self.on_cpu)
-        return max(lost, self.gpu(age)) if self.gpu is not None else lost
+        if self.gpu is not None:
+            return max(lost, self.gpu(age))
+        return lost if self.on_cpu or lost >= LIMIT else None
 
 
 def _gpu(device: torch.device) -> Callable[[float], float] | None:
@@ -157,6 +159,8 @@ def _of_others(driver: Any, handle: Any, seconds: float) -> float:
         shares: dict[int, int] = {}
         for sample in driver.nvmlDeviceGetProcessUtilization(handle, since):
             shares[sample.pid] = max(sample.smUtil, shares.get(sample.pid, 0))
+        if not shares:
+            return 0.0
         own = os.getpid() if os.getpid() in shares else max(shares, key=shares.__getitem__)
         return min(1.0, sum(share for pid, share in shares.items() if pid != own) / 100)
     return 0.0

@@ -265,7 +265,7 @@ def _undisturbed(
     quiet: dict[Name, list[float]] = {name: [] for name in names}
     loud: dict[Name, list[float]] = {name: [] for name in names}
     shares: list[tuple[float, float]] = []  # of each stretch, its seconds and what it lost
-    began, end = time.perf_counter(), math.inf
+    began, end, paused = time.perf_counter(), math.inf, 0.0
     while not enough(quiet) and time.perf_counter() < end:
         stretch: dict[Name, list[float]] = {name: [] for name in names}
         while not (watch.age >= STRETCH or enough(_joined(quiet, stretch))):
@@ -280,9 +280,11 @@ def _undisturbed(
             loud = _joined(loud, stretch)
         now = time.perf_counter()
         if enough(_joined(quiet, loud)):
-            end = min(end, began + repeats * (now - began))
+            end = min(end, began + repeats * (now - began - paused))
         if not calm:
-            time.sleep(min(PAUSE, max(0.0, end - now)))
+            pause = min(PAUSE, max(0.0, end - now))
+            time.sleep(pause)
+            paused += pause
             watch.restart()
     if not shares:
         return quiet, None

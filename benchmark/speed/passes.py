@@ -27,7 +27,7 @@ from benchmark.speed.latency import (
 from benchmark.speed.memory import fresh_process, peak_memory
 from benchmark.speed.profile import measured_peaks, profile
 from benchmark.speed.rows import HEAD, SpeedOptions, SpeedRow, identity, network_of, pair, size_of
-from benchmark.speed.runtimes import Preparation, unavailable
+from benchmark.speed.runtimes import NOTHING, Preparation, unavailable
 from common.errors import UserError, first_line, out_of_memory, reason
 from common.memory import fitting, keep_freed_memory, keeps_freed_memory
 from common.progress import Listener
@@ -75,6 +75,8 @@ def timings(
     ]
     if options.onnx:
         parts = [part | {"onnx": None, "onnx_error": None} for part in parts]
+    if options.pairs is not None:
+        parts = [part | {"once": NOTHING} for part in parts]
     groups = {(size_of(row), row["batch"]): None for row in rows}
     listener.begin("time in turns", len(groups))
     with Preparation(options.setup) as prepare:
@@ -99,6 +101,12 @@ def timings(
                 parts[index] |= part
             listener.step()
     return parts, contenders
+
+
+def _named(row: SpeedRow, options: SpeedOptions) -> str:
+    """The row's network, and how it runs if there are several ways."""
+    how = "" if options.pairs is None else f" in {row['runtime']} {row['precision']}"
+    return pair(row) + how
 
 
 def _alone(
@@ -187,7 +195,7 @@ def _time_group(
     session = uuid.uuid4().hex[:8]
     parts: dict[int, SpeedRow] = {}
     for index, ran in fitted.items():
-        others = sorted({pair(rows[i]) for i in group if i != index})
+        others = sorted({_named(rows[i], options) for i in group if i != index})
         latency = latencies[str(index)]
         parts[index] = {
             "latency": speed_record(
@@ -196,8 +204,9 @@ def _time_group(
             "postprocessing_ms": after[index],
         }
         if "neck" in rows[index]:
-            alone = latencies[f"{index}/neck"].median_ms
-            parts[index]["neck"] = {**rows[index]["neck"], "ms": alone}
+            alone = latencies.get(f"{index}/neck")  # in a file it is no part of its own
+            ms = None if alone is None else alone.median_ms
+            parts[index]["neck"] = {**rows[index]["neck"], "ms": ms}
         if index in files:
             parts[index]["onnx"] = asdict(latencies[f"{index}/onnx"])
     return fitted, parts

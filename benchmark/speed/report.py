@@ -180,9 +180,10 @@ def _times(rows: Sequence[SpeedRow]) -> Table:
     memory = any(row.get("memory") for row in rows)
     notes = [f"Timed {text}." for text in dict.fromkeys(map(_setup, records))]
     if asked:
+        folded = "" if all(record["fused"] for record in records) else " but where PyTorch runs it"
         notes = [
-            f"Timed on {records[0]['device']}, threads: {records[0]['threads']}, BatchNorm folded. "
-            "bf16 in PyTorch is mixed precision; int8 is a file with 8-bit convolutions."
+            f"Timed on {records[0]['device']}, threads: {records[0]['threads']}, BatchNorm folded"
+            f"{folded}. bf16 in PyTorch is mixed precision; int8 is a file with 8-bit convolutions."
         ]
     notes += [
         "ms: median of a batch, normalisation to resized logits. ×: times the fastest of the same "
@@ -269,7 +270,8 @@ def _throughput(rows: Sequence[SpeedRow]) -> Table:
         for batch in batches:
             record = by_batch[batch]["latency"] if batch in by_batch else None
             ran = "" if record is None or record["batch"] == batch else f" ({record['batch']})"
-            cells.append(quantity(None if record is None else record["fps"], 1) + ran)
+            mark = DISTURBED * bool(record and record.get("disturbed"))
+            cells.append(quantity(None if record is None else record["fps"], 1) + mark + ran)
         best = max(map(_latency, by_batch.values()), key=lambda record: record["fps"])
         table.add_row(*labels, *cells, str(best["batch"]))
     return table
@@ -283,7 +285,7 @@ def _isolated(rows: Sequence[SpeedRow]) -> Table:
         f"Each alone in fresh processes ({', '.join(map(str, counts))}): median and range of their "
         "medians. spread: range / median.",
         *(f"Not timed in a fresh process: {error}" for error in errors if error),
-        *_disturbed(row["isolated"]["disturbed"] for row in rows if row["isolated"]),
+        *_disturbed(row["isolated"].get("disturbed") for row in rows if row["isolated"]),
     ]
     titles = ["in turns\nms", "alone\nms", "min–max", "spread"]
     table = _table("Fresh processes", notes, ("backbone", "decoder", "size", "batch"), titles)
@@ -292,7 +294,7 @@ def _isolated(rows: Sequence[SpeedRow]) -> Table:
         if alone := row["isolated"]:
             low, middle, high = alone["min_ms"], alone["median_ms"], alone["max_ms"]
             spread = f"{100 * (high - low) / middle:.1f} %"
-            mark = DISTURBED * bool(alone["disturbed"])
+            mark = DISTURBED * bool(alone.get("disturbed"))
             cells = [quantity(middle, 1) + mark, f"{quantity(low, 1)}–{quantity(high, 1)}", spread]
         turns = quantity(_latency(row)["median_ms"], 1)
         table.add_row(*_labels(row), _batch(row), turns, *cells)

@@ -21,6 +21,7 @@ from models.predictor import DensePredictor
 
 CALIBRATION = 4
 """Random images that int8's ranges are taken from: a latency does not depend on them."""
+BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 Pair = tuple[str, str]
 
 
@@ -56,11 +57,16 @@ def unavailable(pair: Pair, device: str) -> str | None:
     """Why ``pair`` cannot run on this machine; None if it can."""
     runtime, precision = pair
     if torch.device(device).type != "cpu" and pair not in (("eager", "f32"), ("compiled", "f32")):
-        return f"{runtime} {precision} is of the CPU: on CUDA give --amp, without --precision"
+        return (
+            f"{runtime} {precision} is of the CPU: on CUDA give --compile or --amp, without "
+            "--runtime and --precision"
+        )
+    lacking = f"this processor ({platform.machine()}) has no bf16"
     if runtime not in FILES:
         if precision == "int8":
             return f"{runtime} has no int8: use --runtime onnxruntime or openvino"
-        return None
+        offered = set(processor_features())
+        return lacking if precision == "bf16" and offered and not offered & BF16 else None
     extra = "export" if runtime == "onnxruntime" else "openvino"
     for package in dict.fromkeys(("onnx", "onnxscript", "onnxruntime", runtime)):
         if find_spec(package) is None:
@@ -68,8 +74,9 @@ def unavailable(pair: Pair, device: str) -> str | None:
     if precision == "bf16":
         if runtime == "onnxruntime":
             return "onnxruntime has no convolution in bf16 on the CPU: use --runtime openvino"
-        if not {"avx512_bf16", "amx_bf16", "bf16"} & set(processor_features()):
-            return f"this processor ({platform.machine()}) has no bf16"
+        from benchmark.export.onnx_files import openvino_offers
+
+        return None if "BF16" in openvino_offers() else lacking
     return None
 
 
@@ -90,12 +97,12 @@ class Preparation(Closing):
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # one may be open
         self.ready: dict[tuple[Any, ...], Ready] = {}
         self.files: dict[tuple[Any, ...], tuple[Path, float]] = {}
 
     def close(self) -> None:
-        self.ready.clear()  # a file that is still open cannot be removed everywhere
+        self.ready.clear()
         self.folder.cleanup()
 
     def __call__(

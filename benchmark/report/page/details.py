@@ -33,6 +33,8 @@ def row_data(
     data: dict[str, Any] = {"key": shown.key, "kind": shown.kind, "values": shown.values}
     if row.interval:
         data["interval"] = [rounded(end) for end in row.interval]
+    if row.disturbed:
+        data["disturbed"] = rounded(row.disturbed, 2)
     if row.pareto:
         data["pareto"] = [cost for cost in COSTS if cost in row.pareto]
     if shown.wiring is not None:

@@ -64,7 +64,8 @@ class View:
     def disturbed(self) -> str:
         """What the mark of a disturbed latency means; empty without one."""
         shares = [shown.row.disturbed for shown in self.rows if shown.row.disturbed]
-        return disturbed_note(max(shares)) if shares else ""
+        counts = any(shown.row.counts for shown in self.rows)
+        return disturbed_note(max(shares), counts) if shares else ""
 
     @property
     def hypervolume(self) -> list[tuple[str, str]]:
@@ -93,7 +94,9 @@ class View:
             costs = [
                 (value, self.name(shown))
                 for shown in first
-                if place is not None and isinstance(value := shown.values[place], float | int)
+                if place is not None
+                and isinstance(value := shown.values[place], float | int)
+                and shown.row.cost(key) is not None
             ]
             if costs:
                 value, name = min(costs, key=lambda cost: cost[0])

@@ -183,7 +183,9 @@ class FrontSearch:
         if config.control == "random":
             folder = self.output / "control"
             spent = self._training_seconds(folder)
-            again = None if pace is None else Pace(pace.deadline + half - spent)
+            again = None
+            if pace is not None:  # the front may have taken more than its half, without a control
+                again = Pace(max(pace.deadline, time.monotonic()) + half - spent)
             control = Race(self.protocol, folder, again)
             control.run(lambda: (self._random(race), []), config.seed)
             front = self._finish(race, control, facts)

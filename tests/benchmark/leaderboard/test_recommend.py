@@ -92,7 +92,11 @@ def test_disturbed_latencies_are_left_out_unless_asked_for(cli, tmp_path):
     assert "take quiet on b" in done.stdout
     assert "Left out because its latency was timed while other work ran" in done.stdout
     assert "loud on b" in done.stdout
-    assert "take loud on b" in cli(*asked, "--params", "2M").stdout
+    small = cli(*asked, "--params", "2M").stdout
+    assert "take loud on b" in small
+    unbounded = cli(*asked).stdout.splitlines()
+    assert unbounded[0].endswith("without a budget take loud on b: m 0.600 (0.560–0.640).")
+    assert unbounded[1] == "Its latency was timed while other work ran."
     taken = cli(*asked, "--latency", "30ms", "--disturbed").stdout
     assert "take loud on b" in taken
     assert "Left out" not in taken

@@ -215,4 +215,11 @@ def test_a_gpu_is_watched_by_its_driver(monkeypatch, reasons, shares, lost):
 
 def test_without_the_drivers_package_nothing_is_known_of_a_gpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert Watch(torch.device("cuda")).gpu is None
+    watch = Watch(torch.device("cuda"))
+    assert watch.gpu is None
+    for waited, lost in ((0.1, None), (5.0, 0.5)):  # of 10 seconds
+        readings = iter([reading(), reading(wall=10, waits={"a": waited}), reading()])
+        monkeypatch.setattr(disturbance.Reading, "now", lambda r=readings: next(r))
+        watch.restart()
+        watch.start -= 10
+        assert watch.lap() == lost

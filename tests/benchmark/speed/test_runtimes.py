@@ -51,7 +51,8 @@ def test_what_a_processor_offers(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("pair", "device", "why"),
     [
-        (("eager", "bf16"), "cpu", None),
+        (("eager", "bf16"), "cpu", "has no bf16"),
+        (("compiled", "f32"), "cpu", None),
         (("eager", "int8"), "cpu", "eager has no int8: use --runtime onnxruntime or openvino"),
         (("compiled", "int8"), "cpu", "compiled has no int8"),
         (("onnxruntime", "bf16"), "cpu", "no convolution in bf16"),
@@ -59,14 +60,25 @@ def test_what_a_processor_offers(monkeypatch, tmp_path):
         (("openvino", "bf16"), "cpu", "has no bf16"),
         (("eager", "f32"), "cuda", None),
         (("openvino", "f32"), "cuda", "openvino f32 is of the CPU"),
-        (("eager", "bf16"), "cuda", "give --amp"),
+        (("eager", "bf16"), "cuda", "give --compile or --amp"),
     ],
 )
 def test_why_a_pair_cannot_run(monkeypatch, pair, device, why):
     monkeypatch.setattr(runtimes, "find_spec", lambda _: True)
     monkeypatch.setattr(runtimes, "processor_features", lambda: ["avx2"])
+    monkeypatch.setattr("benchmark.export.onnx_files.openvino_offers", lambda: ["FP32", "INT8"])
     found = unavailable(pair, device)
     assert found is None if why is None else why in found
+
+
+def test_who_tells_what_a_processor_has(monkeypatch):
+    monkeypatch.setattr(runtimes, "find_spec", lambda _: True)
+    monkeypatch.setattr("benchmark.export.onnx_files.openvino_offers", lambda: ["FP32", "BF16"])
+    monkeypatch.setattr(runtimes, "processor_features", list)  # the system does not tell
+    assert unavailable(("openvino", "bf16"), "cpu") is None
+    assert unavailable(("eager", "bf16"), "cpu") is None
+    monkeypatch.setattr(runtimes, "processor_features", lambda: ["amx_bf16"])
+    assert unavailable(("compiled", "bf16"), "cpu") is None
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
@@ -79,7 +91,8 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     assert "pip install -e '.[export]'" in unavailable(("onnxruntime", "f32"), "cpu")
 
 
-def test_a_row_for_each_and_the_reason_for_none(cli, tmp_path):
+def test_a_row_for_each_and_the_reason_for_none(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtimes, "processor_features", lambda: ["amx_bf16"])
     path = tmp_path / "rows.json"
     done = cli("speed", "--backbone", "test_resnet", "--decoder", "fcn", "--decoder", "sparsemask",
                *BRIEF, "--runtime", "eager", "--precision", "f32", "--precision", "bf16",
@@ -93,6 +106,12 @@ def test_a_row_for_each_and_the_reason_for_none(cli, tmp_path):
     assert all(r["isa"] == processor_features() for r in rows)
     assert [r["latency"]["amp"] for r in rows[:2]] == [False, True]
     assert rows[2]["latency"] is None
+    assert rows[2]["once"] == rows[0]["once"]
+    assert rows[0]["latency"]["interleaved_with"] == [
+        "test_resnet + fcn in eager bf16",
+        "test_resnet + sparsemask in eager bf16",
+        "test_resnet + sparsemask in eager f32",
+    ]
     assert rows[0]["once"] == {"export_s": None, "load_s": None, "file_bytes": None}
     assert len({r["latency"]["session"] for r in rows if r["latency"]}) == 1  # all take turns
     text = " ".join(done.stdout.split())
@@ -129,7 +148,12 @@ def test_recommend_takes_timings_of_one_runtime(tmp_path):
     with pytest.raises(UsageError, match="timings of 2 devices or setups"):
         with_latencies(board, path)
     path.write_text(json.dumps(rows[1:]))
+    assert with_latencies(board, path).machine == "cpu T by openvino, 1 thread"
+    path.write_text(json.dumps(rows[:1]))
     assert with_latencies(board, path).machine == "cpu T, 1 thread"
+    path.write_text(json.dumps([{**rows[1], "precision": "int8"}]))
+    with pytest.raises(UsageError, match="timings in int8, and scores of another precision"):
+        with_latencies(board, path)
 
 
 @pytest.fixture
@@ -155,7 +179,8 @@ def test_files_compute_what_the_network_does(network):
             ready = prepare("network", network, pair, (64, 96), 2)
             assert ready.once["export_s"] > 0
             assert ready.once["load_s"] > 0
-            output = ready.model(images)["classes"]
+            output = ready.model(images)["classes"].clone()
+            assert ready.model(images[:1])["classes"].shape == (1, 2, 64, 96)
             errors[pair] = float((output - expected).abs().max()) / largest
         sizes = {int8: path.stat().st_size for (_, _, int8), (path, _) in prepare.files.items()}
     assert len(errors) >= 4
@@ -163,6 +188,20 @@ def test_files_compute_what_the_network_does(network):
     assert errors["onnxruntime", "f32"] < 1e-4
     assert errors["openvino", "f32"] < 1e-4  # not in bf16, its own choice
     assert all(1e-4 < error < 0.5 for (_, kind), error in errors.items() if kind != "f32")
+
+
+@pytest.mark.slow
+def test_a_neck_is_timed_alone_only_where_pytorch_runs_it(cli, tmp_path):
+    path = tmp_path / "rows.json"
+    done = cli("speed", "--backbone", "test_vit", "--backbone-arg", "neck=vitdet",
+               "--decoder", "fcn", "--image-size", "64", "--classes", "2", "--min-time", "0.01",
+               "--threads", "1", "--runtime", "eager", "--runtime", "onnxruntime",
+               "--json", path)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    eager, file = json.loads(path.read_text())
+    assert eager["neck"]["ms"] > 0
+    assert file["latency"]["median_ms"] > 0
+    assert file["neck"] == {**eager["neck"], "ms": None}
 
 
 @pytest.mark.slow

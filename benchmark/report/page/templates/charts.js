@@ -125,6 +125,7 @@ function tooltip(board, row) {
     const i = board.column(key);
     if (i >= 0 && row.values[i] !== null) lines.push(`${short(row.values[i])} ${board.columns[i].title}`);
   }
+  if (row.disturbed) lines.push("† timed while other work ran");
   if (row.kind === "reported") lines.push("reported, not measured here");
   return lines.join("\n");
 }
