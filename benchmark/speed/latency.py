@@ -23,7 +23,7 @@ from models.predictor import DensePredictor, channels_of
 
 Name = TypeVar("Name")
 COMPILED_NETWORKS = 10_000
-REPEATS = 3.0
+REPEATS = 2.0
 STRETCH = 0.5
 """Seconds that are timed, or timed again, as a whole."""
 PAUSE = 0.5

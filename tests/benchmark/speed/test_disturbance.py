@@ -131,8 +131,8 @@ def test_disturbed_stretches_are_timed_again(monkeypatch):
 def test_time_for_repeating_is_limited(monkeypatch):
     timed, clock = laps(monkeypatch, *[0.5, 0.3, 0.4] * 9)
     assert timed.disturbed == pytest.approx(0.4)
-    assert timed.calls == 16  # 9/16 s of the first nine calls × 3 hold one more stretch
-    assert clock.now <= 3 * 9 / 16 + 3 / 16 + 9 / 16
+    assert timed.calls == 16  # twice the 9/16 s of the first nine calls hold one more
+    assert clock.now <= 2 * 9 / 16 + 3 / 16 + 9 / 16
     timed, clock = laps(monkeypatch, 0.5, 0.0, repeats=1.0)
     assert (timed.disturbed, timed.calls, clock.pauses) == (0.5, 8, [0.0])
 
