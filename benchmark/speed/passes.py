@@ -2,11 +2,9 @@
 
 import itertools
 import statistics
-import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -92,7 +90,7 @@ def timings(
                     parts[index]["error"] = reason(error)
             files: dict[int, nn.Module] = {}
             if options.onnx:
-                files, errors = _onnx_files(rows, models, group)
+                files, errors = _onnx_files(rows, models, group, prepare)
                 for index, text in errors.items():
                     parts[index]["onnx_error"] = text
             fitted, timed = _time_group(rows, group, files, size, options)
@@ -128,27 +126,23 @@ def _alone(
 
 
 def _onnx_files(
-    rows: Sequence[SpeedRow], models: Mapping[str, DensePredictor], group: Mapping[int, Contender]
+    rows: Sequence[SpeedRow],
+    models: Mapping[str, DensePredictor],
+    group: Mapping[int, Contender],
+    prepare: Preparation,
 ) -> tuple[dict[int, nn.Module], dict[int, str]]:
     """Each row's network as an ONNX file of the row's size, run by onnxruntime; errors by row."""
-    from benchmark.export.formats import sizes_of, write
-    from benchmark.export.network import ExportableNetwork
-    from benchmark.export.onnx_files import OnnxNetwork
-
     files: dict[int, nn.Module] = {}
     errors: dict[int, str] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for index, one in group.items():
-            size, path = size_of(rows[index]), Path(folder) / f"{index}.onnx"
-            try:
-                shipped = ExportableNetwork(models[identity(rows[index])], [])
-                write(shipped, "onnx", path, sizes_of(shipped, "onnx", size), {})
-                network = OnnxNetwork(path)
-                network(torch.rand(one.batch, network.in_channels, *size))
-            except Exception as error:  # exporters and onnxruntime may raise anything
-                errors[index] = reason(error)
-            else:
-                files[index] = network
+    for index, one in group.items():
+        name, size = identity(rows[index]), size_of(rows[index])
+        try:
+            network = prepare(name, models[name], ("onnxruntime", "f32"), size, one.batch).model
+            network(torch.rand(one.batch, rows[index]["in_channels"], *size))
+        except Exception as error:  # exporters and onnxruntime may raise anything
+            errors[index] = reason(error)
+        else:
+            files[index] = network
     return files, errors
 
 
