@@ -1,6 +1,5 @@
 """From a data set's samples to batches: resizing, subsets, hold-out, memory cache."""
 
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -342,15 +341,6 @@ def collate(samples: Sequence[Sample]) -> tuple[Tensor, list[dict[str, Tensor]]]
     """Images [B, C, H, W] as they are (uint8 has a quarter of the bytes of floats), and targets."""
     images = torch.stack([sample.image for sample in samples])
     return images, [sample.targets for sample in samples]
-
-
-def start_method(workers: int) -> str | None:
-    """The ``multiprocessing_context`` of a DataLoader with ``workers`` processes.
-
-    On Linux they are forked. Python 3.14 would have a fork server start them, and each would import
-    torch again: seconds at the start of every pass that scores. None: torch's choice.
-    """
-    return "fork" if workers and sys.platform == "linux" else None
 
 
 def collate_readable(

@@ -4,20 +4,20 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from benchmark.experiment import distributed
 from benchmark.experiment.config import ResolvedRun
 from benchmark.experiment.numerics import autocast
 from benchmark.experiment.plan import info_of
+from benchmark.experiment.readers import Loader
 from benchmark.results.result import Constant, TaskScores
 from benchmark.scoring.views import Views, predict
 from common.errors import DataError, UserError, out_of_memory
 from common.memory import fitting
 from common.progress import Listener
-from common.stopping import begin_worker
 from datasets.base import TargetStatistics
-from datasets.pipeline import Readable, Resized, collate_readable, start_method
+from datasets.pipeline import Readable, Resized
 from tasks.base import Task
 from tasks.metrics.base import Accumulator, Floats, interval
 
@@ -101,14 +101,7 @@ def evaluate(
     size = 1 if data.mixed else config.batch_size
     assert size is not None
     at_once, tasks = size, list(accumulators)
-    loader = DataLoader(
-        Subset(Readable(data, replaced=False), mine),
-        batch_size=size,
-        collate_fn=collate_readable,
-        num_workers=config.workers,
-        multiprocessing_context=start_method(config.workers),
-        worker_init_fn=begin_worker,
-    )
+    loader = Loader(Subset(Readable(data, replaced=False), mine), config.workers, batch_size=size)
     if listener is not None:
         listener.begin(f"score {config.decoder}", len(mine))
     for images, targets, bad in loader:

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
+from torch.utils.data import BatchSampler, RandomSampler, Sampler
 
 from benchmark.experiment import distributed
 from benchmark.experiment.config import Resolved
+from benchmark.experiment.readers import Loader
 from common.errors import UsageError
-from common.stopping import begin_worker
 from datasets.augment import Augment
-from datasets.pipeline import Readable, Resized, collate_readable, start_method
+from datasets.pipeline import Readable, Resized
 from models.decoders.base import DecoderInfo
 from models.predictor import Predictor
 
@@ -48,14 +48,11 @@ class Batches:
         order = RandomSampler(data, generator=self.generator)
         size = min(config.batch_size, len(data) // distributed.size() * distributed.size())
         self.sampler = _From(BatchSampler(order, size, drop_last=True))
-        self.loader = DataLoader(
+        self.loader = Loader(
             Readable(data, replaced=True),
+            config.workers,
             batch_sampler=self.sampler,
-            num_workers=config.workers,
-            multiprocessing_context=start_method(config.workers),
             persistent_workers=config.workers > 0,
-            worker_init_fn=begin_worker,
-            collate_fn=collate_readable,
             generator=torch.Generator(),  # the number of draws depends on the workers
             pin_memory=self.device.type == "cuda",
         )

@@ -682,8 +682,6 @@ def test_halves_add_up_to_the_gradient_of_the_batch() -> None:
         torch.testing.assert_close(other, gradients[0])
 
 
-# the dead loader tells once more while it is taken down
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_process_that_reads_and_dies_costs_nothing(tmp_path: Path) -> None:
     runs = runs_of(workers=1)
     run_plan(runs, tmp_path / "whole")
