@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from benchmark.commands.options import console_of_width, progress, quiet, split_option, write_output
+from benchmark.speed.names import PRECISIONS, RUNTIMES
 from common.errors import UsageError
 
 if TYPE_CHECKING:
+    from benchmark.scoring.rescore import Rescore
     from benchmark.scoring.views import Views
 
 
@@ -86,21 +88,31 @@ def _limit(text: str) -> int | Literal["all"]:
               help="Processes that read images. [default: the run's]")  # fmt: skip
 @click.option("--on-bad-sample", "on_bad_sample", type=click.Choice(["stop", "skip"]),
               help="What an image that cannot be read does. [default: the run's]")  # fmt: skip
+@click.option("--runtime", "runtimes", multiple=True, type=click.Choice([*RUNTIMES, "all"]),
+              help="Score what runs the network too, beside eager f32; repeatable.")  # fmt: skip
+@click.option("--precision", "precisions", multiple=True, type=click.Choice([*PRECISIONS, "all"]),
+              help="Of the arithmetic; repeatable. [default with --runtime: f32]")  # fmt: skip
+@click.option("--calibrate", type=click.IntRange(1), default=64, show_default=True, metavar="N",
+              help="Training images that int8 chooses its ranges and layers by.")  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", help="Write the scores as JSON; -: print.")
 def evaluate(
     checkpoint: Path, image_size: str | None, flip: bool, merge_sides: bool, scales: str | None,
     window: str | None, device: str, threads: int | None, dataset: str | None, data: Path | None,
     split: str | None, limit: int | Literal["all"] | None, batch_size: int | None,
-    amp: bool | None, workers: int | None, on_bad_sample: str | None, json_file: str | None,
+    amp: bool | None, workers: int | None, on_bad_sample: str | None, runtimes: tuple[str, ...],
+    precisions: tuple[str, ...], calibrate: int, json_file: str | None,
 ) -> None:  # fmt: skip
     """Score a trained network: other split, data set or size; with flip, scales, windows, sides.
 
-    Predictions are compared at the ground truth's own resolution.
+    Predictions are compared at the ground truth's own resolution. With --runtime and --precision
+    each pair of them is scored as it ships, in files that `export` writes, and what it costs beside
+    PyTorch in f32 is shown with its interval.
     """
     quiet()
     from benchmark.experiment.config import make_config
-    from benchmark.report.tables import scores_table
-    from benchmark.scoring.rescore import rescore
+    from benchmark.scoring.rescore import opened, rescored
+    from benchmark.speed.accuracy import deployed
+    from benchmark.speed.runtimes import pairs_of
 
     original = image_size == "original"
     options = {"device": device, "threads": threads, "dataset": dataset, "data": data,
@@ -114,18 +126,45 @@ def evaluate(
     if image_size is not None and not original:
         changes["image_size"] = make_config({"image_size": image_size}).image_size
     views = _views(flip, scales, window, merge_sides)
+    pairs = pairs_of(runtimes, precisions) if runtimes or precisions else []
+    if pairs:
+        _check_plain(views, amp)
     with progress() as listener:
-        scores = rescore(checkpoint, changes, views, split or "test", original, listener)
+        scoring = opened(checkpoint, changes, views, split or "test", original, listener)
+        scores = rescored(scoring) if not pairs else deployed(scoring, pairs, calibrate)
     text = scores.model_dump_json(indent=1) + "\n"
     if json_file == "-":
         click.echo(text, nl=False)
-        return
+    else:
+        _print_scores(scores)
+        if json_file is not None:
+            write_output(Path(json_file), text, "--json")
+    if scores.pairs and all(row.reason for row in scores.pairs):
+        raise SystemExit(1)
+
+
+def _print_scores(scores: "Rescore") -> None:
+    from benchmark.report.tables import costs_tables, scores_table
+
     for task, task_scores in scores.tasks.items():
         click.echo(f"{task}: {task_scores.protocol}")
         console_of_width(100).print(scores_table(task_scores))
         click.echo(", ".join(f"{name} {count}" for name, count in task_scores.counts.items()))
-    if json_file is not None:
-        write_output(Path(json_file), text, "--json")
+    for table in costs_tables(scores):
+        console_of_width(100).print(table)
+
+
+def _check_plain(views: "Views", amp: bool | None) -> None:
+    """Raises UsageError for what --runtime and --precision leave no room for."""
+    from benchmark.scoring.views import Views
+
+    if views != Views():
+        raise UsageError(
+            "--runtime and --precision score the network as it ships: leave out --flip, --scales, "
+            "--window and --merge-sides"
+        )
+    if amp is not None:
+        raise UsageError("--amp: with --runtime or --precision say --precision bf16 or f32")
 
 
 @click.command()

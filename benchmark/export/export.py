@@ -141,7 +141,7 @@ def _quantized(
     calibration, test = data
     with TemporaryDirectory() as folder:
         small = Path(folder) / "int8.onnx"
-        quantize(path, small, calibration, listener)
+        kept = quantize(checkpoint, path, small, calibration, listener)
         metrics: dict[str, Scores] = {
             name: score(checkpoint, OnnxNetwork(file), test, listener)
             for name, file in (("float32", path), ("int8", small))
@@ -149,6 +149,7 @@ def _quantized(
         model = onnx.load(str(small))
     int8 = {
         "operators": list(QUANTIZED),
+        "kept_in_float": kept,
         "calibration_images": len(calibration),
         "calibrated_on": calibration.source.name,
         "images": len(test),

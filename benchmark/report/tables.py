@@ -1,7 +1,8 @@
 """A leaderboard's cells as text, and as tables for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -10,6 +11,9 @@ from benchmark.leaderboard.rows import Board, Overall, OverallRow, Row
 from benchmark.results.result import TaskScores
 from common.words import DISTURBED, cell, disturbed_note, number, quantity
 from tasks.metrics.names import metric_title
+
+if TYPE_CHECKING:  # it imports torch, which a report does not need
+    from benchmark.scoring.rescore import PairScores, Rescore
 
 INTERVAL = "95 % of images"
 SPREAD = "± seeds"
@@ -346,3 +350,37 @@ def scores_table(scores: TaskScores) -> Table:
         arrow = "" if better is None else "↑" if better else "↓"
         table.add_row(name, number(value, 4), interval, arrow)
     return table
+
+
+def costs_tables(scores: "Rescore") -> Iterator[Table]:
+    """For each task a terminal table of what runtimes and precisions cost."""
+    for task in scores.tasks if scores.pairs else ():
+        notes = ["Differences from eager f32 on the same images."]
+        notes += ["‡ worse than the precision allows: 0.5 %, int8 2 %."]
+        notes += [_calibrated(row) for row in scores.pairs if row.calibration]
+        notes += [f"{r.runtime} {r.precision}: {r.reason}" for r in scores.pairs if r.reason]
+        table = Table(
+            box=box.SIMPLE_HEAD, pad_edge=False, caption="\n".join(notes), caption_justify="left"
+        )
+        for title in ("runtime, precision", "", "difference", INTERVAL, "worse by", ""):
+            table.add_column(title, justify="left" if title == "runtime, precision" else "right")
+        for row in scores.pairs:
+            cells = [f"{row.runtime} {row.precision}"]
+            if (cost := row.costs.get(task)) is None:
+                table.add_row(*cells, "–")
+                continue
+            table.columns[1].header = metric_title(cost.metric, cost.higher_is_better)
+            ends = " to ".join(f"{end:+.4f}" for end in cost.interval or ())
+            lost = "" if cost.worse is None else f"{round(100 * cost.worse, 2) + 0.0:.2f} %"
+            cells += [number(cost.value, 4), f"{cost.difference:+.4f}", ends, lost]
+            table.add_row(*cells, "" if cost.within else "‡")
+        yield table
+
+
+def _calibrated(row: "PairScores") -> str:
+    assert row.calibration is not None
+    kept = ", ".join(row.calibration.kept_in_float)
+    return (
+        f"{row.runtime} int8: ranges of {row.calibration.images} images of {row.calibration.split}"
+        + (f"; in float: {kept}." if kept else "; no layer in float.")
+    )

@@ -2,18 +2,20 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+from torch import nn
 
 from benchmark.experiment.config import ResolvedRun, RunConfig
 from benchmark.experiment.environment import OPEN, Environment, environment
 from benchmark.experiment.network import check_device
 from benchmark.experiment.plan import as_resolved, info_of, make_tasks
 from benchmark.experiment.readers import with_readers
-from benchmark.results.checkpoint import open_checkpoint
+from benchmark.results.checkpoint import Checkpoint, open_checkpoint
 from benchmark.results.result import SplitFacts, TaskScores
 from benchmark.scoring.evaluate import evaluate, protocol_id, replicates_of, scores_of
 from benchmark.scoring.views import Size, Views
@@ -23,11 +25,53 @@ from datasets.hdf5 import is_packed
 from datasets.pipeline import Resized, Split, description_of, open_split, role_of
 from models.predictor import DensePredictor
 from tasks.base import Task
-from tasks.metrics.base import Accumulator
+from tasks.metrics.base import Accumulator, Floats
+
+
+class Cost(BaseModel):
+    """A task's ranking metric beside the one of eager f32, on the same images.
+
+    difference: this one − eager f32's. interval: of the difference, 95 % by paired bootstrap over
+    the images; None without replicates. worse: the loss as a share of eager f32's metric, below 0:
+    a gain; None if that is 0. within: the loss is one that the precision allows.
+    """
+
+    metric: str
+    higher_is_better: bool
+    reference: float
+    value: float
+    difference: float
+    interval: tuple[float, float] | None
+    worse: float | None
+    within: bool
+
+
+class Calibration(BaseModel):
+    """int8: the number of ``images`` of ``split`` that chose its ranges, and the layers that
+    stayed in float."""
+
+    images: int
+    split: str
+    kept_in_float: list[str]
+
+
+class PairScores(BaseModel):
+    """A runtime and precision: its scores by task, and what they cost; or the reason for none."""
+
+    runtime: str
+    precision: str
+    reason: str | None = None
+    tasks: dict[str, TaskScores] = Field(default_factory=dict)
+    costs: dict[str, Cost] = Field(default_factory=dict)
+    once: dict[str, Any] = Field(default_factory=dict)
+    calibration: Calibration | None = None
 
 
 class Rescore(BaseModel):
-    """Result of ``evaluate``: the scores of each task, and what they depend on."""
+    """Result of ``evaluate``: the scores of each task, and what they depend on.
+
+    pairs: of the runtimes and precisions that were asked for; then ``tasks`` are of eager f32.
+    """
 
     format: int = 1
     checkpoint: str
@@ -36,6 +80,59 @@ class Rescore(BaseModel):
     data: Annotated[SplitFacts, OPEN]
     environment: Annotated[Environment, OPEN]
     seconds: float
+    pairs: list[PairScores] = Field(default_factory=list)
+
+
+@dataclass
+class Scoring:
+    """A trained network and the images to score it on. of: how many images the split has."""
+
+    checkpoint: Checkpoint
+    config: ResolvedRun
+    tasks: list[Task]
+    data: Resized
+    of: int
+    views: Views
+    original: bool
+    listener: Listener
+
+    def score(
+        self, model: nn.Module, amp: bool | None = None
+    ) -> tuple[dict[str, TaskScores], dict[str, dict[str, Floats]]]:
+        """Scores of ``model``, the network as it runs, and their replicates, by task.
+
+        amp: mixed precision; None: as configured.
+        """
+        changed = {} if amp is None else {"amp": amp}
+        config = self.config.model_copy(update=changed)
+
+        def attempt() -> dict[Task, Accumulator]:
+            accumulators = {
+                trained: task.accumulator()
+                for trained, task in zip(self.checkpoint.tasks, self.tasks, strict=True)
+            }
+            evaluate(config, model, accumulators, self.data, self.listener, self.views)
+            return accumulators
+
+        accumulators = with_readers(attempt, config.workers, self.listener, saves=False)
+        split, missing = self.data.source.name.replace(" ", "-"), len(self.data.bad)
+        scores, replicates = {}, {}
+        for task, accumulator in zip(self.tasks, accumulators.values(), strict=True):
+            protocol = protocol_id(config, task, split, self.views, self.original, missing)
+            replicates[task.name] = replicates_of(accumulator, task)
+            scores[task.name] = scores_of(accumulator, task, protocol, replicates[task.name])
+        return scores, replicates
+
+    def facts(self) -> SplitFacts:
+        """What the scores are of."""
+        count, source = len(self.data), self.data.source
+        return {
+            "images": count,
+            **({"of": self.of} if count < self.of else {}),
+            "from": source.name,
+            "fingerprint": source.data.fingerprint(),
+            **({"skipped": self.data.errors()} if self.data.bad else {}),
+        }
 
 
 def rescore(
@@ -46,7 +143,40 @@ def rescore(
     original: bool = False,
     listener: Listener | None = None,
 ) -> Rescore:
-    """Score the network of a run's folder or weights file on ``split``.
+    """Score the network of a run's folder or weights file on ``split``; arguments as ``opened``."""
+    return rescored(opened(path, changes, views, split, original, listener))
+
+
+def rescored(scoring: Scoring) -> Rescore:
+    """The scores of the trained network as it is."""
+    start = time.perf_counter()
+    scores, _ = scoring.score(on_device(scoring))
+    return Rescore(
+        checkpoint=str(scoring.checkpoint.path),
+        key=scoring.checkpoint.key,
+        tasks=scores,
+        data=scoring.facts(),
+        environment=environment(scoring.config.device),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def on_device(scoring: Scoring) -> nn.Module:
+    """The trained network where it is to be scored."""
+    device = torch.device(scoring.config.device)
+    model: nn.Module = scoring.checkpoint.model
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def opened(
+    path: Path,
+    changes: Mapping[str, Any],
+    views: Views,
+    split: str = "test",
+    original: bool = False,
+    listener: Listener | None = None,
+) -> Scoring:
+    """Open the network of a run's folder or weights file, and ``split``.
 
     split: as ``datasets.pipeline.role_of`` takes it; ``test`` is the one that the set is scored on.
     changes: fields to replace in its RunConfig (data set, data, size, device, …). original: take
@@ -81,41 +211,7 @@ def rescore(
         listener.message(f"{part.name}: the first {len(part)} of {len(whole)} images{whose}")
     skips = config.on_bad_sample == "skip"
     data = Resized(part, size, targets, targets=False, skips=skips, keeps=False)
-    model = checkpoint.model.to(torch.device(config.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def attempt() -> dict[Task, Accumulator]:
-        accumulators = {
-            trained: task.accumulator()
-            for trained, task in zip(checkpoint.tasks, tasks, strict=True)
-        }
-        evaluate(config, model, accumulators, data, listener, views)
-        return accumulators
-
-    start = time.perf_counter()
-    accumulators = with_readers(attempt, config.workers, listener, saves=False)
-    scores = {
-        task.name: scores_of(
-            accumulator,
-            task,
-            protocol_id(config, task, part.name.replace(" ", "-"), views, original, len(data.bad)),
-            replicates_of(accumulator, task),
-        )
-        for task, accumulator in zip(tasks, accumulators.values(), strict=True)
-    }
-    return Rescore(
-        checkpoint=str(path),
-        key=checkpoint.key,
-        tasks=scores,
-        data={
-            "images": len(part),
-            **({"of": len(whole)} if len(part) < len(whole) else {}),
-            "from": part.name,
-            "fingerprint": part.data.fingerprint(),
-            **({"skipped": data.errors()} if data.bad else {}),
-        },
-        environment=environment(config.device),
-        seconds=time.perf_counter() - start,
-    )
+    return Scoring(checkpoint, config, tasks, data, len(whole), views, original, listener)
 
 
 def prepare_views(model: DensePredictor, size: Size | None, views: Views) -> None:

@@ -3,7 +3,7 @@
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +20,7 @@ from common.closing import Closing
 from models.predictor import DensePredictor
 
 CALIBRATION = 4
-"""Random images that int8's ranges are taken from: a latency does not depend on them."""
+"""Random images that int8's ranges are taken from where only time counts."""
 BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 Pair = tuple[str, str]
 
@@ -92,11 +92,17 @@ class Ready:
 class Preparation(Closing):
     """Prepares networks for runtimes; files lie in a temporary folder until it is closed.
 
-    setup: of networks that PyTorch runs.
+    setup: of networks that PyTorch runs. quantize: writes an ONNX file in int8 as another; None:
+    with ranges of noise, which a latency does not depend on. static: files take images of one size.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
+    def __init__(
+        self,
+        setup: Setup,
+        quantize: Callable[[Path, Path], object] | None = None,
+        static: bool = True,
+    ) -> None:
+        self.setup, self.quantize, self.static = setup, quantize, static
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # one may be open
         self.ready: dict[tuple[Any, ...], Ready] = {}
         self.files: dict[tuple[Any, ...], tuple[Path, float]] = {}
@@ -136,7 +142,7 @@ class Preparation(Closing):
     def _file(
         self, name: str, model: DensePredictor, int8: bool, size: tuple[int, int]
     ) -> tuple[Path, float]:
-        """The ONNX file of images of one size, and the seconds that it took."""
+        """The ONNX file, and the seconds that it took."""
         from benchmark.export.formats import sizes_of, write
         from benchmark.export.network import ExportableNetwork
         from benchmark.export.quantize import quantize_on
@@ -148,10 +154,19 @@ class Preparation(Closing):
             start = time.perf_counter()
             if source is None:
                 shipped = ExportableNetwork(model, [])
-                write(shipped, "onnx", path, sizes_of(shipped, "onnx", size), {})
+                write(
+                    shipped,
+                    "onnx",
+                    path,
+                    sizes_of(shipped, "onnx", size if self.static else None),
+                    {},
+                )
             else:
                 spent = source[1]
-                quantize_on(_noise(model.in_channels, size), source[0], path)
+                if self.quantize is not None:
+                    self.quantize(source[0], path)
+                else:
+                    quantize_on(_noise(model.in_channels, size), source[0], path)
             self.files[place] = path, spent + time.perf_counter() - start
         return self.files[place]
 

@@ -99,8 +99,6 @@ def test_the_limit_of_the_run_is_said_and_can_be_lifted(cli, run):
     assert cli("evaluate", "--checkpoint", run, "--limit", "some").exit_code == 2
 
 
-# the dead loader says it once more while it is taken down
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("times", [1, 9])
 def test_a_process_that_reads_and_dies(cli, joint, tmp_path, monkeypatch, times):
     expected = scored(cli, "--checkpoint", joint)["tasks"]

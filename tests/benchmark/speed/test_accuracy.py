@@ -1,0 +1,187 @@
+"""`evaluate --runtime --precision`: what ships is scored, beside eager f32 on the same images."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from torch import Tensor, nn
+
+from benchmark.export import quantize
+from benchmark.export.quantize import worse_by
+from benchmark.results.checkpoint import open_checkpoint
+from benchmark.scoring.rescore import Rescore, opened, rescored
+from benchmark.scoring.views import Views
+from benchmark.speed import accuracy
+from benchmark.speed.accuracy import deployed
+from benchmark.speed.latency import Setup
+from benchmark.speed.runtimes import NOTHING, Preparation, Ready
+from cli import main
+from common.progress import Silent
+from tests.support import line
+
+Cli = Callable[..., Result]
+PAIRS = [("eager", "f32"), ("eager", "bf16"), ("onnxruntime", "f32"), ("openvino", "int8")]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of rooms' depth, trained enough to lose something."""
+    results = tmp_path_factory.mktemp("runs")
+    done = CliRunner().invoke(
+        main,
+        ["run", "--task", "depth", "--backbone", "test_resnet", "--decoder", "sparsemask",
+         "--image-size", "32x48", "--limit", "16", "--batch-size", "4", "--epochs", "6",
+         "--results", str(results)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    (folder,) = results.glob("depth*")
+    return folder
+
+
+class Moved(nn.Module):
+    """A network whose logits a runtime has moved by a share of their size."""
+
+    def __init__(self, net: nn.Module, share: float) -> None:
+        super().__init__()
+        self.net, self.share = net, share
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {name: y - self.share * y.abs() for name, y in self.net(images).items()}
+
+
+@pytest.mark.parametrize(
+    ("reference", "value", "higher", "share"),
+    [(0.5, 0.4, True, 0.2), (0.5, 0.6, True, -0.2), (0.5, 0.6, False, 0.2), (0, 0, True, 0),
+     (-2.0, -3.0, True, 0.5), (0, 1, True, math.nan), (math.nan, 1, False, math.nan)],
+)  # fmt: skip
+def test_by_which_share_a_metric_is_worse(
+    reference: float, value: float, higher: bool, share: float
+) -> None:
+    assert worse_by(reference, value, higher) == pytest.approx(share, nan_ok=True)
+
+
+def scored(run: Path, monkeypatch: pytest.MonkeyPatch, shares: dict[Any, float]) -> Rescore:
+    """The result of pairs whose logits are moved; one that is not in ``shares`` fails."""
+
+    def prepared(self: Any, name: str, model: Any, pair: Any, *_: Any) -> Ready:
+        return Ready(Moved(model, shares[pair]), Setup(), NOTHING)
+
+    monkeypatch.setattr(accuracy, "unavailable", lambda *_: None)
+    monkeypatch.setattr(Preparation, "__call__", prepared)
+    return deployed(opened(run, {}, Views()), PAIRS[:3], 4)
+
+
+def test_each_pair_stands_beside_eager_f32(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = scored(run, monkeypatch, {PAIRS[0]: 0.0, PAIRS[1]: 0.2})
+    same, moved, failed = found.pairs
+    assert found.tasks == rescored(opened(run, {}, Views())).tasks
+    assert same.tasks == found.tasks
+    cost = same.costs["depth"]
+    assert (cost.difference, cost.worse, cost.within) == (0, 0, True)
+    assert cost.interval == (0, 0)
+    cost = moved.costs["depth"]
+    assert cost.metric == found.tasks["depth"].columns[0]
+    assert cost.value == moved.tasks["depth"].metrics[cost.metric]
+    assert cost.reference == found.tasks["depth"].metrics[cost.metric]
+    assert cost.difference == cost.value - cost.reference != 0
+    assert cost.interval is not None
+    assert cost.interval[0] <= cost.difference <= cost.interval[1]
+    assert cost.worse is not None
+    assert cost.within == (cost.worse <= 0.005)
+    assert failed.reason is not None
+    assert failed.tasks == failed.costs == {}
+
+
+def test_paired_intervals_are_narrower(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images differ more from each other than a pair from eager f32 on the same image."""
+    found = scored(run, monkeypatch, dict.fromkeys(PAIRS, 0.01))
+    cost = found.pairs[1].costs["depth"]
+    alone = found.tasks["depth"].intervals[cost.metric]
+    assert cost.interval is not None
+    assert 0 < cost.interval[1] - cost.interval[0] < 0.5 * (alone[1] - alone[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--flip",), "--runtime and --precision score the network as it ships: leave out --flip"),
+        (("--window", "32x32"), "leave out --flip, --scales, --window"),
+        (("--amp",), "--amp: with --runtime or --precision say --precision bf16 or f32"),
+    ],
+)
+def test_options_that_leave_no_room(
+    cli: Cli, run: Path, options: tuple[str, ...], why: str
+) -> None:
+    done = cli("evaluate", "--checkpoint", run, "--runtime", "eager", *options)
+    assert done.exit_code == 2
+    assert why in line(done)
+
+
+def test_a_pair_that_nothing_runs_is_a_row_with_the_reason(cli: Cli, run: Path) -> None:
+    done = cli("evaluate", "--checkpoint", run, "--precision", "int8", "--json", "-")
+    assert done.exit_code == 1
+    (row,) = json.loads(done.stdout)["pairs"]
+    assert row["reason"] == "eager has no int8: use --runtime onnxruntime or openvino"
+    done = cli("evaluate", "--checkpoint", run, "--precision", "int8", "--precision", "f32")
+    assert done.exit_code == 0
+    assert "eager int8: eager has no int8" in " ".join(done.stdout.split())
+
+
+@pytest.mark.slow
+def test_the_very_files_are_scored(cli: Cli, run: Path, tmp_path: Path) -> None:
+    """int8 as `export --int8` makes and scores it, f32 within rounding, for any runtime."""
+    pytest.importorskip("openvino")
+    done = cli("evaluate", "--checkpoint", run, "--runtime", "onnxruntime", "--runtime", "openvino",
+               "--precision", "f32", "--precision", "int8", "--calibrate", 8,
+               "--json", tmp_path / "scores.json")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    rows = {
+        (row["runtime"], row["precision"]): row
+        for row in json.loads((tmp_path / "scores.json").read_bytes())["pairs"]
+    }
+    assert [row["reason"] for row in rows.values()] == [None] * 4
+    for runtime in ("onnxruntime", "openvino"):
+        assert abs(rows[runtime, "f32"]["costs"]["depth"]["worse"]) < 1e-4
+    made = cli("export", "--checkpoint", run, "--static", "--int8", "--calibrate", 8,
+               "--limit", 16, "-o", tmp_path / "a.onnx")  # fmt: skip
+    assert made.exit_code == 0, made.stderr
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
+    texts = session.get_modelmeta().custom_metadata_map
+    int8 = json.loads(texts["sparsemask.json"])["int8"]
+    row = rows["onnxruntime", "int8"]
+    assert row["calibration"] == {
+        "images": 8, "split": "train", "kept_in_float": int8["kept_in_float"]
+    }  # fmt: skip
+    cost = row["costs"]["depth"]
+    expected = int8["metrics"]["int8"]["depth"][cost["metric"]]
+    assert cost["value"] == pytest.approx(expected, rel=1e-6)
+    assert row["once"]["file_bytes"] < rows["onnxruntime", "f32"]["once"]["file_bytes"]
+
+
+@pytest.mark.slow
+def test_layers_that_cost_most_stay_in_float(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as bring the loss, told by the training images, within the tolerance."""
+    import onnx
+
+    checkpoint = open_checkpoint(run)
+    data = quantize.open_data(checkpoint.config, checkpoint.tasks, "train", 8)
+    losses = iter([0.5, 0.4, 0.005, 0.0])
+    monkeypatch.setattr(quantize, "_loss", lambda *_: next(losses))
+    with Preparation(Setup()) as prepare:
+        source, _ = prepare._file("n", checkpoint.model, False, (32, 48))
+        kept = quantize.quantize(checkpoint, source, tmp_path / "a.onnx", data, Silent())
+    assert len(kept) == 2  # of 0, 1 and 2 layers in float, the first within the tolerance
+    assert next(losses) == 0.0
+    graph = onnx.load(str(tmp_path / "a.onnx")).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    weights = {node.input[1] for node in graph.node if node.op_type == "Conv"}
+    # others come from integers by DequantizeLinear
+    assert weights & stored == {f"net.{name}.weight" for name in kept}
