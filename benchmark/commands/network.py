@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from benchmark.commands.options import console_of_width, progress, quiet, split_option, write_output
-from benchmark.speed.names import PRECISIONS, RUNTIMES
+from benchmark.commands.options import (
+    console_of_width,
+    pairs_options,
+    progress,
+    quiet,
+    split_option,
+    write_output,
+)
 from common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,12 +94,7 @@ def _limit(text: str) -> int | Literal["all"]:
               help="Processes that read images. [default: the run's]")  # fmt: skip
 @click.option("--on-bad-sample", "on_bad_sample", type=click.Choice(["stop", "skip"]),
               help="What an image that cannot be read does. [default: the run's]")  # fmt: skip
-@click.option("--runtime", "runtimes", multiple=True, type=click.Choice([*RUNTIMES, "all"]),
-              help="Score what runs the network too, beside eager f32; repeatable.")  # fmt: skip
-@click.option("--precision", "precisions", multiple=True, type=click.Choice([*PRECISIONS, "all"]),
-              help="Of the arithmetic; repeatable. [default with --runtime: f32]")  # fmt: skip
-@click.option("--calibrate", type=click.IntRange(1), default=64, show_default=True, metavar="N",
-              help="Training images that int8 chooses its ranges and layers by.")  # fmt: skip
+@pairs_options
 @click.option("--json", "json_file", metavar="FILE", help="Write the scores as JSON; -: print.")
 def evaluate(
     checkpoint: Path, image_size: str | None, flip: bool, merge_sides: bool, scales: str | None,
@@ -132,7 +133,7 @@ def evaluate(
     with progress() as listener:
         scoring = opened(checkpoint, changes, views, split or "test", original, listener)
         scores = rescored(scoring) if not pairs else deployed(scoring, pairs, calibrate)
-    text = scores.model_dump_json(indent=1) + "\n"
+    text = scores.model_dump_json(indent=1, exclude=None if pairs else {"pairs"}) + "\n"
     if json_file == "-":
         click.echo(text, nl=False)
     else:
@@ -150,7 +151,7 @@ def _print_scores(scores: "Rescore") -> None:
         click.echo(f"{task}: {task_scores.protocol}")
         console_of_width(100).print(scores_table(task_scores))
         click.echo(", ".join(f"{name} {count}" for name, count in task_scores.counts.items()))
-    for table in costs_tables(scores):
+    for table in costs_tables(scores.pairs):
         console_of_width(100).print(table)
 
 

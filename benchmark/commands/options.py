@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from benchmark.experiment.config import FALLBACKS, FILLED_IN, PAIRS, NetworkConfig, option_name
+from benchmark.speed.names import PRECISIONS, RUNTIMES
 from common.errors import UsageError, UserError
 from common.limited_yaml import parse_value
 from common.limits import printable
@@ -230,6 +231,25 @@ _EXECUTOR_OPTIONS = (
                       "cuda]"),
     click.option("--slurm-option", "slurm", multiple=True, metavar="KEY=VALUE",
                  help="An option of sbatch, as in partition=gpu. May be repeated."),
+)  # fmt: skip
+
+
+def pairs_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of what else to score a trained network in."""
+    for decorate in reversed(_PAIRS_OPTIONS):
+        command = decorate(command)
+    return command
+
+
+_PAIRS_OPTIONS = (
+    click.option("--runtime", "runtimes", multiple=True, type=click.Choice([*RUNTIMES, "all"]),
+                 help="Score the trained network in this runtime too, beside eager f32; "
+                      "repeatable."),
+    click.option("--precision", "precisions", multiple=True,
+                 type=click.Choice([*PRECISIONS, "all"]),
+                 help="And in this precision; repeatable. [default with --runtime: f32]"),
+    click.option("--calibrate", type=click.IntRange(1), default=64, show_default=True, metavar="N",
+                 help="Training images that int8 chooses its ranges and layers by."),
 )  # fmt: skip
 
 

@@ -10,10 +10,12 @@ from benchmark.commands.options import (
     config_options,
     console_of_width,
     option_values,
+    pairs_options,
     progress,
     quiet,
 )
 from benchmark.experiment.config import RunConfig, read_config_file
+from common.errors import UsageError
 
 if TYPE_CHECKING:
     from benchmark.experiment.plan import PlannedRun
@@ -30,6 +32,7 @@ SEVERAL = ("backbone", "decoder", "seed")
 @click.option("--overwrite", is_flag=True, help="Repeat runs that are finished.")
 @click.option("--retime", is_flag=True,
               help="Time finished runs again, all in turns, on this machine.")  # fmt: skip
+@pairs_options
 @click.option("--tensorboard", is_flag=True,
               help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
 @checkpoint_option
@@ -38,12 +41,14 @@ SEVERAL = ("backbone", "decoder", "seed")
 @click.option("-v", "--verbose", is_flag=True, help="Say more: every epoch, libraries' warnings.")
 def run(
     config_file: Path | None, results: Path | None, overwrite: bool, retime: bool,
-    tensorboard: bool, every: float, dry_run: bool, verbose: bool, **options: Any,
+    tensorboard: bool, every: float, dry_run: bool, verbose: bool, runtimes: tuple[str, ...],
+    precisions: tuple[str, ...], calibrate: int, **options: Any,
 ) -> None:  # fmt: skip
     """Train and measure decoders on a task; end in a table.
 
     Without options: depth on the built-in rooms, five decoders, in a few minutes on two cores.
-    Several --task train one network with a head for each.
+    Several --task train one network with a head for each. --runtime and --precision score each
+    network as it ships too.
     """
     file = read_config_file(config_file) if config_file else {}
     values = option_values({**file, **option_values(options)})
@@ -68,17 +73,23 @@ def run(
         _print_plan(runs, overwrite)
         return
 
-    from benchmark.experiment.distributed import from_lead, lead, processes
+    from benchmark.experiment.distributed import asked, from_lead, lead, processes
     from benchmark.leaderboard.boards import boards
-    from benchmark.report.tables import rich_table
+    from benchmark.report.tables import costs_tables, rich_table
+    from benchmark.run.deployment import score_all
     from benchmark.run.runner import Runner
+    from benchmark.speed.runtimes import pairs_of
     from benchmark.sweep.execute import Work, execute
     from benchmark.sweep.prepare import outdated, stored, to_do
     from benchmark.sweep.report import following
     from benchmark.training.scalars import check_tensorboard
+    from models.decoder_name import DecoderName
 
     if tensorboard:
         check_tensorboard()
+    pairs = pairs_of(runtimes, precisions) if runtimes or precisions else []
+    if pairs and asked() > 1:
+        raise UsageError("--runtime and --precision are of one process: take evaluate afterwards")
     with processes(runs[0].config.device), progress(verbose) as listener:
         earlier = {} if overwrite else from_lead(dict(stored(runs)))
         pending = to_do(
@@ -89,6 +100,8 @@ def run(
         done = execute(Work(runs, pending, earlier, {}, runner, watch, on_data_error="stop"))
         if not lead():
             return
+        if pairs:
+            done = score_all(runs, done, pairs, calibrate, listener)
     again = {run.key for run in pending}
     for key in [run.key for run in runs if run.key not in again]:
         click.echo(f"already finished, not run again (--overwrite repeats it): {key}", err=True)
@@ -97,6 +110,11 @@ def run(
     console = console_of_width(180)
     for board in boards(done):
         console.print(rich_table(board, console.width))
+    for result in done if pairs else ():
+        label = DecoderName.parse(result.config.decoder).label
+        title = f"{label} on {result.config.backbone}, seed {result.config.seed}"
+        for table in costs_tables(result.pairs, title):
+            console.print(table)
     click.echo(f"results: {results}", err=True)
     if any(result.status == "failed" for result in done):
         raise SystemExit(1)

@@ -3,9 +3,10 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmark.experiment.config import RunConfig
@@ -15,8 +16,11 @@ from common.errors import UsageError, UserError
 from common.limits import NUMBER, RESULT, LimitError, parse_json, printable, read_bytes
 from models.decoder_name import DecoderName
 
-SETUP = ("hardware", "threads", "memory_format", "compiled", "amp")
-"""Fields that all timings of one file share."""
+MACHINE = ("hardware", "threads")
+SETUP = (*MACHINE, "memory_format", "compiled", "amp")
+"""Fields that all timings of one file share; in runtimes and precisions only the machine's."""
+Timing = tuple[float, float, float | None]
+"""Milliseconds, images per second, the share that other work took."""
 UNITS: Mapping[str, Mapping[str, float]] = {
     "latency": {"": 1, "ms": 1, "s": 1000, "us": 1e-3, "µs": 1e-3},
     "params": {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9},
@@ -153,21 +157,23 @@ def with_latencies(board: Board, path: Path, disturbed: bool = False) -> Board:
     """``board`` with latencies at batch size 1 from ``path``, a file of ``speed --json``.
 
     Rows and timings match by backbone and its arguments, decoder and its width, image size,
-    channels and head; a row without a match has no latency. disturbed: see ``boards``. Raises
-    UsageError if the file cannot be read, is no such file, holds timings of several devices or
-    setups, or matches no row.
+    channels and head; a row without a match has no latency. Where the file has runtimes and
+    precisions, a row stands for each that its runs were scored in; f32 needs no score of its own.
+    disturbed: see ``boards``. Raises UsageError if the file cannot be read, is no such file, holds
+    timings of several devices or setups, or matches no row.
     """
     try:
         content = parse_json(read_bytes(path, RESULT))
         timed = [row for row in content if row.get("latency") and row["latency"]["batch"] == 1]
-        timings = {
-            _pair(row["backbone"], row["backbone_args"], row["decoder"], row["image_size"],
-                  row["params"]["head"], row.get("in_channels", 3), row.get("width")):
-                (_time(row, "median_ms"), _time(row, "fps"), _disturbed(row))
-            for row in timed
-        }  # fmt: skip
+        timings: dict[Any, dict[tuple[str, str], Timing]] = {}
+        for row in timed:
+            network = _pair(row["backbone"], row["backbone_args"], row["decoder"],
+                            row["image_size"], row["params"]["head"], row.get("in_channels", 3),
+                            row.get("width"))  # fmt: skip
+            time = _time(row, "median_ms"), _time(row, "fps"), _disturbed(row)
+            timings.setdefault(network, {})[_runs_in(row)] = time
         setups = {
-            (*(row["latency"][name] for name in SETUP), row.get("runtime"), row.get("precision"))
+            tuple(row["latency"][name] for name in (MACHINE if _runs_in(row)[0] else SETUP))
             for row in timed
         }
     except OSError as error:
@@ -176,45 +182,97 @@ def with_latencies(board: Board, path: Path, disturbed: bool = False) -> Board:
         raise UsageError(f"--speed {path}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"--speed {path}: not what `speed --json FILE` writes") from error
-    for precision in sorted({str(row.get("precision") or "f32") for row in timed} - {"f32"}):
-        if not all(row["latency"]["amp"] for row in timed):
-            raise UsageError(
-                f"--speed {path}: timings in {precision}, and scores of another precision: what "
-                "it costs in accuracy is unknown: time with --precision f32"
-            )
     if len(setups) > 1:
         raise UsageError(
             f"--speed {path}: timings of {len(setups)} devices or setups: write one file for each"
         )
-    rows = []
-    for row in board.measured:
-        config = row.runs[0].config
-        key = _pair(
-            row.backbone, config.backbone_args, row.decoder, config.image_size or (),
-            row.params.get("head", 0), channels(config), config.width,
-        )  # fmt: skip
-        milliseconds, fps, share = timings.get(key, (None, None, None))
-        rows.append(
-            replace(row, latency_ms=milliseconds, fps=fps, sessions=[], disturbed=share,
-                    counts=disturbed)
-        )  # fmt: skip
+    rows = [
+        replace(row, sessions=[], counts=disturbed)
+        for one in board.measured
+        for row in _timed_rows(board, one, timings.get(_network(one), {}))
+    ]
     if all(row.latency_ms is None for row in rows):
-        sizes = {"x".join(map(str, row.runs[0].config.image_size or ())) for row in rows}
-        taken = {channels(row.runs[0].config) for row in rows} - {3}
-        more = "".join(f" --in-channels {count}" for count in sorted(taken))
-        widths = {row.runs[0].config.width for row in rows} - {None}
-        more += "".join(f" --width {width}" for width in sorted(filter(None, widths)))
-        raise UsageError(
-            f"--speed {path}: no network of {board.title} in it: time them with speed --image-size "
-            f"{' --image-size '.join(sorted(sizes))}{more} and --classes (1 but for segmentation)"
-        )
+        raise UsageError(f"--speed {path}: {_why_none(board, timings)}")
     (setup,) = setups
-    named = dict(zip(SETUP, setup[: len(SETUP)], strict=True))
-    runtime = setup[len(SETUP)] or "eager"
-    by = "" if runtime == "eager" else f" by {printable(str(runtime), 80)}"
+    named = dict(zip(SETUP, setup, strict=False))
     return replace(
-        board, rows=rows, device=named["hardware"] + by, threads=named["threads"], amp=named["amp"]
+        board,
+        rows=rows,
+        device=named["hardware"],
+        threads=named["threads"],
+        amp=named.get("amp", False),
     )
+
+
+def _runs_in(timing: Mapping[str, Any]) -> tuple[str, str]:
+    """A timing's runtime and precision; empty where it was timed without those options."""
+    if "once" not in timing:
+        return "", ""
+    return printable(str(timing["runtime"]), 80), printable(str(timing["precision"]), 80)
+
+
+def _timed_rows(board: Board, row: Row, timings: Mapping[tuple[str, str], Timing]) -> Iterator[Row]:
+    """``row`` in each runtime and precision that it is timed and scored in; without, untimed."""
+    found = []
+    for (runtime, precision), (milliseconds, fps, share) in timings.items():
+        scores = _scores(board, row, runtime, precision) if runtime else {}
+        if scores is not None:
+            if (runtime, precision) not in (("", ""), ("eager", "f32")):
+                scores["memory_mb"] = None  # which is of eager f32
+            found.append(
+                replace(row, latency_ms=milliseconds, fps=fps, disturbed=share, runtime=runtime,
+                        precision=precision, **scores)
+            )  # fmt: skip
+    yield from found or [replace(row, latency_ms=None, fps=None, disturbed=None)]
+
+
+def _scores(board: Board, row: Row, runtime: str, precision: str) -> dict[str, Any] | None:
+    """What a runtime and precision changes in a row: means over its runs; None if not scored."""
+    name, found = board.columns[0], []
+    for run in row.runs:
+        for pair in run.pairs:
+            scores = pair.tasks.get(board.task)
+            if (pair.runtime, pair.precision) == (runtime, precision) and scores is not None:
+                found.append(scores)
+    if len(found) < len(row.runs) or any(name not in scores.metrics for scores in found):
+        return {} if precision == "f32" else None
+    ends = [scores.intervals[name] for scores in found if name in scores.intervals]
+    return {
+        "metrics": {**row.metrics, name: fmean(scores.metrics[name] for scores in found)},
+        "interval": (fmean(low for low, _ in ends), fmean(high for _, high in ends))
+        if len(ends) == len(found)
+        else None,
+    }
+
+
+def _why_none(board: Board, timings: Mapping[Any, Mapping[tuple[str, str], Timing]]) -> str:
+    """Why no row of ``board`` has a latency, and what to do."""
+    rows = board.measured
+    pairs = {pair for row in rows for pair in timings.get(_network(row), ())}
+    if pairs:
+        options = "".join(f" --runtime {r} --precision {p}" for r, p in sorted(pairs))
+        return (
+            f"no network of {board.title} was scored in a runtime and precision that it was timed "
+            f"in: repeat its run, or a part of it, with{options}"
+        )
+    sizes = {"x".join(map(str, row.runs[0].config.image_size or ())) for row in rows}
+    taken = {channels(row.runs[0].config) for row in rows} - {3}
+    more = "".join(f" --in-channels {count}" for count in sorted(taken))
+    widths = {row.runs[0].config.width for row in rows} - {None}
+    more += "".join(f" --width {width}" for width in sorted(filter(None, widths)))
+    return (
+        f"no network of {board.title} in it: time them with speed --image-size "
+        f"{' --image-size '.join(sorted(sizes))}{more} and --classes (1 but for segmentation)"
+    )
+
+
+def _network(row: Row) -> tuple[Any, ...]:
+    """What a timing of the row's network has too."""
+    config = row.runs[0].config
+    return _pair(
+        row.backbone, config.backbone_args, row.decoder, config.image_size or (),
+        row.params.get("head", 0), channels(config), config.width,
+    )  # fmt: skip
 
 
 def channels(config: RunConfig) -> int:

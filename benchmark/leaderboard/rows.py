@@ -24,7 +24,7 @@ class Row:
     backbone's neck, which are part of the network's; empty without one, ms None if not timed.
     unranked: why the row has no rank. disturbed: the share of the processors that other work took
     while the row was timed, None if none did: its latency is shown, and is no cost unless it
-    ``counts``.
+    ``counts``. runtime, precision: in which it is timed and scored, where a board has several.
 
     A reported row has no seeds and no runs; ``metrics`` and ``params`` hold only printed figures.
     """
@@ -59,6 +59,8 @@ class Row:
     neck: dict[str, float | None] = field(default_factory=dict)
     disturbed: float | None = None
     counts: bool = False
+    runtime: str = ""
+    precision: str = ""
 
     @property
     def label(self) -> str:

@@ -1,5 +1,6 @@
 """A recommendation as sentences and as a table for the terminal."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 
 from rich import box
@@ -8,6 +9,7 @@ from rich.table import Table
 from benchmark.leaderboard.recommend import Recommendation, amount
 from benchmark.leaderboard.rows import COSTS, Board, Row
 from benchmark.report.tables import INTERVAL, name_of
+from benchmark.speed.names import FILES
 from common.words import COST_NAMES, cell
 from tasks.metrics.names import metric_name, metric_title
 
@@ -48,6 +50,7 @@ def sentences(result: Recommendation, budgets: Mapping[str, float]) -> Iterator[
         )
     elif result.tied and price is not None:
         yield f"Intervals of {len(result.tied)} more within the budget overlap, at a higher cost."
+    yield from _shipping(best)
     if result.dearer is None and not result.unknown:
         yield "No other row scores better, at any cost."
     shown = [row for row in (best, result.cheaper, result.dearer) if row]
@@ -63,6 +66,18 @@ def sentences(result: Recommendation, budgets: Mapping[str, float]) -> Iterator[
     ):
         if left_out:
             yield f"Left out because {why}: {', '.join(map(_name, left_out))}."
+
+
+def _shipping(row: Row) -> Iterator[str]:
+    """How to get the file that the row was timed and scored as."""
+    folder = row.runs[0].folder if row.runs else None
+    if row.runtime not in FILES or folder is None:
+        return
+    int8 = " --int8" if row.precision == "int8" else ""
+    hint = ", to be compiled with INFERENCE_PRECISION_HINT=bf16" if row.precision == "bf16" else ""
+    checkpoint = shlex.quote(str(folder))
+    options = f"--checkpoint {checkpoint} --static{int8} -o net.onnx"
+    yield f"Its file{hint}: python cli.py export {options}"
 
 
 def recommendation_table(result: Recommendation) -> Table:

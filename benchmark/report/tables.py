@@ -2,18 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
 from benchmark.leaderboard.rows import Board, Overall, OverallRow, Row
-from benchmark.results.result import TaskScores
+from benchmark.results.result import PairScores, TaskScores
 from common.words import DISTURBED, cell, disturbed_note, number, quantity
 from tasks.metrics.names import metric_title
-
-if TYPE_CHECKING:  # it imports torch, which a report does not need
-    from benchmark.scoring.rescore import PairScores, Rescore
 
 INTERVAL = "95 % of images"
 SPREAD = "± seeds"
@@ -67,8 +63,11 @@ def _several_seeds(board: Board) -> bool:
 
 
 def name_of(row: Row | OverallRow) -> str:
-    """The decoder, and the settings that differ from other rows of its name."""
-    return f"{row.label} ({row.settings})" if row.settings else row.label
+    """The decoder, the settings that differ from other rows of its name, the runtime."""
+    name = f"{row.label} ({row.settings})" if row.settings else row.label
+    if isinstance(row, Row) and row.runtime:
+        return f"{name} in {row.runtime} {row.precision}"
+    return name
 
 
 @dataclass(frozen=True)
@@ -352,19 +351,23 @@ def scores_table(scores: TaskScores) -> Table:
     return table
 
 
-def costs_tables(scores: "Rescore") -> Iterator[Table]:
+def costs_tables(pairs: Sequence[PairScores], title: str | None = None) -> Iterator[Table]:
     """For each task a terminal table of what runtimes and precisions cost."""
-    for task in scores.tasks if scores.pairs else ():
+    for task in dict.fromkeys(name for row in pairs for name in row.costs or ("",)):
         notes = ["Differences from eager f32 on the same images."]
         notes += ["‡ worse than the precision allows: 0.5 %, int8 2 %."]
-        notes += [_calibrated(row) for row in scores.pairs if row.calibration]
-        notes += [f"{r.runtime} {r.precision}: {r.reason}" for r in scores.pairs if r.reason]
+        notes += [_calibrated(row) for row in pairs if row.calibration]
+        notes += [f"{r.runtime} {r.precision}: {r.reason}" for r in pairs if r.reason]
         table = Table(
-            box=box.SIMPLE_HEAD, pad_edge=False, caption="\n".join(notes), caption_justify="left"
+            title=title,
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            caption="\n".join(notes),
+            caption_justify="left",
         )
         for title in ("runtime, precision", "", "difference", INTERVAL, "worse by", ""):
             table.add_column(title, justify="left" if title == "runtime, precision" else "right")
-        for row in scores.pairs:
+        for row in pairs:
             cells = [f"{row.runtime} {row.precision}"]
             if (cost := row.costs.get(task)) is None:
                 table.add_row(*cells, "–")
@@ -377,7 +380,7 @@ def costs_tables(scores: "Rescore") -> Iterator[Table]:
         yield table
 
 
-def _calibrated(row: "PairScores") -> str:
+def _calibrated(row: PairScores) -> str:
     assert row.calibration is not None
     kept = ", ".join(row.calibration.kept_in_float)
     return (

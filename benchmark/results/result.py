@@ -93,6 +93,45 @@ class TaskScores(BaseModel):
     constant: Annotated[Constant, OPEN] = Field(default_factory=Constant)
 
 
+class Cost(BaseModel):
+    """A task's ranking metric beside the one of eager f32, on the same images.
+
+    difference: this one − eager f32's. interval: of the difference, 95 % by paired bootstrap over
+    the images; None without replicates. worse: the loss as a share of eager f32's metric, below 0:
+    a gain; None if that is 0. within: the loss is one that the precision allows.
+    """
+
+    metric: str
+    higher_is_better: bool
+    reference: float
+    value: float
+    difference: float
+    interval: tuple[float, float] | None
+    worse: float | None
+    within: bool
+
+
+class Calibration(BaseModel):
+    """int8: the number of ``images`` of ``split`` that chose its ranges, and the layers that
+    stayed in float."""
+
+    images: int
+    split: str
+    kept_in_float: list[str]
+
+
+class PairScores(BaseModel):
+    """A runtime and precision: its scores by task, and what they cost; or the reason for none."""
+
+    runtime: str
+    precision: str
+    reason: str | None = None
+    tasks: dict[str, TaskScores] = Field(default_factory=dict)
+    costs: dict[str, Cost] = Field(default_factory=dict)
+    once: dict[str, Any] = Field(default_factory=dict)
+    calibration: Calibration | None = None
+
+
 class Result(TaskScores):
     """All that is needed to rank a run and to repeat it.
 
@@ -102,6 +141,7 @@ class Result(TaskScores):
     deployed: params and macs of the whole network where its backbone is re-parameterised before it
     is timed and exported, empty where it is not; ``params`` and ``macs`` are those in training.
     at_once: images that go through the network together, where memory does not hold a batch.
+    pairs: the network in the runtimes and precisions that it was scored in.
     folder: the folder it was read from; it is not written.
     """
 
@@ -121,6 +161,7 @@ class Result(TaskScores):
     best_epoch: int = 0
     steps: int = 0
     resumed: list[int] = Field(default_factory=list)
+    pairs: list[PairScores] = Field(default_factory=list)
     at_once: int | None = None
     data: Annotated[dict[str, SplitFacts], OPEN] = Field(default_factory=dict)
     environment: Annotated[Environment, OPEN] = Field(default_factory=Environment)

@@ -16,7 +16,7 @@ from benchmark.experiment.network import check_device
 from benchmark.experiment.plan import as_resolved, info_of, make_tasks
 from benchmark.experiment.readers import with_readers
 from benchmark.results.checkpoint import Checkpoint, open_checkpoint
-from benchmark.results.result import SplitFacts, TaskScores
+from benchmark.results.result import PairScores, SplitFacts, TaskScores
 from benchmark.scoring.evaluate import evaluate, protocol_id, replicates_of, scores_of
 from benchmark.scoring.views import Size, Views
 from common.errors import UsageError
@@ -26,45 +26,6 @@ from datasets.pipeline import Resized, Split, description_of, open_split, role_o
 from models.predictor import DensePredictor
 from tasks.base import Task
 from tasks.metrics.base import Accumulator, Floats
-
-
-class Cost(BaseModel):
-    """A task's ranking metric beside the one of eager f32, on the same images.
-
-    difference: this one − eager f32's. interval: of the difference, 95 % by paired bootstrap over
-    the images; None without replicates. worse: the loss as a share of eager f32's metric, below 0:
-    a gain; None if that is 0. within: the loss is one that the precision allows.
-    """
-
-    metric: str
-    higher_is_better: bool
-    reference: float
-    value: float
-    difference: float
-    interval: tuple[float, float] | None
-    worse: float | None
-    within: bool
-
-
-class Calibration(BaseModel):
-    """int8: the number of ``images`` of ``split`` that chose its ranges, and the layers that
-    stayed in float."""
-
-    images: int
-    split: str
-    kept_in_float: list[str]
-
-
-class PairScores(BaseModel):
-    """A runtime and precision: its scores by task, and what they cost; or the reason for none."""
-
-    runtime: str
-    precision: str
-    reason: str | None = None
-    tasks: dict[str, TaskScores] = Field(default_factory=dict)
-    costs: dict[str, Cost] = Field(default_factory=dict)
-    once: dict[str, Any] = Field(default_factory=dict)
-    calibration: Calibration | None = None
 
 
 class Rescore(BaseModel):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.experiment.environment import environment
-from benchmark.results.result import TaskScores
-from benchmark.scoring.rescore import Calibration, Cost, PairScores, Rescore, Scoring, on_device
+from benchmark.results.result import Calibration, Cost, PairScores, TaskScores
+from benchmark.scoring.rescore import Rescore, Scoring, on_device
 from benchmark.speed.latency import Setup
 from benchmark.speed.runtimes import Pair, Preparation, unavailable
 from common.errors import UserError, reason

@@ -131,6 +131,42 @@ def test_a_pair_that_nothing_runs_is_a_row_with_the_reason(cli: Cli, run: Path) 
     assert "eager int8: eager has no int8" in " ".join(done.stdout.split())
 
 
+def test_a_run_carries_the_scores(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs that have scores are not scored again; others are added."""
+    words = ("run", "--task", "saliency", "--backbone", "test_resnet", "--decoder", "fcn",
+             "--image-size", "32", "--limit", "4", "--epochs", "1", "--batch-size", "2",
+             "--results", tmp_path)  # fmt: skip
+
+    def pairs_after(*more: str) -> list[dict[str, Any]]:
+        done = cli(*words, *more)
+        assert done.exit_code == 0, done.stderr
+        assert ("eager f32" in done.stdout) == bool(more)
+        (folder,) = tmp_path.glob("saliency*")
+        rows = json.loads((folder / "result.json").read_bytes())["pairs"]
+        assert isinstance(rows, list)
+        return rows
+
+    assert pairs_after() == []
+    (first,) = pairs_after("--runtime", "eager")
+    assert first["costs"]["saliency"]["difference"] == 0
+    asked: list[Any] = []
+    monkeypatch.setattr("benchmark.speed.accuracy.unavailable", lambda *a: asked.append(a) or "no")
+    same, second = pairs_after("--runtime", "eager", "--precision", "f32", "--precision", "int8")
+    assert same == first
+    assert [pair for pair, _ in asked] == [("eager", "int8")]
+    assert (second["precision"], second["reason"]) == ("int8", "no")
+    assert pairs_after() == [same, second]
+
+
+def test_several_processes_leave_it_to_evaluate(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = cli("run", "--runtime", "eager")
+    assert done.exit_code == 2
+    assert "are of one process: take evaluate afterwards" in done.stderr
+
+
 @pytest.mark.slow
 def test_the_very_files_are_scored(cli: Cli, run: Path, tmp_path: Path) -> None:
     """int8 as `export --int8` makes and scores it, f32 within rounding, for any runtime."""

@@ -8,7 +8,9 @@ import torch
 from benchmark.experiment import environment
 from benchmark.experiment.environment import processor_features
 from benchmark.leaderboard.boards import boards
-from benchmark.leaderboard.recommend import with_latencies
+from benchmark.leaderboard.recommend import recommend, with_latencies
+from benchmark.report.recommendation import sentences
+from benchmark.results.result import PairScores, TaskScores
 from benchmark.speed import runtimes
 from benchmark.speed.latency import Setup
 from benchmark.speed.rows import SpeedOptions
@@ -140,20 +142,69 @@ def test_options_that_do_not_go_with_runtimes(cli, option):
     assert "--runtime: with --no-time nothing is run" in done.stderr
 
 
-def test_recommend_takes_timings_of_one_runtime(tmp_path):
+def in_pair(decoder, ms, runtime, precision, **values):
+    return timing(decoder, ms, runtime=runtime, precision=precision, once={}, **values)
+
+
+def scored_in(value, runtime, precision):
+    scores = TaskScores(metrics={"m": value}, intervals={"m": (value - 0.01, value + 0.02)})
+    return PairScores(runtime=runtime, precision=precision, tasks={"segmentation": scores})
+
+
+def test_recommend_chooses_over_runtimes_and_precisions(tmp_path):
+    found = runs(options={"image_size": (64, 64)})  # small: 0.4, large: 0.6
+    for run in found:
+        if run.config.decoder == "large":
+            run.folder = tmp_path / "a run"
+            run.speed["peak_memory_mb"] = 7.0
+            run.pairs = [scored_in(0.59, "openvino", "bf16"), scored_in(0.3, "openvino", "int8"),
+                         PairScores(runtime="eager", precision="bf16", reason="none")]  # fmt: skip
+    (board,) = boards(found)
+    path = tmp_path / "speed.json"
+    rows = [in_pair("large", 20, "eager", "f32"), in_pair("large", 9, "compiled", "bf16"),
+            in_pair("large", 12, "openvino", "f32"), in_pair("large", 6, "openvino", "bf16"),
+            in_pair("large", 4, "openvino", "int8"), in_pair("large", 1, "eager", "bf16"),
+            in_pair("small", 5, "openvino", "f32"),
+            in_pair("tiny", 1, "eager", "bf16")]  # fmt: skip
+    rows[3]["latency"]["memory_format"] = "contiguous"
+    path.write_text(json.dumps(rows))
+    moved = with_latencies(board, path)
+    assert moved.machine == "cpu T, 1 thread"
+
+    def best(most):
+        row = recommend(moved, {"latency": most}).best
+        return row and (row.decoder, row.runtime, row.precision, row.metrics["m"])
+
+    assert best(30) == ("large", "openvino", "f32", 0.6)  # as good as eager, and faster
+    assert best(11) == ("large", "openvino", "bf16", 0.59)  # compiled bf16 was not scored
+    assert best(5.5) == ("small", "openvino", "f32", 0.4)
+    assert best(4.5) == ("large", "openvino", "int8", 0.3)
+    assert best(2) is None  # nor were any in eager bf16
+    memory = {(row.runtime, row.precision): row.memory_mb for row in moved.rows
+              if row.decoder == "large"}  # fmt: skip
+    assert memory.pop(("eager", "f32")) == 7.0
+    assert set(memory.values()) == {None}  # not measured
+    row = recommend(moved, {"latency": 11}).best
+    assert row.interval == pytest.approx((0.58, 0.61))
+    text = " ".join(sentences(recommend(moved, {"latency": 11}), {"latency": 11}))
+    assert "take large in openvino bf16 on b: m 0.590" in text
+    assert f"export --checkpoint '{tmp_path / 'a run'}' --static -o net.onnx" in text
+    assert "--static --int8 -o" in " ".join(sentences(recommend(moved, {"latency": 4.5}), {}))
+
+
+def test_timings_of_what_was_not_scored(tmp_path):
     (board,) = boards(runs(options={"image_size": (64, 64)}))
     path = tmp_path / "speed.json"
-    rows = [timing("large", 2, runtime=name, precision="f32") for name in ("eager", "openvino")]
-    path.write_text(json.dumps(rows))
+    path.write_text(json.dumps([in_pair("large", 2, "openvino", "int8")]))
+    with pytest.raises(UsageError, match="with --runtime openvino --precision int8"):
+        with_latencies(board, path)
+    path.write_text(json.dumps([in_pair("large", 2, "openvino", "f32"),
+                                in_pair("tiny", 2, "openvino", "f32", threads=2)]))  # fmt: skip
     with pytest.raises(UsageError, match="timings of 2 devices or setups"):
         with_latencies(board, path)
-    path.write_text(json.dumps(rows[1:]))
-    assert with_latencies(board, path).machine == "cpu T by openvino, 1 thread"
-    path.write_text(json.dumps(rows[:1]))
-    assert with_latencies(board, path).machine == "cpu T, 1 thread"
-    path.write_text(json.dumps([{**rows[1], "precision": "int8"}]))
-    with pytest.raises(UsageError, match="timings in int8, and scores of another precision"):
-        with_latencies(board, path)
+    path.write_text(json.dumps([timing("large", 2, runtime="eager", precision="bf16")]))
+    (row,) = (row for row in with_latencies(board, path).rows if row.latency_ms)
+    assert (row.runtime, row.precision) == ("", "")  # timed with --amp, as the runs may be
 
 
 @pytest.fixture
