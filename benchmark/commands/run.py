@@ -116,7 +116,8 @@ def run(
         for table in costs_tables(result.pairs, title):
             console.print(table)
     click.echo(f"results: {results}", err=True)
-    if any(result.status == "failed" for result in done):
+    unscored = pairs and any(all(pair.reason for pair in result.pairs) for result in done)
+    if unscored or any(result.status == "failed" for result in done):
         raise SystemExit(1)
 
 

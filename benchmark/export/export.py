@@ -75,9 +75,10 @@ def export(
             raise UsageError(f"--int8: onnxruntime quantises ONNX: use --format onnx, not {form}")
         from benchmark.export.quantize import open_data
 
+        most = min(calibrate, config.limit or calibrate)  # others were not trained on
         data = [
             open_data(config, checkpoint.tasks, split, count)
-            for split, count in (("train", calibrate), ("test", limit))
+            for split, count in (("train", most), ("test", limit))
         ]
     network = ExportableNetwork(
         checkpoint.model, checkpoint.tasks, postprocessing, both=calibrate is not None

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 AXES = {0: "batch", 2: "height", 3: "width"}
+KEPT = 8
+"""Compiled networks that an ``OpenVinoNetwork`` keeps."""
 
 
 class OnnxNetwork(nn.Module):
@@ -48,8 +50,8 @@ class OpenVinoNetwork(nn.Module):
     """A file run by OpenVINO on the CPU, with as many threads as torch uses now.
 
     precision: "f32" or "bf16", of a float file. shape: of the images, [B, C, H, W], that it is
-    compiled for; for those of another it is compiled again. Images → outputs by name, valid until
-    the next call.
+    compiled for; for those of another it is compiled then, and kept for ``KEPT`` shapes. Images →
+    outputs by name, valid until the next call.
     """
 
     def __init__(self, path: Path, precision: str, shape: Sequence[int]) -> None:
@@ -63,19 +65,20 @@ class OpenVinoNetwork(nn.Module):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
         }
-        self._compile(shape)
-        self.outputs = [output.get_any_name() for output in self.compiled.outputs]
+        self.compiled: dict[tuple[int, ...], Any] = {}
+        self.outputs = [output.get_any_name() for output in self._for(tuple(shape)).outputs]
         self.in_channels = int(shape[1])
 
-    def _compile(self, shape: Sequence[int]) -> None:
-        self.shape = list(shape)
-        self.model.reshape(self.shape)
-        self.compiled = self.core.compile_model(self.model, "CPU", self.settings)
+    def _for(self, shape: tuple[int, ...]) -> Any:
+        if shape not in self.compiled:
+            if len(self.compiled) == KEPT:
+                self.compiled.pop(next(iter(self.compiled)))
+            self.model.reshape(list(shape))
+            self.compiled[shape] = self.core.compile_model(self.model, "CPU", self.settings)
+        return self.compiled[shape]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        if list(images.shape) != self.shape:
-            self._compile(images.shape)
-        outputs = self.compiled(
+        outputs = self._for(tuple(images.shape))(
             images.contiguous().numpy(), share_inputs=True, share_outputs=True
         ).values()
         return {name: torch.from_numpy(y) for name, y in zip(self.outputs, outputs, strict=True)}

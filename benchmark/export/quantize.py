@@ -50,7 +50,8 @@ def _inputs(data: Resized, listener: Listener | None = None) -> Iterator[Inputs]
     listener = listener or Silent()
     listener.begin("calibrate", len(data))
     for index in range(len(data)):
-        yield {"images": data[index].image[None].float().div(255).numpy()}
+        if (sample := data.get(index)) is not None:
+            yield {"images": sample.image[None].float().div(255).numpy()}
         listener.step()
 
 
@@ -172,7 +173,7 @@ def _by_error(ready: Path, folder: Path, inputs: Sequence[Inputs], listener: Lis
         _write(ready, folder / "layer.onnx", inputs, nodes_to_quantize=nodes)
         moved = _outputs(folder / "layer.onnx", inputs)
         errors[name] = sum(
-            float(np.square(new - old).mean() / np.square(old).mean())
+            float(np.square(new - old).mean() / max(np.square(old).mean(), 1e-30))
             for new, old in zip(moved, exact, strict=True)
         )
         listener.step()
@@ -180,7 +181,8 @@ def _by_error(ready: Path, folder: Path, inputs: Sequence[Inputs], listener: Lis
 
 
 def _outputs(path: Path, inputs: Sequence[Inputs]) -> list[np.ndarray[Any, Any]]:
-    net = _network(path)
+    """The logits of each of ``inputs``."""
+    net = _Logits(_network(path))
     return [
         output.numpy() for one in inputs for output in net(torch.from_numpy(one["images"])).values()
     ]
@@ -196,7 +198,8 @@ def open_data(config: ResolvedRun, tasks: Sequence[Task], split: str, limit: int
     """A split of the run's data: images at the run's size, targets at their own."""
     targets = [task.target for task in tasks]
     part = open_split(config.dataset, config.data, targets, config.image_size, split, limit)
-    return Resized(part, config.image_size, targets, targets=False)
+    skips = config.on_bad_sample == "skip"
+    return Resized(part, config.image_size, targets, targets=False, skips=skips)
 
 
 class _Logits(nn.Module):

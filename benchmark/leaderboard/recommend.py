@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -211,19 +211,21 @@ def _runs_in(timing: Mapping[str, Any]) -> tuple[str, str]:
     return printable(str(timing["runtime"]), 80), printable(str(timing["precision"]), 80)
 
 
-def _timed_rows(board: Board, row: Row, timings: Mapping[tuple[str, str], Timing]) -> Iterator[Row]:
+def _timed_rows(board: Board, row: Row, timings: Mapping[tuple[str, str], Timing]) -> list[Row]:
     """``row`` in each runtime and precision that it is timed and scored in; without, untimed."""
-    found = []
+    scored = {pair: _scores(board, row, *pair) if pair[0] else {} for pair in timings}
+    row = replace(row, unscored=[pair for pair, scores in scored.items() if scores is None])
+    rows = []
     for (runtime, precision), (milliseconds, fps, share) in timings.items():
-        scores = _scores(board, row, runtime, precision) if runtime else {}
+        scores = scored[runtime, precision]
         if scores is not None:
             if (runtime, precision) not in (("", ""), ("eager", "f32")):
                 scores["memory_mb"] = None  # which is of eager f32
-            found.append(
+            rows.append(
                 replace(row, latency_ms=milliseconds, fps=fps, disturbed=share, runtime=runtime,
                         precision=precision, **scores)
             )  # fmt: skip
-    yield from found or [replace(row, latency_ms=None, fps=None, disturbed=None)]
+    return rows or [replace(row, latency_ms=None, fps=None, disturbed=None)]
 
 
 def _scores(board: Board, row: Row, runtime: str, precision: str) -> dict[str, Any] | None:
@@ -235,7 +237,7 @@ def _scores(board: Board, row: Row, runtime: str, precision: str) -> dict[str, A
             if (pair.runtime, pair.precision) == (runtime, precision) and scores is not None:
                 found.append(scores)
     if len(found) < len(row.runs) or any(name not in scores.metrics for scores in found):
-        return {} if precision == "f32" else None
+        return {} if precision == "f32" and not board.amp else None
     ends = [scores.intervals[name] for scores in found if name in scores.intervals]
     return {
         "metrics": {**row.metrics, name: fmean(scores.metrics[name] for scores in found)},

@@ -24,7 +24,8 @@ class Row:
     backbone's neck, which are part of the network's; empty without one, ms None if not timed.
     unranked: why the row has no rank. disturbed: the share of the processors that other work took
     while the row was timed, None if none did: its latency is shown, and is no cost unless it
-    ``counts``. runtime, precision: in which it is timed and scored, where a board has several.
+    ``counts``. runtime, precision: in which it is timed and scored, where a board has several;
+    unscored: those that it is timed in only.
 
     A reported row has no seeds and no runs; ``metrics`` and ``params`` hold only printed figures.
     """
@@ -61,6 +62,7 @@ class Row:
     counts: bool = False
     runtime: str = ""
     precision: str = ""
+    unscored: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def label(self) -> str:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from rich import box
 from rich.table import Table
@@ -62,10 +63,28 @@ def sentences(result: Recommendation, budgets: Mapping[str, float]) -> Iterator[
     disturbed = [row for row in result.unknown if row.disturbed]
     for left_out, why in (
         (disturbed, "its latency was timed while other work ran (--retime, or --disturbed)"),
-        ([row for row in result.unknown if not row.disturbed], "a cost was not measured"),
+        (
+            [row for row in result.unknown if not row.disturbed and not row.unscored],
+            "a cost was not measured",
+        ),
     ):
         if left_out:
             yield f"Left out because {why}: {', '.join(map(_name, left_out))}."
+    yield from _unscored(board)
+
+
+def _unscored(board: Board) -> Iterator[str]:
+    """What is timed in a runtime and precision, and not scored in it."""
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for row in board.measured:
+        for pair in row.unscored:
+            lacking.setdefault(pair, []).append(_name(replace(row, runtime="")))
+    for (runtime, precision), names in lacking.items():
+        networks = ", ".join(dict.fromkeys(names))
+        yield (
+            f"Left out in {runtime} {precision} because no score tells what it costs (run "
+            f"--runtime {runtime} --precision {precision}): {networks}."
+        )
 
 
 def _shipping(row: Row) -> Iterator[str]:
@@ -73,10 +92,17 @@ def _shipping(row: Row) -> Iterator[str]:
     folder = row.runs[0].folder if row.runs else None
     if row.runtime not in FILES or folder is None:
         return
-    int8 = " --int8" if row.precision == "int8" else ""
-    hint = ", to be compiled with INFERENCE_PRECISION_HINT=bf16" if row.precision == "bf16" else ""
+    how = row.runtime, row.precision
+    pair = next((p for p in row.runs[0].pairs if (p.runtime, p.precision) == how), None)
+    static = " --static" if pair is None or pair.static else ""
+    calibration = None if pair is None else pair.calibration
+    int8 = f" --int8 --calibrate {calibration.asked}" if calibration else ""
+    hint = ""
+    if row.runtime == "openvino":  # by itself it takes bf16 wherever the processor has it
+        kind = "bf16" if row.precision == "bf16" else "f32"
+        hint = f", to be compiled with INFERENCE_PRECISION_HINT={kind}"
     checkpoint = shlex.quote(str(folder))
-    options = f"--checkpoint {checkpoint} --static{int8} -o net.onnx"
+    options = f"--checkpoint {checkpoint}{static}{int8} -o net.onnx"
     yield f"Its file{hint}: python cli.py export {options}"
 
 

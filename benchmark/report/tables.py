@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
+from rich.console import JustifyMethod
 from rich.table import Table
 
 from benchmark.leaderboard.rows import Board, Overall, OverallRow, Row
@@ -351,32 +352,35 @@ def scores_table(scores: TaskScores) -> Table:
     return table
 
 
-def costs_tables(pairs: Sequence[PairScores], title: str | None = None) -> Iterator[Table]:
+def costs_tables(pairs: Sequence[PairScores], title: str = "") -> Iterator[Table]:
     """For each task a terminal table of what runtimes and precisions cost."""
-    for task in dict.fromkeys(name for row in pairs for name in row.costs or ("",)):
+    tasks = list(dict.fromkeys(name for row in pairs for name in row.costs))
+    for task in tasks or [""]:
         notes = ["Differences from eager f32 on the same images."]
         notes += ["‡ worse than the precision allows: 0.5 %, int8 2 %."]
         notes += [_calibrated(row) for row in pairs if row.calibration]
         notes += [f"{r.runtime} {r.precision}: {r.reason}" for r in pairs if r.reason]
+        named = [part for part in (title, task if len(tasks) > 1 else "") if part]
         table = Table(
-            title=title,
+            title=cell(", ".join(named)) or None,
             box=box.SIMPLE_HEAD,
             pad_edge=False,
-            caption="\n".join(notes),
+            caption=cell("\n".join(notes)),
             caption_justify="left",
         )
-        for title in ("runtime, precision", "", "difference", INTERVAL, "worse by", ""):
-            table.add_column(title, justify="left" if title == "runtime, precision" else "right")
+        for column in ("runtime, precision", "", "difference", INTERVAL, "worse by", ""):
+            side: JustifyMethod = "left" if column == "runtime, precision" else "right"
+            table.add_column(column, justify=side)
         for row in pairs:
-            cells = [f"{row.runtime} {row.precision}"]
-            if (cost := row.costs.get(task)) is None:
-                table.add_row(*cells, "–")
-                continue
-            table.columns[1].header = metric_title(cost.metric, cost.higher_is_better)
-            ends = " to ".join(f"{end:+.4f}" for end in cost.interval or ())
-            lost = "" if cost.worse is None else f"{round(100 * cost.worse, 2) + 0.0:.2f} %"
-            cells += [number(cost.value, 4), f"{cost.difference:+.4f}", ends, lost]
-            table.add_row(*cells, "" if cost.within else "‡")
+            cells = [f"{row.runtime} {row.precision}", "–"]
+            if (cost := row.costs.get(task)) is not None:
+                metric = metric_title(cost.metric, cost.higher_is_better)
+                table.columns[1].header = cell(metric)
+                ends = " to ".join(f"{end:+.4f}" for end in cost.interval or ())
+                share = "" if cost.worse is None else f"{round(100 * cost.worse, 2) + 0.0:.2f} %"
+                cells[1:] = [number(cost.value, 4), f"{cost.difference:+.4f}", ends, share]
+                cells.append("" if cost.within else "‡")
+            table.add_row(*map(cell, cells))
         yield table
 
 

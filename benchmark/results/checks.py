@@ -106,6 +106,16 @@ def _check(result: Result) -> None:
         numbers.append(("metrics", view.metrics.values()))
         numbers += [("intervals", ends) for ends in view.intervals.values()]
         numbers.append(("counts", view.counts.values()))
+    for pair in result.pairs:
+        for name in ("runtime", "precision"):
+            if len(getattr(pair, name)) > NAME:
+                raise ValueError(f"pairs: a {name} is longer than {NAME} characters")
+        for scores in pair.tasks.values():
+            numbers.append(("pairs", scores.metrics.values()))
+            numbers += [("pairs", ends) for ends in scores.intervals.values()]
+        for cost in pair.costs.values():
+            shown = (cost.reference, cost.value, cost.difference, cost.worse or 0.0)
+            numbers += [("pairs", shown), ("pairs", cost.interval or ())]
     if not _small(chain.from_iterable(values for _, values in numbers)):
         for field, values in numbers:
             _bounded(field, values)
@@ -174,3 +184,6 @@ def _check_finished(result: Result) -> None:
         need("metrics", view.metrics, view.columns)
         need("higher_is_better", view.higher_is_better, view.columns)
         need("constant", view.constant.get("metrics", {}), view.columns)
+        for pair in result.pairs:
+            if task in pair.tasks:
+                need("pairs", pair.tasks[task].metrics, view.columns)

@@ -112,20 +112,27 @@ class Cost(BaseModel):
 
 
 class Calibration(BaseModel):
-    """int8: the number of ``images`` of ``split`` that chose its ranges, and the layers that
-    stayed in float."""
+    """How int8 came about: of ``asked`` training images there were ``images`` to choose ranges by.
 
+    kept_in_float: names of the layers that stayed in float.
+    """
+
+    asked: int
     images: int
     split: str
     kept_in_float: list[str]
 
 
 class PairScores(BaseModel):
-    """A runtime and precision: its scores by task, and what they cost; or the reason for none."""
+    """A runtime and precision: its scores by task, and what they cost; or the reason for none.
+
+    static: files take images of one size. once: see ``benchmark.speed.runtimes.Once``.
+    """
 
     runtime: str
     precision: str
     reason: str | None = None
+    static: bool = True
     tasks: dict[str, TaskScores] = Field(default_factory=dict)
     costs: dict[str, Cost] = Field(default_factory=dict)
     once: dict[str, Any] = Field(default_factory=dict)

@@ -1,7 +1,6 @@
 """A run's network in the runtimes and precisions that it may ship in, scored into its result."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmark.experiment.plan import PlannedRun
 from benchmark.results.result import Result
@@ -10,7 +9,7 @@ from benchmark.scoring.rescore import opened
 from benchmark.scoring.views import Views
 from benchmark.speed.accuracy import deployed
 from benchmark.speed.runtimes import Pair
-from common.errors import UserError, first_line
+from common.errors import UserError, reason
 from common.progress import Listener
 from models.decoder_name import DecoderName
 
@@ -24,30 +23,44 @@ def score_all(
 ) -> list[Result]:
     """The results with the scores of ``pairs``, written beside those that the runs have.
 
-    calibrate: as for ``deployed``. A run that is failed or cannot be opened stays as it is.
+    calibrate: as for ``deployed``. A run that is failed or cannot be scored stays as it is.
     """
     done = []
     for run, result in zip(runs, results, strict=True):
         done.append(result)
         if result.status == "finished":
             try:
-                done[-1] = _scored(result, run.folder, pairs, calibrate, listener)
-            except UserError as error:
+                done[-1] = _scored(result, run, pairs, calibrate, listener)
+            except Exception as error:  # it must not cost the other runs
                 name = DecoderName.parse(run.config.decoder).label
-                listener.message(f"{name}: no scores of runtimes: {first_line(error)}")
+                listener.message(f"{name}: no scores of runtimes: {reason(error)}")
     return done
 
 
 def _scored(
-    result: Result, folder: Path, pairs: Sequence[Pair], calibrate: int, listener: Listener
+    result: Result, run: PlannedRun, pairs: Sequence[Pair], calibrate: int, listener: Listener
 ) -> Result:
     """Pairs that have scores are not scored again; those that failed are."""
-    kept = {(row.runtime, row.precision): row for row in result.pairs if row.reason is None}
+    kept = {
+        (row.runtime, row.precision): row
+        for row in result.pairs
+        if row.reason is None and (row.calibration is None or row.calibration.asked == calibrate)
+    }
     missing = [pair for pair in pairs if pair not in kept]
     if missing:
-        scoring = opened(folder, {}, Views(), result.config.split, listener=listener)
+        changes = {name: getattr(run.config, name) for name in ("data", "workers", "on_bad_sample")}
+        scoring = opened(
+            run.folder, {**changes, "device": "cpu"}, Views(), listener=listener,
+            role=result.config.split,
+        )  # fmt: skip
+        before, now = result.data.get("test", {}).get("fingerprint"), scoring.facts()["fingerprint"]
+        if before != now:
+            raise UserError(f"its {scoring.data.source.name} images are not those that it was "
+                            "scored on: repeat the run with --overwrite")  # fmt: skip
         found = deployed(scoring, missing, calibrate).pairs
-        rows = kept | {(row.runtime, row.precision): row for row in found}
+        rows = {(row.runtime, row.precision): row for row in result.pairs} | {
+            (row.runtime, row.precision): row for row in found
+        }
         result = result.model_copy(update={"pairs": [*rows.values()]})
-        save(folder, result)
+        save(run.folder, result)
     return result

@@ -136,12 +136,14 @@ def opened(
     split: str = "test",
     original: bool = False,
     listener: Listener | None = None,
+    role: str | None = None,
 ) -> Scoring:
     """Open the network of a run's folder or weights file, and ``split``.
 
     split: as ``datasets.pipeline.role_of`` takes it; ``test`` is the one that the set is scored on.
-    changes: fields to replace in its RunConfig (data set, data, size, device, …). original: take
-    images at the files' own resolution. Raises UsageError for options that do not fit the network.
+    role: the split as ``open_split`` takes it, in place of that. changes: fields to replace in its
+    RunConfig (data set, data, size, device, …). original: take images at the files' own resolution.
+    Raises UsageError for options that do not fit the network.
     """
     listener = listener or Silent()
     checkpoint = open_checkpoint(path)
@@ -163,7 +165,7 @@ def opened(
     check_channels(checkpoint.config, config)
     for trained, task in zip(checkpoint.tasks, tasks, strict=True):
         check_classes(trained, task, config.dataset)
-    role = role_of(config.dataset, config.data, split)
+    role = role or role_of(config.dataset, config.data, split)
     targets = [task.target for task in tasks]
     whole = open_split(config.dataset, config.data, targets, config.image_size, role)
     part = Split(whole.data, whole.indices[: config.limit], whole.name)

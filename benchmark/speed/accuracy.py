@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmark.experiment.environment import environment
@@ -11,6 +12,7 @@ from benchmark.scoring.rescore import Rescore, Scoring, on_device
 from benchmark.speed.latency import Setup
 from benchmark.speed.runtimes import Pair, Preparation, unavailable
 from common.errors import UserError, reason
+from datasets.pipeline import Resized
 from tasks.metrics.base import Floats, interval
 
 ALLOWED = {"f32": 0.005, "bf16": 0.005, "int8": 0.02}
@@ -36,11 +38,13 @@ def deployed(scoring: Scoring, pairs: Sequence[Pair], calibrate: int) -> Rescore
     assert batch is not None
     with Preparation(Setup(), quantize, static) as prepare:
         for pair in pairs:
-            row = PairScores(runtime=pair[0], precision=pair[1])
+            row = PairScores(runtime=pair[0], precision=pair[1], static=static)
             rows.append(row)
             try:
                 if why := unavailable(pair, scoring.config.device):
                     raise UserError(why)
+                if pair[0] == "compiled" and not static:
+                    raise UserError("it would be compiled for each of the images' sizes")
                 model = scoring.checkpoint.model
                 ready = prepare("network", model, pair, size, batch)
                 row.once = dict(ready.once)
@@ -62,18 +66,39 @@ def deployed(scoring: Scoring, pairs: Sequence[Pair], calibrate: int) -> Rescore
     )
 
 
-def _quantize(scoring: Scoring, source: Path, target: Path, count: int) -> Calibration:
-    """Write ``source`` in int8, with ranges from the first ``count`` images trained on."""
-    from benchmark.export.quantize import open_data, quantize
+def _quantize(scoring: Scoring, source: Path, target: Path, asked: int) -> Calibration:
+    """Write ``source`` in int8, with ranges from at most ``asked`` images trained on."""
+    from benchmark.export.quantize import quantize
+
+    data = _training_images(scoring, asked)
+    if len(data) < asked:
+        scoring.listener.message(f"int8: calibrated on all {len(data)} images trained on")
+    names = ("image_size", "workers", "batch_size")
+    how = {name: getattr(scoring.config, name) for name in names}
+    config = scoring.checkpoint.config.model_copy(update=how)
+    checkpoint = replace(scoring.checkpoint, config=config)
+    kept = quantize(checkpoint, source, target, data, scoring.listener)
+    return Calibration(asked=asked, images=len(data), split=data.source.name, kept_in_float=kept)
+
+
+def _training_images(scoring: Scoring, most: int) -> Resized:
+    """The first images that the run was trained on, at the size that is scored.
+
+    Where its own data are gone and the same data set is scored, they are looked for there.
+    """
+    from benchmark.export.quantize import open_data
 
     trained, scored = scoring.checkpoint.config, scoring.config
-    if (trained.dataset, trained.description) == (scored.dataset, scored.description):
-        trained = trained.model_copy(update={"data": scored.data})  # its folder may have moved
-    data = open_data(trained, scoring.checkpoint.tasks, "train", count)
-    if len(data) < count:
-        scoring.listener.message(f"int8: calibrated on all {len(data)} images of train")
-    kept = quantize(scoring.checkpoint, source, target, data, scoring.listener)
-    return Calibration(images=len(data), split=data.source.name, kept_in_float=kept)
+    how = {"image_size": scored.image_size, "on_bad_sample": scored.on_bad_sample}
+    own = trained.model_copy(update=how)
+    most = min(most, trained.limit or most)
+    try:
+        return open_data(own, scoring.checkpoint.tasks, "train", most)
+    except UserError:
+        if (own.dataset, own.description) != (scored.dataset, scored.description):
+            raise
+        there = own.model_copy(update={"data": scored.data})
+        return open_data(there, scoring.checkpoint.tasks, "train", most)
 
 
 def _cost(
@@ -101,5 +126,5 @@ def _cost(
         difference=value - before,
         interval=ends,
         worse=None if math.isnan(lost) else lost,
-        within=lost <= ALLOWED[precision],
+        within=lost <= ALLOWED[precision] if before else (value - before) * (2 * higher - 1) >= 0,
     )

@@ -58,8 +58,8 @@ def unavailable(pair: Pair, device: str) -> str | None:
     runtime, precision = pair
     if torch.device(device).type != "cpu" and pair not in (("eager", "f32"), ("compiled", "f32")):
         return (
-            f"{runtime} {precision} is of the CPU: on CUDA give --compile or --amp, without "
-            "--runtime and --precision"
+            f"{runtime} {precision} is of the CPU: use --device cpu (speed takes --compile and "
+            "--amp on CUDA)"
         )
     lacking = f"this processor ({platform.machine()}) has no bf16"
     if runtime not in FILES:
@@ -149,8 +149,9 @@ class Preparation(Closing):
 
         place = (name, size, int8)
         if place not in self.files:
-            path, spent = Path(self.folder.name) / f"{len(self.files)}.onnx", 0.0
+            spent = 0.0
             source = self._file(name, model, False, size) if int8 else None
+            path = Path(self.folder.name) / f"{len(self.files)}.onnx"
             start = time.perf_counter()
             if source is None:
                 shipped = ExportableNetwork(model, [])

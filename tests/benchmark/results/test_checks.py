@@ -39,3 +39,22 @@ def test_a_protocol_names_the_rules_of_scoring(written, protocol):
 def test_results_of_other_rules_share_no_board():
     old, new = read(EDGES), read(f"{EDGES}/least-distance")
     assert [len(board.rows) for board in boards([old, new])] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"runtime": "r" * 9_999}, "pairs: a runtime is longer than"),
+        ({"tasks": {"segmentation": {"metrics": {"m": float("inf")}}}}, "pairs: a number above"),
+        ({"tasks": {"segmentation": {"metrics": {"other": 1.0}}}}, "pairs: no m"),
+        ({"tasks": {"edges": {"metrics": {"m": 1.0}, "intervals": {"m": [0, 1e308]}}}}, "pairs"),
+        ({"costs": {"edges": {"metric": "m", "higher_is_better": True, "reference": 0, "value": 0,
+                              "difference": float("inf"), "interval": None, "worse": None,
+                              "within": True}}}, "pairs"),
+    ],
+)  # fmt: skip
+def test_scores_of_runtimes_are_checked(changed, why):
+    pair = {"runtime": "eager", "precision": "f32"}
+    assert read(EDGES, pairs=[pair]).pairs[0].runtime == "eager"
+    with pytest.raises(ValueError, match=why):
+        read(EDGES, pairs=[pair | changed])

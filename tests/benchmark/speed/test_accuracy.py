@@ -1,5 +1,6 @@
 """`evaluate --runtime --precision`: what ships is scored, beside eager f32 on the same images."""
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -8,11 +9,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 from torch import Tensor, nn
 
 from benchmark.export import quantize
 from benchmark.export.quantize import worse_by
+from benchmark.report.tables import costs_tables
 from benchmark.results.checkpoint import open_checkpoint
+from benchmark.results.result import Cost, PairScores
 from benchmark.scoring.rescore import Rescore, opened, rescored
 from benchmark.scoring.views import Views
 from benchmark.speed import accuracy
@@ -21,6 +25,7 @@ from benchmark.speed.latency import Setup
 from benchmark.speed.runtimes import NOTHING, Preparation, Ready
 from cli import main
 from common.progress import Silent
+from tests.datasets.fixtures_data import voc2012
 from tests.support import line
 
 Cli = Callable[..., Result]
@@ -158,6 +163,8 @@ def test_a_run_carries_the_scores(
     assert [pair for pair, _ in asked] == [("eager", "int8")]
     assert (second["precision"], second["reason"]) == ("int8", "no")
     assert pairs_after() == [same, second]
+    failing = cli(*words, "--precision", "bf16", "--overwrite")  # a run of nothing but reasons
+    assert failing.exit_code == 1
 
 
 def test_several_processes_leave_it_to_evaluate(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +172,65 @@ def test_several_processes_leave_it_to_evaluate(cli: Cli, monkeypatch: pytest.Mo
     done = cli("run", "--runtime", "eager")
     assert done.exit_code == 2
     assert "are of one process: take evaluate afterwards" in done.stderr
+
+
+def test_the_split_that_a_run_chose_by(
+    cli: Cli, tmp_path: Path, voc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VOC's published val is what `--split test` scores; a run with --split val holds out train."""
+    words = ("run", "--task", "segmentation", "--dataset", "voc2012", "--backbone", "test_resnet",
+             "--decoder", "fcn", "--image-size", "64", "--epochs", "1", "--batch-size", "1",
+             "--split", "val", "--results", tmp_path / "runs")  # fmt: skip
+    assert cli(*words, "--data", voc).exit_code == 0
+    moved = voc.rename(tmp_path / "moved")  # the command says where
+    done = cli(*words, "--data", moved, "--runtime", "eager")
+    assert done.exit_code == 0, done.stderr
+    (folder,) = (tmp_path / "runs").glob("segmentation*")
+    result = json.loads((folder / "result.json").read_bytes())
+    (pair,) = result["pairs"]
+    assert pair["tasks"]["segmentation"]["metrics"] == result["metrics"]
+    monkeypatch.setattr("benchmark.scoring.rescore.Scoring.facts", lambda _: {"fingerprint": "x"})
+    done = cli(*words, "--data", moved, "--runtime", "eager", "--precision", "int8")
+    assert done.exit_code == 0
+    assert "not those that it was scored on: repeat the run with --overwrite" in done.stderr
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    voc2012(tmp_path / "voc")
+    return tmp_path / "voc"
+
+
+def cost_row(runtime: str, *tasks: str, reason: str | None = None) -> PairScores:
+    cost = Cost(metric="rmse", higher_is_better=False, reference=0, value=1, difference=1,
+                interval=None, worse=None, within=False)  # fmt: skip
+    costs = dict.fromkeys(tasks, cost)
+    return PairScores(runtime=runtime, precision="f32", costs=costs, reason=reason)
+
+
+def test_a_table_for_each_task_and_none_for_reasons() -> None:
+    rows = [cost_row("eager", "depth", "height"), cost_row("a[/b]", reason="pip install '.[x]'")]
+    tables = list(costs_tables(rows, "fcn on b"))
+    assert [str(table.title) for table in tables] == ["fcn on b, depth", "fcn on b, height"]
+    texts = []
+    for table in tables:
+        file = io.StringIO()
+        Console(width=200, file=file).print(table)
+        texts.append(" ".join(file.getvalue().split()))
+    assert all("a[/b] f32: pip install '.[x]'" in text for text in texts)
+    assert all("‡" in text.split("Differences")[0] for text in texts)
+    (alone,) = costs_tables([cost_row("eager", reason="no")], "fcn")
+    assert str(alone.title) == "fcn"
+
+
+@pytest.mark.slow
+def test_int8_at_another_size(cli: Cli, run: Path) -> None:
+    done = cli("evaluate", "--checkpoint", run, "--image-size", "64x64", "--runtime",
+               "onnxruntime", "--precision", "int8", "--json", "-")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert "int8: calibrated on all 16 images trained on" in done.stderr
+    (row,) = json.loads(done.stdout)["pairs"]
+    assert (row["calibration"]["asked"], row["calibration"]["images"]) == (64, 16)
 
 
 @pytest.mark.slow
@@ -192,7 +258,7 @@ def test_the_very_files_are_scored(cli: Cli, run: Path, tmp_path: Path) -> None:
     int8 = json.loads(texts["sparsemask.json"])["int8"]
     row = rows["onnxruntime", "int8"]
     assert row["calibration"] == {
-        "images": 8, "split": "train", "kept_in_float": int8["kept_in_float"]
+        "asked": 8, "images": 8, "split": "train", "kept_in_float": int8["kept_in_float"]
     }  # fmt: skip
     cost = row["costs"]["depth"]
     expected = int8["metrics"]["int8"]["depth"][cost["metric"]]

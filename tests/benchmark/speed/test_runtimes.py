@@ -10,7 +10,7 @@ from benchmark.experiment.environment import processor_features
 from benchmark.leaderboard.boards import boards
 from benchmark.leaderboard.recommend import recommend, with_latencies
 from benchmark.report.recommendation import sentences
-from benchmark.results.result import PairScores, TaskScores
+from benchmark.results.result import Calibration, PairScores, TaskScores
 from benchmark.speed import runtimes
 from benchmark.speed.latency import Setup
 from benchmark.speed.rows import SpeedOptions
@@ -62,7 +62,7 @@ def test_what_a_processor_offers(monkeypatch, tmp_path):
         (("openvino", "bf16"), "cpu", "has no bf16"),
         (("eager", "f32"), "cuda", None),
         (("openvino", "f32"), "cuda", "openvino f32 is of the CPU"),
-        (("eager", "bf16"), "cuda", "give --compile or --amp"),
+        (("eager", "bf16"), "cuda", "speed takes --compile and --amp on CUDA"),
     ],
 )
 def test_why_a_pair_cannot_run(monkeypatch, pair, device, why):
@@ -157,7 +157,9 @@ def test_recommend_chooses_over_runtimes_and_precisions(tmp_path):
         if run.config.decoder == "large":
             run.folder = tmp_path / "a run"
             run.speed["peak_memory_mb"] = 7.0
-            run.pairs = [scored_in(0.59, "openvino", "bf16"), scored_in(0.3, "openvino", "int8"),
+            eight = Calibration(asked=8, images=8, split="train", kept_in_float=[])
+            int8 = scored_in(0.3, "openvino", "int8").model_copy(update={"calibration": eight})
+            run.pairs = [scored_in(0.59, "openvino", "bf16"), int8,
                          PairScores(runtime="eager", precision="bf16", reason="none")]  # fmt: skip
     (board,) = boards(found)
     path = tmp_path / "speed.json"
@@ -187,9 +189,15 @@ def test_recommend_chooses_over_runtimes_and_precisions(tmp_path):
     row = recommend(moved, {"latency": 11}).best
     assert row.interval == pytest.approx((0.58, 0.61))
     text = " ".join(sentences(recommend(moved, {"latency": 11}), {"latency": 11}))
+    assert "Left out in compiled bf16 because no score tells" in text
+    assert "(run --runtime eager --precision bf16): large on b, tiny on b." in text
+    assert "a cost was not measured: huge on b, odd on b." in text
+    assert "INFERENCE_PRECISION_HINT=bf16: python" in text
     assert "take large in openvino bf16 on b: m 0.590" in text
     assert f"export --checkpoint '{tmp_path / 'a run'}' --static -o net.onnx" in text
-    assert "--static --int8 -o" in " ".join(sentences(recommend(moved, {"latency": 4.5}), {}))
+    text = " ".join(sentences(recommend(moved, {"latency": 4.5}), {}))
+    assert "INFERENCE_PRECISION_HINT=f32: python" in text
+    assert "--static --int8 --calibrate 8 -o" in text
 
 
 def test_timings_of_what_was_not_scored(tmp_path):
@@ -224,7 +232,7 @@ def test_files_compute_what_the_network_does(network):
     largest = float(expected.abs().max())
     errors = {}
     with Preparation(Setup()) as prepare:
-        for pair in pairs_of(["onnxruntime", "openvino"], ["all"]):
+        for pair in reversed(pairs_of(["onnxruntime", "openvino"], ["all"])):  # int8 first
             if unavailable(pair, "cpu"):
                 continue
             ready = prepare("network", network, pair, (64, 96), 2)
