@@ -8,7 +8,7 @@ from rich.table import Table
 
 from benchmark.wiring.front.record import Front
 from benchmark.wiring.record import WIRING
-from common.words import cell, count_of
+from common.words import DISTURBED, cell, count_of
 
 
 def front_table(front: Front) -> Table:
@@ -24,7 +24,7 @@ def front_table(front: Front) -> Table:
             cell(Path(wiring.file).stem + (" ← found" if wiring.file == front.found else "")),
             f"{wiring.score:.4g}",
             "" if ends is None else f"{ends[0]:.3f}–{ends[1]:.3f}",
-            f"{wiring.ms:.3g}",
+            f"{wiring.ms:.3g}{DISTURBED if wiring.disturbed else ''}",
             f"{wiring.macs / 1e6:.0f}",
             f"{wiring.params / 1e3:.0f}",
             "●" if wiring.front else "",
@@ -52,6 +52,8 @@ def front_lines(front: Front, output: Path) -> Iterator[str]:
             f"the validation split is too small to choose by: every wiring is as good as the best "
             f"within its interval ({low:.3f}–{high:.3f})"
         )
+    if share := max(wiring.disturbed or 0.0 for wiring in front.wirings):
+        yield f"{DISTURBED} timed while other work took up to {share:.0%} of the processors"
     if (preset := front.preset) is not None and f"front/{preset.name}.json" != front.found:
         gained = _gain(preset.gain, preset.gain_interval)
         yield f"the best preset, {preset.name}, {preset.score:.4g}: found is {gained}"

@@ -85,11 +85,16 @@ def _connection(
 
 
 class NetworkCosts(TypedDict):
-    """Costs of one image: milliseconds here, multiply-accumulates; parameters of the network."""
+    """Costs of one image: milliseconds here, multiply-accumulates; parameters of the network.
+
+    disturbed: the share of the processors that other work took while it was timed; None: none, or
+    the system does not tell.
+    """
 
     ms: float
     macs: int
     params: int
+    disturbed: float | None
 
 
 def network_costs(
@@ -132,6 +137,7 @@ def network_costs(
             "ms": float(f"{latencies[name].median_ms:.4g}"),
             "macs": counts["macs"],
             "params": counts["params"],
+            "disturbed": latencies[name].disturbed or None,
         }
         for name, counts in counted.items()
     }

@@ -27,7 +27,7 @@ defaults: {backbone: test_resnet, image_size: 32, limit: 40, batch_size: 4, thre
 runs:
   - {tasks: [depth], datasets: [scenes], decoders: [fcn, sparsemask]}
 """
-IGNORED = ("seconds", "speed", "environment", "resumed", "command", "ms")
+IGNORED = ("seconds", "speed", "environment", "resumed", "command", "ms", "disturbed")
 
 
 def content(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,8 @@ class FrontWiring(BaseModel):
     file: relative to the folder. score, interval: on the validation split, 95 % bootstrap over its
     images. ms, macs, params: of one image through the whole network, as it is deployed. rungs: the
     score of each rung. front: whether no other is both better and cheaper. alike: whether its score
-    cannot be told from the best one's.
+    cannot be told from the best one's. disturbed: the share of the processors that other work took
+    while ``ms`` was measured.
     """
 
     model_config = ConfigDict(allow_inf_nan=False, extra="allow")
@@ -32,6 +33,7 @@ class FrontWiring(BaseModel):
     origin: dict[str, Any]
     front: bool = True
     alike: bool = False
+    disturbed: float | None = None
 
 
 class Control(BaseModel):

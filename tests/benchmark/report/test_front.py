@@ -39,7 +39,8 @@ def words(some: Front) -> str:
 
 def test_the_table_names_the_found_one_and_the_front() -> None:
     console = Console(width=120, record=True, file=io.StringIO())
-    some = front(wiring("a", 0.5, 9_000_000), wiring("b", 0.4, 4_000_000, front=False))
+    busy = wiring("b", 0.4, 4_000_000, front=False, disturbed=0.3)
+    some = front(wiring("a", 0.5, 9_000_000), busy)
     console.print(front_table(some))
     text = console.export_text()
     assert "miou ↑" in text
@@ -48,6 +49,10 @@ def test_the_table_names_the_found_one_and_the_front() -> None:
     assert "●" in rows[0]
     assert rows[1].split()[:3] == ["b", "←", "found"]
     assert "●" not in rows[1]
+    assert ["2.5†" in row for row in rows] == [False, True]
+    note = "† timed while other work took up to 30% of the processors"
+    assert note in words(some)
+    assert note not in words(front(some.wirings[0]))
 
 
 @pytest.mark.parametrize("higher", [True, False])
