@@ -75,7 +75,7 @@ class Preset(BaseModel):
 
 
 class Tried(BaseModel):
-    """A candidate: its costs, and its score in each rung that it was in."""
+    """A candidate: its costs as a wiring's, and its score in each rung that it was in."""
 
     model_config = ConfigDict(allow_inf_nan=False, extra="allow")
 
@@ -85,6 +85,7 @@ class Tried(BaseModel):
     macs: int
     params: int
     origin: dict[str, Any]
+    disturbed: float | None = None
 
 
 class Front(BaseModel):
