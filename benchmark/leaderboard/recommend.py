@@ -117,7 +117,8 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
         if names[0] == "latency" and any(row.disturbed for row in rows):
             raise UserError(
                 f"{board.title}: latency was measured only while other work took the processors: "
-                "time again with --retime on an idle machine, or take it as it is with --disturbed"
+                "time again on an idle machine (run --retime, or speed for a file of --speed), or "
+                "take it as it is with --disturbed"
             )
         raise UserError(f"{board.title}: {names[0]} was not measured: time the runs with --retime")
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from benchmark.leaderboard.rows import Board, Overall, OverallRow, Row
 from benchmark.results.result import PairScores, TaskScores
-from common.words import DISTURBED, cell, disturbed_note, number, quantity
+from common.words import DISTURBED, cell, count_of, disturbed_note, number, quantity
 from tasks.metrics.names import metric_title
 
 INTERVAL = "95 % of images"
@@ -359,7 +359,7 @@ def costs_tables(pairs: Sequence[PairScores], title: str = "") -> Iterator[Table
         notes = ["Differences from eager f32 on the same images."]
         notes += ["‡ worse than the precision allows: 0.5 %, int8 2 %."]
         notes += [_calibrated(row) for row in pairs if row.calibration]
-        notes += [f"{r.runtime} {r.precision}: {r.reason}" for r in pairs if r.reason]
+        notes += [f"No {r.runtime} {r.precision}: {r.reason}." for r in pairs if r.reason]
         named = [part for part in (title, task if len(tasks) > 1 else "") if part]
         table = Table(
             title=cell(", ".join(named)) or None,
@@ -376,18 +376,23 @@ def costs_tables(pairs: Sequence[PairScores], title: str = "") -> Iterator[Table
             if (cost := row.costs.get(task)) is not None:
                 metric = metric_title(cost.metric, cost.higher_is_better)
                 table.columns[1].header = cell(metric)
-                ends = " to ".join(f"{end:+.4f}" for end in cost.interval or ())
+                ends = " to ".join(map(_signed, cost.interval or ()))
                 share = "" if cost.worse is None else f"{round(100 * cost.worse, 2) + 0.0:.2f} %"
-                cells[1:] = [number(cost.value, 4), f"{cost.difference:+.4f}", ends, share]
+                cells[1:] = [number(cost.value, 4), _signed(cost.difference), ends, share]
                 cells.append("" if cost.within else "‡")
             table.add_row(*map(cell, cells))
         yield table
+
+
+def _signed(value: float) -> str:
+    """Four digits after the point, and no sign of a zero."""
+    return f"{value:+.4f}" if round(value, 4) else "0.0000"
 
 
 def _calibrated(row: PairScores) -> str:
     assert row.calibration is not None
     kept = ", ".join(row.calibration.kept_in_float)
     return (
-        f"{row.runtime} int8: ranges of {row.calibration.images} images of {row.calibration.split}"
-        + (f"; in float: {kept}." if kept else "; no layer in float.")
+        f"{row.runtime} int8: ranges of {count_of(row.calibration.images, 'image')} of "
+        f"{row.calibration.split}" + (f"; in float: {kept}." if kept else "; no layer in float.")
     )

@@ -133,7 +133,9 @@ def test_a_pair_that_nothing_runs_is_a_row_with_the_reason(cli: Cli, run: Path) 
     assert row["reason"] == "eager has no int8: use --runtime onnxruntime or openvino"
     done = cli("evaluate", "--checkpoint", run, "--precision", "int8", "--precision", "f32")
     assert done.exit_code == 0
-    assert "eager int8: eager has no int8" in " ".join(done.stdout.split())
+    text = " ".join(done.stdout.split())
+    assert "No eager int8: eager has no int8: use --runtime onnxruntime or openvino." in text
+    assert "0.0000 0.0000 to 0.0000" in text  # eager f32 beside itself, without signs
 
 
 def test_a_run_carries_the_scores(
@@ -217,7 +219,7 @@ def test_a_table_for_each_task_and_none_for_reasons() -> None:
         file = io.StringIO()
         Console(width=200, file=file).print(table)
         texts.append(" ".join(file.getvalue().split()))
-    assert all("a[/b] f32: pip install '.[x]'" in text for text in texts)
+    assert all("No a[/b] f32: pip install '.[x]'." in text for text in texts)
     assert all("‡" in text.split("Differences")[0] for text in texts)
     (alone,) = costs_tables([cost_row("eager", reason="no")], "fcn")
     assert str(alone.title) == "fcn"

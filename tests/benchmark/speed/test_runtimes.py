@@ -192,6 +192,7 @@ def test_recommend_chooses_over_runtimes_and_precisions(tmp_path):
     assert "Left out in compiled bf16 because no score tells" in text
     assert "(run --runtime eager --precision bf16): large on b, tiny on b." in text
     assert "a cost was not measured: huge on b, odd on b." in text
+    assert "The file of large in openvino bf16 on b, to be compiled" in text
     assert "INFERENCE_PRECISION_HINT=bf16: python" in text
     assert "take large in openvino bf16 on b: m 0.590" in text
     assert f"export --checkpoint '{tmp_path / 'a run'}' --static -o net.onnx" in text
