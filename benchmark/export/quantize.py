@@ -68,16 +68,16 @@ def quantize(
         folder = Path(name)
         ready = _prepared(source, folder)
         exact = score(checkpoint, _network(source), data, listener)
-        order: list[str] = []
+        layers, order = _layers(ready), list[str]()
         tried: list[tuple[float, int]] = []
         for count in IN_FLOAT:
             if count == 1:
-                order = _by_error(ready, folder, list(islice(_inputs(data), PROBES)), listener)
+                probes = list(islice(_inputs(data), PROBES))
+                order = _by_error(ready, layers, folder / "layer.onnx", probes, listener)
             if count > len(order):
                 break
             path = folder / f"{count}.onnx"
-            nodes = _layers(ready)
-            kept = [node for layer in order[:count] for node in nodes[layer]]
+            kept = [node for layer in order[:count] for node in layers[layer]]
             _write(ready, path, _inputs(data, listener), nodes_to_exclude=kept)
             found = score(checkpoint, _network(path), data, listener)
             tried.append((_loss(checkpoint.tasks, exact, found), count))
@@ -163,15 +163,20 @@ def _layers(ready: Path) -> dict[str, list[str]]:
     return layers
 
 
-def _by_error(ready: Path, folder: Path, inputs: Sequence[Inputs], listener: Listener) -> list[str]:
-    """Names of layers, the one first whose int8 alone moves the outputs most."""
+def _by_error(
+    ready: Path,
+    layers: Mapping[str, Sequence[str]],
+    scratch: Path,
+    inputs: Sequence[Inputs],
+    listener: Listener,
+) -> list[str]:
+    """Names of ``layers``, the one first whose int8 alone moves the outputs most."""
     exact = _outputs(ready, inputs)
-    layers = _layers(ready)
     listener.begin("int8, layer by layer", len(layers))
     errors = {}
     for name, nodes in layers.items():
-        _write(ready, folder / "layer.onnx", inputs, nodes_to_quantize=nodes)
-        moved = _outputs(folder / "layer.onnx", inputs)
+        _write(ready, scratch, inputs, nodes_to_quantize=list(nodes))
+        moved = _outputs(scratch, inputs)
         errors[name] = sum(
             float(np.square(new - old).mean() / max(np.square(old).mean(), 1e-30))
             for new, old in zip(moved, exact, strict=True)

@@ -235,7 +235,7 @@ def _scores(board: Board, row: Row, runtime: str, precision: str) -> dict[str, A
     for run in row.runs:
         for pair in run.pairs:
             scores = pair.tasks.get(board.task)
-            if (pair.runtime, pair.precision) == (runtime, precision) and scores is not None:
+            if pair.pair == (runtime, precision) and scores is not None:
                 found.append(scores)
     if len(found) < len(row.runs) or any(name not in scores.metrics for scores in found):
         return {} if precision == "f32" and not board.amp else None

@@ -93,7 +93,7 @@ def _shipping(row: Row) -> Iterator[str]:
     if row.runtime not in FILES or folder is None:
         return
     how = row.runtime, row.precision
-    pair = next((p for p in row.runs[0].pairs if (p.runtime, p.precision) == how), None)
+    pair = next((p for p in row.runs[0].pairs if p.pair == how), None)
     static = " --static" if pair is None or pair.static else ""
     calibration = None if pair is None else pair.calibration
     int8 = f" --int8 --calibrate {calibration.asked}" if calibration else ""

@@ -138,6 +138,10 @@ class PairScores(BaseModel):
     once: dict[str, Any] = Field(default_factory=dict)
     calibration: Calibration | None = None
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.runtime, self.precision
+
 
 class Result(TaskScores):
     """All that is needed to rank a run and to repeat it.

@@ -40,12 +40,16 @@ def score_all(
 def _scored(
     result: Result, run: PlannedRun, pairs: Sequence[Pair], calibrate: int, listener: Listener
 ) -> Result:
-    """Pairs that have scores are not scored again; those that failed are."""
-    kept = {
-        (row.runtime, row.precision): row
-        for row in result.pairs
-        if row.reason is None and (row.calibration is None or row.calibration.asked == calibrate)
-    }
+    """Pairs that have scores are not scored again; those that failed are.
+
+    Nor is a score lost to a later failure.
+    """
+    scores = {row.pair: row for row in result.pairs if row.reason is None}
+    kept = [
+        pair
+        for pair, row in scores.items()
+        if row.calibration is None or row.calibration.asked == calibrate
+    ]
     missing = [pair for pair in pairs if pair not in kept]
     if missing:
         changes = {name: getattr(run.config, name) for name in ("data", "workers", "on_bad_sample")}
@@ -58,9 +62,8 @@ def _scored(
             raise UserError(f"its {scoring.data.source.name} images are not those that it was "
                             "scored on: repeat the run with --overwrite")  # fmt: skip
         found = deployed(scoring, missing, calibrate).pairs
-        rows = {(row.runtime, row.precision): row for row in result.pairs} | {
-            (row.runtime, row.precision): row for row in found
-        }
+        rows = {row.pair: row for row in [*result.pairs, *found]}
+        rows |= {row.pair: scores[row.pair] for row in found if row.reason and row.pair in scores}
         result = result.model_copy(update={"pairs": [*rows.values()]})
         save(run.folder, result)
     return result

@@ -96,18 +96,6 @@ class Scoring:
         }
 
 
-def rescore(
-    path: Path,
-    changes: Mapping[str, Any],
-    views: Views,
-    split: str = "test",
-    original: bool = False,
-    listener: Listener | None = None,
-) -> Rescore:
-    """Score the network of a run's folder or weights file on ``split``; arguments as ``opened``."""
-    return rescored(opened(path, changes, views, split, original, listener))
-
-
 def rescored(scoring: Scoring) -> Rescore:
     """The scores of the trained network as it is."""
     start = time.perf_counter()

@@ -29,7 +29,7 @@ from benchmark.experiment.plan import PlannedRun, command_of, make_tasks, resolv
 from benchmark.results.checkpoint import open_checkpoint, save_checkpoint
 from benchmark.results.result import Result
 from benchmark.results.store import save
-from benchmark.scoring.rescore import rescore
+from benchmark.scoring.rescore import opened, rescored
 from benchmark.scoring.views import Views
 from common.errors import DataError, UserError, first_line
 from models.predictor import DensePredictor
@@ -166,7 +166,7 @@ def largest_difference(
 
 def scored(folder: Path, views: Views, limit: int | None) -> str:
     """A line of the scores of ``evaluate --image-size original``."""
-    score = rescore(folder, {"limit": limit}, views, original=True).tasks["edges"]
+    score = rescored(opened(folder, {"limit": limit}, views, original=True)).tasks["edges"]
     by_name = {name.partition("@")[0]: value for name, value in score.metrics.items()}
     return f"{score.protocol}: " + ", ".join(f"{name} {by_name[name]:.4f}" for name in METRICS)
 

@@ -49,14 +49,8 @@ def joined(
                 timing["backbone"], label,
             ):  # fmt: skip
                 continue
-            pair = next(
-                (
-                    p
-                    for p in result.pairs
-                    if [getattr(p, n) for n in PAIR] == [timing[n] for n in PAIR]
-                ),
-                None,
-            )
+            how = tuple(timing[name] for name in PAIR)
+            pair = next((pair for pair in result.pairs if pair.pair == how), None)
             cost = None if pair is None else pair.costs.get(config.task)
             latency = timing["latency"] or {}
             yield {

@@ -165,6 +165,12 @@ def test_a_run_carries_the_scores(
     assert [pair for pair, _ in asked] == [("eager", "int8")]
     assert (second["precision"], second["reason"]) == ("int8", "no")
     assert pairs_after() == [same, second]
+    path = next(tmp_path.glob("saliency*")) / "result.json"  # as if int8 had once been scored
+    eight = {"asked": 8, "images": 8, "split": "train", "kept_in_float": []}
+    written = json.loads(path.read_bytes())
+    written["pairs"][1] |= {"reason": None, "tasks": same["tasks"], "calibration": eight}
+    path.write_text(json.dumps(written))
+    assert pairs_after("--precision", "int8")[1]["calibration"] == eight  # 64 asked: it failed
     failing = cli(*words, "--precision", "bf16", "--overwrite")  # a run of nothing but reasons
     assert failing.exit_code == 1
 
