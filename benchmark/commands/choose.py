@@ -106,14 +106,14 @@ def recommend(
     from benchmark.leaderboard.boards import boards
     from benchmark.leaderboard.recommend import choose_board, parse_budget, with_latencies
     from benchmark.leaderboard.recommend import recommend as best_within
+    from benchmark.leaderboard.runtimes import with_runtimes
     from benchmark.report.recommendation import recommendation_table, sentences
     from common.errors import UserError
 
     limits = {"latency": latency, "params": params, "macs": macs, "memory": memory}
     budgets = {name: parse_budget(name, text) for name, text in limits.items() if text is not None}
     board = choose_board(boards(read_results(results), disturbed), task, dataset, device)
-    if speed is not None:
-        board = with_latencies(board, speed, disturbed)
+    board = with_runtimes(board) if speed is None else with_latencies(board, speed, disturbed)
     choice = best_within(board, budgets)
     lines = list(sentences(choice, budgets))
     if choice.best is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from benchmark.experiment.config import FALLBACKS, FILLED_IN, PAIRS, NetworkConfig, option_name
-from benchmark.speed.names import PRECISIONS, RUNTIMES
+from benchmark.results.runtimes import PRECISIONS, RUNTIMES
 from common.errors import UsageError, UserError
 from common.limited_yaml import parse_value
 from common.limits import printable

@@ -74,6 +74,7 @@ def report(
     from benchmark.leaderboard.boards import boards
     from benchmark.leaderboard.overall import overall
     from benchmark.leaderboard.reported import add_reported
+    from benchmark.leaderboard.runtimes import with_runtimes
     from benchmark.leaderboard.selection import matches, select
     from benchmark.report.files import markdown, update_between_markers, write_reports
     from benchmark.report.tables import rich_overall, rich_table
@@ -86,9 +87,10 @@ def report(
         tables = [
             b for b in tables if any(matches(t, w) for t in split_tasks(b.task) for w in task)
         ]
+    across = overall(tables, baseline)
+    tables = [with_runtimes(board) for board in tables]
     if reported:
         add_reported(tables)
-    across = overall(tables, baseline)
     if html is not None:
         from benchmark.report.page.page import page
 

@@ -75,8 +75,8 @@ def run(
 
     from benchmark.experiment.distributed import asked, from_lead, lead, processes
     from benchmark.leaderboard.boards import boards
+    from benchmark.leaderboard.runtimes import with_runtimes
     from benchmark.report.tables import costs_tables, rich_table
-    from benchmark.run.deployment import score_all
     from benchmark.run.runner import Runner
     from benchmark.speed.runtimes import pairs_of
     from benchmark.sweep.execute import Work, execute
@@ -96,19 +96,18 @@ def run(
             runs, {key: result.status for key, result in earlier.items()}, "only-missing"
         )
         watch = following(pending, listener)
-        runner = Runner(results, watch, retime=retime, tensorboard=tensorboard, every=every)
+        options = {"retime": retime, "tensorboard": tensorboard, "every": every}
+        runner = Runner(results, watch, **options, pairs=pairs, calibrate=calibrate)
         done = execute(Work(runs, pending, earlier, {}, runner, watch, on_data_error="stop"))
         if not lead():
             return
-        if pairs:
-            done = score_all(runs, done, pairs, calibrate, listener)
     again = {run.key for run in pending}
     for key in [run.key for run in runs if run.key not in again]:
         click.echo(f"already finished, not run again (--overwrite repeats it): {key}", err=True)
     for text in outdated([run for run in runs if run.key not in again], earlier):
         click.echo(f"warning: {text}", err=True)
     console = console_of_width(180)
-    for board in boards(done):
+    for board in map(with_runtimes, boards(done)):
         console.print(rich_table(board, console.width))
     for result in done if pairs else ():
         label = DecoderName.parse(result.config.decoder).label

@@ -13,7 +13,7 @@ from benchmark.commands.options import (
     write_output,
 )
 from benchmark.experiment.config import FALLBACKS, RunConfig
-from benchmark.speed.names import PRECISIONS, RUNTIMES
+from benchmark.results.runtimes import PRECISIONS, RUNTIMES
 from common.limits import CHANNELS, WIDTH
 
 

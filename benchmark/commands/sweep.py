@@ -11,6 +11,7 @@ from benchmark.commands.options import (
     console_of_width,
     executor_options,
     pairs,
+    pairs_options,
     quiet,
     value_of,
 )
@@ -42,6 +43,7 @@ CACHE = ("only-missing", "always", "never")
               help="An option of every run, as in device=cuda. May be repeated.")  # fmt: skip
 @click.option("--retime", is_flag=True,
               help="Time finished runs again, all in turns, on this machine.")  # fmt: skip
+@pairs_options
 @click.option("--tensorboard", is_flag=True,
               help="Write the scalars of metrics.jsonl for TensorBoard too.")  # fmt: skip
 @checkpoint_option
@@ -57,7 +59,8 @@ def sweep(
     file: str, results: Path | None, cache: str | None, data: tuple[str, ...],
     weights: tuple[str, ...], settings: tuple[str, ...], retime: bool, tensorboard: bool,
     executor: str, jobs: int | None, retries: int, address: str | None, resources: str | None,
-    slurm: tuple[str, ...], every: float, dry_run: bool, verbose: bool,
+    slurm: tuple[str, ...], every: float, dry_run: bool, verbose: bool, runtimes: tuple[str, ...],
+    precisions: tuple[str, ...], calibrate: int,
 ) -> None:  # fmt: skip
     """Run tasks × data sets × backbones × decoders × seeds from a file.
 
@@ -71,6 +74,7 @@ def sweep(
     from benchmark.experiment.plan import planned
     from benchmark.results.light import Lightener
     from benchmark.results.store import many_objects
+    from benchmark.speed.runtimes import pairs_of
     from benchmark.sweep.executors.choice import make_executor
     from benchmark.sweep.file import read_sweep
     from benchmark.sweep.prepare import outdated, stored, to_do
@@ -80,6 +84,7 @@ def sweep(
         raise UsageError("sweep: is one process: give torchrun a `run` or a `search`")
     if tensorboard:
         check_tensorboard()
+    ways = pairs_of(runtimes, precisions) if runtimes or precisions else []
     began = time.time()  # a result that is finished after this is of another process
     swept = read_sweep(file)
     plan = swept.plan(pairs("--data", data), pairs("--weights", weights), _settings(settings))
@@ -87,6 +92,8 @@ def sweep(
     policy: Any = cache or swept.content.cache
     if retime and policy == "always":
         raise UsageError("--retime: --cache always runs nothing: use only-missing")
+    if ways and policy == "always":
+        raise UsageError("--runtime: --cache always runs nothing: use only-missing")
     runs = planned(plan.runs, results)
     earlier: dict[str, Result] = {}
     states: dict[str, str] = {}
@@ -116,7 +123,10 @@ def sweep(
     pending_keys = {run.key for run in pending}
     for text in outdated([run for run in runs if run.key not in pending_keys], earlier):
         click.echo(f"warning: {text}", err=True)
-    options = {"retime": retime, "tensorboard": tensorboard, "every": every, "began": began}
+    options = {
+        "retime": retime, "tensorboard": tensorboard, "every": every, "began": began,
+        "pairs": ways, "calibrate": calibrate,
+    }  # fmt: skip
     course.show(course.execute(earlier, retries, verbose, options))
 
 
@@ -182,11 +192,12 @@ class _Course:
     def show(self, done: "list[Result]") -> None:
         """Print the boards and a summary of the runs; exits with 1 if one failed."""
         from benchmark.leaderboard.boards import boards
+        from benchmark.leaderboard.runtimes import with_runtimes
         from benchmark.report.tables import rich_table
         from benchmark.sweep.report import comparison, summary
 
         console = console_of_width(180)
-        for board in boards(done):
+        for board in map(with_runtimes, boards(done)):
             console.print(rich_table(board, console.width))
         for line in summary(self.runs, self.pending, done):
             click.echo(line, err=True)

@@ -3,7 +3,7 @@
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -88,13 +88,19 @@ def quantize(
         return order[:count]
 
 
-def quantize_on(inputs: Iterable[Inputs], source: Path, target: Path) -> None:
-    """Write the ONNX file ``source`` in int8 as ``target``, with all layers in int8.
+def quantize_on(
+    inputs: Iterable[Inputs], source: Path, target: Path, in_float: Collection[str] = ()
+) -> None:
+    """Write the ONNX file ``source`` in int8 as ``target``.
 
-    inputs: arrays by the name of the file's input, which the ranges are taken from.
+    inputs: arrays by the name of the file's input, which the ranges are taken from. in_float: names
+    of layers, as ``quantize`` returns them, that stay in float.
     """
     with tempfile.TemporaryDirectory() as folder:
-        _write(_prepared(source, Path(folder)), target, inputs)
+        ready = _prepared(source, Path(folder))
+        layers = _layers(ready) if in_float else {}
+        kept = [node for name in in_float for node in layers[name]]
+        _write(ready, target, inputs, nodes_to_exclude=kept)
 
 
 def worse_by(reference: float, value: float, higher_is_better: bool) -> float:

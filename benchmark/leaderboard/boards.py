@@ -67,7 +67,7 @@ def boards(results: Iterable[Result], disturbed: bool = False) -> list[Board]:
     for place, board in tables.items():
         groups = runs[place]
         rows[place] = {
-            network: _row(group, board.columns, settings)
+            network: row_of(group, board.columns, settings)
             for (network, group), settings in zip(
                 groups.items(), differing(list(groups.values())), strict=True
             )
@@ -75,8 +75,8 @@ def boards(results: Iterable[Result], disturbed: bool = False) -> list[Board]:
         board.rows = list(rows[place].values())
         for row in board.rows:
             row.counts = disturbed
-        _rank(board)
-        _fronts(board)
+        rank(board)
+        place_fronts(board)
     _compare_tasks(tables, runs, rows)
     ranked = _ordered(tables.values())
     sizes = [{_sized(run.config) for row in board.rows for run in row.runs} for board in ranked]
@@ -245,10 +245,11 @@ def differing(groups: Sequence[list[Result]]) -> list[str]:
     ]
 
 
-def _rank(board: Board) -> None:
+def rank(board: Board) -> None:
+    """Sort the rows by the ranking metric and set their ranks."""
     main = board.columns[0]
     board.rows.sort(
-        key=lambda r: (-board.sign * r.metrics[main], r.decoder, r.backbone, r.settings)
+        key=lambda r: (-board.sign * r.metrics[main], r.decoder, r.backbone, r.settings, r.runtime)
     )
     best: Row | None = None
     for place, row in enumerate(board.rows, 1):
@@ -258,7 +259,7 @@ def _rank(board: Board) -> None:
             row.rank = best.rank
 
 
-def _fronts(board: Board) -> None:
+def place_fronts(board: Board) -> None:
     """Set ``pareto`` of the rows and ``hypervolume`` of the board, from values without intervals.
 
     The front of a cost leaves out rows without it, that of latency also rows of other sessions and
@@ -284,7 +285,8 @@ def overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> boo
     return a is not None and b is not None and a[0] <= b[1] and b[0] <= a[1]
 
 
-def _row(group: list[Result], columns: list[str], settings: str) -> Row:
+def row_of(group: Sequence[Result], columns: Sequence[str], settings: str) -> Row:
+    """The row of runs that differ only in the seed. settings: of ``differing``."""
     first = group[0]
     common = [name for name in columns if all(name in r.metrics for r in group)]
     metrics = {name: statistics.fmean(r.metrics[name] for r in group) for name in common}
@@ -323,7 +325,7 @@ def _row(group: list[Result], columns: list[str], settings: str) -> Row:
         neck=_neck(group),
         train_seconds=statistics.fmean(r.seconds["total"] for r in group),
         command=first.command,
-        runs=group,
+        runs=list(group),
     )
 
 

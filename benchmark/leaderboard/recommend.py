@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from benchmark.experiment.config import RunConfig
 from benchmark.leaderboard.boards import overlap
 from benchmark.leaderboard.rows import Board, Row
+from benchmark.leaderboard.runtimes import in_pair
+from benchmark.results.runtimes import Pair
 from common.errors import UsageError, UserError
 from common.limits import NUMBER, RESULT, LimitError, parse_json, printable, read_bytes
 from models.decoder_name import DecoderName
@@ -166,7 +167,7 @@ def with_latencies(board: Board, path: Path, disturbed: bool = False) -> Board:
     try:
         content = parse_json(read_bytes(path, RESULT))
         timed = [row for row in content if row.get("latency") and row["latency"]["batch"] == 1]
-        timings: dict[Any, dict[tuple[str, str], Timing]] = {}
+        timings: dict[Any, dict[Pair, Timing]] = {}
         for row in timed:
             network = _pair(row["backbone"], row["backbone_args"], row["decoder"],
                             row["image_size"], row["params"]["head"], row.get("in_channels", 3),
@@ -205,50 +206,40 @@ def with_latencies(board: Board, path: Path, disturbed: bool = False) -> Board:
     )
 
 
-def _runs_in(timing: Mapping[str, Any]) -> tuple[str, str]:
+def _runs_in(timing: Mapping[str, Any]) -> Pair:
     """A timing's runtime and precision; empty where it was timed without those options."""
     if "once" not in timing:
         return "", ""
     return printable(str(timing["runtime"]), 80), printable(str(timing["precision"]), 80)
 
 
-def _timed_rows(board: Board, row: Row, timings: Mapping[tuple[str, str], Timing]) -> list[Row]:
+def _timed_rows(board: Board, row: Row, timings: Mapping[Pair, Timing]) -> list[Row]:
     """``row`` in each runtime and precision that it is timed and scored in; without, untimed."""
-    scored = {pair: _scores(board, row, *pair) if pair[0] else {} for pair in timings}
-    row = replace(row, unscored=[pair for pair, scores in scored.items() if scores is None])
+    scored = {pair: _scored(board, row, pair) for pair in timings}
+    unscored = [pair for pair, found in scored.items() if found is None]
     rows = []
-    for (runtime, precision), (milliseconds, fps, share) in timings.items():
-        scores = scored[runtime, precision]
-        if scores is not None:
-            if (runtime, precision) not in (("", ""), ("eager", "f32")):
-                scores["memory_mb"] = None  # which is of eager f32
+    for pair, found in scored.items():
+        if found is not None:
+            milliseconds, fps, share = timings[pair]
+            # the run's memory is of eager f32
+            memory = row.memory_mb if pair in (("", ""), ("eager", "f32")) else None
             rows.append(
-                replace(row, latency_ms=milliseconds, fps=fps, disturbed=share, runtime=runtime,
-                        precision=precision, **scores)
+                replace(found, latency_ms=milliseconds, fps=fps, disturbed=share, sessions=[],
+                        runtime=pair[0], precision=pair[1], memory_mb=memory, unscored=unscored)
             )  # fmt: skip
-    return rows or [replace(row, latency_ms=None, fps=None, disturbed=None)]
+    untimed = replace(row, latency_ms=None, fps=None, disturbed=None, unscored=unscored)
+    return rows or [untimed]
 
 
-def _scores(board: Board, row: Row, runtime: str, precision: str) -> dict[str, Any] | None:
-    """What a runtime and precision changes in a row: means over its runs; None if not scored."""
-    name, found = board.columns[0], []
-    for run in row.runs:
-        for pair in run.pairs:
-            scores = pair.tasks.get(board.task)
-            if pair.pair == (runtime, precision) and scores is not None:
-                found.append(scores)
-    if len(found) < len(row.runs) or any(name not in scores.metrics for scores in found):
-        return {} if precision == "f32" and not board.amp else None
-    ends = [scores.intervals[name] for scores in found if name in scores.intervals]
-    return {
-        "metrics": {**row.metrics, name: fmean(scores.metrics[name] for scores in found)},
-        "interval": (fmean(low for low, _ in ends), fmean(high for _, high in ends))
-        if len(ends) == len(found)
-        else None,
-    }
+def _scored(board: Board, row: Row, pair: Pair) -> Row | None:
+    """``row`` with its scores in ``pair``; f32 needs none of its own. None: not scored."""
+    if not pair[0]:
+        return row
+    found = in_pair(board, row, pair)
+    return row if found is None and pair[1] == "f32" and not board.amp else found
 
 
-def _why_none(board: Board, timings: Mapping[Any, Mapping[tuple[str, str], Timing]]) -> str:
+def _why_none(board: Board, timings: Mapping[Any, Mapping[Pair, Timing]]) -> str:
     """Why no row of ``board`` has a latency, and what to do."""
     rows = board.measured
     pairs = {pair for row in rows for pair in timings.get(_network(row), ())}

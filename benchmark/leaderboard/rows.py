@@ -25,7 +25,8 @@ class Row:
     unranked: why the row has no rank. disturbed: the share of the processors that other work took
     while the row was timed, None if none did: its latency is shown, and is no cost unless it
     ``counts``. runtime, precision: in which it is timed and scored, where a board has several;
-    unscored: those that it is timed in only.
+    shipped: whether they are others than those of the board's runs; unscored: those that it is
+    timed in only.
 
     A reported row has no seeds and no runs; ``metrics`` and ``params`` hold only printed figures.
     """
@@ -62,12 +63,19 @@ class Row:
     counts: bool = False
     runtime: str = ""
     precision: str = ""
+    shipped: bool = False
     unscored: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def label(self) -> str:
         """The decoder's displayed name; for a wiring file, the name of the file."""
         return DecoderName.parse(self.decoder).label
+
+    @property
+    def name(self) -> str:
+        """The label, the settings that differ from other rows of its name, the runtime."""
+        name = f"{self.label} ({self.settings})" if self.settings else self.label
+        return f"{name} in {self.runtime} {self.precision}" if self.runtime else name
 
     def cost(self, name: str) -> float | None:
         """One of ``COSTS`` in ms, parameters, MACs or MB, as deployed; None if not measured.
@@ -91,6 +99,8 @@ class Row:
             "decoder": self.decoder,
             "label": self.label,
             "settings": self.settings,
+            "runtime": self.runtime,
+            "precision": self.precision,
             "device": self.device,
             "threads": self.threads,
             "seeds": " ".join(map(str, self.seeds)),
@@ -185,6 +195,11 @@ class OverallRow:
     mean_rank: float | None = None
     rank: int | None = None
     missing: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The label, and the settings that differ from other rows of its name."""
+        return f"{self.label} ({self.settings})" if self.settings else self.label
 
 
 @dataclass

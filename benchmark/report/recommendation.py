@@ -9,8 +9,9 @@ from rich.table import Table
 
 from benchmark.leaderboard.recommend import Recommendation, amount
 from benchmark.leaderboard.rows import COSTS, Board, Row
-from benchmark.report.tables import INTERVAL, name_of
-from benchmark.speed.names import FILES
+from benchmark.leaderboard.runtimes import scores_in
+from benchmark.report.tables import INTERVAL
+from benchmark.results.runtimes import FILES
 from common.words import COST_NAMES, cell
 from tasks.metrics.names import metric_name, metric_title
 
@@ -92,8 +93,7 @@ def _shipping(row: Row) -> Iterator[str]:
     folder = row.runs[0].folder if row.runs else None
     if row.runtime not in FILES or folder is None:
         return
-    how = row.runtime, row.precision
-    pair = next((p for p in row.runs[0].pairs if p.pair == how), None)
+    pair = scores_in(row.runs[0], (row.runtime, row.precision))
     static = " --static" if pair is None or pair.static else ""
     calibration = None if pair is None else pair.calibration
     int8 = f" --int8 --calibrate {calibration.asked}" if calibration else ""
@@ -123,13 +123,13 @@ def recommendation_table(result: Recommendation) -> Table:
         if row is not None:
             ends = "–".join(f"{end:.3f}" for end in row.interval or ())
             costs = [amount(cost, row.cost(cost)).partition(" ")[0] for cost in shown]
-            cells = [title, name_of(row), row.backbone, f"{row.metrics[main]:.3f}", ends, *costs]
+            cells = [title, row.name, row.backbone, f"{row.metrics[main]:.3f}", ends, *costs]
             table.add_row(*map(cell, cells))
     return table
 
 
 def _name(row: Row) -> str:
-    return f"{name_of(row)} on {row.backbone}"
+    return f"{row.name} on {row.backbone}"
 
 
 def _score(board: Board, row: Row) -> str:

@@ -63,14 +63,6 @@ def _several_seeds(board: Board) -> bool:
     return any(len(row.seeds) > 1 for row in board.rows)
 
 
-def name_of(row: Row | OverallRow) -> str:
-    """The decoder, the settings that differ from other rows of its name, the runtime."""
-    name = f"{row.label} ({row.settings})" if row.settings else row.label
-    if isinstance(row, Row) and row.runtime:
-        return f"{name} in {row.runtime} {row.precision}"
-    return name
-
-
 @dataclass(frozen=True)
 class Layout:
     """Facts on a board that all its rows need, computed once.
@@ -97,7 +89,7 @@ class Layout:
 def cells(board: Board, row: Row, layout: Layout | None = None) -> list[str]:
     """Cell texts of a row. layout: ``Layout.of(board)``, to compute it once for many rows."""
     layout = layout or Layout.of(board)
-    labels = [str(row.rank or ("–" if row.source is None else "reported")), name_of(row)]
+    labels = [str(row.rank or ("–" if row.source is None else "reported")), row.name]
     if not layout.backbone:
         labels.append(row.backbone)
     several = layout.several
@@ -236,7 +228,7 @@ def overall_rows(table: Overall) -> list[list[str]]:
 def overall_cells(table: Overall, row: OverallRow, several: bool | None = None) -> list[str]:
     """Cell texts of a row across boards. several: whether the table has several backbones."""
     several = not _alike(table) if several is None else several
-    labels = [str(row.rank or "–"), name_of(row), *([row.backbone] if several else [])]
+    labels = [str(row.rank or "–"), row.name, *([row.backbone] if several else [])]
     gain = "–" if row.delta_m is None else f"{row.delta_m:+.1f}"
     scores = [number(row.scores[title]) for title in table.boards]
     return [*labels, number(row.mean_rank, 2), gain, *scores]
@@ -271,7 +263,7 @@ def overall_notes(table: Overall) -> list[str]:
     for row in table.rows:
         if row.missing:
             backbone = "" if alike else f" on {row.backbone}"
-            lacking.setdefault(tuple(row.missing), []).append(name_of(row) + backbone)
+            lacking.setdefault(tuple(row.missing), []).append(row.name + backbone)
     for missing, names in lacking.items():
         lines.append(f"No score of {', '.join(names)} in: {', '.join(missing)}.")
     return lines

@@ -88,9 +88,9 @@ def _check(result: Result) -> None:
     for split in ("train", "test"):
         if not isinstance(result.data.get(split, {}), dict):
             raise ValueError(f"data: {split} is no object")
-    speed = result.speed or {}
     types = dict.fromkeys(("median_ms", "fps", "peak_memory_mb", "neck_ms", "disturbed"), float)
-    _typed("speed", speed, {**types, "session": str})
+    for speed in (result.speed, *(pair.speed for pair in result.pairs)):
+        _typed("speed", speed or {}, {**types, "session": str})
     numbers: list[tuple[str, Collection[float]]] = [
         ("params", result.params.values()),
         ("macs", result.macs.values()),
@@ -176,8 +176,9 @@ def _check_finished(result: Result) -> None:
 
     need("environment", result.environment, ("device", "threads"))
     need("seconds", result.seconds, ("total",))
-    if result.speed is not None:
-        need("speed", result.speed, ("median_ms", "fps", "session"))
+    for speed in (result.speed, *(pair.speed for pair in result.pairs)):
+        if speed is not None:
+            need("speed", speed, ("median_ms", "fps", "session"))
     for task, view in result.by_task().items():
         if not view.columns:
             raise ValueError(f"no scores of {task}")

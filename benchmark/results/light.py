@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from benchmark.results.result import Result, TaskScores
+from benchmark.results.result import PairScores, Result, TaskScores
 
 SCORES = ("columns", "higher_is_better", "units", "counts", "constant")
 SHARED = (("params", "macs", "deployed"), ("data", "environment", "macs_exclude"))
@@ -36,9 +36,16 @@ class Lightener:
         changes["history"] = self.history
         changes["seconds"] = _of(result.seconds, ("total",))
         changes["speed"] = None if result.speed is None else _of(result.speed, SPEED)
+        if result.pairs:
+            changes["pairs"] = [self._pair(pair) for pair in result.pairs]
         if result.tasks:
             changes["tasks"] = {n: _light(s, self._scores(s)) for n, s in result.tasks.items()}
         return _light(result, changes)
+
+    def _pair(self, pair: PairScores) -> PairScores:
+        tasks = {name: _light(scores, self._scores(scores)) for name, scores in pair.tasks.items()}
+        speed = None if pair.speed is None else _of(pair.speed, SPEED)
+        return _light(pair, {"tasks": tasks, "costs": {}, "speed": speed})
 
     def config(self, config: Model) -> Model:
         """A copy of ``config`` that shares parts with other copies."""

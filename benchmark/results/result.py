@@ -126,7 +126,8 @@ class Calibration(BaseModel):
 class PairScores(BaseModel):
     """A runtime and precision: its scores by task, and what they cost; or the reason for none.
 
-    static: files take images of one size. once: see ``benchmark.speed.runtimes.Once``.
+    static: files take images of one size. once: see ``benchmark.speed.runtimes.Once``. speed: None
+    until it is timed, by ``run``, in turns with the runs of its comparison.
     """
 
     runtime: str
@@ -137,6 +138,12 @@ class PairScores(BaseModel):
     costs: dict[str, Cost] = Field(default_factory=dict)
     once: dict[str, Any] = Field(default_factory=dict)
     calibration: Calibration | None = None
+    speed: Annotated[Speed, OPEN] | None = None
+
+    @property
+    def kept_in_float(self) -> tuple[str, ...]:
+        """Layers of int8 that stayed in float."""
+        return () if self.calibration is None else tuple(self.calibration.kept_in_float)
 
     @property
     def pair(self) -> tuple[str, str]:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from benchmark.experiment.plan import PlannedRun
 from benchmark.results.result import Result
+from benchmark.results.runtimes import Pair
 from benchmark.results.store import save
 from benchmark.scoring.rescore import opened
 from benchmark.scoring.views import Views
 from benchmark.speed.accuracy import deployed
-from benchmark.speed.runtimes import Pair
 from common.errors import UserError, reason
 from common.progress import Listener
 from models.decoder_name import DecoderName
@@ -16,25 +16,22 @@ from models.decoder_name import DecoderName
 
 def score_all(
     runs: Sequence[PlannedRun],
-    results: Sequence[Result],
+    done: dict[str, Result],
     pairs: Sequence[Pair],
     calibrate: int,
     listener: Listener,
-) -> list[Result]:
-    """The results with the scores of ``pairs``, written beside those that the runs have.
+) -> None:
+    """Score finished runs in ``pairs``; into ``done``, results by key, and beside the runs.
 
     calibrate: as for ``deployed``. A run that is failed or cannot be scored stays as it is.
     """
-    done = []
-    for run, result in zip(runs, results, strict=True):
-        done.append(result)
-        if result.status == "finished":
+    for run in runs:
+        if done[run.key].status == "finished":
             try:
-                done[-1] = _scored(result, run, pairs, calibrate, listener)
+                done[run.key] = _scored(done[run.key], run, pairs, calibrate, listener)
             except Exception as error:  # it must not cost the other runs
                 name = DecoderName.parse(run.config.decoder).label
                 listener.message(f"{name}: no scores of runtimes: {reason(error)}")
-    return done
 
 
 def _scored(

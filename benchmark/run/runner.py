@@ -21,9 +21,11 @@ from benchmark.results.layout import FAILED, FILE, TRACEBACK, clear, clear_finis
 from benchmark.results.layout import FOLDER as TRAINING
 from benchmark.results.replicates import save_replicates
 from benchmark.results.result import Result
+from benchmark.results.runtimes import Pair
 from benchmark.results.samples import save_strips
 from benchmark.results.store import is_finished, load, save
 from benchmark.run.data import Data, shared_data
+from benchmark.run.deployment import score_all
 from benchmark.run.timing import time_in_turns
 from benchmark.scoring.evaluate import evaluate, metrics_of, protocol_id, replicates_of, scores_of
 from benchmark.speed.count import NOT_COUNTED, count_deployed, count_macs, count_parameters
@@ -42,10 +44,11 @@ from tasks.base import Task
 
 @dataclass
 class Runner:
-    """Does runs one at a time, and times those of a comparison in turns.
+    """Does runs one at a time, and completes those of a comparison: scored as they ship, timed.
 
     every: seconds between two saved states of a training. timed: whether finished runs are timed,
-    retime: even those that have been.
+    retime: even those that have been. pairs: runtimes and precisions to score and time them in too;
+    calibrate: as for ``score_all``.
     tensorboard: write its files beside ``metrics.jsonl``. threads: of runs that ask for none.
     began: results that are newer come from another process. noted: lines about weights so far.
     """
@@ -60,6 +63,8 @@ class Runner:
     threads: int = field(default_factory=torch.get_num_threads)
     began: float = field(default_factory=time.time)
     noted: set[str] = field(default_factory=set)
+    pairs: Sequence[Pair] = ()
+    calibrate: int = 64
 
     @staticmethod
     def check(config: ResolvedRun) -> None:
@@ -271,11 +276,13 @@ class Runner:
         except Exception as error:  # a picture must not cost a training
             self.listener.message(f"no pictures of {config.decoder}: {first_line(error)}")
 
-    def time(self, group: Sequence[PlannedRun], done: dict[str, Result]) -> None:
-        """Time the finished runs of ``group`` in turns, unless all of them have been timed.
+    def complete(self, group: Sequence[PlannedRun], done: dict[str, Result]) -> None:
+        """Score the finished runs of ``group`` in ``pairs``, and time all in turns.
 
-        done: the results, by key, which it completes.
+        What has been scored or timed is not again. done: the results, by key, which it completes.
         """
+        if self.pairs:
+            score_all(group, done, self.pairs, self.calibrate, self.listener)
         try:
             self._time(group, done)
         except (UserError, RuntimeError) as error:  # memory, a damaged checkpoint
@@ -303,5 +310,15 @@ class Runner:
         if not self.timed:
             return []
         finished = [run for run in group if done[run.key].status == "finished"]
-        missing = any(done[run.key].speed is None for run in finished)
+        missing = any(self._timing_lacks(done[run.key]) for run in finished)
         return finished if self.retime or missing else []
+
+    def _timing_lacks(self, result: Result) -> bool:
+        pairs = [pair for pair in result.pairs if pair.pair in self.pairs and pair.reason is None]
+        return result.speed is None or any(pair.speed is None for pair in pairs)
+
+    def lacks(self, result: Result) -> bool:
+        """Whether ``complete`` has something to do for ``result``."""
+        scored = {pair.pair for pair in result.pairs if pair.reason is None}
+        todo = self.retime or self._timing_lacks(result) or not scored.issuperset(self.pairs)
+        return result.status == "finished" and todo

@@ -3,23 +3,67 @@
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from pydantic_core import to_json
-from torch import nn
 
 from benchmark.experiment.environment import device_name
 from benchmark.experiment.network import spec_of, unfilled_model
 from benchmark.experiment.plan import PlannedRun, make_tasks
 from benchmark.results.checkpoint import checkpoint_file, load_checkpoint
 from benchmark.results.layout import FILE
-from benchmark.results.result import Result
+from benchmark.results.result import PairScores, Result, Speed
+from benchmark.results.runtimes import Pair, pair_of
 from benchmark.results.store import save
-from benchmark.speed.latency import Setup, speed_record, time_models
+from benchmark.speed.latency import Setup, first_call, speed_record, time_models
 from benchmark.speed.memory import fresh_process, peak_memory
+from benchmark.speed.runtimes import NOTHING, Preparation, Ready, unavailable
+from common.errors import UserError, reason
 from common.progress import Listener
+from models.predictor import DensePredictor
+
+Way = tuple[str, str, tuple[str, ...]]
+"""Runtime, precision, layers of int8 in float."""
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network of the comparison, with the weights of the first of the runs that it is of."""
+
+    model: DensePredictor
+    runs: list[PlannedRun]
+    results: list[Result]
+
+    @property
+    def first(self) -> PlannedRun:
+        return self.runs[0]
+
+    def ways(self, setup: Setup) -> dict[Way, None]:
+        """Ways in which it was scored, but for ``setup``, in which it is timed in any case."""
+        pairs = [pair for result in self.results for pair in result.pairs if pair.reason is None]
+        plain = pair_of(self.first.config.device, setup.amp)
+        return dict.fromkeys(_way(pair) for pair in pairs if pair.pair != plain)
+
+
+@dataclass(frozen=True)
+class _Contender:
+    """A network as it runs. way: in which it was scored; None: as the board shows it."""
+
+    network: _Network
+    way: Way | None
+    ready: Ready
+
+    @property
+    def shown(self) -> str:
+        decoder = self.network.first.config.decoder
+        return decoder if self.way is None else f"{decoder} in {self.way[0]} {self.way[1]}"
+
+
+def _way(pair: PairScores) -> Way:
+    return (*pair.pair, pair.kept_in_float)
 
 
 def time_in_turns(
@@ -31,80 +75,127 @@ def time_in_turns(
 ) -> None:
     """Time the ``finished`` runs of a comparison and write it into ``done``, their results by key.
 
-    min_time: seconds for each network. Of runs that differ in their weights only, one is timed and
-    named in ``weights_of`` of all. Runs of another machine or number of threads, and runs whose
-    weights are not here, are left out with a message. Raises UserError for damaged weights.
+    Each takes turns as the board shows it and in the runtimes and precisions that it was scored in.
+    min_time: seconds for each. Of runs that differ in their weights only, one is timed and named in
+    ``weights_of`` of all. Runs of another machine or number of threads, and runs whose weights are
+    not here, are left out with a message. Raises UserError for damaged weights.
     """
     first = finished[0].config
-    runs = {run.key: run for run in finished}
+    size, device = first.image_size, first.device
     torch.set_num_threads(threads)
-    here = device_name(first.device), torch.get_num_threads()
-    models, setups, alike = _prepared(finished, done, here, listener)
-    if not models:
+    here = device_name(device), torch.get_num_threads()
+    networks = _networks(finished, done, here, listener)
+    if not networks:
         return
-    listener.begin("time in turns", 1 + len(alike))
-    names = [runs[key].config.decoder for key in models]
+    listener.begin("time in turns", 1 + len(networks))
     session = uuid.uuid4().hex[:8]
     start = time.perf_counter()
-    latencies = time_models(
-        models,
-        first.image_size,
-        first.device,
-        setup=Setup(amp=first.amp),
-        necks=True,
-        min_time=min_time,
-    )
+    with Preparation(Setup(), static=_static(networks)) as prepare:
+        contenders = [
+            contender
+            for network in networks
+            for contender in _contenders(network, Setup(amp=first.amp), prepare, listener)
+        ]
+        latencies = time_models(
+            {str(place): one.ready.model for place, one in enumerate(contenders)},
+            *(size, device),
+            setup={str(place): one.ready.setup for place, one in enumerate(contenders)},
+            necks=True,
+            min_time=min_time,
+        )
     listener.step()
     if share := max(one.disturbed or 0.0 for one in latencies.values()):
         listener.message(
             f"timed while other work took {share:.0%} of the processors: time again with --retime "
             "on an idle machine"
         )
+    names = {one.shown for one in contenders}
+    speeds: dict[tuple[str, Way | None], Speed] = {}
+    for place, one in enumerate(contenders):
+        run = one.network.first
+        speed = speed_record(
+            *(latencies[str(place)], size, device, one.ready.setup),
+            *(sorted(names - {one.shown}), session),
+            channels=run.config.channels,
+        )
+        speed["weights_of"] = run.key
+        if one.way is None and (neck := latencies.get(f"{place}/neck")) is not None:
+            speed["neck_ms"] = neck.median_ms
+        speeds[run.key, one.way] = speed
     with fresh_process() as process:
-        for same in alike.values():
-            key = same[0]
-            config = runs[key].config
-            others = sorted({name for name in names if name != config.decoder})
-            memory = peak_memory(
-                spec_of(config, make_tasks(config)),
-                *(first.image_size, 1, setups[key], first.device),
-                process=process,
-            )
-            speed = speed_record(
-                *(latencies[key], first.image_size, first.device, setups[key], others, session),
-                channels=config.channels,
-            )
-            if (neck := latencies.get(f"{key}/neck")) is not None:
-                speed["neck_ms"] = neck.median_ms
-            speed["weights_of"] = key
-            speed["peak_memory_mb"] = _megabytes(memory["forward_bytes"])
-            speed["weights_mb"] = _megabytes(memory["weights_bytes"])
-            speed["peak_memory_how"] = memory["error"] or memory["how"]
-            for result in map(done.__getitem__, same):
-                result.speed = speed
-                result.seconds["time"] = time.perf_counter() - start
-                _save(runs[result.key].folder, result)
-            listener.step()
+        for one in contenders:
+            if one.way is None:
+                speed = speeds[one.network.first.key, None]
+                config = one.network.first.config
+                memory = peak_memory(
+                    spec_of(config, make_tasks(config)),
+                    *(size, 1, one.ready.setup, device),
+                    process=process,
+                )
+                speed["peak_memory_mb"] = _megabytes(memory["forward_bytes"])
+                speed["weights_mb"] = _megabytes(memory["weights_bytes"])
+                speed["peak_memory_how"] = memory["error"] or memory["how"]
+                _record(one.network, pair_of(device, first.amp), speeds, start)
+                listener.step()
 
 
-def _prepared(
+def _record(
+    network: _Network,
+    plain: Pair,
+    speeds: Mapping[tuple[str, Way | None], Speed],
+    start: float,
+) -> None:
+    """Write the ``speeds`` of a network into its results. plain: how the board shows it."""
+    key = network.first.key
+    for run, result in zip(network.runs, network.results, strict=True):
+        result.speed = speeds[key, None]
+        for pair in result.pairs:
+            if pair.reason is None:
+                way = None if pair.pair == plain else _way(pair)
+                pair.speed = speeds.get((key, way), pair.speed)
+        result.seconds["time"] = time.perf_counter() - start
+        _save(run.folder, result)
+
+
+def _static(networks: Sequence[_Network]) -> bool:
+    """Whether the scored files take images of one size, which the data's sizes decide."""
+    pairs = [pair for one in networks for result in one.results for pair in result.pairs]
+    return all(pair.static for pair in pairs)
+
+
+def _contenders(
+    network: _Network, setup: Setup, prepare: Preparation, listener: Listener
+) -> Iterator[_Contender]:
+    """The network as the board shows it, and in each way that it was scored in and runs here."""
+    config = network.first.config
+    yield _Contender(network, None, Ready(*setup.prepared(network.model), NOTHING))
+    for runtime, precision, in_float in network.ways(setup):
+        pair = runtime, precision
+        try:
+            if why := unavailable(pair, config.device):
+                raise UserError(why)
+            ready = prepare(network.first.key, network.model, pair, config.image_size, 1, in_float)
+            # alone first: one that fails must not fail the others
+            first_call(ready.model, config.image_size, config.device, 1, ready.setup)
+        except Exception as error:  # exporters and runtimes may raise anything
+            listener.message(f"{config.decoder}: not timed in {' '.join(pair)}: {reason(error)}")
+        else:
+            yield _Contender(network, (*pair, in_float), ready)
+
+
+def _networks(
     finished: Sequence[PlannedRun],
     done: Mapping[str, Result],
     here: tuple[str, int],
     listener: Listener,
-) -> tuple[dict[str, nn.Module], dict[str, Setup], dict[bytes, list[str]]]:
-    """Networks and setups by key of the run whose weights they have; keys of runs alike.
-
-    here: this device and its threads.
-    """
-    models: dict[str, nn.Module] = {}
-    setups: dict[str, Setup] = {}
-    alike: dict[bytes, list[str]] = {}  # runs of each network; the first one's weights are timed
+) -> list[_Network]:
+    """The distinct networks of the ``finished`` runs. here: this device and its threads."""
+    networks: dict[bytes, _Network] = {}
     for run in finished:
-        config, key, folder = run.config, run.key, run.folder
+        config, folder = run.config, run.folder
         if not checkpoint_file(folder, config.score).is_file():
             listener.message(f"not timed: {folder}: its checkpoint is not there")
-        elif (there := done[key].machine) != here:
+        elif (there := done[run.key].machine) != here:
             # a board is of one machine, accuracy and latency alike
             listener.message(
                 f"not timed: {folder}: its run was on {there[0]}, {there[1]} threads, this is "
@@ -112,13 +203,14 @@ def _prepared(
             )
         else:
             tasks = make_tasks(config)
-            same = alike.setdefault(to_json(spec_of(config, tasks)), [])
-            same.append(key)
-            if len(same) == 1:
+            kind = to_json(spec_of(config, tasks))
+            if kind not in networks:
                 model = unfilled_model(config, tasks)
                 load_checkpoint(folder, config.score, model)
-                models[key], setups[key] = Setup(amp=config.amp).prepared(model)
-    return models, setups, alike
+                networks[kind] = _Network(model, [], [])
+            networks[kind].runs.append(run)
+            networks[kind].results.append(done[run.key])
+    return list(networks.values())
 
 
 def _save(folder: Path, result: Result) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from benchmark.experiment.environment import environment
 from benchmark.results.result import Calibration, Cost, PairScores, TaskScores
+from benchmark.results.runtimes import Pair
 from benchmark.scoring.rescore import Rescore, Scoring, on_device
 from benchmark.speed.latency import Setup
-from benchmark.speed.runtimes import Pair, Preparation, unavailable
+from benchmark.speed.runtimes import Preparation, unavailable
 from common.errors import UserError, reason
 from datasets.pipeline import Resized
 from tasks.metrics.base import Floats, interval

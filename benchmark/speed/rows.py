@@ -11,10 +11,11 @@ from typing_extensions import TypedDict
 from benchmark.experiment.environment import Environment
 from benchmark.experiment.network import NetworkSpec, check_device
 from benchmark.results.result import Speed
+from benchmark.results.runtimes import Pair
 from benchmark.speed.latency import PLAIN, Setup
 from benchmark.speed.memory import Memory
 from benchmark.speed.profile import Profile
-from benchmark.speed.runtimes import Once, Pair
+from benchmark.speed.runtimes import Once
 from common.errors import UsageError
 from common.extras import need
 

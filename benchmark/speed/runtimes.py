@@ -14,15 +14,15 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from benchmark.experiment.environment import processor_features
+from benchmark.results.runtimes import FILES, PRECISIONS, RUNTIMES, Pair
 from benchmark.speed.latency import Setup
-from benchmark.speed.names import FILES, PRECISIONS, RUNTIMES
 from common.closing import Closing
+from common.errors import UsageError
 from models.predictor import DensePredictor
 
 CALIBRATION = 4
 """Random images that int8's ranges are taken from where only time counts."""
 BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
-Pair = tuple[str, str]
 
 
 class Once(TypedDict):
@@ -41,16 +41,15 @@ NOTHING = Once(export_s=None, load_s=None, file_bytes=None)
 
 
 def pairs_of(runtimes: Sequence[str], precisions: Sequence[str]) -> list[Pair]:
-    """Every runtime with every precision, in order; "all" stands for all of them."""
+    """Every runtime with every precision, in order; "all" stands for all of them.
+
+    Raises UsageError if there is no such thing on any machine.
+    """
     some = RUNTIMES if "all" in runtimes else tuple(dict.fromkeys(runtimes)) or RUNTIMES[:1]
     types = PRECISIONS if "all" in precisions else tuple(dict.fromkeys(precisions)) or ("f32",)
+    if types == ("int8",) and not set(some) & set(FILES):
+        raise UsageError("--precision int8: add --runtime onnxruntime or openvino")
     return [(runtime, precision) for runtime in some for precision in types]
-
-
-def pair_of(setup: Setup, device: str) -> Pair:
-    """The runtime and precision of a network that PyTorch runs as ``setup`` says."""
-    half = "bf16" if torch.device(device).type == "cpu" else "f16"
-    return "compiled" if setup.compiled else "eager", half if setup.amp else "f32"
 
 
 def unavailable(pair: Pair, device: str) -> str | None:
@@ -94,6 +93,7 @@ class Preparation(Closing):
 
     setup: of networks that PyTorch runs. quantize: writes an ONNX file in int8 as another; None:
     with ranges of noise, which a latency does not depend on. static: files take images of one size.
+    What cannot be exported is not tried again.
     """
 
     def __init__(
@@ -106,17 +106,25 @@ class Preparation(Closing):
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # one may be open
         self.ready: dict[tuple[Any, ...], Ready] = {}
         self.files: dict[tuple[Any, ...], tuple[Path, float]] = {}
+        self.failures: dict[tuple[Any, ...], Exception] = {}
 
     def close(self) -> None:
         self.ready.clear()
         self.folder.cleanup()
 
     def __call__(
-        self, name: str, model: DensePredictor, pair: Pair, size: tuple[int, int], batch: int
+        self,
+        name: str,
+        model: DensePredictor,
+        pair: Pair,
+        size: tuple[int, int],
+        batch: int,
+        in_float: tuple[str, ...] = (),
     ) -> Ready:
         """``model`` for images [batch, C, *size]. name: its identity.
 
-        Raises whatever an exporter or runtime raises for what it does not take.
+        in_float: layers of int8 that stay in float where ``quantize`` is None. Raises whatever an
+        exporter or runtime raises for what it does not take.
         """
         runtime, precision = pair
         if runtime not in FILES:
@@ -126,9 +134,9 @@ class Preparation(Closing):
                 setup = replace(self.setup, compiled=compiled, amp=precision in ("bf16", "f16"))
                 self.ready[place] = Ready(*setup.prepared(model), NOTHING)
             return self.ready[place]
-        place = (name, pair, size, batch)
+        place = (name, pair, size, batch, in_float)
         if place not in self.ready:
-            path, seconds = self._file(name, model, precision == "int8", size)
+            path, seconds = self._file(name, model, size, in_float if precision == "int8" else None)
             start = time.perf_counter()
             network = _loaded(path, runtime, precision, (batch, model.in_channels, *size))
             once = Once(
@@ -140,36 +148,47 @@ class Preparation(Closing):
         return self.ready[place]
 
     def _file(
-        self, name: str, model: DensePredictor, int8: bool, size: tuple[int, int]
+        self,
+        name: str,
+        model: DensePredictor,
+        size: tuple[int, int],
+        in_float: tuple[str, ...] | None,
     ) -> tuple[Path, float]:
-        """The ONNX file, and the seconds that it took."""
+        """The ONNX file, in int8 unless ``in_float`` is None, and the seconds that it took."""
+        place = (name, size, in_float)
+        if place in self.failures:
+            raise self.failures[place]
+        if place not in self.files:
+            try:
+                self.files[place] = self._written(name, model, size, in_float)
+            except Exception as error:
+                self.failures[place] = error
+                raise
+        return self.files[place]
+
+    def _written(
+        self,
+        name: str,
+        model: DensePredictor,
+        size: tuple[int, int],
+        in_float: tuple[str, ...] | None,
+    ) -> tuple[Path, float]:
         from benchmark.export.formats import sizes_of, write
         from benchmark.export.network import ExportableNetwork
         from benchmark.export.quantize import quantize_on
 
-        place = (name, size, int8)
-        if place not in self.files:
-            spent = 0.0
-            source = self._file(name, model, False, size) if int8 else None
-            path = Path(self.folder.name) / f"{len(self.files)}.onnx"
-            start = time.perf_counter()
-            if source is None:
-                shipped = ExportableNetwork(model, [])
-                write(
-                    shipped,
-                    "onnx",
-                    path,
-                    sizes_of(shipped, "onnx", size if self.static else None),
-                    {},
-                )
-            else:
-                spent = source[1]
-                if self.quantize is not None:
-                    self.quantize(source[0], path)
-                else:
-                    quantize_on(_noise(model.in_channels, size), source[0], path)
-            self.files[place] = path, spent + time.perf_counter() - start
-        return self.files[place]
+        source, spent = (None, 0.0) if in_float is None else self._file(name, model, size, None)
+        path = Path(self.folder.name) / f"{len(self.files)}.onnx"
+        start = time.perf_counter()
+        if source is None:
+            shipped = ExportableNetwork(model, [])
+            given = size if self.static else None
+            write(shipped, "onnx", path, sizes_of(shipped, "onnx", given), {})
+        elif self.quantize is not None:
+            self.quantize(source, path)
+        else:
+            quantize_on(_noise(model.in_channels, size), source, path, in_float or ())
+        return path, spent + time.perf_counter() - start
 
 
 def _noise(channels: int, size: tuple[int, int]) -> Iterator[Mapping[str, Any]]:

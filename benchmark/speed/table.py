@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
+from benchmark.results.runtimes import pair_of
 from benchmark.speed.count import NOT_COUNTED, MapsOnly, Size, counted
 from benchmark.speed.passes import isolated, memories, profiles, timings
 from benchmark.speed.rows import HEAD, SpeedOptions, SpeedRow, identity
-from benchmark.speed.runtimes import pair_of
 from common.errors import UserError, reason
 from common.progress import Listener, Silent
 from models.backbone_facts import for_size
@@ -132,7 +132,9 @@ def _counted_rows(
             row |= counted(models[identity(row)], maps, size, options.classes)
         except Exception as fault:  # a decoder may raise anything for maps that do not fit it
             row["error"] = reason(fault)
-        pairs = options.pairs or [pair_of(options.setup, options.device)]
+        pairs = options.pairs or [
+            pair_of(options.device, options.setup.amp, options.setup.compiled)
+        ]
         for batch, (runtime, precision) in itertools.product(options.batches, pairs):
             named: SpeedRow = {"runtime": runtime, "precision": precision}
             yield row | {"batch": batch} | (named if options.timed else {})

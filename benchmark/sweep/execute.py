@@ -39,9 +39,9 @@ def execute(work: Work, executor: Executor | None = None, retries: int = 1) -> l
     """Run the pending runs; the results of all runs, in their order.
 
     Impossible runs are recorded as failed first. The others run comparison by comparison; a
-    complete comparison is timed in turns while nothing else runs here. executor: executes runs on
-    workers; a run whose worker dies is repeated up to ``retries`` times. Raises UserError if
-    results cannot be written.
+    complete comparison is scored as it ships and timed in turns while nothing else runs here.
+    executor: executes runs on workers; a run whose worker dies is repeated up to ``retries`` times.
+    Raises UserError if results cannot be written.
     """
     if executor is not None and not executor.same_files:  # the workers may have the data
         work = replace(work, unusable={})
@@ -52,7 +52,7 @@ def execute(work: Work, executor: Executor | None = None, retries: int = 1) -> l
     for group in groups:
         _run_here(group, work, done)
         if distributed.lead():
-            work.runner.time(group, done)
+            work.runner.complete(group, done)
     return [done[run.key] for run in work.runs]
 
 

@@ -129,7 +129,7 @@ class _Course:
         kinds: dict[tuple[Any, ...], list[PlannedRun]] = {}
         for run in group:
             result = self.done[run.key]
-            if result.status == "finished" and (result.speed is None or self.runner.retime):
+            if self.runner.lacks(result):
                 kinds.setdefault(result.machine, []).append(run)
         for number, runs in enumerate(kinds.values()):
             if self.unshared:

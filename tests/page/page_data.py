@@ -13,7 +13,8 @@ from benchmark.experiment.plan import command_of
 from benchmark.leaderboard.boards import boards
 from benchmark.leaderboard.reported import add_reported
 from benchmark.leaderboard.rows import Board
-from benchmark.results.result import Result
+from benchmark.leaderboard.runtimes import with_runtimes
+from benchmark.results.result import PairScores, Result, TaskScores
 
 METRICS = {
     "segmentation": {"miou": True, "macc": True, "aacc": True},
@@ -91,6 +92,20 @@ def failed(
     return result(decoder, status="failed", error=error, **given)
 
 
+def in_pair(
+    run: Result, runtime: str, precision: str, score: float, milliseconds: float
+) -> PairScores:
+    """The network of ``run`` as it ships."""
+    scores = run.model_dump(include=set(TaskScores.model_fields))
+    main = run.columns[0]
+    scores |= {"metrics": {**run.metrics, main: score},
+               "intervals": {main: (score - 0.02, score + 0.02)}}  # fmt: skip
+    speed = {"median_ms": milliseconds, "fps": 1000 / milliseconds, "session": "s",
+             "interleaved_with": ["all"]}  # fmt: skip
+    return PairScores(runtime=runtime, precision=precision, speed=speed,
+                      tasks={run.config.task: TaskScores(**scores)})  # fmt: skip
+
+
 def many(folder: Path | None = None, seeds: int = 5, epochs: int = 30) -> list[Result]:
     """Runs of eight boards, 13 rows each: 520 with five seeds. folder: for strips of seed 0."""
     found = []
@@ -129,7 +144,7 @@ def strips(folder: Path, task: str, images: int = 3) -> None:
 
 
 def views(results: Sequence[Result]) -> list[Board]:
-    """Boards of ``results`` with what was published for their data sets."""
-    tables = boards(results)
+    """Boards of ``results``, as they ship too, with what was published for their data sets."""
+    tables = [with_runtimes(board) for board in boards(results)]
     add_reported(tables)
     return tables

@@ -16,12 +16,23 @@ from benchmark.report.page.details import POINTS, difference
 from benchmark.report.page.page import LIMIT, TEMPLATES, page
 from benchmark.report.page.strips import OVERHEAD
 from benchmark.report.page.wirings import wiring_of
+from benchmark.results.light import Lightener
+from benchmark.results.store import save
 from benchmark.wiring.figure import KINDS
 from benchmark.wiring.svg import wiring_svg
 from common.limits import printable
 from common.words import number
 from models.connectivity import Connectivity, preset
-from tests.page.page_data import HOSTILE, failed, hash_of, many, result, strips, views
+from tests.page.page_data import (
+    HOSTILE,
+    failed,
+    hash_of,
+    in_pair,
+    many,
+    result,
+    strips,
+    views,
+)
 
 FIVE = (2, 4, 8, 16, 32)
 
@@ -512,3 +523,33 @@ def test_report_writes_it(cli, tmp_path):
     done = cli("report", "--results", tmp_path / "results", "--html", tmp_path / "file")
     assert done.exit_code == 1
     assert "--html" in done.stderr
+
+
+def test_a_row_for_each_runtime_and_precision(tmp_path):
+    """With its own scores and time, read from the run's file; pictures and curves once a run."""
+    run = result("a", score=0.6)
+    run.pairs = [in_pair(run, "openvino", "int8", 0.55, 3.0)]
+    save(tmp_path / "a", run)
+    strips(tmp_path / "a", "segmentation")
+    light = Lightener()(run).model_copy(update={"folder": tmp_path / "a"})
+    text = page(views([light, result("b", score=0.5), failed()]), [])
+    rows = {(row[1], *row[2:4]): row for row in Reader(text).rows if len(row) > 5}
+    place = rows["Decoder", "Runtime", "Precision"].index("ms\u00a0↓")
+    assert rows["a", "openvino", "int8"][4].startswith("0.5500.530–0.570")
+    assert rows["a", "openvino", "int8"][place].startswith("3.00◆")
+    assert rows["a", "eager", "f32"][place].startswith("10.0◆")
+    assert rows["a", "eager", "f32"][4].startswith("0.6000.580")
+    (failure,) = [row for row in Reader(text).rows if row[1:2] == ["encnet failed"]]
+    assert failure[2:] == ["", "", "the loss is nan at step 2"]
+    (board,) = island(text)
+    own, shipped, other, _ = board["rows"]
+    assert (shipped["runtime"], shipped["precision"]) == ("openvino", "int8")
+    assert len({row["key"] for row in board["rows"]}) == 4
+    assert shipped["seeds"][0][3:5] == [3.0, 0.55]
+    assert shipped["commands"][0][2].endswith(" --runtime openvino --precision int8")
+    assert ["interleaved with", "all"] in shipped["speed"]
+    assert "curves" in own
+    assert "curves" in other
+    assert "curves" not in shipped
+    assert text.count('alt="prediction of a in eager f32 on test_resnet"') == 3
+    assert "prediction of a in openvino" not in text

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 
 from benchmark.leaderboard.overall import overall
 from benchmark.report.page.page import page
-from tests.page.page_data import HOSTILE, failed, many, result, strips, views
+from tests.page.page_data import HOSTILE, failed, in_pair, many, result, strips, views
 
 CHROME = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -149,6 +149,34 @@ def test_filters_and_the_way_back(visit):
     assert page.locator(".plot.latency .mark[aria-label]").count() == 4
     page.get_by_label("Task").select_option("depth")
     assert page.locator("h2:visible").first.inner_text() == "depth on scenes"
+
+
+def test_filters_by_runtime_and_precision(visit, tmp_path):
+    runs = [result("a", score=0.6), result("b", score=0.4)]
+    for run in runs:
+        score = run.metrics["miou"]
+        run.pairs = [in_pair(run, "openvino", "f32", score, 4.0),
+                     in_pair(run, "openvino", "int8", score - 0.1, 3.0)]  # fmt: skip
+    path = tmp_path / "index.html"
+    path.write_text(page(views([*runs, failed()]), []), encoding="utf-8")
+    opened = visit("", path)
+    assert opened.locator("#count").inner_text() == "7 of 7 rows"
+    assert opened.get_by_label("Precision").locator("option").all_inner_texts() == [
+        "all", "f32", "int8"
+    ]  # fmt: skip
+    opened.get_by_label("Runtime").select_option("openvino")
+    assert names(opened) == ["a", "a", "b", "b"]
+    marks = opened.locator(".plot.latency .mark[aria-label]")
+    assert marks.count() == 4
+    assert "a in openvino int8" in marks.first.get_attribute("aria-label")
+    opened.get_by_label("Precision").select_option("int8")
+    assert names(opened) == ["a", "b"]
+    again = visit(opened.evaluate("location.hash"), path)  # a link shows the same
+    assert names(again) == ["a", "b"]
+    opened.get_by_role("button", name="Clear filters").click()
+    assert len(names(opened)) == 7
+    plain = visit()
+    assert plain.get_by_label("Runtime").count() == 0  # a board of one runtime has no choice
 
 
 def test_a_link_shows_the_same_view(visit):

@@ -49,7 +49,8 @@ def row_data(
         data["seconds"] = _phases(row.runs)
         data["seeds"] = [_seed(run, board) for run in row.runs]
         data["commands"] = [difference(first_command, run.command) for run in row.runs]
-        if curves := _curves(row.runs, board):
+        # a training has one curve, whatever its network ships in
+        if not row.shipped and (curves := _curves(row.runs, board)):
             data["curves"] = curves
         if speed := next((run.speed for run in row.runs if run.speed), None):
             data["speed"] = [

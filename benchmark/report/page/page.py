@@ -12,7 +12,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from benchmark.leaderboard.rows import Board, Overall
+from benchmark.leaderboard.rows import Board, Overall, Row
+from benchmark.leaderboard.runtimes import in_runtime
 from benchmark.report.page.details import differing, row_data
 from benchmark.report.page.rows import (
     RANGE,
@@ -187,16 +188,19 @@ def _shortened(board: Board, count: int) -> Board:
         ordered = sorted(range(len(rows)), key=lambda i: (not rows[i].pareto, i))
         rows = [rows[i] for i in sorted(ordered[:count])]
     return replace(
-        board, rows=[replace(row, runs=[_whole(r, board.task) for r in row.runs]) for row in rows]
+        board, rows=[replace(row, runs=[_whole(r, row, board) for r in row.runs]) for row in rows]
     )
 
 
-def _whole(run: Result, task: str) -> Result:
-    """``run`` for ``task``, read again from its file if possible: a light result has no history."""
+def _whole(run: Result, row: Row, board: Board) -> Result:
+    """A run of ``row``, read again from its file if possible: a light result has no history."""
     result = load(run.folder) if run.folder is not None else None
     if result is None or result.key != run.key:
         return run
-    return result.by_task().get(task, result)
+    result = result.by_task().get(board.task, result)
+    if row.shipped:
+        return in_runtime(result, board.task, (row.runtime, row.precision)) or run
+    return result
 
 
 def _breakable(name: str) -> Markup:
@@ -281,8 +285,13 @@ def _board_data(view: View) -> dict[str, Any]:
                 "decoder": shown.row.label,
                 "backbone": shown.row.backbone,
                 "settings": shown.row.settings,
+                **_runs_in(shown.row),
                 **row_data(shown, board, fields, first),
             }
             for shown in view.rows
         ],
     }
+
+
+def _runs_in(row: Row) -> dict[str, str]:
+    return {"runtime": row.runtime, "precision": row.precision} if row.runtime else {}

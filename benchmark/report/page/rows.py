@@ -51,9 +51,8 @@ class Shown:
 
     @property
     def name(self) -> str:
-        """Decoder, settings and backbone: the row's unique name on its board."""
-        settings = f" ({self.row.settings})" if self.row.settings else ""
-        return f"{self.row.label}{settings} on {self.row.backbone}"
+        """Decoder, settings, runtime and backbone: the row's unique name on its board."""
+        return f"{self.row.name} on {self.row.backbone}"
 
 
 class Environments:
@@ -116,6 +115,11 @@ def columns_of(board: Board) -> list[Column]:
     ]  # fmt: skip
     if len(several) == 1:
         columns.pop()
+    if any(row.runtime for row in board.rows):
+        columns += [
+            Column("runtime", "Runtime", lambda row: row.runtime, text=True),
+            Column("precision", "Precision", lambda row: row.precision, text=True),
+        ]
     if not board.columns:
         return [*columns, Column("error", "Why it failed", lambda row: row.error, text=True)]
     main = board.columns[0]
@@ -149,7 +153,7 @@ def columns_of(board: Board) -> list[Column]:
         Column("seconds", "run s", lambda row: row.train_seconds or None, -1,
                about="to build, train and score one run"),
     ]  # fmt: skip
-    always = {"rank", "decoder", "backbone", f"m:{main}"}
+    always = {"rank", "decoder", "backbone", "runtime", "precision", f"m:{main}"}
     return [
         column
         for column in columns
@@ -246,6 +250,8 @@ def _range(row: Row, metric: str) -> tuple[float, ...]:
 
 def _key(row: Row, before: Sequence[Shown]) -> str:
     base = row.runs[0].key if row.runs else f"{row.label} {row.backbone} {row.settings}".strip()
+    if row.shipped:
+        base = f"{base} {row.runtime} {row.precision}"
     taken = {shown.key for shown in before}
     key, copy = base, 2
     while key in taken:

@@ -51,7 +51,9 @@ def pictures_of(boards: Sequence[tuple[str, Sequence[Shown]]], budget: int) -> l
 
 
 def _strips(shown: Shown, task: str) -> list[Strip]:
-    """Pictures of the row's first run with a folder, for ``task``."""
+    """Pictures of the row's first run with a folder, for ``task``, as its board runs it."""
+    if shown.row.shipped:
+        return []
     folder = next((run.folder for run in shown.row.runs if run.folder is not None), None)
     return [s for s in read_strips(folder) if s.task == task] if folder is not None else []
 

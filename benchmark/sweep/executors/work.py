@@ -70,7 +70,7 @@ def perform(job: Job) -> Answer:
 
 def _time(runs: Sequence[PlannedRun], runner: Runner, listener: _Recorder) -> Answer:
     done = dict(stored(runs))
-    runner.time([run for run in runs if run.key in done], done)
+    runner.complete([run for run in runs if run.key in done], done)
     return Answer(tuple(r.model_dump_json() for r in done.values()), tuple(listener.messages))
 
 

@@ -216,14 +216,14 @@ def test_what_is_timed_is_what_was_scored(camvid, tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "time_models", spy)
     runs = runs_of(camvid, ["fcn"])
     run_plan(runs, tmp_path / "runs")
-    config, key = runs[0], run_key(runs[0])
+    config = runs[0]
     model = build_model(config, make_tasks(config))
     images = torch.rand(2, 3, 32, 64)
     with torch.no_grad():
         fresh = model.eval()(images)["segmentation"]
         load_checkpoint(folder_of(config, tmp_path / "runs"), "last", model)
         trained = model.eval()(images)["segmentation"]
-        seen = timed[key](images)["segmentation"]  # fused: the same but for rounding
+        seen = timed["0"](images)["segmentation"]  # fused: the same but for rounding
     torch.testing.assert_close(seen, trained, rtol=1e-4, atol=1e-4)
     assert float((fresh - trained).abs().max()) > 0.01
     assert load(folder_of(config, tmp_path / "runs")).speed["fused"] is True
@@ -354,3 +354,54 @@ def test_what_does_not_go_with_steps_and_val(camvid):
         runs_of(camvid, ["fcn"], epochs=3, steps=2)
     with pytest.raises(UserError, match="--split val: flatters --score best"):
         runs_of(camvid, ["fcn"], split="val", score="best")
+
+
+def test_pairs_are_timed_in_turns_with_the_runs(camvid, tmp_path, capsys):
+    """Once: the second time nothing is to do; --retime times them all anew."""
+    runs, results = runs_of(camvid, ["fcn"], seed=0), tmp_path / "runs"
+    eager, half = ("eager", "f32"), ("eager", "bf16")
+    (plain,) = run_plan(runs, results)
+    (found,) = run_plan(runs, results, pairs=[eager])
+    (pair,) = found.pairs
+    assert pair.speed == found.speed  # it is what the run itself is timed as
+    said = []
+
+    class Said(Silent):
+        def message(self, text):
+            said.append(text)
+
+    possible = timing.unavailable(half, "cpu") is None
+    (found,) = run_plan(runs, results, Said(), pairs=[eager, half])
+    assert load(folder_of(runs[0], results)) == found
+    if possible:
+        first, second = found.pairs
+        assert second.speed["session"] == first.speed["session"] == found.speed["session"]
+        assert found.speed["session"] != plain.speed["session"]
+        assert second.speed["interleaved_with"] == ["fcn"]
+        assert found.speed["interleaved_with"] == ["fcn in eager bf16"]
+        assert second.speed["amp"] is True
+        assert "peak_memory_mb" not in second.speed
+    (again,) = run_plan(runs, results, pairs=[eager, half])
+    assert again.speed["session"] == found.speed["session"]
+    (anew,) = run_plan(runs, results, retime=True)
+    assert anew.speed["session"] != found.speed["session"]
+    assert all(p.speed["session"] == anew.speed["session"] for p in anew.pairs if p.speed)
+
+
+def test_a_pair_that_cannot_be_timed_leaves_the_others(camvid, tmp_path, monkeypatch):
+    runs, results = runs_of(camvid, ["fcn"]), tmp_path / "runs"
+    (done,) = run_plan(runs, results, pairs=[("eager", "f32")])
+    other = done.pairs[0].model_copy(update={"runtime": "openvino", "speed": None})
+    done.pairs.append(other)
+    save(folder_of(runs[0], results), done)
+    monkeypatch.setattr(timing, "unavailable", lambda *_: "openvino needs openvino")
+    said = []
+
+    class Said(Silent):
+        def message(self, text):
+            said.append(text)
+
+    (found,) = run_plan(runs, results, Said(), pairs=[("openvino", "f32")])
+    assert "fcn: not timed in openvino f32: openvino needs openvino" in said
+    assert [pair.speed is None for pair in found.pairs] == [False, True]
+    assert found.pairs[0].speed == found.speed

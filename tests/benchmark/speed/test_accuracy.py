@@ -128,9 +128,8 @@ def test_options_that_leave_no_room(
 
 def test_a_pair_that_nothing_runs_is_a_row_with_the_reason(cli: Cli, run: Path) -> None:
     done = cli("evaluate", "--checkpoint", run, "--precision", "int8", "--json", "-")
-    assert done.exit_code == 1
-    (row,) = json.loads(done.stdout)["pairs"]
-    assert row["reason"] == "eager has no int8: use --runtime onnxruntime or openvino"
+    assert done.exit_code == 2
+    assert "--precision int8: add --runtime onnxruntime or openvino" in done.stderr
     done = cli("evaluate", "--checkpoint", run, "--precision", "int8", "--precision", "f32")
     assert done.exit_code == 0
     text = " ".join(done.stdout.split())
@@ -170,7 +169,8 @@ def test_a_run_carries_the_scores(
     written = json.loads(path.read_bytes())
     written["pairs"][1] |= {"reason": None, "tasks": same["tasks"], "calibration": eight}
     path.write_text(json.dumps(written))
-    assert pairs_after("--precision", "int8")[1]["calibration"] == eight  # 64 asked: it failed
+    both = pairs_after("--precision", "f32", "--precision", "int8")
+    assert both[1]["calibration"] == eight  # 64 asked: it failed
     failing = cli(*words, "--precision", "bf16", "--overwrite")  # a run of nothing but reasons
     assert failing.exit_code == 1
 
@@ -198,7 +198,7 @@ def test_the_split_that_a_run_chose_by(
     (pair,) = result["pairs"]
     assert pair["tasks"]["segmentation"]["metrics"] == result["metrics"]
     monkeypatch.setattr("benchmark.scoring.rescore.Scoring.facts", lambda _: {"fingerprint": "x"})
-    done = cli(*words, "--data", moved, "--runtime", "eager", "--precision", "int8")
+    done = cli(*words, "--data", moved, "--precision", "f32", "--precision", "int8")
     assert done.exit_code == 0
     assert "not those that it was scored on: repeat the run with --overwrite" in done.stderr
 
@@ -286,7 +286,7 @@ def test_layers_that_cost_most_stay_in_float(
     losses = iter([0.5, 0.4, 0.005, 0.0])
     monkeypatch.setattr(quantize, "_loss", lambda *_: next(losses))
     with Preparation(Setup()) as prepare:
-        source, _ = prepare._file("n", checkpoint.model, False, (32, 48))
+        source, _ = prepare._file("n", checkpoint.model, (32, 48), None)
         kept = quantize.quantize(checkpoint, source, tmp_path / "a.onnx", data, Silent())
     assert len(kept) == 2  # of 0, 1 and 2 layers in float, the first within the tolerance
     assert next(losses) == 0.0
@@ -295,3 +295,37 @@ def test_layers_that_cost_most_stay_in_float(
     weights = {node.input[1] for node in graph.node if node.op_type == "Conv"}
     # others come from integers by DequantizeLinear
     assert weights & stored == {f"net.{name}.weight" for name in kept}
+
+
+@pytest.mark.slow
+def test_from_a_run_to_the_file_that_ships(cli: Cli, tmp_path: Path) -> None:
+    """One command trains, scores and times; the board, the page and the advice follow from it."""
+    pytest.importorskip("openvino")
+    words = ("run", "--task", "depth", "--backbone", "test_resnet", "--decoder", "fcn",
+             "--image-size", "64", "--limit", "8", "--epochs", "1", "--batch-size", "4",
+             "--results", tmp_path, "--runtime", "onnxruntime", "--runtime", "openvino",
+             "--precision", "f32", "--precision", "int8", "--calibrate", 4)  # fmt: skip
+    done = cli(*words)
+    assert done.exit_code == 0, done.stderr
+    assert "fcn in openvino int8" in done.stdout
+    (folder,) = tmp_path.glob("depth*")
+    result = json.loads((folder / "result.json").read_bytes())
+    speeds = [result["speed"], *(pair["speed"] for pair in result["pairs"])]
+    assert len(speeds) == 5
+    assert len({speed["session"] for speed in speeds}) == 1
+    assert all(speed["median_ms"] > 0 for speed in speeds)
+    assert "not timed" not in done.stderr
+    again = cli(*words)
+    assert json.loads((folder / "result.json").read_bytes()) == result, again.stderr
+    page = cli("report", "--results", tmp_path, "--html", tmp_path / "page")
+    assert page.exit_code == 0, page.stderr
+    (board,) = json.loads((tmp_path / "page" / "leaderboard.json").read_bytes())["boards"]
+    rows, main = board["rows"], board["columns"][0]
+    shown = {(row["runtime"], row["precision"]): row["latency ms"] for row in rows}
+    timed = {(p["runtime"], p["precision"]): p["speed"]["median_ms"] for p in result["pairs"]}
+    assert shown == timed | {("eager", "f32"): result["speed"]["median_ms"]}
+    advice = cli("recommend", "--task", "depth", "--results", tmp_path, "--disturbed")
+    assert advice.exit_code == 0, advice.stderr
+    sign = 1 if board["higher_is_better"][main] else -1
+    best = max(rows, key=lambda row: (sign * row[main], -row["latency ms"]))
+    assert f"take {best['label']} in {best['runtime']} {best['precision']} on" in advice.stdout

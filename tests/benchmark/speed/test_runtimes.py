@@ -7,14 +7,16 @@ import torch
 
 from benchmark.experiment import environment
 from benchmark.experiment.environment import processor_features
+from benchmark.export import quantize
 from benchmark.leaderboard.boards import boards
 from benchmark.leaderboard.recommend import recommend, with_latencies
 from benchmark.report.recommendation import sentences
 from benchmark.results.result import Calibration, PairScores, TaskScores
+from benchmark.results.runtimes import pair_of
 from benchmark.speed import runtimes
 from benchmark.speed.latency import Setup
 from benchmark.speed.rows import SpeedOptions
-from benchmark.speed.runtimes import Preparation, pair_of, pairs_of, unavailable
+from benchmark.speed.runtimes import Preparation, pairs_of, unavailable
 from benchmark.speed.table import speed_rows
 from common.errors import UsageError
 from tests.benchmark.leaderboard.test_recommend import runs, timing
@@ -32,9 +34,9 @@ def test_every_runtime_with_every_precision():
 
 
 def test_what_pytorch_runs_has_a_name():
-    assert pair_of(Setup(), "cpu") == ("eager", "f32")
-    assert pair_of(Setup(compiled=True, amp=True), "cpu") == ("compiled", "bf16")
-    assert pair_of(Setup(amp=True), "cuda") == ("eager", "f16")
+    assert pair_of("cpu", False) == ("eager", "f32")
+    assert pair_of("cpu", True, compiled=True) == ("compiled", "bf16")
+    assert pair_of("cuda:1", True) == ("eager", "f16")
 
 
 CPUINFO = "processor : 0\nmodel name : T\nflags : fpu avx2 amx_bf16 avx512f\n\nflags : fpu\n"
@@ -242,12 +244,51 @@ def test_files_compute_what_the_network_does(network):
             output = ready.model(images)["classes"].clone()
             assert ready.model(images[:1])["classes"].shape == (1, 2, 64, 96)
             errors[pair] = float((output - expected).abs().max()) / largest
-        sizes = {int8: path.stat().st_size for (_, _, int8), (path, _) in prepare.files.items()}
+        sizes = {kept: path.stat().st_size for (_, _, kept), (path, _) in prepare.files.items()}
     assert len(errors) >= 4
-    assert sizes[True] < sizes[False]
+    assert sizes[()] < sizes[None]  # in int8, with no layer in float
     assert errors["onnxruntime", "f32"] < 1e-4
     assert errors["openvino", "f32"] < 1e-4  # not in bf16, its own choice
     assert all(1e-4 < error < 0.5 for (_, kind), error in errors.items() if kind != "f32")
+
+
+def test_what_cannot_be_exported_is_not_tried_again(network, monkeypatch):
+    tried = []
+
+    def fail(*_):
+        tried.append(1)
+        raise ValueError("no such operator")
+
+    monkeypatch.setattr("benchmark.export.formats.write", fail)
+    with Preparation(Setup()) as prepare:
+        for pair in pairs_of(["onnxruntime", "openvino"], ["f32", "int8"]):
+            with pytest.raises(ValueError, match="no such operator"):
+                prepare("network", network, pair, (64, 96), 2)
+    assert len(tried) == 1
+
+
+@pytest.mark.slow
+def test_layers_that_stayed_in_float_are_timed_so(network, tmp_path):
+    """A file for the time has the layers in float that the scored one has."""
+    import onnx
+
+    with Preparation(Setup()) as prepare:
+        prepare("network", network, ("onnxruntime", "f32"), (64, 96), 1)
+        ((path, _),) = prepare.files.values()
+        layer = list(quantize._layers(quantize._prepared(path, tmp_path)))[3]
+        for kept in ((), (layer,)):
+            prepare("network", network, ("onnxruntime", "int8"), (64, 96), 1, kept)
+        graphs = [
+            onnx.load(str(path)).graph
+            for (_, _, kept), (path, _) in prepare.files.items()
+            if kept is not None
+        ]
+    stored = [{t.name for t in graph.initializer if t.data_type == 1} for graph in graphs]
+    weights = [
+        {node.input[1] for node in graph.node if node.op_type == "Conv"} & names
+        for graph, names in zip(graphs, stored, strict=True)
+    ]
+    assert weights == [set(), {f"net.{layer}.weight"}]
 
 
 @pytest.mark.slow

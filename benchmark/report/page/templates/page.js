@@ -1,6 +1,6 @@
 // The state is in the address after #, so that a link reproduces the view.
 const LEVELS = { task: "Task", dataset: "Data set", device: "Device", protocol: "Protocol" };
-const EMPTY = { task: "", dataset: "", device: "", protocol: "", backbone: "", decoder: "", front: "", sort: "", dir: "", x: "", row: "" };
+const EMPTY = { task: "", dataset: "", device: "", protocol: "", backbone: "", decoder: "", runtime: "", precision: "", front: "", sort: "", dir: "", x: "", row: "" };
 const FRONTS = { "": "all rows", any: "on any front", latency: "latency", params: "parameters", macs: "MACs", memory: "memory" };
 let state = { ...EMPTY };
 let current = null;
@@ -34,16 +34,19 @@ function choice(name, label, entries, value) {
 }
 
 function controls(board, shown) {
-  const distinct = (key) => [...new Set(board.rows.map((row) => row[key]))].sort();
+  const distinct = (key) => [...new Set(board.rows.map((row) => row[key]).filter((v) => v))].sort();
   const fronts = Object.entries(FRONTS).filter(([key]) => !["latency", "params", "macs", "memory"].includes(key) || board.column(key) >= 0);
   const all = (key) => [["", "all"], ...distinct(key).map((v) => [v, v])];
   const levels = Object.keys(LEVELS).map((level) => [level, options(level)])
     .filter(([level, values]) => values.some((v) => v) && (level !== "protocol" || values.length > 1));
-  const filtered = state.backbone || state.decoder || state.front || state.sort;
+  const ships = board.rows.some((row) => row.runtime);
+  const filtered = FILTERS.some((key) => state[key]) || state.front || state.sort;
   byId("controls").replaceChildren(
     ...levels.map(([level, values]) => choice(level, LEVELS[level], values.map((v) => [v, v]), state[level])),
     choice("backbone", "Backbone", all("backbone"), state.backbone),
     choice("decoder", "Decoder", all("decoder"), state.decoder),
+    ...(ships ? [choice("runtime", "Runtime", all("runtime"), state.runtime),
+      choice("precision", "Precision", all("precision"), state.precision)] : []),
     choice("front", "Pareto front", fronts, state.front),
     ...(filtered ? [h("button", { type: "button", id: "clear", click: actions.clear }, "Clear filters")] : []),
     h("output", { id: "count" }, `${shown} of ${board.rows.length} rows`));
@@ -57,7 +60,7 @@ function hash(changes) {
 function render(focus) {
   const board = chosen();
   const focused = document.activeElement; // it loses the focus when its row moves
-  for (const key of ["backbone", "decoder"]) {
+  for (const key of FILTERS) {
     if (!board.rows.some((row) => row[key] === state[key])) state[key] = "";
   }
   if (!(state.front in FRONTS)) state.front = "";
@@ -88,7 +91,7 @@ function set(changes, focus) {
 
 const actions = {
   set,
-  clear: () => set({ backbone: "", decoder: "", front: "", sort: "", dir: "" }, "select[name=backbone]"),
+  clear: () => set({ backbone: "", decoder: "", runtime: "", precision: "", front: "", sort: "", dir: "" }, "select[name=backbone]"),
   sort: (key) => {
     const first = natural(current.columns[current.column(key)]);
     const other = first === "ascending" ? "descending" : "ascending";

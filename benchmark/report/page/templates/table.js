@@ -1,5 +1,6 @@
 // Adds sorting and filters to the tables of the page.
 const PICTURED = 12; // rows whose predictions are shown
+const FILTERS = ["backbone", "decoder", "runtime", "precision"];
 const failed = (row) => row.kind === "failed";
 
 const boards = JSON.parse(byId("data").textContent).map((board, place) => {
@@ -7,7 +8,8 @@ const boards = JSON.parse(byId("data").textContent).map((board, place) => {
   const body = section.querySelector("table.rows > tbody");
   const rows = board.rows.map((row, index) => ({
     ...row, index, tr: body.children[index], detail: null,
-    name: row.decoder + (row.settings ? ` (${row.settings})` : ""),
+    name: row.decoder + (row.settings ? ` (${row.settings})` : "")
+      + (row.runtime ? ` in ${row.runtime} ${row.precision}` : ""),
   }));
   const column = (key) => board.columns.findIndex((c) => c.key === key);
   const main = board.columns.findIndex((c) => c.key.startsWith("m:"));
@@ -58,8 +60,7 @@ function sorted(board, key, direction) {
 
 function matches(row, state) {
   const front = row.pareto || [];
-  return (!state.backbone || row.backbone === state.backbone)
-    && (!state.decoder || row.decoder === state.decoder)
+  return FILTERS.every((key) => !state[key] || row[key] === state[key])
     && (!state.front || (state.front === "any" ? front.length > 0 : front.includes(state.front)));
 }
 
