@@ -59,7 +59,7 @@ def options(texts: list[str]) -> dict[str, Any]:
     """``--name value`` and ``--flag`` as the options of a run."""
     values: dict[str, Any] = {}
     lists = {option: name for name, option in PAIRS.items()}
-    for word, after in zip(texts, [*texts[1:], "--"], strict=True):
+    for word, after in zip(texts, [*texts, "--"][1:], strict=True):
         if not word.startswith("--"):
             continue
         option = word[2:].replace("-", "_")
