@@ -13,7 +13,7 @@ from typing import Any
 MB = 2**20
 RESULT = 64 * MB  # of a result.json or a search.json; the largest of ours have 10 kB and 1 MB
 WIRING = 1 * MB  # a wiring of all connections of 100 features has 200 kB
-REPLICATES = 32 * MB  # bootstrap.npz, also unpacked: 1,000 numbers for each of 8,000 metrics
+REPLICATES = 32 * MB  # bootstrap.npz, also unpacked: up to 1,501 numbers for each of 5,000 metrics
 PICTURE = 256 * 2**10  # a strip's WebP; the pixels alone of 192×192 have 110 kB
 TEXT = 16 * MB  # a Markdown file to update
 LIST = 64 * MB  # names, a line each: ImageNet's 1.3 million have 40 MB

@@ -30,8 +30,8 @@ def compare(
     A and B each name a run's folder, a results folder, or a commit (a branch, HEAD~1, …) with
     results in it; a path that exists wins. Two runs are compared whatever differs between them, if
     they were scored on the same images under the same protocol. Otherwise runs of the same task,
-    data set, protocol, backbone, decoder and seed are paired. Both were scored on the same
-    bootstrap samples of the images, so that the interval is that of the difference.
+    data set, protocol, backbone, decoder and seed are paired. Both were scored with the same
+    weights of the images, so that the interval is that of the difference.
 
     \b
     python cli.py compare runs/RUN_A runs/RUN_B

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import statistics
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,9 +21,9 @@ from benchmark.results.store import many_objects
 def boards(results: Iterable[Result], disturbed: bool = False) -> list[Board]:
     """Group comparable ``results`` into boards and rank the rows of each.
 
-    Comparable results share protocol, test images, device, threads and precision. A row shares a
-    rank if its interval overlaps that of the rank's best row. For each task and data set the
-    protocol with the most rows comes first. Failed runs end the boards of their data set, unranked.
+    Comparable results share protocol, test images, device, threads and precision. For each task and
+    data set the protocol with the most rows comes first. Failed runs end the boards of their data
+    set, unranked. What shares a rank: ``rank``.
 
     disturbed: whether latencies that were timed while other work ran count like any other.
     """
@@ -246,17 +247,25 @@ def differing(groups: Sequence[list[Result]]) -> list[str]:
 
 
 def rank(board: Board) -> None:
-    """Sort the rows by the ranking metric and set their ranks."""
+    """Sort the rows by the ranking metric and set their ranks.
+
+    A row shares a rank if its interval overlaps that of the rank's best row. The best constant
+    takes its place among them: a row that is no better than it shares no rank with one that is, and
+    is never the first.
+    """
     main = board.columns[0]
     board.rows.sort(
         key=lambda r: (-board.sign * r.metrics[main], r.decoder, r.backbone, r.settings, r.runtime)
     )
+    floor = board.constant.get(main, -board.sign * math.inf)
     best: Row | None = None
     for place, row in enumerate(board.rows, 1):
-        if best is None or not overlap(best.interval, row.interval):
-            best, row.rank = row, place
-        else:
+        row.beats_constant = not board.sign * (row.metrics[main] - floor) <= 0  # NaN is no score
+        alike = best is not None and best.beats_constant == row.beats_constant
+        if best is not None and alike and overlap(best.interval, row.interval):
             row.rank = best.rank
+        else:
+            best, row.rank = row, place + (not row.beats_constant)
 
 
 def place_fronts(board: Board) -> None:

@@ -1,7 +1,8 @@
 """Comparison of two sets of results: paired differences of metrics, changes and costs."""
 
+import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,9 +14,11 @@ from benchmark.results.replicates import load_replicates
 from benchmark.results.result import Result
 from common.errors import UsageError, UserError
 from models.decoder_name import DecoderName
-from tasks.metrics.base import interval
+from tasks.metrics.resampling import Floats, interval, is_drawn, paired, standard_error, t_quantile
 
 Verdict = Literal["better", "worse", "undecided", "equal", "unknown"]
+MOST_SEEDS = 50
+"""Seeds beyond which nobody would wait for a difference to be decided."""
 View = tuple[str, Result]
 """A task and a result with that task's scores only."""
 
@@ -25,9 +28,11 @@ class Difference:
     """One metric in A and B, averaged over the paired seeds.
 
     difference: B − A. relative: gain of B in per cent of A, above 0 is better; None if A is 0.
-    interval: 95 % interval of the difference by paired bootstrap over the scored images, None
-    without replicates. sd: standard deviation of the difference over seeds, None for one seed.
-    verdict: on B; "undecided" if the interval contains 0.
+    interval: 95 % interval of the difference, paired, over the choice of images and, with several
+    seeds, over the luck of training; None without replicates. sd: standard deviation of the
+    difference over seeds, None for one seed. verdict: on B; "undecided" if the interval contains 0.
+    seeds_to_decide: how many would, if difference and scatter stayed as they are; None: not known,
+    or no number would.
     """
 
     metric: str
@@ -39,6 +44,7 @@ class Difference:
     interval: tuple[float, float] | None
     sd: float | None
     verdict: Verdict
+    seeds_to_decide: int | None = None
 
 
 @dataclass
@@ -107,12 +113,12 @@ def compare(a: Side, b: Side) -> Report:
     else:
         matched = _match(left, right)
         pairs = [(x[0], x[1], y[1]) for x, y in matched]
-        paired = {id(view) for pair in matched for view in pair}
-        rest = [v for v in left if id(v) not in paired]
+        partners = {id(view) for pair in matched for view in pair}
+        rest = [v for v in left if id(v) not in partners]
         errors = {_loose(*v): v[1].error for v in _views(b, "failed")}
         failed = [f"{_named(v)}: {errors[_loose(*v)]}" for v in rest if _loose(*v) in errors]
         alone_a = [_named(v) for v in rest if _loose(*v) not in errors]
-        alone_b = [_named(v) for v in right if id(v) not in paired]
+        alone_b = [_named(v) for v in right if id(v) not in partners]
     groups: dict[str, list[tuple[str, Result, Result]]] = {}
     for pair in pairs:
         place = title_of(pair[0], pair[1].config), _scored(pair[1])
@@ -227,8 +233,7 @@ def _comparison(group: Sequence[tuple[str, Result, Result]]) -> Comparison:
     names = [_name(a), _name(b)]
     seeds = [(x.config.seed, y.config.seed) for _, x, y in group]
     costs, notes = _costs(group)
-    if differences[0].interval is None:
-        notes.append("no interval: bootstrap.npz is missing beside a result.json")
+    notes += _missing(differences[0], replicates)
     return Comparison(
         task,
         title_of(task, a.config),
@@ -252,13 +257,15 @@ def _difference(
     b = statistics.fmean(y.metrics[name] for _, _, y in group)
     each = [y.metrics[name] - x.metrics[name] for _, x, y in group]
     difference = statistics.fmean(each)
-    paired = [
+    resampled = [
         right[name] - left[name]
         for left, right in replicates
         if name in left and name in right and left[name].shape == right[name].shape
     ]
     # every seed resamples alike: the mean of replicates is a replicate of the mean
-    ends = interval(np.mean(paired, axis=0)) if len(paired) == len(group) else None
+    whole = len(resampled) == len(group) and paired(*resampled)
+    images = np.mean(resampled, axis=0) if whole else None
+    ends, enough = _interval(each, images)
     verdict: Verdict = "unknown"
     if not any(each):
         verdict = "equal"
@@ -276,7 +283,59 @@ def _difference(
         interval=ends,
         sd=statistics.stdev(each) if len(each) > 1 else None,
         verdict=verdict,
+        seeds_to_decide=enough if verdict == "undecided" else None,
     )
+
+
+def _interval(
+    each: Sequence[float], images: Floats | None
+) -> tuple[tuple[float, float] | None, int | None]:
+    """95 % interval of the mean of the differences of ``each`` seed; how many seeds would decide.
+
+    images: replicates of the mean. With several seeds the variances over images and over seeds are
+    added, with Welch's degrees of freedom.
+    """
+    error = None if images is None else standard_error(images)
+    if images is None or error is None:
+        return None, None
+    if len(each) == 1:
+        return interval(images), None
+    scatter, mean = statistics.variance(each), statistics.fmean(each)
+
+    def reach(count: int) -> float:
+        parts = ((error[0] ** 2, error[1]), (scatter / count, count - 1.0))
+        total = sum(part for part, _ in parts)
+        if total == 0:
+            return 0.0
+        share = sum((part / total) ** 2 / freedom for part, freedom in parts)
+        return t_quantile(0.95, 1 / share if share else math.inf) * math.sqrt(total)
+
+    half = reach(len(each))
+    enough = (n for n in range(len(each) + 1, MOST_SEEDS + 1) if reach(n) < abs(mean))
+    return (mean - half, mean + half), next(enough, None)
+
+
+def _missing(
+    main: Difference, replicates: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> Iterator[str]:
+    """Why there is no interval, or what would decide an undecided difference."""
+    found = [side.get(main.metric) for pair in replicates for side in pair]
+    if main.interval is None and any(one is None for one in found):
+        yield "no interval: bootstrap.npz is missing beside a result.json"
+    elif main.interval is None and len({is_drawn(one) for one in found if one is not None}) > 1:
+        yield (
+            "no interval: some replicates are of an earlier version, from images drawn with "
+            "replacement: repeat those runs with --overwrite"
+        )
+    elif main.interval is None:
+        yield "no interval: too few images, or replicates of different images"
+    elif main.verdict == "undecided" and main.sd is None:
+        yield "one seed each: a second tells how much is the luck of training"
+    elif main.verdict == "undecided" and main.seeds_to_decide is not None:
+        more = main.seeds_to_decide - len(replicates)
+        yield f"undecided: {more} more seed{'s' * (more > 1)} would tell, if all stays as it is"
+    elif main.verdict == "undecided":
+        yield f"undecided, and {MOST_SEEDS} seeds would not tell: it takes more images"
 
 
 def _changes(a: Result, b: Result, seeds: bool) -> dict[str, tuple[Any, Any]]:

@@ -15,8 +15,8 @@ class Row:
     """One network under one protocol, averaged over its seeds.
 
     settings: what differs from other rows of the same decoder and backbone. spread: standard
-    deviation over seeds, None for one seed. interval: 95 % bootstrap interval of the ranking metric
-    over test images, its ends averaged over seeds. delta_m: for a network of several tasks, its
+    deviation over seeds, None for one seed. interval: 95 % interval of the ranking metric over the
+    choice of test images, ends averaged over seeds. delta_m: for a network of several tasks, its
     mean gain in per cent over the same network trained for each task alone, None without those.
     runs: the results, sorted by seed. memory_mb: peak memory of one forward pass above the weights.
     pareto: the ``COSTS`` on whose Pareto front the row lies. source: where a reported row was
@@ -26,7 +26,7 @@ class Row:
     while the row was timed, None if none did: its latency is shown, and is no cost unless it
     ``counts``. runtime, precision: in which it is timed and scored, where a board has several;
     shipped: whether they are others than those of the board's runs; unscored: those that it is
-    timed in only.
+    timed in only. beats_constant: the ranking metric is better than the best constant prediction's.
 
     A reported row has no seeds and no runs; ``metrics`` and ``params`` hold only printed figures.
     """
@@ -64,6 +64,7 @@ class Row:
     runtime: str = ""
     precision: str = ""
     shipped: bool = False
+    beats_constant: bool = True
     unscored: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -76,6 +77,11 @@ class Row:
         """The label, the settings that differ from other rows of its name, the runtime."""
         name = f"{self.label} ({self.settings})" if self.settings else self.label
         return f"{name} in {self.runtime} {self.precision}" if self.runtime else name
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its interval is of an earlier version, from images drawn with replacement."""
+        return any(run.intervals and not run.bootstrap for run in self.runs)
 
     def cost(self, name: str) -> float | None:
         """One of ``COSTS`` in ms, parameters, MACs or MB, as deployed; None if not measured.
@@ -109,6 +115,7 @@ class Row:
             values[name] = value
             values[f"{name} sd over seeds"] = self.spread.get(name)
         values["interval low"], values["interval high"] = self.interval or (None, None)
+        values["beats constant"] = None if self.rank is None else self.beats_constant
         values["delta m %"] = self.delta_m
         values |= {"fps": self.fps, "latency ms": self.latency_ms}
         values["timing session"] = " ".join(self.sessions)

@@ -61,6 +61,7 @@ def in_runtime(run: Result, task: str, pair: Pair) -> Result | None:
         update={
             "metrics": scores.metrics,
             "intervals": scores.intervals,
+            "bootstrap": scores.bootstrap,
             "speed": scored.speed,
             "command": run.command + options,
         }

@@ -26,7 +26,7 @@ def comparison_table(report: Report, every_metric: bool) -> Table:
     """A row for each network and metric, or for its ranking metric only."""
     several = any(row.main.sd is not None for row in report.rows)
     table = Table(title=cell(f"A: {report.a}   B: {report.b}"), box=box.SIMPLE_HEAD, pad_edge=False)
-    titles = ["network", "task", "metric", "A", "B", "B − A", "95 % of images"]
+    titles = ["network", "task", "metric", "A", "B", "B − A", "95 %"]
     for title in (*titles, *(["± seeds"] if several else []), "gain %", "B is"):
         left = title in ("network", "task", "metric", "B is")
         table.add_column(title, justify="left" if left else "right", overflow="fold")
@@ -52,7 +52,8 @@ def comparison_table(report: Report, every_metric: bool) -> Table:
 def comparison_lines(report: Report) -> Iterator[str]:
     """Changes, costs, notes, failures and unpaired runs, one line each."""
     yield (
-        "95 % of images: paired bootstrap over the scored images; undecided: it holds 0. "
+        "95 %: interval of B − A, paired, over the choice of images and, with several seeds, of "
+        "seeds; undecided: it holds 0. "
         "gain: of B, in per cent of A, above 0 is better."
     )
     yield from _shared((_changes(row), row) for row in report.rows)

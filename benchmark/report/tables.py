@@ -20,6 +20,7 @@ NECK = "neck: M params / GMACs / ms"
 COSTS = {"latency": "ms", "params": "params", "macs": "MACs", "memory": "MB"}
 PARTS = ("backbone", "decoder", "head")
 
+NO_BETTER = "no better than the best constant"
 MOST_ROWS = 200
 """Rows of a board on a terminal; more would scroll off the screen."""
 
@@ -89,7 +90,8 @@ class Layout:
 def cells(board: Board, row: Row, layout: Layout | None = None) -> list[str]:
     """Cell texts of a row. layout: ``Layout.of(board)``, to compute it once for many rows."""
     layout = layout or Layout.of(board)
-    labels = [str(row.rank or ("–" if row.source is None else "reported")), row.name]
+    name = row.name if row.beats_constant else f"{row.name} ({NO_BETTER})"
+    labels = [str(row.rank or ("–" if row.source is None else "reported")), name]
     if not layout.backbone:
         labels.append(row.backbone)
     several = layout.several
@@ -159,6 +161,9 @@ def notes(board: Board) -> list[str]:
         for row in board.rows
         if row.deployed
     )
+    if older := sum(row.drawn for row in board.measured):
+        which = "Intervals" if older == len(board.measured) else f"Intervals of {older} rows"
+        lines.append(f"{which} are of an earlier version: of images drawn with replacement.")
     sources = dict.fromkeys(row.source for row in board.rows if row.source)
     reported = [
         f"reported: {source}; as printed, another protocol, neither ranked nor in a front."
@@ -184,7 +189,7 @@ def legend(boards: Sequence[Board]) -> str:
     lines = [
         "FPS, ms: median of one image, network and resizing to the input size, timed in turns in "
         "one process. MACs leave out interpolation, normalisation and element-wise work. 95 % of "
-        "images: bootstrap interval over the scored images; a row shares the rank above if its "
+        "images: interval over the choice of scored images; a row shares the rank above if its "
         "interval overlaps that of the best row of the rank. ± seeds: standard deviation over "
         "(number of) seeds. wall s: build, train and score one run, without reading the data. "
         "front: no row of the board has a better score at the same or a lower cost of this kind."

@@ -24,7 +24,7 @@ class Results(list[Result]):
         """A flat record for each run and task, as ``pandas.DataFrame`` takes them.
 
         label: the decoder's name for people. metric: the one that ranks; score: its value;
-        interval_low, interval_high: its 95 % bootstrap interval over test images. Every metric
+        interval_low, interval_high: its 95 % interval over the choice of test images. Every metric
         stands under its own name as well. params_PART, params and macs: counts, MACs of one image;
         of a network with a neck, its part is in macs_neck and neck_ms too.
         latency_ms and fps: of one image; memory_mb: of its forward, above the weights; compare

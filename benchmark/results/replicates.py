@@ -12,7 +12,7 @@ from common import limits
 from common.files import write_atomic
 
 if TYPE_CHECKING:  # it imports torch, which a report does not need
-    from tasks.metrics.base import Floats
+    from tasks.metrics.resampling import Floats
 
 REPLICATES = "bootstrap.npz"
 

@@ -76,9 +76,10 @@ class Speed(TypedDict, total=False):
 class TaskScores(BaseModel):
     """Scores of a run in one task.
 
-    metrics and intervals: the test split's (95 % bootstrap over images). columns: the metrics that
-    a table shows, the ranking one first; higher_is_better: for each of them. constant: scores of
-    the best constant prediction, the floor.
+    metrics and intervals: the test split's (95 % over the choice of images). bootstrap: "weighted",
+    as ``tasks.metrics.resampling`` does it; empty: intervals of an earlier version, from images
+    drawn with replacement. columns: the metrics that a table shows, the ranking one first;
+    higher_is_better: for each of them. constant: scores of the best constant prediction, the floor.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -89,6 +90,7 @@ class TaskScores(BaseModel):
     units: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    bootstrap: Literal["", "weighted"] = ""
     counts: dict[str, int] = Field(default_factory=dict)
     constant: Annotated[Constant, OPEN] = Field(default_factory=Constant)
 
@@ -96,8 +98,8 @@ class TaskScores(BaseModel):
 class Cost(BaseModel):
     """A task's ranking metric beside the one of eager f32, on the same images.
 
-    difference: this one − eager f32's. interval: of the difference, 95 % by paired bootstrap over
-    the images; None without replicates. worse: the loss as a share of eager f32's metric, below 0:
+    difference: this one − eager f32's. interval: of the difference, 95 %, paired, over the choice
+    of images; None without replicates. worse: the loss as a share of eager f32's metric, below 0:
     a gain; None if that is 0. within: the loss is one that the precision allows.
     """
 

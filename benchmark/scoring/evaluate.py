@@ -1,5 +1,6 @@
 """Score predictions at the ground truth's own resolution with the tasks' metrics."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -19,7 +20,8 @@ from common.progress import Listener
 from datasets.base import TargetStatistics
 from datasets.pipeline import Readable, Resized
 from tasks.base import Task
-from tasks.metrics.base import Accumulator, Floats, interval
+from tasks.metrics.base import Accumulator, MetricInfo
+from tasks.metrics.resampling import Floats, interval
 
 PLAIN = Views()
 
@@ -36,8 +38,12 @@ def scores_of(
 ) -> TaskScores:
     """The metrics of ``accumulator``, with the ranking metric's interval from ``replicates``."""
     columns = [accumulator.key(name) for name in task.columns]
-    ends = {name: interval(replicates[name]) for name in columns[:1] if name in replicates}
     infos = {name: task.metric_info(name) for name in columns}
+    ends = {
+        name: _within(interval(replicates[name]), infos[name])
+        for name in columns[:1]
+        if name in replicates
+    }
     return TaskScores(
         protocol=protocol,
         columns=columns,
@@ -45,8 +51,17 @@ def scores_of(
         units={name: info.unit for name, info in infos.items()},
         metrics=metrics_of(accumulator),
         intervals={name: x for name, x in ends.items() if x is not None},
+        bootstrap="weighted",
         counts=accumulator.counts(),
     )
+
+
+def _within(ends: tuple[float, float] | None, info: MetricInfo) -> tuple[float, float] | None:
+    """``ends`` within what the metric can be: from 0, and where it is a share up to 1."""
+    if ends is None:
+        return None
+    most = 1.0 if info.higher_is_better and info.unit == "1" else math.inf
+    return max(ends[0], 0.0), min(ends[1], most)
 
 
 def metrics_of(accumulator: Accumulator) -> dict[str, float]:

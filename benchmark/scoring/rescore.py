@@ -25,7 +25,8 @@ from datasets.hdf5 import is_packed
 from datasets.pipeline import Resized, Split, description_of, open_split, role_of
 from models.predictor import DensePredictor
 from tasks.base import Task
-from tasks.metrics.base import Accumulator, Floats
+from tasks.metrics.base import Accumulator
+from tasks.metrics.resampling import Floats
 
 
 class Rescore(BaseModel):

@@ -14,7 +14,7 @@ from benchmark.speed.latency import Setup
 from benchmark.speed.runtimes import Preparation, unavailable
 from common.errors import UserError, reason
 from datasets.pipeline import Resized
-from tasks.metrics.base import Floats, interval
+from tasks.metrics.resampling import Floats, interval
 
 ALLOWED = {"f32": 0.005, "bf16": 0.005, "int8": 0.02}
 """Relative losses of a ranking metric, by precision, past which a row is marked."""

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import DataError
+from tasks.metrics.resampling import Floats, image_weights, interval
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -62,16 +62,6 @@ def planes(prediction: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor
             "resize the prediction to the ground truth before it is scored"
         )
     return maps[0].cpu(), maps[1].cpu()
-
-
-def interval(values: Floats, level: float = 0.95) -> tuple[float, float] | None:
-    """Bounds of the central share ``level`` of the finite ``values``; None without any."""
-    scored = values[np.isfinite(values)]
-    if not scored.size:
-        return None
-    tail = 50 * (1 - level)
-    low, high = np.percentile(scored, [tail, 100 - tail])
-    return float(low), float(high)
 
 
 class Accumulator(ABC):
@@ -135,10 +125,11 @@ class Accumulator(ABC):
         self.__dict__ = dict(other.__dict__)
 
     @abstractmethod
-    def resample(self, weights: Ints) -> dict[str, Floats]:
+    def resample(self, weights: Ints | Floats) -> dict[str, Floats]:
         """Metrics of other splits of the scored images.
 
-        ``weights``, shape (splits, images): how often each image is in each split. Returns arrays
+        ``weights``, shape (splits, images): how often each image is in each split, not always a
+        whole number. Returns arrays
         of shape (splits,), NaN where a split has nothing to score. A row of ones gives
         ``compute()``. Metrics that need the images themselves are left out. Raises DataError if no
         image was scored.
@@ -148,30 +139,22 @@ class Accumulator(ABC):
     def _settings(self) -> tuple[object, ...]:
         """Settings that must be equal in two accumulators to be merged."""
 
-    def replicates(self, samples: int = 1000, seed: int = 0) -> dict[str, Floats]:
-        """Metrics of ``samples`` splits of as many images, drawn with replacement: [samples] each.
+    def replicates(self, seed: int = 0) -> dict[str, Floats]:
+        """Replicates of the metrics, as ``tasks.metrics.resampling`` lays them out.
 
-        The draw depends on ``seed`` and the number of images alone, so that two networks scored on
-        the same images have the same splits and can be compared split by split. Raises DataError if
-        there is nothing to score. Source: Efron 1979.
+        Raises DataError if there is nothing to score.
         """
         self.require_images()
-        share = np.full(self.images, 1 / self.images)
-        weights = np.random.default_rng(seed).multinomial(self.images, share, size=samples)
-        return self.resample(weights)
+        return self.resample(image_weights(self.images, seed))
 
-    def bootstrap(
-        self, samples: int = 1000, level: float = 0.95, seed: int = 0
-    ) -> dict[str, tuple[float, float]]:
-        """Percentile intervals of the metrics over ``replicates``.
+    def intervals(self, level: float = 0.95, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """Intervals of the metrics over the choice of images.
 
-        They show how far one run's number depends on the choice of images, which is not its spread
-        over seeds. Raises DataError if there is nothing to score.
+        They show how far one run's number depends on that choice, which is not its spread over
+        seeds. Raises DataError if there is nothing to score.
         """
-        intervals = {
-            name: interval(values, level) for name, values in self.replicates(samples, seed).items()
-        }
-        return {name: ends for name, ends in intervals.items() if ends is not None}
+        found = {name: interval(values, level) for name, values in self.replicates(seed).items()}
+        return {name: ends for name, ends in found.items() if ends is not None}
 
     def require_images(self) -> None:
         """Raises DataError, with what was left out, if no image was scored."""
@@ -219,7 +202,7 @@ class RowAccumulator(Accumulator):
             self._rows.setdefault(name, []).extend(rows)
         self._images += other._images
 
-    def resample(self, weights: Ints) -> dict[str, Floats]:
+    def resample(self, weights: Ints | Floats) -> dict[str, Floats]:
         self.require_images()
         totals = weights.sum(axis=1)
         return {name: weights @ np.array(rows) / totals for name, rows in self._rows.items()}

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from common.errors import UsageError
 from common.registry import unknown_name
-from tasks.metrics.base import Floats, Ints, MetricInfo, RowAccumulator, catalogue, planes
+from tasks.metrics.base import Ints, MetricInfo, RowAccumulator, catalogue, planes
+from tasks.metrics.resampling import Floats
 
 EIGEN = "Eigen et al. 2014"
 BTS = "Lee et al. 2019 (BTS)"
@@ -238,7 +239,7 @@ class DepthMetrics(RowAccumulator):
         for reason, count in other._left_out.items():
             self._left_out[reason] += count
 
-    def resample(self, weights: Ints) -> dict[str, Floats]:
+    def resample(self, weights: Ints | Floats) -> dict[str, Floats]:
         result = super().resample(weights)
         pixels = np.array(self._pixels, dtype=np.float64)
         squares = weights @ (pixels * np.square(self._rows["rmse"]))

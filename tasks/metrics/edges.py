@@ -14,7 +14,8 @@ import torch
 
 from common.annotators import IGNORE, unpack
 from common.errors import UsageError, UserError
-from tasks.metrics.base import Accumulator, Floats, Ints, MetricInfo, catalogue, planes
+from tasks.metrics.base import Accumulator, Ints, MetricInfo, catalogue, planes
+from tasks.metrics.resampling import Floats
 
 BSDS = "Martin et al. 2004, Arbeláez et al. 2011 (BSDS)"
 DOLLAR = "Dollár and Zitnick 2015 (Structured Edges)"
@@ -99,7 +100,7 @@ def recall_at_half(recall: Floats, precision: Floats) -> float:
     return float(np.interp(max(0.5, levels[0]), levels, recall[enough][first]))
 
 
-def split_scores(rows: Ints, weights: Ints) -> dict[str, Floats]:
+def split_scores(rows: Ints, weights: Ints | Floats) -> dict[str, Floats]:
     """Scores [S] of splits in which each image with ``rows`` [I, T, 4] is ``weights`` [S, I] times.
 
     NaN for a split without an image.
@@ -204,7 +205,7 @@ class EdgeMetrics(Accumulator):
         for reason, count in other._left_out.items():
             self._left_out[reason] += count
 
-    def resample(self, weights: Ints) -> dict[str, Floats]:
+    def resample(self, weights: Ints | Floats) -> dict[str, Floats]:
         self.require_images()
         return split_scores(self._counted(), weights)
 

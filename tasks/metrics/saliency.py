@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from common.errors import UserError
-from tasks.metrics.base import Floats, Ints, MetricInfo, RowAccumulator, catalogue, planes
+from tasks.metrics.base import Ints, MetricInfo, RowAccumulator, catalogue, planes
+from tasks.metrics.resampling import Floats
 
 Mask = NDArray[np.bool_]
 
@@ -280,7 +281,7 @@ class SaliencyMetrics(RowAccumulator):
         for kind, count in other._special.items():
             self._special[kind] += count
 
-    def resample(self, weights: Ints) -> dict[str, Floats]:
+    def resample(self, weights: Ints | Floats) -> dict[str, Floats]:
         result = super().resample(weights)
         if self.keep_curves:
             curves = np.array(self._curves).reshape(self.images, 512) / FIXED

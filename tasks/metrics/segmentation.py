@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from common.errors import DataError
-from tasks.metrics.base import Accumulator, Floats, Ints, MetricInfo, catalogue, plane
+from tasks.metrics.base import Accumulator, Ints, MetricInfo, catalogue, plane
+from tasks.metrics.resampling import Floats
 
 VOC = "Everingham et al. 2010 (PASCAL VOC)"
 FCN = "Long et al. 2015 (FCN)"
@@ -231,7 +232,7 @@ class SegmentationMetrics(Accumulator):
         self._images_excluded += other._images_excluded
         self._pixels_ignored += other._pixels_ignored
 
-    def resample(self, weights: Ints) -> dict[str, Floats]:
+    def resample(self, weights: Ints | Floats) -> dict[str, Floats]:
         self.require_images()
         counts = _totals(weights, self.image_counts())
         classes = overlap(counts)
@@ -248,7 +249,7 @@ def _stack(counts: list[Ints], num_classes: int) -> Ints:
     return np.array(counts, dtype=np.int64).reshape(-1, 3, num_classes)
 
 
-def _totals(weights: Ints, counts: Ints) -> Floats:
+def _totals(weights: Ints | Floats, counts: Ints) -> Floats:
     """Counts (splits, 3, classes) of splits; float64 sums of pixels are exact up to 2^53."""
     flat = weights.astype(np.float64) @ counts.reshape(len(counts), -1).astype(np.float64)
     return flat.reshape(len(weights), *counts.shape[1:])

@@ -37,6 +37,7 @@ from benchmark.wiring.front.selection import Measured, gain
 from common.files import write_atomic
 from common.progress import Lines
 from models.connectivity import PRESETS, Connectivity
+from tasks.metrics.resampling import standard_error
 from tests.studies.rungs import options
 
 BOARDS = Path(__file__).with_suffix(".yaml")
@@ -170,15 +171,17 @@ def compared(
 def over(found: Sequence[Measured], other: Sequence[Measured]) -> dict[str, Any]:
     """Relative gain over ``other``, paired by seed, and its 95 % interval over seeds and images.
 
-    The variance is that of the mean over seeds plus that of the images' bootstrap; it is taken for
-    one of n − 1 degrees of freedom (Student's t), n seeds. One seed: that of the images only.
+    The variance is that of the mean over seeds plus that over images; it is taken for one of n − 1
+    degrees of freedom (Student's t), n seeds. One seed: that over images only.
     """
     pairs = [*zip(found, other, strict=True)]
     gains = [float(gain(f.value, o.value, f)) for f, o in pairs]
     images = np.mean([gain(f.replicates, o.replicates, f) for f, o in pairs], axis=0)
     seeds = stdev(gains) ** 2 / len(gains) if len(gains) > 1 else 0.0
     factor = float(student.ppf(0.975, len(gains) - 1)) if len(gains) > 1 else 1.96
-    half = factor * (seeds + float(np.var(images))) ** 0.5
+    error = standard_error(images)
+    assert error is not None
+    half = factor * (seeds + error[0] ** 2) ** 0.5
     mean = fmean(gains)
     return {
         "gain": mean,

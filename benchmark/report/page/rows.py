@@ -35,7 +35,7 @@ class Shown:
 
     picture: low end, value and high end of the interval in pixels. wiring, environments: numbers in
     their sections of the page. other_session: ``Board.other_session``. worse: whether a measured
-    row is worse than the best constant prediction.
+    row is no better than the best constant prediction.
     """
 
     row: Row
@@ -225,20 +225,12 @@ def shown_rows(
                 if dict(_flat(run.environment))  # a failed run may have recorded none
             ],
             other_session=board.other_session(row, sessions),
-            worse=row.source is None and _worse(board, row),
+            worse=row.rank is not None and not row.beats_constant,
         )
         if drawn := _range(row, main):
             shown.picture = (at(drawn[0]), at(drawn[1]), at(drawn[2]))
         result.append(shown)
     return result
-
-
-def _worse(board: Board, row: Row) -> bool:
-    """Whether the row's score is worse than the best constant prediction's."""
-    main = board.columns[0] if board.columns else ""
-    if main not in board.constant or main not in row.metrics:
-        return False
-    return board.sign * (row.metrics[main] - board.constant[main]) < 0
 
 
 def _range(row: Row, metric: str) -> tuple[float, ...]:

@@ -14,8 +14,8 @@ from benchmark.wiring.record import FRONT, read_record
 class FrontWiring(BaseModel):
     """A wiring that was validated in the last rung.
 
-    file: relative to the folder. score, interval: on the validation split, 95 % bootstrap over its
-    images. ms, macs, params: of one image through the whole network, as it is deployed. rungs: the
+    file: relative to the folder. score, interval: on the validation split, 95 % over the choice of
+    its images. ms, macs, params: of one image through the whole network, as deployed. rungs: the
     score of each rung. front: whether no other is both better and cheaper. alike: whether its score
     cannot be told from the best one's. disturbed: the share of the processors that other work took
     while ``ms`` was measured.

@@ -14,7 +14,7 @@ import numpy as np
 from benchmark.leaderboard.pareto import Point, front
 from benchmark.results.replicates import load_replicates
 from benchmark.results.result import Result
-from tasks.metrics.base import Floats, interval
+from tasks.metrics.resampling import WEIGHTED, Floats, interval, is_drawn, paired
 
 ETA = 3
 """One of so many candidates stays after a rung."""
@@ -84,7 +84,8 @@ class Measured:
         if len(parts) == 1:
             return parts[0][0]
         skills = [skill for _, skill in parts if skill is not None]
-        replicates = np.mean(skills, axis=0) if len(skills) == len(parts) else None
+        whole = len(skills) == len(parts) and paired(*skills)
+        replicates = np.mean(skills, axis=0) if whole else None
         mean = float(np.mean([part.skill for part, _ in parts]))
         ends = None if replicates is None else interval(replicates)
         return cls("skill", True, mean, ends, replicates, mean)
@@ -142,9 +143,9 @@ def _alike(one: Measured, best: Measured) -> bool:
     """Whether the 95 % interval of the paired difference contains 0."""
     if one is best:
         return True
-    if one.replicates is None or best.replicates is None:
+    if not paired(one.replicates, best.replicates):
         return one.value == best.value
-    ends = interval(one.replicates - best.replicates)
+    ends = interval(np.subtract(one.replicates, best.replicates))  # type: ignore[arg-type]
     return ends is None or ends[0] <= 0 <= ends[1]
 
 
@@ -162,7 +163,7 @@ def gain(found: Any, other: Any, like: Measured) -> Any:
 def gain_over(found: Measured, other: Measured) -> tuple[float | None, tuple[float, float] | None]:
     """What ``found`` gains over another score on the same images, and its 95 % interval."""
     ends = None
-    if found.replicates is not None and other.replicates is not None:
+    if paired(found.replicates, other.replicates):
         ends = interval(gain(found.replicates, other.replicates, found))
     return _finite(gain(found.value, other.value, found)), ends
 
@@ -190,11 +191,13 @@ def gains_over(
     mean = float(np.mean([other.value for other in others]))
     over_mean = None
     best_gain, over_best = gain_over(last, rival)
-    if first.replicates is not None and all(o.replicates is not None for o in others):
+    if paired(first.replicates, *(o.replicates for o in others)):
         table = np.stack([o.replicates for o in others])  # type: ignore[misc]
+        means = table.mean(0)
+        some = slice(None) if is_drawn(means) else WEIGHTED
         rng = np.random.default_rng(seed)
-        drawn = rng.integers(len(others), size=(table.shape[1], len(others)))
-        means = np.take_along_axis(table.T, drawn, 1).mean(1)
+        drawn = rng.integers(len(others), size=(len(means[some]), len(others)))
+        means[some] = np.take_along_axis(table.T[some], drawn, 1).mean(1)
         over_mean = interval(gain(first.replicates, means, first))
     return {
         "mean": mean,

@@ -21,6 +21,24 @@ def test_rows_whose_intervals_overlap_share_a_rank():
     assert [row.rank for row in board.rows] == [1, 1, 3, 4]
 
 
+def test_no_better_than_a_constant_is_never_first():
+    """The best constant, 0.125, takes its place: neither shares a rank across it."""
+    values = {"a": 0.2, "b": 0.15, "c": 0.125, "d": 0.1}  # each ± 0.1
+    (board,) = boards([result(name, value=value) for name, value in values.items()])
+    assert [(row.rank, row.beats_constant) for row in board.rows] == [
+        (1, True), (1, True), (4, False), (4, False)
+    ]  # fmt: skip
+    texts = [cells(board, row)[1] for row in board.rows]
+    assert texts[1:3] == ["b", "c (no better than the best constant)"]
+    assert [row["beats constant"] for row in map(type(board.rows[0]).flat, board.rows)] == [
+        True, True, False, False
+    ]  # fmt: skip
+    (board,) = boards([result("a", value=0.1)])
+    assert board.rows[0].rank == 2
+    (board,) = boards([result("a", value=0.1, higher=False)])
+    assert (board.rows[0].rank, board.rows[0].beats_constant) == (1, True)
+
+
 def test_seeds_become_one_row_with_mean_and_sd():
     (board,) = boards([result(seed=0, value=0.4), result(seed=1, value=0.5)])
     (row,) = board.rows

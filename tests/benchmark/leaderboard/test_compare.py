@@ -91,7 +91,41 @@ def test_seeds_are_paired(tmp_path):
     assert row.seeds == [(0, 0), (1, 1)]
     assert row.main.difference == pytest.approx(0, abs=1e-9)
     assert row.main.sd == pytest.approx(0.1 * 2**0.5)
-    assert row.main.interval == pytest.approx((0, 0), abs=1e-6)
+    # by Student's t of one degree of freedom: images add nothing, replicates are paired
+    assert row.main.interval == pytest.approx((-1.2706, 1.2706), abs=1e-3)
+    assert (row.main.verdict, row.main.seeds_to_decide) == ("undecided", None)
+    assert "undecided, and 50 seeds would not tell: it takes more images" in row.notes
+
+
+def test_how_many_more_seeds_would_decide(tmp_path):
+    """Of the luck of training it takes a mean of more; of the images no number of seeds."""
+
+    def pair(values, noise=0.0):
+        left = [put(tmp_path / f"a{s}", run(seed=s, value=0.5)) for s in range(len(values))]
+        other = NOISE + noise * np.random.default_rng(3).normal(size=1000)
+        right = [put(tmp_path / f"b{s}", run(seed=s, value=v), noise=other)
+                 for s, v in enumerate(values)]  # fmt: skip
+        (row,) = compare(side("A", *left), side("B", *right)).rows
+        return row
+
+    row = pair((0.51, 0.53, 0.52))  # sd 0.01, mean 0.02: t of 2 is 4.303, 0.0248 half
+    assert row.main.verdict == "undecided"
+    assert row.main.interval == pytest.approx((0.02 - 0.02484, 0.02 + 0.02484), abs=1e-5)
+    assert row.main.seeds_to_decide == 4  # t of 3 is 3.182: 0.0159
+    assert "undecided: 1 more seed would tell, if all stays as it is" in row.notes
+    assert pair((0.53, 0.56, 0.545)).main.verdict == "better"
+    assert pair((0.51, 0.53, 0.52), noise=0.3).main.seeds_to_decide is None
+    (note,) = [n for n in pair((0.501,), noise=0.3).notes if "luck" in n]
+    assert note == "one seed each: a second tells how much is the luck of training"
+
+
+def test_replicates_of_two_versions_are_not_paired(tmp_path):
+    """Other images are in other replicates: their differences would be of nothing."""
+    a = put(tmp_path / "a", run(value=0.5))
+    b = put(tmp_path / "b", run(value=0.6), noise=np.random.default_rng(0).normal(size=1041))
+    row = only(a, b)
+    assert (row.main.interval, row.main.verdict) == (None, "unknown")
+    assert any("of an earlier version" in n and "--overwrite" in n for n in row.notes)
 
 
 def test_seeds_without_replicates_among_others_leave_no_interval(tmp_path):
@@ -322,7 +356,7 @@ def test_commits(cli, repository):
     done = cli("compare", "tag-a", "HEAD", "--fail-if-worse", "1")
     assert done.exit_code == 1
     assert "worse by more than 1 %: unet on b" in done.stderr
-    assert "undecided" not in done.stdout.split("95 % of images: paired")[0]
+    assert "undecided" not in done.stdout.split("95 %: interval of")[0]
     assert "no interval" not in done.stdout
     # the working tree's folder of that name is no commit, and wins over one
     assert cli("compare", "results", "HEAD", "--fail-if-worse", "0").exit_code == 0

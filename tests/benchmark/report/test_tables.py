@@ -37,8 +37,8 @@ def test_a_reason_ends_its_sentence():
 
 
 def test_a_network_that_is_deployed_smaller_costs_what_is_deployed():
-    other = result("a", deployed={"params": 1_054_000, "macs": 274_000_000})
-    (board,) = boards([other, result("b")])
+    other = result("a", deployed={"params": 1_054_000, "macs": 274_000_000}, bootstrap="weighted")
+    (board,) = boards([other, result("b", bootstrap="weighted")])
     by_name = {row.decoder: row for row in board.rows}
     assert by_name["a"].cost("params") == 1_054_000
     assert by_name["a"].cost("macs") == 274_000_000
@@ -166,3 +166,15 @@ def test_a_space_before_the_unit():
         "a, t: parameters 2.784 → 2.225 M (×0.80), MACs 5.000 → 4.000 G (×0.80), "
         "latency 3.0 → 2.0 ms (×0.67)"
     )
+
+
+def test_intervals_of_an_earlier_version_are_named():
+    new, old = result("a", bootstrap="weighted"), result("b")
+
+    def said(*runs):
+        return [text for text in notes(boards(runs)[0]) if "earlier version" in text]
+
+    what = "are of an earlier version: of images drawn with replacement."
+    assert said(new) == []
+    assert said(new, old) == [f"Intervals of 1 rows {what}"]
+    assert said(old) == [f"Intervals {what}"]

@@ -43,7 +43,7 @@ def scored(name: str) -> dict[str, object]:
     data = Resized(part, (64, 64), [task.target], targets=False)
     accumulator = task.accumulator()
     evaluate(config, Guess(name, task.channels), {task: accumulator}, data)
-    replicates = {k: v.tolist() for k, v in accumulator.replicates(50).items()}
+    replicates = {k: v.tolist() for k, v in accumulator.replicates().items()}
     return {"metrics": metrics_of(accumulator), "counts": accumulator.counts(),
             "replicates": replicates}  # fmt: skip
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 
 from common.annotators import pack
 from common.errors import DataError
 from tasks.metrics.base import Accumulator, MetricInfo, plane
 from tasks.metrics.depth import DepthMetrics
 from tasks.metrics.edges import EdgeMetrics
+from tasks.metrics.resampling import image_weights
 from tasks.metrics.saliency import SaliencyMetrics
 from tasks.metrics.segmentation import SegmentationMetrics
 
@@ -126,33 +128,71 @@ def test_resampling_equals_scoring_the_images_again(family):
         assert values == pytest.approx(expected, rel=1e-9, nan_ok=True), name
 
 
-def test_bootstrap_encloses_the_result_and_is_repeatable(family):
+def test_intervals_enclose_the_result_and_are_repeatable(family):
     make, pairs = family
     accumulator = fed(make, pairs)
-    intervals = accumulator.bootstrap(samples=200, seed=3)
-    assert intervals == accumulator.bootstrap(samples=200, seed=3)
+    intervals = accumulator.intervals(seed=3)
+    assert intervals == accumulator.intervals(seed=3)
+    assert intervals != accumulator.intervals(seed=4)
     result = accumulator.compute()
-    narrow = accumulator.bootstrap(samples=200, seed=3, level=0.5)
+    narrow = accumulator.intervals(seed=3, level=0.5)
     for name, (low, high) in intervals.items():
         assert low <= result[name] <= high
         assert low <= narrow[name][0] <= narrow[name][1] <= high
 
 
-def test_bootstrap_matches_the_standard_error_of_a_mean():
+def test_replicates_are_the_result_then_weighted_then_without_each_image(family):
+    make, pairs = family
+    accumulator = fed(make, pairs)
+    result = accumulator.compute()
+    without = [fed(make, pairs[:i] + pairs[i + 1 :]) for i in range(5)]
+    left_out = np.argmin(image_weights(5)[-5:], axis=1)
+    assert sorted(left_out) == [0, 1, 2, 3, 4]
+    for name, values in accumulator.replicates().items():
+        assert len(values) == 1 + 1000 + 5
+        assert values[0] == pytest.approx(result.get(name, math.nan), nan_ok=True)
+        expected = [without[i].compute().get(name, math.nan) for i in left_out]
+        # an image that is left out keeps some weight where it alone counts, as at a threshold
+        assert values[-5:] == pytest.approx(expected, rel=1e-4, abs=1e-4, nan_ok=True)
+
+
+def test_the_interval_of_a_mean_is_that_of_its_standard_error():
     metrics = DepthMetrics(1e-3, 10)
     random = torch.Generator().manual_seed(1)
     for _ in range(60):
         metrics.update(*depth_pair(random))
     rows = np.array(metrics.per_image()["abs_rel"])
-    low, high = metrics.bootstrap(samples=2000)["abs_rel"]
-    assert high - low == pytest.approx(2 * 1.96 * rows.std() / math.sqrt(60), rel=0.1)
+    low, high = metrics.intervals()["abs_rel"]
+    half = student.ppf(0.975, 59) * rows.std(ddof=1) / math.sqrt(60)
+    # the degrees of freedom are those of this sample's kurtosis, 59 for a normal one
+    assert high - low == pytest.approx(2 * half, rel=0.05)
+
+
+def test_a_class_does_not_vanish_from_replicates():
+    """One image of thirty has class 2, which is never found: drawn images often lack it, and the
+    score without it is another one, 1."""
+    metrics = SegmentationMetrics(("a", "b", "c"), ignore_index=255)
+    truth = torch.zeros(30, 4, 4, dtype=torch.long)
+    truth[:, :2] = 1
+    truth[7, 3] = 2
+    for target in truth:
+        metrics.update(torch.where(target == 2, 0, target), target)
+    value = metrics.compute()["miou"]
+    assert value == pytest.approx(2 / 3, abs=0.01)
+    replicates = metrics.replicates()["miou"]
+    assert abs(replicates - value).max() < 0.04
+    low, high = metrics.intervals()["miou"]
+    assert value - 0.04 < low < high < value + 0.04
+    drawn = np.random.default_rng(0).multinomial(30, np.full(30, 1 / 30), size=100)
+    assert metrics.resample(drawn)["miou"].max() == 1
 
 
 def test_an_unfed_accumulator_says_so(family):
     accumulator = family[0]()
     for ask in (
         accumulator.compute,
-        accumulator.bootstrap,
+        accumulator.intervals,
+        accumulator.replicates,
         lambda: accumulator.resample(np.ones((1, 0), dtype=np.int64)),
     ):
         with pytest.raises(DataError, match=r"nothing to score \(no image\)"):

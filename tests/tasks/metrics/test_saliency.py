@@ -146,5 +146,5 @@ def test_memory_grows_by_scalars_unless_curves_are_kept():
     pairs = [(p, m) for _, p, m in synthetic_pairs()][:3]
     metrics, keeping = scored(*pairs), scored(*pairs, keep_curves=True)
     assert metrics.compute() == keeping.compute()
-    assert set(metrics.compute()) - set(metrics.bootstrap(samples=10)) == {"maxf", "maxe"}
-    assert set(keeping.bootstrap(samples=10)) == set(keeping.compute())
+    assert set(metrics.compute()) - set(metrics.intervals()) == {"maxf", "maxe"}
+    assert set(keeping.intervals()) == set(keeping.compute())
