@@ -56,13 +56,15 @@ def read_results(folder: Path) -> "list[Result]":
               help="Row that Δm across tasks compares with. [default: fcn]")  # fmt: skip
 @click.option("--reported/--no-reported", default=True, show_default=True,
               help="Show published figures beside measured ones.")  # fmt: skip
+@click.option("--format", "formats", multiple=True, type=click.Choice(["benchmark-csv"]),
+              help="Also write benchmark.csv, in the columns of timm's results.")  # fmt: skip
 @click.option("--disturbed", is_flag=True,
               help="Fronts take latencies timed while other work ran like any other.")  # fmt: skip
 def report(
     results: Path, output: Path | None, html: Path | None, update: Path | None,
     task: tuple[str, ...], dataset: tuple[str, ...], backbone: tuple[str, ...],
     decoder: tuple[str, ...], device: tuple[str, ...], baseline: str | None, reported: bool,
-    disturbed: bool,
+    formats: tuple[str, ...], disturbed: bool,
 ) -> None:  # fmt: skip
     """Print the leaderboard; write leaderboard.md, .csv, .json and .tex.
 
@@ -105,7 +107,7 @@ def report(
             console.print(rich_table(board, console.width, explained=board is tables[-1]))
         for table in across:
             console.print(rich_overall(table))
-        for path in write_reports(tables, output or html or results, across):
+        for path in write_reports(tables, output or html or results, across, formats):
             click.echo(f"wrote {path}", err=True)
 
 

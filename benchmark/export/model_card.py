@@ -85,7 +85,9 @@ def _scores(result: Result) -> list[dict[str, Any]]:
                     "name": metric_name(name),
                     "arrow": "↑" if view.higher_is_better[name] else "↓",
                     "value": number(view.metrics[name], None),
-                    "interval": f"{number(low, None)}–{number(high, None)}" if low else "",
+                    "interval": f"{number(low, None)}–{number(high, None)}"
+                    if low is not None
+                    else "",
                     "constant": number(view.constant.get("metrics", {}).get(name), None),
                 }
             )

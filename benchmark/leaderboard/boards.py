@@ -57,6 +57,7 @@ def boards(results: Iterable[Result], disturbed: bool = False) -> list[Board]:
                 device=device,
                 threads=threads,
                 amp=result.config.amp,
+                fingerprint=_images(result, "test"),
             )
             board.protocol = f"{result.protocol}, {board.machine}"
         # results of an earlier version may have fewer metrics

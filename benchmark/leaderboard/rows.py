@@ -137,7 +137,7 @@ class Board:
     columns: metrics, the ranking metric first. constant: scores of the best constant prediction.
     hypervolume: ``pareto.hypervolume`` for each of ``COSTS``, with the best constant's accuracy as
     reference. main: whether, among protocols of the same task, data set and device, this one has
-    the most rows.
+    the most rows. fingerprint: of the scored images and their ground truth; "" of old results.
     """
 
     task: str
@@ -154,6 +154,7 @@ class Board:
     threads: int = 0
     amp: bool = False
     main: bool = True
+    fingerprint: str = ""
 
     @property
     def machine(self) -> str:

@@ -139,7 +139,7 @@ def _value(value: Any) -> Any:
 
 
 def as_json(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
-    """``{"format", "boards", "overall"}``: every field of a board, its rows as ``Row.flat``."""
+    """Every field of a board, its rows as ``Row.flat``, as docs/leaderboard.schema.json says."""
     boards = [
         {
             "title": board.title,
@@ -151,6 +151,7 @@ def as_json(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
             "amp": board.amp,
             "main": board.main,
             "test_images": board.test_images,
+            "fingerprint": board.fingerprint,
             "columns": board.columns,
             "higher_is_better": {name: board.higher_is_better[name] for name in board.columns},
             "constant": {name: board.constant.get(name) for name in board.columns},
@@ -163,16 +164,64 @@ def as_json(tables: Sequence[Board], across: Sequence[Overall] = ()) -> str:
     return to_json(content, indent=1).decode() + "\n"  # 10x faster than json
 
 
+def benchmark_csv(tables: Sequence[Board]) -> str:
+    """The timed rows in the columns of timm's benchmark results, then the scores.
+
+    model: backbone.decoder; infer_step_time: milliseconds of a batch; infer_gmacs: 10⁹ of one
+    image; param_count: millions. The rows of all boards follow each other, so that each has its
+    task, data set and device too. Source: the files ``results/benchmark-*.csv`` of timm 1.0.
+    """
+    rows = []
+    for board in tables:
+        for row in board.measured:
+            milliseconds = row.cost("latency")
+            if milliseconds is None:
+                continue
+            config = row.runs[0].config
+            size = config.image_size or (0, 0)
+            rows.append(
+                {
+                    "model": f"{row.backbone}.{row.label}",
+                    "infer_samples_per_sec": round(1000 / milliseconds, 2),
+                    "infer_step_time": round(milliseconds, 3),
+                    "infer_batch_size": 1,
+                    "infer_img_size": size[0] if size[0] == size[1] else "x".join(map(str, size)),
+                    "infer_gmacs": round((row.cost("macs") or 0) / 1e9, 3),
+                    "param_count": round((row.cost("params") or 0) / 1e6, 2),
+                    "settings": row.settings,
+                    "runtime": row.runtime,
+                    "precision": row.precision,
+                    "device": board.machine,
+                    "task": board.task,
+                    "dataset": board.dataset,
+                    "metric": board.columns[0],
+                    **{name: row.metrics.get(name) for name in board.columns},
+                }
+            )
+    return _csv(rows)
+
+
+FORMATS = {"benchmark-csv": ("benchmark.csv", benchmark_csv)}
+"""Further files of ``report --format``: name and writer."""
+
+
 def write_reports(
-    tables: Sequence[Board], folder: Path, across: Sequence[Overall] = ()
+    tables: Sequence[Board],
+    folder: Path,
+    across: Sequence[Overall] = (),
+    formats: Sequence[str] = (),
 ) -> list[Path]:
-    """Write ``leaderboard.{md,csv,json,tex}`` and ``overall.csv`` to ``folder``; return paths."""
+    """Write ``leaderboard.{md,csv,json,tex}`` and ``overall.csv`` to ``folder``; return paths.
+
+    formats: of ``FORMATS``, written too.
+    """
     contents = {
         "leaderboard.md": "# Leaderboard\n\n" + markdown(tables, across),
         "leaderboard.csv": as_csv(tables),
         "leaderboard.json": as_json(tables, across),
         "leaderboard.tex": latex(tables, across),
         "overall.csv": overall_as_csv(across),
+        **{FORMATS[name][0]: FORMATS[name][1](tables) for name in formats},
     }
     for name, content in contents.items():
         write_atomic(folder / name, content, "--output")

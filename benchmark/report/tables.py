@@ -146,7 +146,8 @@ def notes(board: Board) -> list[str]:
     failed = [f"{r.label} on {r.backbone} failed: {_ended(r.error)}" for r in board.rows if r.error]
     if not board.columns:
         return failed
-    lines = [f"{board.test_images} scored images.{_hypervolume(board)}"]
+    data = f" (fingerprint {board.fingerprint})" if board.fingerprint else ""
+    lines = [f"{board.test_images} scored images{data}.{_hypervolume(board)}"]
     if not board.main:
         lines.insert(0, "Another protocol: never ranked together with the board before.")
     sessions = board.sessions

@@ -5,15 +5,26 @@ import io
 import json
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from benchmark.leaderboard.boards import boards
 from benchmark.leaderboard.overall import overall
-from benchmark.report.files import BEGIN, END, markdown, update_between_markers, write_reports
+from benchmark.leaderboard.reported import add_reported
+from benchmark.leaderboard.runtimes import with_runtimes
+from benchmark.report.files import (
+    BEGIN,
+    END,
+    as_json,
+    markdown,
+    update_between_markers,
+    write_reports,
+)
 from benchmark.report.latex import escape, latex
 from benchmark.results.layout import FILE
 from benchmark.results.store import save
 from common.errors import UsageError
-from tests.support import line, result
+from tests.benchmark.leaderboard.test_runtimes import shipped
+from tests.support import ROOT, line, result
 
 FILES = ["leaderboard.md", "leaderboard.csv", "leaderboard.json", "leaderboard.tex", "overall.csv"]
 
@@ -280,3 +291,58 @@ def test_of_two_folders_of_one_run_the_one_named_by_its_key_is_kept(cli, tmp_pat
     assert f"warning: {other}: left out: {how} {kept}" in done.stderr
     (board,) = json.loads((tmp_path / "leaderboard.json").read_text())["boards"]
     assert [row["m"] for row in board["rows"]] == [0.5]
+
+
+SCHEMA = json.loads((ROOT / "docs" / "leaderboard.schema.json").read_text())
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_the_json_follows_its_schema(across):
+    """Every kind of row: of seeds, failed, reported, shipped, with a neck, deployed smaller."""
+    neck = {"params": {"backbone": 3, "neck": 1, "decoder": 2, "head": 1},
+            "macs": {"backbone": 9, "neck": 2, "decoder": 1, "head": 1}}  # fmt: skip
+    runs = [
+        shipped("a", 0.6, 12), result("b", seed=0), result("b", seed=1), result("n", **neck),
+        result("d", deployed={"params": 5, "macs": 7}), result("w", value=0.01),
+        result("e", status="failed", error="no memory", metrics={}, intervals={}, speed=None),
+        result("a", options={"dataset": "voc2012"}, data={"test": {"fingerprint": "ab"}}),
+        result("b", options={"dataset": "voc2012"}, data={"test": {"fingerprint": "ab"}}),
+    ]  # fmt: skip
+    tables = [with_runtimes(board) for board in boards(runs)]
+    add_reported(tables)
+    content = json.loads(as_json(tables, overall(boards(runs)) if across else []))
+    Draft202012Validator.check_schema(SCHEMA)
+    validator = Draft202012Validator(SCHEMA)
+    assert [error.message for error in validator.iter_errors(content)] == []
+    assert bool(content["overall"]) == across
+    content["boards"][0]["rows"][0]["latency ms"] = "12"
+    content["boards"][0]["rows"][1]["rank"] = 0
+    del content["boards"][0]["columns"]
+    assert len([*validator.iter_errors(content)]) == 3
+
+
+def test_every_key_of_a_row_is_described():
+    """A key that the schema does not know would only be checked as a metric."""
+    (board,) = boards([result("a")])
+    metrics = {key for name in ("m", "other") for key in (name, f"{name} sd over seeds")}
+    own = set(board.rows[0].flat()) - metrics
+    described = SCHEMA["$defs"]["row"]["properties"]
+    assert {key for key in own if not key.startswith("params ")} == set(described)
+
+
+def test_rows_in_the_columns_of_timms_results(tmp_path, cli):
+    runs = [shipped("a", 0.6, 12.5, options={"image_size": (64, 64)}), result("u", speed=None)]
+    for place, run in enumerate(runs):
+        save(tmp_path / str(place), run)
+    done = cli("report", "--results", tmp_path, "--output", tmp_path, "--format", "benchmark-csv")
+    assert done.exit_code == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "benchmark.csv").open()))
+    assert len(rows) == 3  # without what was not timed
+    eager = next(row for row in rows if row["runtime"] == "eager")
+    shown = {name: eager[name] for name in list(eager)[:7]}
+    assert shown == {
+        "model": "b.a", "infer_samples_per_sec": "80.0", "infer_step_time": "12.5",
+        "infer_batch_size": "1", "infer_img_size": "64", "infer_gmacs": "1.5",
+        "param_count": "2.5",
+    }  # fmt: skip
+    assert (eager["metric"], eager["m"], eager["task"]) == ("m", "0.6", "segmentation")
