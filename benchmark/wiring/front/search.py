@@ -36,23 +36,16 @@ from benchmark.wiring.front.candidates import (
     from_subsets,
     random_candidates,
 )
+from benchmark.wiring.front.outcome import (
+    control_of,
+    hypervolume_of,
+    preset_of,
+    tried_of,
+    wirings_of,
+)
 from benchmark.wiring.front.race import PLAN, Pace, Protocol, Race, Trainer
-from benchmark.wiring.front.record import (
-    Control,
-    Front,
-    FrontWiring,
-    Preset,
-    Tried,
-    read_front,
-)
-from benchmark.wiring.front.selection import (
-    ETA,
-    Standing,
-    covered,
-    gain_over,
-    gains_over,
-    sizes,
-)
+from benchmark.wiring.front.record import Front, read_front
+from benchmark.wiring.front.selection import ETA, sizes
 from benchmark.wiring.record import FRONT, SEARCH, WIRING, read_search
 from common.errors import UsageError
 from common.files import check_writable, locked, write_atomic
@@ -302,7 +295,7 @@ class FrontSearch:
     def _finish(self, race: Race, control: Race | None, facts: Environment) -> Front:
         config, protocol, last = self.config, self.protocol, race.scores[-1]
         standing = race.standing()
-        wirings = _wirings(race, standing, "front")
+        wirings = wirings_of(race, standing, "front")
         for old in (self.output / "front").glob("*.json"):
             old.unlink()
         for wiring in wirings:
@@ -317,12 +310,12 @@ class FrontSearch:
             cost=protocol.cost,
             found=f"front/{standing.found}.json",
             wirings=wirings,
-            preset=_preset(race, standing),
-            control=None if control is None else self._control(race, control),
-            tried=_tried(race),
+            preset=preset_of(race, standing),
+            control=None if control is None else control_of(race, control, config.seed),
+            tried=tried_of(race),
             rungs=list(protocol.rungs),
             steps=protocol.steps,
-            hypervolume=_hypervolume(race, race.costs["fully-dense"]["macs"]),
+            hypervolume=hypervolume_of(race, race.costs["fully-dense"]["macs"]),
             task=config.task,
             dataset=config.dataset,
             backbone=protocol.full.backbone,
@@ -337,74 +330,6 @@ class FrontSearch:
         write_atomic(self.output / WIRING, text, "--output")
         write_atomic(self.output / FRONT, record.text(), "--output")
         return record
-
-    def _control(self, race: Race, control: Race) -> Control:
-        standing, mine = control.standing(), race.standing()
-        first, best = race.scores[0][mine.found], race.scores[-1][mine.order[0]]
-        kinds: dict[str, list[float]] = {}
-        for candidate in control.candidates:
-            if (score := control.scores[0].get(candidate.name)) is not None:
-                kinds.setdefault(str(candidate.origin["kind"]), []).append(score.value)
-        return Control(
-            candidates=len(control.candidates),
-            kinds={kind: sum(values) / len(values) for kind, values in kinds.items()},
-            hypervolume=_hypervolume(control, race.costs["fully-dense"]["macs"]),
-            wirings=_wirings(control, standing, "control/candidates"),
-            seconds=control.seconds,
-            **gains_over(first, best, control.scores, standing.order[0], self.config.seed),
-        )
-
-
-def _hypervolume(race: Race, dearest: float) -> float:
-    """What the last rung dominates of skill × MACs, up to those of the Fully Dense Network."""
-    scores = race.scores[-1]
-    return covered([(s.skill, race.costs[name]["macs"]) for name, s in scores.items()], dearest)
-
-
-def _wirings(race: Race, standing: Standing, folder: str) -> list[FrontWiring]:
-    """The wirings of the last rung, the best first."""
-    origins = {candidate.name: candidate.origin for candidate in race.candidates}
-    last = race.scores[-1]
-    return [
-        FrontWiring(
-            file=f"{folder}/{name}.json",
-            score=last[name].value,
-            interval=last[name].interval,
-            **race.costs[name],
-            rungs=[scores[name].value for scores in race.scores],
-            origin=dict(origins[name]),
-            front=name in standing.front,
-            alike=name in standing.alike,
-        )
-        for name in standing.order
-    ]
-
-
-def _preset(race: Race, standing: Standing) -> Preset | None:
-    """The best preset of the last rung; None where none could be trained."""
-    last = race.scores[-1]
-    presets = {c.name for c in race.candidates if c.origin["source"] == "preset"}
-    name = next((name for name in standing.order if name in presets), None)
-    if name is None:
-        return None
-    gain, ends = gain_over(last[standing.found], last[name])
-    return Preset(name=name, score=last[name].value, gain=gain, gain_interval=ends)
-
-
-def _tried(race: Race) -> list[Tried]:
-    """All candidates, those of the later rungs first."""
-    tried = []
-    for candidate in race.candidates:
-        scores = [rung.get(candidate.name) for rung in race.scores]
-        tried.append(
-            Tried(
-                name=candidate.name,
-                rungs=[None if score is None else score.value for score in scores],
-                **race.costs[candidate.name],
-                origin=dict(candidate.origin),
-            )
-        )
-    return sorted(tried, key=lambda one: -sum(score is not None for score in one.rungs))
 
 
 def command_of_front(config: FrontConfig) -> str:

@@ -51,6 +51,7 @@ from models.feature_maps import FeatureSpec
 from models.fusion import reparameterised
 from models.predictor import DensePredictor
 from models.relaxed_decoder import RelaxedDecoder
+from tasks.metrics.resampling import SAMPLES
 from tests.support import wirings
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -193,6 +194,27 @@ def test_the_interval_of_a_gain_is_over_the_random_wirings_too() -> None:
     exact = {str(i): scored(v, spread=0.0) for i, v in enumerate((0.1, 0.2, 0.3))}
     low, high = gains_over(*[scored(0.3, 0.0)] * 2, [exact] * 2, "0", seed=0)["gain_interval"]
     assert (low, high) == (pytest.approx(0.0), pytest.approx(2.0))  # all drawn the best, the worst
+
+
+def test_replicates_of_this_version_give_the_same_intervals() -> None:
+    """Only those with random weights meet other random wirings; the rest are of images alone."""
+
+    def measured(value: float) -> Measured:
+        return replace(scored(value), replicates=np.full(1 + SAMPLES + 6, value))
+
+    exact = {str(i): measured(v) for i, v in enumerate((0.1, 0.2, 0.3))}
+    gains = gains_over(measured(0.3), measured(0.3), [exact] * 2, "0", seed=0)
+    assert gains["gain_interval"] == (pytest.approx(0.0), pytest.approx(2.0))
+    assert gains["best_gain_interval"] == (pytest.approx(2.0), pytest.approx(2.0))
+
+
+def test_a_search_that_an_earlier_version_began_goes_on_without_pairs() -> None:
+    old, new = scored(0.3), replace(scored(0.31), replicates=np.full(1 + SAMPLES + 6, 0.31))
+    assert gain_over(new, old) == (pytest.approx(0.01 / 0.3), None)
+    standing = standing_of({"old": old, "new": new}, {"old": 1.0, "new": 2.0}, {"old", "new"})
+    assert (standing.alike, standing.found) == ({"new"}, "new")
+    gains = gains_over(new, new, [{"a": old, "b": new}, {"b": new}], "b", seed=0)
+    assert gains["gain_interval"] is None
 
 
 def test_the_covered_share_worked_out_by_hand() -> None:
