@@ -265,7 +265,7 @@ def _difference(
     # every seed resamples alike: the mean of replicates is a replicate of the mean
     whole = len(resampled) == len(group) and paired(*resampled)
     images = np.mean(resampled, axis=0) if whole else None
-    ends, enough = _interval(each, images)
+    ends, enough = _interval(each, resampled, images)
     verdict: Verdict = "unknown"
     if not any(each):
         verdict = "equal"
@@ -288,30 +288,34 @@ def _difference(
 
 
 def _interval(
-    each: Sequence[float], images: Floats | None
+    each: Sequence[float], resampled: Sequence[Floats], images: Floats | None
 ) -> tuple[tuple[float, float] | None, int | None]:
     """95 % interval of the mean of the differences of ``each`` seed; how many seeds would decide.
 
-    images: replicates of the mean. With several seeds the variances over images and over seeds are
-    added, with Welch's degrees of freedom.
+    resampled: each seed's replicates; images: those of the mean. With several seeds their variance
+    is added to the part of that over images that all seeds share, with Welch's degrees of freedom:
+    the rest of it, which differs from seed to seed, is in the variance over seeds already.
     """
     error = None if images is None else standard_error(images)
     if images is None or error is None:
         return None, None
     if len(each) == 1:
         return interval(images), None
-    scatter, mean = statistics.variance(each), statistics.fmean(each)
+    scatter, mean, seeds = statistics.variance(each), statistics.fmean(each), len(each)
+    alone = [found[0] ** 2 for one in resampled if (found := standard_error(one)) is not None]
+    own = max(0.0, statistics.fmean(alone) - error[0] ** 2) * seeds / (seeds - 1)
+    shared = max(0.0, error[0] ** 2 - own / seeds)
 
     def reach(count: int) -> float:
-        parts = ((error[0] ** 2, error[1]), (scatter / count, count - 1.0))
+        parts = ((shared, error[1]), (scatter / count, count - 1.0))
         total = sum(part for part, _ in parts)
         if total == 0:
             return 0.0
         share = sum((part / total) ** 2 / freedom for part, freedom in parts)
         return t_quantile(0.95, 1 / share if share else math.inf) * math.sqrt(total)
 
-    half = reach(len(each))
-    enough = (n for n in range(len(each) + 1, MOST_SEEDS + 1) if reach(n) < abs(mean))
+    half = reach(seeds)
+    enough = (n for n in range(seeds + 1, MOST_SEEDS + 1) if reach(n) < abs(mean))
     return (mean - half, mean + half), next(enough, None)
 
 

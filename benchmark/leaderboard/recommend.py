@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.experiment.config import RunConfig
 from benchmark.leaderboard.boards import overlap
 from benchmark.leaderboard.rows import Board, Row
-from benchmark.leaderboard.runtimes import in_pair
+from benchmark.leaderboard.runtimes import in_pair, plain_pair
 from benchmark.results.runtimes import Pair
 from common.errors import UsageError, UserError
 from common.limits import NUMBER, RESULT, LimitError, parse_json, printable, read_bytes
@@ -84,9 +84,10 @@ class Recommendation:
     """Rows of one board that ``recommend`` selects.
 
     cost: the cost that orders the rows, the first budget's. best: None if no row is within the
-    budgets. cheaper: the row of lower cost with the best score. dearer: the row with a better score
-    that exceeds the budgets least. tied: rows within the budgets whose interval overlaps that of
-    ``best``, cheapest first. cheapest: of all rows. unknown: rows that lack a cost of the budgets.
+    budgets. cheaper: the row of lower cost with the best score. dearer: of other networks with a
+    better score, the row that exceeds the budgets least. tied: rows within the budgets whose
+    interval overlaps that of ``best``, cheapest first. cheapest: of all rows. unknown: rows that
+    lack a cost of the budgets.
     """
 
     board: Board
@@ -111,8 +112,10 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
     known: list[Row] = []
     unknown: list[Row] = []
     for row in rows:
-        measured = all(row.cost(name) is not None for name in budgets)
-        (known if measured else unknown).append(row)
+        if all(row.cost(name) is not None for name in budgets):
+            known.append(row)
+        elif not (row.shipped and row.cost("memory") is None and "memory" in budgets):
+            unknown.append(row)  # memory is of the runs only
     if not known:
         names = [n for n in budgets if all(row.cost(n) is None for row in rows)] or [cost]
         if names[0] == "latency" and any(row.disturbed for row in rows):
@@ -135,14 +138,24 @@ def recommend(board: Board, budgets: Mapping[str, float]) -> Recommendation:
     def score(row: Row) -> float:
         return board.sign * row.metrics[board.columns[0]]
 
+    def network(row: Row) -> tuple[str, ...]:
+        """What its runtimes and precisions share."""
+        return row.backbone, row.label, row.settings
+
     within = [r for r in known if all((r.cost(n) or 0.0) <= most for n, most in budgets.items())]
     cheapest = min(known, key=lambda row: (price(row), -score(row)))
     if not within:
         return Recommendation(board, cost, None, None, None, [], cheapest, unknown)
     best = min(within, key=lambda row: (-score(row), price(row)))
     lower = [row for row in within if price(row) < price(best)]
-    better = [row for row in known if score(row) > score(best)]
-    tied = [r for r in within if r is not best and overlap(best.interval, r.interval)]
+    better = [r for r in known if score(r) > score(best) and network(r) != network(best)]
+    tied = [
+        row
+        for row in within
+        if row is not best
+        and row.beats_constant == best.beats_constant
+        and overlap(best.interval, row.interval)
+    ]
     return Recommendation(
         board=board,
         cost=cost,
@@ -233,7 +246,7 @@ def _timed_rows(board: Board, row: Row, timings: Mapping[Pair, Timing]) -> list[
 
 def _scored(board: Board, row: Row, pair: Pair) -> Row | None:
     """``row`` with its scores in ``pair``; f32 needs none of its own. None: not scored."""
-    if not pair[0]:
+    if not pair[0] or pair == plain_pair(row):
         return row
     found = in_pair(board, row, pair)
     return row if found is None and pair[1] == "f32" and not board.amp else found

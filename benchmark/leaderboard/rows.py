@@ -7,6 +7,7 @@ from typing import Any
 from benchmark.results.result import Result
 from models.decoder_name import DecoderName
 
+NO_BETTER = "no better than the best constant"
 COSTS = ("latency", "params", "macs", "memory")
 
 
@@ -77,6 +78,11 @@ class Row:
         """The label, the settings that differ from other rows of its name, the runtime."""
         name = f"{self.label} ({self.settings})" if self.settings else self.label
         return f"{name} in {self.runtime} {self.precision}" if self.runtime else name
+
+    @property
+    def marked_name(self) -> str:
+        """``name``, with a remark where the row is no better than the best constant prediction."""
+        return self.name if self.beats_constant else f"{self.name} ({NO_BETTER})"
 
     @property
     def drawn(self) -> bool:
@@ -175,7 +181,9 @@ class Board:
     @property
     def sessions(self) -> list[str]:
         """The timing sessions that most rows share; only rows of one session are timed in turns."""
-        common = Counter(tuple(row.sessions) for row in self.measured if row.sessions)
+        common = Counter(
+            tuple(row.sessions) for row in self.measured if row.sessions and not row.shipped
+        )
         return list(common.most_common(1)[0][0]) if common else []
 
     def other_session(self, row: Row, sessions: list[str] | None = None) -> bool:

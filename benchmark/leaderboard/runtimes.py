@@ -12,19 +12,22 @@ from benchmark.results.runtimes import Pair, pair_of
 def with_runtimes(board: Board) -> Board:
     """``board`` with a further row for each runtime and precision, ranked among the others.
 
-    A board without such scores is returned as it is.
+    A board without such scores is returned as it is. Scores of the CPU have no row on the board of
+    another device, which did not time them.
     """
     further = [
         found
         for row in board.measured
         for pair in dict.fromkeys(pair.pair for run in row.runs for pair in run.pairs)
-        if pair != _plain(row) and (found := in_pair(board, row, pair)) is not None
+        if pair != plain_pair(row)
+        and (found := in_pair(board, row, pair)) is not None
+        and (found.latency_ms is not None or row.runs[0].config.device == "cpu")
     ]
     if not further:
         return board
     own = []
     for row in board.measured:
-        runtime, precision = _plain(row)
+        runtime, precision = plain_pair(row)
         own.append(replace(row, runtime=runtime, precision=precision, pareto=[]))
     whole = replace(board, rows=[*own, *further], hypervolume={})
     rank(whole)
@@ -73,7 +76,7 @@ def scores_in(run: Result, pair: Pair) -> PairScores | None:
     return next((one for one in run.pairs if one.pair == pair and one.reason is None), None)
 
 
-def _plain(row: Row) -> Pair:
+def plain_pair(row: Row) -> Pair:
     """The runtime and precision of the row's runs."""
     config = row.runs[0].config
     return pair_of(config.device, config.amp)

@@ -123,13 +123,13 @@ def recommendation_table(result: Recommendation) -> Table:
         if row is not None:
             ends = "–".join(f"{end:.3f}" for end in row.interval or ())
             costs = [amount(cost, row.cost(cost)).partition(" ")[0] for cost in shown]
-            cells = [title, row.name, row.backbone, f"{row.metrics[main]:.3f}", ends, *costs]
+            cells = [title, row.marked_name, row.backbone, f"{row.metrics[main]:.3f}", ends, *costs]
             table.add_row(*map(cell, cells))
     return table
 
 
 def _name(row: Row) -> str:
-    return f"{row.name} on {row.backbone}"
+    return f"{row.marked_name} on {row.backbone}"
 
 
 def _score(board: Board, row: Row) -> str:

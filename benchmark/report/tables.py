@@ -20,7 +20,6 @@ NECK = "neck: M params / GMACs / ms"
 COSTS = {"latency": "ms", "params": "params", "macs": "MACs", "memory": "MB"}
 PARTS = ("backbone", "decoder", "head")
 
-NO_BETTER = "no better than the best constant"
 MOST_ROWS = 200
 """Rows of a board on a terminal; more would scroll off the screen."""
 
@@ -90,8 +89,7 @@ class Layout:
 def cells(board: Board, row: Row, layout: Layout | None = None) -> list[str]:
     """Cell texts of a row. layout: ``Layout.of(board)``, to compute it once for many rows."""
     layout = layout or Layout.of(board)
-    name = row.name if row.beats_constant else f"{row.name} ({NO_BETTER})"
-    labels = [str(row.rank or ("–" if row.source is None else "reported")), name]
+    labels = [str(row.rank or ("–" if row.source is None else "reported")), row.marked_name]
     if not layout.backbone:
         labels.append(row.backbone)
     several = layout.several

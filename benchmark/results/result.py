@@ -129,7 +129,8 @@ class PairScores(BaseModel):
     """A runtime and precision: its scores by task, and what they cost; or the reason for none.
 
     static: files take images of one size. once: see ``benchmark.speed.runtimes.Once``. speed: None
-    until it is timed, by ``run``, in turns with the runs of its comparison.
+    until it is timed, by ``run``, in turns with the runs of its comparison; untimed: why that
+    failed.
     """
 
     runtime: str
@@ -141,6 +142,7 @@ class PairScores(BaseModel):
     once: dict[str, Any] = Field(default_factory=dict)
     calibration: Calibration | None = None
     speed: Annotated[Speed, OPEN] | None = None
+    untimed: str | None = None
 
     @property
     def kept_in_float(self) -> tuple[str, ...]:

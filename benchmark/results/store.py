@@ -21,6 +21,13 @@ def save(folder: Path, result: Result) -> None:
     write_atomic(folder / FILE, result.model_dump_json(indent=1) + "\n")
 
 
+def amend(folder: Path, result: Result) -> None:
+    """Write a result that was there, with more in it: a training that has begun since is newer."""
+    before = (folder / FILE).stat()
+    save(folder, result)
+    os.utime(folder / FILE, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def load(folder: Path) -> Result | None:
     """The result in ``folder``; None if there is none, or, with a warning, an unreadable one."""
     try:

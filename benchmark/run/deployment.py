@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from benchmark.experiment.plan import PlannedRun
 from benchmark.results.result import Result
 from benchmark.results.runtimes import Pair
-from benchmark.results.store import save
+from benchmark.results.store import amend, load
 from benchmark.scoring.rescore import opened
 from benchmark.scoring.views import Views
 from benchmark.speed.accuracy import deployed
 from common.errors import UserError, reason
+from common.files import locked
 from common.progress import Listener
 from models.decoder_name import DecoderName
 
@@ -59,8 +60,21 @@ def _scored(
             raise UserError(f"its {scoring.data.source.name} images are not those that it was "
                             "scored on: repeat the run with --overwrite")  # fmt: skip
         found = deployed(scoring, missing, calibrate).pairs
-        rows = {row.pair: row for row in [*result.pairs, *found]}
-        rows |= {row.pair: scores[row.pair] for row in found if row.reason and row.pair in scores}
-        result = result.model_copy(update={"pairs": [*rows.values()]})
-        save(run.folder, result)
+
+        def waiting() -> None:
+            listener.message(f"{run.folder.parent}: another process is writing: waiting for it")
+
+        with locked(run.folder.parent, waiting):  # it may have scored or timed the run meanwhile
+            current = load(run.folder)
+            if current is None or current.key != result.key or not _same_scores(current, result):
+                raise UserError("it was trained anew meanwhile: repeat the command")
+            scores = {row.pair: row for row in current.pairs if row.reason is None}
+            found = [scores.get(row.pair, row) if row.reason else row for row in found]
+            rows = {row.pair: row for row in [*current.pairs, *found]}
+            result = current.model_copy(update={"pairs": [*rows.values()]})
+            amend(run.folder, result)
     return result
+
+
+def _same_scores(one: Result, other: Result) -> bool:
+    return one.metrics == other.metrics and one.tasks == other.tasks

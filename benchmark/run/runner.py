@@ -285,7 +285,7 @@ class Runner:
             score_all(group, done, self.pairs, self.calibrate, self.listener)
         try:
             self._time(group, done)
-        except (UserError, RuntimeError) as error:  # memory, a damaged checkpoint
+        except Exception as error:  # memory, a damaged checkpoint, a runtime's own kind
             self.listener.message(f"not timed: {first_line(error)}")
 
     def _time(self, group: Sequence[PlannedRun], done: dict[str, Result]) -> None:
@@ -315,7 +315,8 @@ class Runner:
 
     def _timing_lacks(self, result: Result) -> bool:
         pairs = [pair for pair in result.pairs if pair.pair in self.pairs and pair.reason is None]
-        return result.speed is None or any(pair.speed is None for pair in pairs)
+        tried = all(pair.speed is not None or pair.untimed is not None for pair in pairs)
+        return result.speed is None or not tried
 
     def lacks(self, result: Result) -> bool:
         """Whether ``complete`` has something to do for ``result``."""

@@ -1,11 +1,9 @@
 """Trained networks of one comparison, timed in turns: the very networks that were scored."""
 
-import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from pydantic_core import to_json
@@ -14,10 +12,9 @@ from benchmark.experiment.environment import device_name
 from benchmark.experiment.network import spec_of, unfilled_model
 from benchmark.experiment.plan import PlannedRun, make_tasks
 from benchmark.results.checkpoint import checkpoint_file, load_checkpoint
-from benchmark.results.layout import FILE
 from benchmark.results.result import PairScores, Result, Speed
 from benchmark.results.runtimes import Pair, pair_of
-from benchmark.results.store import save
+from benchmark.results.store import amend
 from benchmark.speed.latency import Setup, first_call, speed_record, time_models
 from benchmark.speed.memory import fresh_process, peak_memory
 from benchmark.speed.runtimes import NOTHING, Preparation, Ready, unavailable
@@ -91,10 +88,11 @@ def time_in_turns(
     session = uuid.uuid4().hex[:8]
     start = time.perf_counter()
     with Preparation(Setup(), static=_static(networks)) as prepare:
+        failed: dict[tuple[str, Way], str] = {}
         contenders = [
             contender
             for network in networks
-            for contender in _contenders(network, Setup(amp=first.amp), prepare, listener)
+            for contender in _contenders(network, Setup(amp=first.amp), prepare, failed)
         ]
         latencies = time_models(
             {str(place): one.ready.model for place, one in enumerate(contenders)},
@@ -104,6 +102,9 @@ def time_in_turns(
             min_time=min_time,
         )
     listener.step()
+    for (key, way), why in failed.items():
+        name = next(one.first.config.decoder for one in networks if one.first.key == key)
+        listener.message(f"{name}: not timed in {way[0]} {way[1]}: {why}")
     if share := max(one.disturbed or 0.0 for one in latencies.values()):
         listener.message(
             f"timed while other work took {share:.0%} of the processors: time again with --retime "
@@ -135,7 +136,7 @@ def time_in_turns(
                 speed["peak_memory_mb"] = _megabytes(memory["forward_bytes"])
                 speed["weights_mb"] = _megabytes(memory["weights_bytes"])
                 speed["peak_memory_how"] = memory["error"] or memory["how"]
-                _record(one.network, pair_of(device, first.amp), speeds, start)
+                _record(one.network, pair_of(device, first.amp), speeds, failed, start)
                 listener.step()
 
 
@@ -143,9 +144,13 @@ def _record(
     network: _Network,
     plain: Pair,
     speeds: Mapping[tuple[str, Way | None], Speed],
+    failed: Mapping[tuple[str, Way], str],
     start: float,
 ) -> None:
-    """Write the ``speeds`` of a network into its results. plain: how the board shows it."""
+    """Write the ``speeds`` of a network into its results, or why there is none.
+
+    plain: how the board shows it.
+    """
     key = network.first.key
     for run, result in zip(network.runs, network.results, strict=True):
         result.speed = speeds[key, None]
@@ -153,8 +158,9 @@ def _record(
             if pair.reason is None:
                 way = None if pair.pair == plain else _way(pair)
                 pair.speed = speeds.get((key, way), pair.speed)
+                pair.untimed = failed.get((key, _way(pair)))
         result.seconds["time"] = time.perf_counter() - start
-        _save(run.folder, result)
+        amend(run.folder, result)
 
 
 def _static(networks: Sequence[_Network]) -> bool:
@@ -164,9 +170,12 @@ def _static(networks: Sequence[_Network]) -> bool:
 
 
 def _contenders(
-    network: _Network, setup: Setup, prepare: Preparation, listener: Listener
+    network: _Network, setup: Setup, prepare: Preparation, failed: dict[tuple[str, Way], str]
 ) -> Iterator[_Contender]:
-    """The network as the board shows it, and in each way that it was scored in and runs here."""
+    """The network as the board shows it, and in each way that it was scored in and runs here.
+
+    failed: takes the reasons why it does not run in others.
+    """
     config = network.first.config
     yield _Contender(network, None, Ready(*setup.prepared(network.model), NOTHING))
     for runtime, precision, in_float in network.ways(setup):
@@ -178,7 +187,7 @@ def _contenders(
             # alone first: one that fails must not fail the others
             first_call(ready.model, config.image_size, config.device, 1, ready.setup)
         except Exception as error:  # exporters and runtimes may raise anything
-            listener.message(f"{config.decoder}: not timed in {' '.join(pair)}: {reason(error)}")
+            failed[network.first.key, (*pair, in_float)] = reason(error)
         else:
             yield _Contender(network, (*pair, in_float), ready)
 
@@ -211,13 +220,6 @@ def _networks(
             networks[kind].runs.append(run)
             networks[kind].results.append(done[run.key])
     return list(networks.values())
-
-
-def _save(folder: Path, result: Result) -> None:
-    """Write a result that was there, with its time: a training that has begun since is newer."""
-    before = (folder / FILE).stat()
-    save(folder, result)
-    os.utime(folder / FILE, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _megabytes(count: int | None) -> float | None:

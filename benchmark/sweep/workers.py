@@ -129,9 +129,11 @@ class _Course:
         kinds: dict[tuple[Any, ...], list[PlannedRun]] = {}
         for run in group:
             result = self.done[run.key]
-            if self.runner.lacks(result):
+            if result.status == "finished":
                 kinds.setdefault(result.machine, []).append(run)
         for number, runs in enumerate(kinds.values()):
+            if not any(self.runner.lacks(self.done[run.key]) for run in runs):
+                continue  # else all, in turns
             if self.unshared:
                 return False
             near = next((p for run in runs if (p := self.places.get(run.key))), None)

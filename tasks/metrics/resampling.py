@@ -31,12 +31,15 @@ def image_weights(images: int, seed: int = 0) -> Floats:
     compared replicate by replicate.
     """
     random = np.random.default_rng(seed)
-    drawn = random.standard_exponential((SAMPLES, images))
-    drawn *= images / drawn.sum(axis=1, keepdims=True)
     groups = min(images, GROUPS) if images > 1 else 0
-    group_of = random.permutation(images) % max(groups, 1)
-    without = np.where(group_of == np.arange(groups)[:, None], LEFT_OUT, 1.0)
-    return np.concatenate([np.ones((1, images)), drawn, without])
+    weights = np.ones((WEIGHTED.stop + groups, images))
+    drawn = weights[WEIGHTED]
+    random.standard_exponential(out=drawn)
+    drawn *= images / drawn.sum(axis=1, keepdims=True)
+    if groups:
+        places = WEIGHTED.stop + random.permutation(images) % groups
+        weights[places, np.arange(images)] = LEFT_OUT
+    return weights
 
 
 def is_drawn(replicates: Floats) -> bool:

@@ -251,5 +251,6 @@ def _stack(counts: list[Ints], num_classes: int) -> Ints:
 
 def _totals(weights: Ints | Floats, counts: Ints) -> Floats:
     """Counts (splits, 3, classes) of splits; float64 sums of pixels are exact up to 2^53."""
-    flat = weights.astype(np.float64) @ counts.reshape(len(counts), -1).astype(np.float64)
+    rows = counts.reshape(len(counts), -1).astype(np.float64)
+    flat = weights.astype(np.float64, copy=False) @ rows
     return flat.reshape(len(weights), *counts.shape[1:])

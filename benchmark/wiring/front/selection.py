@@ -140,11 +140,15 @@ def standing_of(
 
 
 def _alike(one: Measured, best: Measured) -> bool:
-    """Whether the 95 % interval of the paired difference contains 0."""
+    """Whether the 95 % interval of the paired difference contains 0; of two that are not paired,
+    whether their own intervals overlap.
+    """
     if one is best:
         return True
-    if not paired(one.replicates, best.replicates):
-        return one.value == best.value
+    if not paired(one.replicates, best.replicates):  # of two versions, or missing
+        if one.interval is None or best.interval is None:
+            return one.value == best.value
+        return one.interval[0] <= best.interval[1] and best.interval[0] <= one.interval[1]
     ends = interval(np.subtract(one.replicates, best.replicates))  # type: ignore[arg-type]
     return ends is None or ends[0] <= 0 <= ends[1]
 

@@ -12,11 +12,12 @@ import yaml
 from click.testing import CliRunner, Result
 
 from benchmark.export.hub import check_repo, package, parse
+from benchmark.export.model_card import _scores
 from benchmark.results.checkpoint import open_checkpoint
 from benchmark.results.store import read, save
 from models.connectivity import Connectivity
 from tests.benchmark.export.hub_server import TOKEN, Hub, serving
-from tests.support import line
+from tests.support import line, result
 
 Cli = Callable[..., Result]
 
@@ -161,3 +162,10 @@ def test_a_hostile_repository_reads_nothing_here(
     hub.repos["me/net"]["config.json"] = b"[" * 100_000
     done = cli("from-hub", "me/net", "-o", tmp_path / "out")
     assert "was not written by push-to-hub" in line(done)
+
+
+def test_an_interval_that_begins_at_nothing_is_on_the_card():
+    (row,) = _scores(result(value=0.05, intervals={"m": (0.0, 0.1)}, columns=["m"]))[0]["rows"]
+    assert row["interval"] == "0–0.1"
+    (row,) = _scores(result(value=0.05, intervals={}, columns=["m"]))[0]["rows"]
+    assert row["interval"] == ""

@@ -6,12 +6,14 @@ import subprocess
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
-from benchmark.leaderboard.compare import compare
+from benchmark.leaderboard.compare import _interval, compare
 from benchmark.leaderboard.sides import Side
 from benchmark.results.replicates import REPLICATES, save_replicates
 from benchmark.results.store import save
 from common.errors import UsageError, UserError
+from tasks.metrics.resampling import image_weights
 from tests.support import line, result
 
 IMAGES = {"train": {"fingerprint": "t"}, "test": {"fingerprint": "i"}}
@@ -373,3 +375,42 @@ def test_commits_without_results(cli, repository):
     done = cli("compare", "tag-a", "--output=x")
     assert done.exit_code == 2
     assert cli("compare", "tag-a", "HEAD", "--results", repository / "results").exit_code == 0
+
+
+def of_images(values):
+    """Replicates of a mean over images, as this version makes them."""
+    weights = image_weights(len(values))
+    return weights @ values / weights.sum(1)
+
+
+def put_images(folder, run, values):
+    run = run.model_copy(update={"metrics": {**run.metrics, "m": float(np.mean(values))}})
+    save(folder, run)
+    save_replicates(folder, {"segmentation": {"m": of_images(values)}})
+    return run.model_copy(update={"folder": folder})
+
+
+def test_the_interval_of_one_pair_is_that_of_a_paired_mean(tmp_path):
+    random = np.random.default_rng(0)
+    left = random.normal(0.5, 0.1, 60)
+    right = left + random.normal(0.01, 0.02, 60)
+    a, b = put_images(tmp_path / "a", run(), left), put_images(tmp_path / "b", run(), right)
+    main = only(a, b).main
+    difference = right - left
+    half = student.ppf(0.975, 59) * difference.std(ddof=1) / 60**0.5
+    assert main.difference == pytest.approx(difference.mean(), rel=1e-5)
+    assert main.interval[1] - main.interval[0] == pytest.approx(2 * half, rel=0.1)
+
+
+def test_intervals_over_seeds_and_images_hold_the_truth(tmp_path):
+    """What differs by seed and image is in the variance over seeds, and not counted twice."""
+    random = np.random.default_rng(1)
+    held, seeds, repeats = 0, 3, 400
+    for _ in range(repeats):
+        common = random.normal(0, 0.02, 50)
+        each = [common + random.normal(0, 0.05, 50) + random.normal(0, 0.004) for _ in range(seeds)]
+        means = [float(np.mean(one)) for one in each]
+        resampled = [of_images(one) for one in each]
+        ends, _ = _interval(means, resampled, np.mean(resampled, axis=0))
+        held += ends[0] <= 0 <= ends[1]
+    assert 0.93 <= held / repeats <= 0.975

@@ -256,7 +256,8 @@ def test_recommend_says_when_others_do_as_well(cli, tmp_path):
         save(tmp_path / str(number), one)
     done = cli("recommend", "--task", "segmentation", "--results", tmp_path)
     assert (
-        "Its interval overlaps that of b on b (and of 1 more), the cheapest of them" in done.stdout
+        "Its interval overlaps that of b (no better than the best constant) on b (and of 1 more), "
+        "the cheapest of them" in done.stdout
     )
     assert "It is not better than the best constant prediction, 0.125." in done.stdout
     other = cli("recommend", "--task", "segmentation", "--latency", "5ms", "--results", tmp_path)
@@ -282,3 +283,15 @@ def test_recommend_wrong_use(cli, results, tmp_path):
     assert "no such folder" in line(done)
     done = cli("recommend", "--task", "segmentation", "--params", "many", "--results", results)
     assert "--params many: not a budget such as 5M" in line(done)
+
+
+def test_what_a_constant_beats_is_not_advised_beside_what_it_does_not(tmp_path, cli):
+    """The best constant is 0.125."""
+    (board,) = boards([run("good", 0.16, 20, 1e6), run("bad", 0.12, 5, 1e6)])
+    choice = recommend(board, {"latency": 30})
+    assert (choice.best.decoder, choice.tied) == ("good", [])
+    for place, one in enumerate([run("good", 0.16, 20, 1e6), run("bad", 0.12, 5, 1e6)]):
+        save(tmp_path / str(place), one)
+    done = cli("recommend", "--task", "segmentation", "--results", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert "bad (no better than the best constant)" in " ".join(done.stdout.split())

@@ -141,3 +141,33 @@ def test_light_copies_give_the_same_rows():
     light = Lightener()
     tables = [[with_runtimes(board) for board in boards(some)] for some in (runs, map(light, runs))]
     assert as_json(tables[0]) == as_json(tables[1])
+
+
+def test_pairs_have_no_vote_on_the_session():
+    """One network that was timed in nine ways must not make those of the others stand apart."""
+    plain = [
+        result(name, value=value, speed={"median_ms": 10.0, "fps": 100.0, "session": "first"})
+        for name, value in (("b", 0.5), ("c", 0.45))
+    ]
+    board = with_runtimes(boards([*plain, shipped("a", 0.6, 12)])[0])
+    assert board.sessions == ["first"]
+    marked = {row.decoder for row in board.rows if board.other_session(row)}
+    assert marked == {"a"}
+
+
+def test_scores_of_the_cpu_have_no_row_on_a_gpus_board():
+    run = shipped("a", 0.6, 12, options={"device": "cuda"})
+    for one in run.pairs:
+        one.speed = None
+    assert named(with_runtimes(boards([run])[0])) == [("a", "", "")]
+
+
+def test_memory_is_of_the_runs_and_the_dearer_row_is_of_another_network():
+    runs = [shipped("a", 0.6, 12), shipped("b", 0.8, 60)]
+    for run in runs:
+        run.speed["peak_memory_mb"] = 5.0
+    board = with_runtimes(boards(runs)[0])
+    choice = recommend(board, {"memory": 9})
+    assert (choice.best.decoder, choice.unknown) == ("b", [])
+    choice = recommend(board, {"latency": 3.5})
+    assert (choice.best.name, choice.dearer.name) == ("a in openvino int8", "b in openvino int8")

@@ -11,9 +11,10 @@ from benchmark.experiment.network import build_model
 from benchmark.experiment.plan import make_tasks, plan, run_key
 from benchmark.leaderboard.boards import boards
 from benchmark.results.checkpoint import load_checkpoint
-from benchmark.results.store import load, read_all, save
+from benchmark.results.result import PairScores
+from benchmark.results.store import amend, load, read_all, save
+from benchmark.run import deployment, timing
 from benchmark.run import runner as runner_module
-from benchmark.run import timing
 from benchmark.run.data import Data
 from benchmark.scoring.evaluate import evaluate, metrics_of
 from benchmark.speed.latency import time_models
@@ -403,5 +404,41 @@ def test_a_pair_that_cannot_be_timed_leaves_the_others(camvid, tmp_path, monkeyp
 
     (found,) = run_plan(runs, results, Said(), pairs=[("openvino", "f32")])
     assert "fcn: not timed in openvino f32: openvino needs openvino" in said
+    assert found.pairs[1].untimed == "openvino needs openvino"
+    (again,) = run_plan(runs, results, pairs=[("openvino", "f32")])
+    assert again.speed == found.speed  # what cannot be timed is not tried again
     assert [pair.speed is None for pair in found.pairs] == [False, True]
     assert found.pairs[0].speed == found.speed
+
+
+def test_scores_of_a_process_do_not_undo_anothers(camvid, tmp_path, monkeypatch):
+    """Scoring takes minutes: what the file says by then is kept, a new training refused."""
+    runs, results = runs_of(camvid, ["fcn"]), tmp_path / "runs"
+    (done,) = run_plan(runs, results)
+    folder = folder_of(runs[0], results)
+    original = deployment.deployed
+    changes = {"seconds": {**done.seconds, "time": 99.0}}
+    other = PairScores(runtime="openvino", precision="f32", tasks={})
+
+    def slow(*arguments):
+        found = original(*arguments)
+        now = load(folder)
+        amend(folder, now.model_copy(update={**changes, "pairs": [other]}))
+        return found
+
+    monkeypatch.setattr(deployment, "deployed", slow)
+    stamp = (folder / "result.json").stat().st_mtime_ns
+    run_plan(runs, results, pairs=[("eager", "f32")], timed=False)
+    stored = load(folder)
+    assert [pair.runtime for pair in stored.pairs] == ["openvino", "eager"]
+    assert stored.seconds["time"] == 99.0
+    assert (folder / "result.json").stat().st_mtime_ns == stamp
+    changes["metrics"] = {**done.metrics, "miou": 0.9}
+    said = []
+
+    class Said(Silent):
+        def message(self, text):
+            said.append(text)
+
+    run_plan(runs, results, Said(), pairs=[("eager", "bf16")], timed=False)
+    assert any("trained anew meanwhile: repeat the command" in text for text in said)
