@@ -166,6 +166,6 @@ def test_a_hostile_repository_reads_nothing_here(
 
 def test_an_interval_that_begins_at_nothing_is_on_the_card():
     (row,) = _scores(result(value=0.05, intervals={"m": (0.0, 0.1)}, columns=["m"]))[0]["rows"]
-    assert row["interval"] == "0–0.1"
+    assert row["interval"] == "0.00–0.100"
     (row,) = _scores(result(value=0.05, intervals={}, columns=["m"]))[0]["rows"]
     assert row["interval"] == ""
