@@ -328,4 +328,4 @@ def test_from_a_run_to_the_file_that_ships(cli: Cli, tmp_path: Path) -> None:
     assert advice.exit_code == 0, advice.stderr
     sign = 1 if board["higher_is_better"][main] else -1
     best = max(rows, key=lambda row: (sign * row[main], -row["latency ms"]))
-    assert f"take {best['label']} in {best['runtime']} {best['precision']} on" in advice.stdout
+    assert f"take {best['label']} in {best['runtime']} {best['precision']} " in advice.stdout

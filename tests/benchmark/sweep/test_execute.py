@@ -213,7 +213,7 @@ def test_each_comparison_is_timed_as_soon_as_it_is_complete(camvid, tmp_path, mo
     runs = [*runs_of(camvid, "fcn"), *runs_of(camvid, "fcn", image_size=64, crop_size=64),
             *runs_of(camvid, "unet-connectivity")]  # fmt: skip
     order = []
-    for name in ("one", "time"):
+    for name in ("one", "complete"):
         method = getattr(Runner, name)
 
         def spy(self, what, *rest, name=name, method=method):
@@ -224,8 +224,8 @@ def test_each_comparison_is_timed_as_soon_as_it_is_complete(camvid, tmp_path, mo
         monkeypatch.setattr(Runner, name, spy)
     done = swept(runs, tmp_path, Quiet())
     assert order == [
-        ("one", "fcn"), ("one", "unet-connectivity"), ("time", ["fcn", "unet-connectivity"]),
-        ("one", "fcn"), ("time", ["fcn"]),
+        ("one", "fcn"), ("one", "unet-connectivity"), ("complete", ["fcn", "unet-connectivity"]),
+        ("one", "fcn"), ("complete", ["fcn"]),
     ]  # fmt: skip
     assert [result.key for result in done] == [run_key(config) for config in runs]
     assert done[0].speed["interleaved_with"] == ["unet-connectivity"]
