@@ -103,7 +103,7 @@ def _shipping(row: Row) -> Iterator[str]:
         hint = f", to be compiled with INFERENCE_PRECISION_HINT={kind}"
     checkpoint = shlex.quote(str(folder))
     options = f"--checkpoint {checkpoint}{static}{int8} -o net.onnx"
-    yield f"The file of {_name(row)}{hint}: python cli.py export {options}"
+    yield f"The file of {row.name} on {row.backbone}{hint}: python cli.py export {options}"
 
 
 def recommendation_table(result: Recommendation) -> Table:
