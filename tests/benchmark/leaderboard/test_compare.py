@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from benchmark.leaderboard.compare import _interval, compare
+from benchmark.leaderboard.compare import compare
+from benchmark.leaderboard.over_seeds import interval_over
 from benchmark.leaderboard.sides import Side
 from benchmark.results.replicates import REPLICATES, save_replicates
 from benchmark.results.store import save
@@ -411,6 +412,6 @@ def test_intervals_over_seeds_and_images_hold_the_truth(tmp_path):
         each = [common + random.normal(0, 0.05, 50) + random.normal(0, 0.004) for _ in range(seeds)]
         means = [float(np.mean(one)) for one in each]
         resampled = [of_images(one) for one in each]
-        ends, _ = _interval(means, resampled, np.mean(resampled, axis=0))
+        ends, _ = interval_over(means, resampled, np.mean(resampled, axis=0))
         held += ends[0] <= 0 <= ends[1]
     assert 0.93 <= held / repeats <= 0.975
