@@ -47,7 +47,13 @@ def in_pair(board: Board, row: Row, pair: Pair) -> Row | None:
     columns = [name for name in board.columns if name in row.metrics]
     found = row_of(list(known), columns, row.settings)
     return replace(
-        found, runtime=pair[0], precision=pair[1], shipped=True, counts=row.counts, rank=row.rank
+        found,
+        runtime=pair[0],
+        precision=pair[1],
+        shipped=True,
+        counts=row.counts,
+        rank=row.rank,
+        beats_constant=row.beats_constant,
     )
 
 

@@ -59,7 +59,7 @@ def sentences(result: Recommendation, budgets: Mapping[str, float]) -> Iterator[
     if result.cost == "latency" and len({tuple(row.sessions) for row in shown}) > 1:
         yield "These were timed in several sessions: latencies are not comparable to a few %."
     main = board.columns[0]
-    if board.sign * (best.metrics[main] - board.constant[main]) <= 0:
+    if not best.beats_constant:
         yield f"It is not better than the best constant prediction, {board.constant[main]:.3f}."
     disturbed = [row for row in result.unknown if row.disturbed]
     for left_out, why in (

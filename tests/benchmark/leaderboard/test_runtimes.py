@@ -9,7 +9,7 @@ import pytest
 from benchmark.leaderboard.boards import boards
 from benchmark.leaderboard.overall import overall
 from benchmark.leaderboard.recommend import recommend
-from benchmark.leaderboard.runtimes import with_runtimes
+from benchmark.leaderboard.runtimes import in_pair, with_runtimes
 from benchmark.report.files import as_csv, as_json, markdown
 from benchmark.results.light import Lightener
 from benchmark.results.result import Calibration, PairScores, TaskScores
@@ -171,3 +171,9 @@ def test_memory_is_of_the_runs_and_the_dearer_row_is_of_another_network():
     assert (choice.best.decoder, choice.unknown) == ("b", [])
     choice = recommend(board, {"latency": 3.5})
     assert (choice.best.name, choice.dearer.name) == ("a in openvino int8", "b in openvino int8")
+
+
+def test_what_ships_is_no_better_than_a_constant_either():
+    """The best constant is 0.125; `recommend --speed` takes such a row without ranking it anew."""
+    (board,) = boards([shipped("a", 0.1, 12)])
+    assert in_pair(board, board.rows[0], PAIRS[1]).beats_constant is False
